@@ -1,0 +1,280 @@
+"""Make the demo data: shapes in motion, as shards of H.264 clips and JPEG stills with captions.
+
+    python -m data_prep.synthesize --out data/demo
+
+writes ``train-*.tar``, ``val-*.tar``, ``test-*.tar`` and ``images-*.tar`` in the video2dataset
+convention (``vmm.data.schema``), a small BERT folder ``text/`` and ``manifest.json``.
+
+The splits share no scene. The validation and test splits consist of pairs of twins: scenes that are
+each other's time reversal, rendered alike, so that one clip is exactly the other backwards, down to
+the decoded pixel. The captions of both are in the gallery: a model that uses the order of frames
+retrieves the wrong twin when the frames are reversed, and one that ignores it can only guess.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import io
+import json
+import multiprocessing
+import os
+import shutil
+import sys
+import tarfile
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, fields, replace
+from functools import partial
+from itertools import islice
+from pathlib import Path
+
+import av
+import numpy as np
+from tqdm import tqdm
+
+from data_prep.encode import encode_jpeg, encode_mp4
+from data_prep.shapes import Scene, render, twin_pairs
+from data_prep.vocabulary import write_text_encoder
+from vmm.data.schema import CAPTION, REVERSED_CAPTION
+
+FORMAT_VERSION = 2
+SHARD_SAMPLES = 512
+_SPLITS = ("train", "val", "test", "images")
+_HELP = {
+    "train": "training clips",
+    "val": "validation clips, an even number",
+    "test": "test clips, an even number: pairs of twins",
+    "images": "stills of training scenes",
+    "seed": "seed of everything random",
+    "image_size": "side of the square frames, pixels, even",
+    "frames": "frames per clip",
+    "fps": "frames per second",
+}
+
+
+@dataclass(frozen=True)
+class Arguments:
+    """What decides the content of the data, byte for byte.
+
+    Args:
+        train: Training clips.
+        val: Validation clips, an even number.
+        test: Test clips, an even number.
+        images: Stills of training scenes.
+        seed: Seed of everything random.
+        image_size: Side of the square frames, pixels, even.
+        frames: Frames per clip.
+        fps: Frames per second.
+
+    Raises:
+        ValueError: If a number does not fit.
+    """
+
+    train: int = 4096
+    val: int = 128
+    test: int = 256
+    images: int = 512
+    seed: int = 0
+    image_size: int = 64
+    frames: int = 24
+    fps: int = 12
+
+    def __post_init__(self) -> None:
+        for name, value in asdict(self).items():
+            if value < (0 if name == "seed" else 1):
+                raise ValueError(f"--{name.replace('_', '-')} is {value}; give a positive number")
+        for name in ("val", "test", "image_size"):
+            if getattr(self, name) % 2:
+                raise ValueError(
+                    f"--{name.replace('_', '-')} is {getattr(self, name)}; give an even number"
+                )
+        pairs = len(twin_pairs())
+        if self.val + self.test >= 2 * pairs:
+            raise ValueError(
+                f"--val {self.val} and --test {self.test} leave nothing to train on: "
+                f"there are {2 * pairs} scenes; lower them"
+            )
+
+
+@dataclass(frozen=True)
+class Job:
+    """One sample to render."""
+
+    split: str
+    number: int
+    """Position in the split."""
+    layout: int
+    """Seed of place, size and grain; twins of one layout are each other backwards."""
+    scene: Scene
+
+
+def plan(arguments: Arguments) -> dict[str, list[Job]]:
+    """Deal the scenes to the splits; no scene is in two of them (stills use training scenes)."""
+    rng = np.random.default_rng(arguments.seed)
+    pairs = twin_pairs()
+    pairs = [pairs[i] for i in rng.permutation(len(pairs))]
+    jobs: dict[str, list[Job]] = {}
+    taken = 0
+    for split, count in (("test", arguments.test), ("val", arguments.val)):
+        scenes = [(i, scene) for i in range(taken, taken + count // 2) for scene in pairs[i]]
+        jobs[split] = [Job(split, n, i, scene) for n, (i, scene) in enumerate(scenes)]
+        taken += count // 2
+    rest = [scene for pair in pairs[taken:] for scene in pair]
+    rest = [rest[i] for i in rng.permutation(len(rest))]
+    for split, count in (("train", arguments.train), ("images", arguments.images)):
+        jobs[split] = [Job(split, n, n, rest[n % len(rest)]) for n in range(count)]
+    return jobs
+
+
+def make_sample(job: Job, arguments: Arguments) -> list[tuple[str, bytes]]:
+    """Render one sample: (member name, content) of its media, caption and metadata."""
+    stream = (arguments.seed, _SPLITS.index(job.split))
+    layout_rng = np.random.default_rng((*stream, job.layout, 0))
+    sample_rng = np.random.default_rng((*stream, job.number, 1))
+    key = f"{job.number:09d}"
+    metadata: dict[str, object] = {"key": key, "status": "success"}
+    if job.split == "images":
+        # A frame of a sideways motion: never half transparent, of the size that it is called.
+        clip = render(
+            replace(job.scene, motion="left"), arguments.frames, arguments.image_size, layout_rng
+        )
+        media = (f"{key}.jpg", encode_jpeg(clip[sample_rng.integers(len(clip))]))
+        caption = job.scene.still_caption
+    else:
+        clip = render(job.scene, arguments.frames, arguments.image_size, layout_rng)
+        keyint = int(sample_rng.integers(7, 12))
+        media = (f"{key}.mp4", encode_mp4(clip, arguments.fps, keyint))
+        caption = job.scene.caption
+        metadata[REVERSED_CAPTION] = job.scene.twin.caption
+        metadata["attributes"] = job.scene.attributes()
+    metadata[CAPTION] = caption
+    text = json.dumps(metadata, sort_keys=True).encode()
+    return [media, (f"{key}.txt", caption.encode()), (f"{key}.json", text)]
+
+
+def write_shard(path: Path, samples: Iterable[list[tuple[str, bytes]]]) -> str:
+    """Write samples as a tar whose bytes depend on nothing but them; returns its SHA-256."""
+    with tarfile.open(path, "w", format=tarfile.USTAR_FORMAT) as tar:
+        for name, content in (member for sample in samples for member in sample):
+            header = tarfile.TarInfo(name)  # owner, time and mode are fixed by default
+            header.size = len(content)
+            tar.addfile(header, io.BytesIO(content))
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def synthesize(out: Path, arguments: Arguments, workers: int, overwrite: bool = False) -> bool:
+    """Write the whole data set, or nothing.
+
+    Everything is written beside ``out`` and renamed when it is complete.
+
+    Args:
+        out: Folder to create.
+        arguments: What to make.
+        workers: Processes that render.
+        overwrite: Replace a folder that holds something else.
+
+    Returns:
+        False if ``out`` already holds exactly this.
+
+    Raises:
+        ValueError: If ``out`` holds something else.
+    """
+    if out.exists() and any(out.iterdir()):
+        if _is_complete(out, arguments):
+            return False
+        if not overwrite:
+            raise ValueError(
+                f"{out} is not empty and was not made with these arguments; "
+                "give another --out, or --overwrite"
+            )
+    unfinished = out.parent / f".{out.name}.partial-{os.getpid()}"
+    unfinished.mkdir(parents=True)
+    try:
+        _write_all(unfinished, arguments, workers)
+        if out.exists():
+            shutil.rmtree(out)
+        unfinished.rename(out)
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)
+    return True
+
+
+def _is_complete(out: Path, arguments: Arguments) -> bool:
+    """Whether ``out`` was made with these arguments and its shards are still there."""
+    try:
+        manifest = json.loads((out / "manifest.json").read_bytes())
+        same = (manifest["version"], manifest["arguments"]) == (FORMAT_VERSION, asdict(arguments))
+        return same and all((out / name).is_file() for name in manifest["shards"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+
+
+@contextmanager
+def _rendered(
+    jobs: list[Job], arguments: Arguments, workers: int
+) -> Iterator[Iterator[list[tuple[str, bytes]]]]:
+    """Render jobs in order, in this process or in several."""
+    render_one = partial(make_sample, arguments=arguments)
+    if workers <= 1:
+        yield map(render_one, jobs)
+        return
+    # Spawned, not forked: the caller may run threads.
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(workers, mp_context=context) as pool:
+        yield pool.map(render_one, jobs, chunksize=16)
+
+
+def _write_all(folder: Path, arguments: Arguments, workers: int) -> None:
+    jobs = plan(arguments)
+    shards: dict[str, str] = {}
+    everything = [job for split in _SPLITS for job in jobs[split]]
+    with (
+        _rendered(everything, arguments, workers) as rendered,
+        tqdm(total=len(everything), unit="sample", desc="rendering") as progress,
+    ):
+        for split in _SPLITS:
+            for number, start in enumerate(range(0, len(jobs[split]), SHARD_SAMPLES)):
+                name = f"{split}-{number:06d}.tar"
+                count = min(SHARD_SAMPLES, len(jobs[split]) - start)
+                shards[name] = write_shard(folder / name, islice(rendered, count))
+                progress.update(count)
+    scenes = [scene for pair in twin_pairs() for scene in pair]
+    write_text_encoder(folder / "text", (scene.caption for scene in scenes))
+    manifest = {
+        "version": FORMAT_VERSION,
+        "arguments": asdict(arguments),
+        "samples": {split: len(jobs[split]) for split in _SPLITS},
+        "shards": shards,
+        "made_with": {"av": av.__version__, "numpy": np.__version__},
+    }
+    (folder / "manifest.json").write_text(json.dumps(manifest, indent=2) + "\n")
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Command line; returns the exit code."""
+    parser = argparse.ArgumentParser(
+        prog="python -m data_prep.synthesize",
+        description="Make the demo data: clips and stills of shapes in motion, with captions.",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    parser.add_argument("--out", type=Path, required=True, help="folder to create")
+    for field in fields(Arguments):
+        flag = "--" + field.name.replace("_", "-")
+        parser.add_argument(flag, type=int, default=field.default, help=_HELP[field.name])
+    parser.add_argument("--workers", type=int, default=os.cpu_count(), help="processes")
+    parser.add_argument("--overwrite", action="store_true", help="replace what is in --out")
+    options = parser.parse_args(argv)
+    try:
+        arguments = Arguments(**{f.name: getattr(options, f.name) for f in fields(Arguments)})
+        made = synthesize(options.out, arguments, options.workers, options.overwrite)
+    except ValueError as error:
+        parser.error(str(error))
+    print(f"{options.out} {'is complete' if made else 'is already there, with these arguments'}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

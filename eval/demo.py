@@ -1,0 +1,116 @@
+"""``make demo``: the whole system at a small size, from shards to a report, on two CPU cores.
+
+Every step is a command that a user could type; this file only runs them in order, says how long
+each took and writes that to ``demo/steps.json`` for the report.
+
+    python -m eval.demo
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shlex
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+RUNS = Path("runs/demo")
+OUT = Path("demo")
+
+
+def _fit(quick: bool, recipe: str, run: str, *options: str) -> str:
+    logger = f"--trainer.logger.init_args.name demo --trainer.logger.init_args.version {run}"
+    overlay = ["-c recipes/overlays/debug.yaml"] if quick else []
+    return " ".join([f"vmm fit -c recipes/{recipe}", *overlay, logger, *options])
+
+
+def _retrieval(run: str, out: str, *options: str) -> str:
+    parts = ["python -m eval.retrieval", f"--run {RUNS}/{run}", "--shards 'data/demo/test-*.tar'"]
+    return " ".join([*parts, f"--out {OUT}/{out}", *options])
+
+
+def steps(quick: bool) -> dict[str, str]:
+    """The commands of the demo, in order, by what they do.
+
+    Args:
+        quick: A few clips and two training steps each, to see that everything fits together.
+    """
+    teacher = f"--model.init_args.teacher.init_args.pretrained {RUNS}/teacher/checkpoints/last.ckpt"
+    runs = {"teacher": "teacher", "stage 1": "stage1", "stage 2": "stage2", "control": "frame_only"}
+    results = {
+        "VideoMamba": "videomamba",
+        "VideoMamba, frames reversed": "reversed",
+        "frame-only ViT": "frame_only",
+    }
+    few = " --train 64 --val 16 --test 16 --images 16" if quick else ""
+    report = [
+        f"python -m eval.report --out {OUT}/report.html --steps {OUT}/steps.json",
+        *(f"--run '{name}={RUNS}/{run}'" for name, run in runs.items()),
+        *(f"--result '{name}={OUT}/{folder}'" for name, folder in results.items()),
+    ]
+    return {
+        "clips and captions": f"python -m data_prep.synthesize --out data/demo{few}",
+        "teacher: a small CLIP on single frames": _fit(quick, "demo/teacher.yaml", "teacher"),
+        "stage 1: masked video pretraining": _fit(quick, "stage1_mvp.yaml", "stage1", teacher),
+        "stage 2: video-text training": _fit(
+            quick, "stage2_vtt.yaml", "stage2", f"--model.init_args.init_from {RUNS}/stage1"
+        ),
+        "control: a frame-only encoder": _fit(
+            quick,
+            "demo/frame_only.yaml",
+            "frame_only",
+            f"--model.init_args.init_from {RUNS}/teacher",
+        ),
+        "retrieval": _retrieval("stage2", "videomamba", "--name VideoMamba"),
+        "retrieval, frames reversed": _retrieval(
+            "stage2", "reversed", "--frame-order reversed --name 'VideoMamba, frames reversed'"
+        ),
+        "retrieval, frame-only encoder": _retrieval(
+            "frame_only", "frame_only", "--name 'frame-only ViT'"
+        ),
+        "report": " ".join(report),
+    }
+
+
+def _run(command: str) -> None:
+    """Run one command of ``steps`` with this interpreter."""
+    words = shlex.split(command)
+    if words[0] == "python":
+        words[0] = sys.executable
+    else:
+        words = [sys.executable, "-m", *words]
+    subprocess.run(words, check=True)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run all steps; a failed one ends the demo with its exit status."""
+    parser = argparse.ArgumentParser(prog="python -m eval.demo", description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="two training steps each, few clips")
+    todo = steps(parser.parse_args(argv).quick)
+    begun = time.monotonic()
+    for folder in (RUNS, OUT):  # results of an earlier demo must not pass for this one's
+        shutil.rmtree(folder, ignore_errors=True)
+    OUT.mkdir()
+    done: list[dict[str, object]] = []
+    for number, (name, command) in enumerate(todo.items(), start=1):
+        passed = time.monotonic() - begun
+        print(f"\n[{number}/{len(todo)}] {name}  ({passed:.0f} s so far)\n$ {command}", flush=True)
+        (OUT / "steps.json").write_text(json.dumps(done, indent=1))
+        start = time.monotonic()
+        try:
+            _run(command)
+        except subprocess.CalledProcessError as error:
+            print(f"demo: step {name!r} failed with exit status {error.returncode}")
+            return error.returncode
+        seconds = round(time.monotonic() - start, 1)
+        done.append({"name": name, "command": command, "seconds": seconds})
+    (OUT / "steps.json").write_text(json.dumps(done, indent=1))
+    print(f"\ndone in {time.monotonic() - begun:.0f} s; open {OUT}/report.html")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,209 @@
+"""One page of everything a set of runs produced: numbers, curves, retrieved clips, provenance.
+
+``python -m eval.report --out report.html --run "stage 2=RUN" --result "VideoMamba=FILE.json"``.
+The page is one file that loads nothing from anywhere.
+"""
+
+from __future__ import annotations
+
+import argparse
+import base64
+import json
+import re
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import jinja2
+
+from eval.pictures import Curve, curves_picture, png, read_curves
+from eval.results import FILE_NAME, comparison_rows, load_result, text_table
+
+_MAX_CLIP_BYTES = 2 * 2**20
+# Of the many validation curves, those that say how it went.
+_VALIDATION_CURVES = ("val/loss", "val/t2v_recall_1", "val/v2t_recall_1")
+
+
+def build_report(
+    out: Path,
+    runs: Sequence[tuple[str, Path]],
+    results: Sequence[tuple[str, Path]],
+    steps: Sequence[dict[str, Any]] = (),
+    title: str = "Video-text retrieval",
+) -> str:
+    """Write the page.
+
+    Args:
+        out: The HTML file to write.
+        runs: Pairs of a stage's name and its run directory, for the curves.
+        results: Pairs of a label and a ``retrieval.json``, or the folder that holds it; the first
+            is the headline.
+        steps: How it was made: ``name``, ``command`` and ``seconds`` of each step.
+        title: Heading of the page.
+
+    Returns:
+        The table of numbers as text.
+
+    Raises:
+        ValueError: If an input is missing or damaged, or there is no result.
+    """
+    if not results:
+        raise ValueError("there is nothing to report; give at least one --result NAME=FILE")
+    files = [(name, path / FILE_NAME if path.is_dir() else path) for name, path in results]
+    loaded = [(name, load_result(path), path.parent) for name, path in files]
+    rows = comparison_rows([(name, result) for name, result, _ in loaded])
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent / "templates"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+    )
+    headline = loaded[0][1]
+    page = environment.get_template("report.html.j2").render(
+        title=title,
+        summary=_summary(headline),
+        table=rows,
+        intervals=_intervals(loaded[0][0], headline),
+        curves=[
+            {"name": name, "image": _data_uri("image/png", png(curves_picture(curves)))}
+            for name, run in runs
+            if (curves := _interesting(read_curves(run / "metrics.csv")))
+        ],
+        results=[_describe(name, result) for name, result, _ in loaded],
+        examples=_examples(headline, loaded[0][2]),
+        picture=_picture(loaded[0][2]),
+        steps=steps,
+        versions=headline["versions"],
+    )
+    out.parent.mkdir(parents=True, exist_ok=True)
+    out.write_text(page, encoding="utf-8")
+    return text_table(rows, left=2)
+
+
+def _interesting(curves: Sequence[Curve]) -> list[Curve]:
+    return [c for c in curves if c.name.startswith("train/") or c.name in _VALIDATION_CURVES]
+
+
+def _summary(result: dict[str, Any]) -> str:
+    data = result["data"]
+    return (
+        f"{data['captions']} captions and {data['clips']['listed']} clips of "
+        f"{', '.join(data['shards'])}; {result['settings']['num_frames']} frames per clip."
+    )
+
+
+def _intervals(name: str, result: dict[str, Any]) -> list[str]:
+    """Say how sure the headline's R@1 are."""
+    lines = []
+    for scores, values in result["interval"].items():
+        if values is not None:
+            t2v, v2t = values["t2v_recall_1"], values["v2t_recall_1"]
+            label = "re-ranked" if scores == "reranked" else "dual encoder"
+            lines.append(
+                f"95 % interval of {name}'s R@1, {label}: text-to-video {t2v[0]:.1f} to "
+                f"{t2v[1]:.1f}, video-to-text {v2t[0]:.1f} to {v2t[1]:.1f}."
+            )
+    return lines
+
+
+def _describe(name: str, result: dict[str, Any]) -> dict[str, Any]:
+    """Say in a line where a result comes from."""
+    model, clips, settings = result["model"], result["data"]["clips"], result["settings"]
+    return {
+        "name": name,
+        "encoder": model["encoder"],
+        "parameters": f"{model['parameters'] / 1e6:.2f} M",
+        "sha256": model["sha256"][:12],
+        "clips": clips["listed"],
+        "unreadable": clips["unreadable"],
+        "frames": f"{settings['num_frames']}, {settings['frame_order']}",
+    }
+
+
+def _examples(result: dict[str, Any], folder: Path) -> list[dict[str, Any]]:
+    """Give a result's examples with their clips embedded."""
+    return [
+        {
+            "caption": example["caption"],
+            "results": [
+                found | {"clip": _clip(folder, found["clip"])} for found in example["results"]
+            ],
+        }
+        for example in result["examples"]
+    ]
+
+
+def _picture(folder: Path) -> str | None:
+    path = folder / "retrieval.png"
+    return _data_uri("image/png", path.read_bytes()) if path.is_file() else None
+
+
+def _clip(folder: Path, name: str | None) -> str | None:
+    """Embed a clip that ``eval.retrieval`` left beside its result."""
+    # The result file may come from anywhere: only names of that form are opened.
+    if name is None or not re.fullmatch(r"clips/\d{3}\.mp4", name):
+        return None
+    path = folder / name
+    if not path.is_file() or path.stat().st_size > _MAX_CLIP_BYTES:
+        return None
+    return _data_uri("video/mp4", path.read_bytes())
+
+
+def _data_uri(kind: str, data: bytes) -> str:
+    return f"data:{kind};base64,{base64.b64encode(data).decode('ascii')}"
+
+
+def _read_steps(path: Path) -> list[dict[str, Any]]:
+    try:
+        steps = json.loads(path.read_text(encoding="utf-8"))
+        return [
+            {
+                "name": str(step["name"]),
+                "command": str(step["command"]),
+                "seconds": float(step["seconds"]),
+            }
+            for step in steps
+        ]
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise ValueError(
+            f"{path} is not a JSON list of name, command and seconds: {error!r}"
+        ) from error
+
+
+def _named_path(text: str) -> tuple[str, Path]:
+    name, equals, path = text.partition("=")
+    if not (name and equals and path):
+        raise argparse.ArgumentTypeError(f"{text!r} is not NAME=PATH")
+    return name, Path(path)
+
+
+def main(args: Sequence[str] | None = None) -> int:
+    """Write the report and print its table; status 2 for a mistake in the arguments."""
+    parser = argparse.ArgumentParser(prog="python -m eval.report", description=__doc__)
+    parser.add_argument("--out", type=Path, required=True, help="the HTML file to write")
+    parser.add_argument(
+        "--run", type=_named_path, action="append", default=[], metavar="NAME=DIR",
+        help="a run directory whose curves to show; repeatable",
+    )  # fmt: skip
+    parser.add_argument(
+        "--result", type=_named_path, action="append", default=[], metavar="NAME=PATH",
+        help="a retrieval.json or its folder; repeatable, the first is the headline",
+    )  # fmt: skip
+    parser.add_argument(
+        "--steps", type=Path, help='how it was made: JSON list of {"name", "command", "seconds"}'
+    )
+    parser.add_argument("--title", default="Video-text retrieval")
+    options = parser.parse_args(args)
+    try:
+        steps = _read_steps(options.steps) if options.steps else []
+        table = build_report(options.out, options.run, options.result, steps, options.title)
+    except ValueError as error:
+        print(f"eval.report: error: {error}", file=sys.stderr)
+        return 2
+    print(f"{table}\n\nreport: {options.out}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,65 @@
+import os
+from pathlib import Path
+
+import pytest
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")  # no test may ask the network for a model
+
+GOLDEN = Path(__file__).parent / "golden"
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.fixture(scope="session")
+def golden():
+    """Load a recorded file: golden("c_vision") -> {name: tensor}."""
+    from safetensors.torch import load_file
+
+    return lambda name: load_file(GOLDEN / f"{name}.safetensors")
+
+
+@pytest.fixture(scope="session")
+def root():
+    return ROOT
+
+
+@pytest.fixture
+def relative_error():
+    """Largest difference, as a share of the largest recorded value."""
+
+    def error(actual, recorded):
+        scale = recorded.abs().max().clamp(min=1e-12)
+        return ((actual.double() - recorded.double()).abs().max() / scale).item()
+
+    return error
+
+
+@pytest.fixture(autouse=True)
+def _one_thread():
+    import torch
+
+    torch.manual_seed(0)
+
+
+class DemoShards:
+    """A few real shards of the demo's kind, and the options that point a recipe at them."""
+
+    def __init__(self, folder):
+        self.folder = folder
+
+    def options(self, images=True):
+        named = {"train_videos": "train", "val_videos": "val", "test_videos": "test"}
+        if images:
+            named["train_images"] = "images"
+        return [
+            f"--data.init_args.{key}={self.folder}/{value}-*.tar" for key, value in named.items()
+        ] + ["--data.init_args.make_demo=false"]
+
+
+@pytest.fixture(scope="session")
+def demo_shards(tmp_path_factory):
+    from data_prep.synthesize import main
+
+    folder = tmp_path_factory.mktemp("shards") / "demo"
+    sizes = ["--train", "48", "--val", "16", "--test", "16", "--images", "16", "--workers", "1"]
+    assert main(["--out", str(folder), *sizes]) in (None, 0)
+    return DemoShards(folder)

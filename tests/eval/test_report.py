@@ -1,0 +1,189 @@
+import base64
+import json
+import re
+
+import pytest
+
+from eval.pictures import Curve, curves_picture, png, read_curves
+from eval.report import build_report, main
+from eval.results import load_result, retrieval_table
+
+METRICS = {
+    f"{d}_{name}": value
+    for d in ("t2v", "v2t")
+    for name, value in {
+        "recall_1": 81.25,
+        "recall_5": 95.0,
+        "recall_10": 99.0,
+        "median_rank": 1.0,
+        "mean_rank": 1.5,
+    }.items()
+} | {"recall_mean": 90.0, "ties": 0.0}
+
+CHANCE = METRICS | {"t2v_recall_1": 0.390625, "v2t_recall_1": 0.390625}
+
+
+@pytest.fixture
+def result(tmp_path):
+    content = {
+        "schema": 1,
+        "name": "VideoMamba",
+        "command": "python -m eval.retrieval --run runs/x",
+        "model": {
+            "encoder": "VideoMamba",
+            "parameters": 650_000,
+            "checkpoint": "a.ckpt",
+            "sha256": "ab" * 32,
+        },
+        "data": {
+            "shards": ["test-000000.tar"],
+            "clips": {
+                "listed": 256,
+                "readable": 255,
+                "unreadable": 1,
+                "problems": {"truncated": 1},
+            },
+            "captions": 256,
+        },
+        "settings": {"num_frames": 8, "frame_order": "forward", "k": 128},
+        "chance": CHANCE,
+        "dual": METRICS,
+        "reranked": METRICS | {"t2v_recall_1": 88.5},
+        "interval": {
+            "dual": {"t2v_recall_1": [77.0, 85.0], "v2t_recall_1": [77.0, 85.0]},
+            "reranked": None,
+        },
+        "direction": {"pairs": 256, "dual": 97.5, "match": 98.5},
+        "seconds": {"encode": 1.0, "score": 2.0},
+        "versions": {"torch": "2.15"},
+        "examples": [
+            {
+                "caption": "a <script>alert(1)</script> & {{ 7 * 7 }}",
+                "results": [
+                    {"key": "s/1", "score": 3.25, "right": True, "clip": "clips/000.mp4"},
+                    {"key": "s/2", "score": 1.5, "right": False, "clip": "../secret.txt"},
+                    {"key": "s/3", "score": 1.0, "right": False, "clip": None},
+                ],
+            }
+        ],
+    }
+    folder = tmp_path / "result"
+    (folder / "clips").mkdir(parents=True)
+    (folder / "clips" / "000.mp4").write_bytes(b"moving picture")
+    (tmp_path / "secret.txt").write_text("secret")
+    path = folder / "retrieval.json"
+    path.write_text(json.dumps(content))
+    return path
+
+
+@pytest.fixture
+def run(tmp_path):
+    folder = tmp_path / "run"
+    folder.mkdir()
+    lines = ["epoch,step,train/loss,train/vtc,val/t2v_recall_1,lr-AdamW"]
+    lines += [f"0,{step},{3 - step / 100},{2 - step / 100},,0.1" for step in range(0, 100, 10)]
+    lines += ["0,99,,,42.0,", "0,100,nan,1.0,,"]
+    (folder / "metrics.csv").write_text("\n".join(lines))
+    return folder
+
+
+def test_the_page_shows_the_numbers_and_needs_no_network(tmp_path, result, run):
+    out = tmp_path / "site" / "report.html"
+    steps = [{"name": "stage 1", "command": "vmm fit -c a.yaml", "seconds": 61.2}]
+    table = build_report(
+        out, [("stage 1", run)], [("VideoMamba", result), ("reversed", result)], steps
+    )
+    page = out.read_text()
+    for text in ("81.2", "88.5", "97.5", "0.4", "vmm fit -c a.yaml", "77.0 to 85.0", "0.65 M"):
+        assert text in page, text
+    assert re.search(r"reversed +dual encoder +81\.2", table)
+    assert re.search(r"chance +0\.4", table)
+    sources = re.findall(r'(?:src|href)="([^"]{12})', page)
+    assert sources
+    assert all(source.startswith(("data:image/p", "data:video/m")) for source in sources)
+    assert not re.search(r"https?://", page)
+    assert base64.b64encode(b"moving picture").decode() in page
+
+
+def test_captions_and_names_are_escaped(tmp_path, result):
+    out = tmp_path / "report.html"
+    build_report(out, [], [("<b>VideoMamba</b>", result)])
+    page = out.read_text()
+    assert "<script" not in page
+    assert "&lt;script&gt;alert(1)&lt;/script&gt; &amp; {{ 7 * 7 }}" in page
+    assert "<b>" not in page
+
+
+def test_only_clips_beside_the_result_are_embedded(tmp_path, result):
+    out = tmp_path / "report.html"
+    build_report(out, [], [("VideoMamba", result)])
+    assert base64.b64encode(b"secret").decode() not in out.read_text()
+    assert out.read_text().count("<video") == 1
+
+
+def test_a_folder_stands_for_its_result_file(tmp_path, result):
+    by_file = build_report(tmp_path / "a.html", [], [("VideoMamba", result)])
+    assert build_report(tmp_path / "b.html", [], [("VideoMamba", result.parent)]) == by_file
+    assert (tmp_path / "a.html").read_text() == (tmp_path / "b.html").read_text()
+
+
+def test_a_result_without_reranking_and_direction(tmp_path, result):
+    content = json.loads(result.read_text()) | {"reranked": None, "direction": None, "examples": []}
+    result.write_text(json.dumps(content))
+    table = build_report(tmp_path / "report.html", [], [("dual", result)])
+    assert "re-ranked" not in table
+    assert re.search(r"dual +dual encoder +81\.2 .* -$", table, re.MULTILINE)
+
+
+def test_the_terminal_table_has_both_directions_and_chance(result):
+    table = retrieval_table(load_result(result))
+    assert "256 captions, 256 clips (1 unreadable, counted as misses), 8 frames forward" in table
+    assert re.search(r"text-to-video +dual encoder +81\.2 \(77\.0 to 85\.0\) +95\.0", table)
+    assert re.search(r"video-to-text +dual encoder", table)
+    assert table.count("re-ranked") == table.count("  chance") == 2
+    assert "matching head 98.5 % (chance 50 %, 256 pairs)" in table
+
+
+def test_curves_are_read_by_name(run):
+    curves = {curve.name: curve for curve in read_curves(run / "metrics.csv")}
+    assert curves.keys() == {"train/loss", "train/vtc", "val/t2v_recall_1"}
+    assert curves["train/loss"].steps == list(range(0, 100, 10))  # NaN is left out
+    assert curves["val/t2v_recall_1"].values == [42.0]
+    assert png(curves_picture(list(curves.values()))).startswith(b"\x89PNG")
+
+
+def test_a_single_point_can_be_drawn():
+    assert png(curves_picture([Curve("train/$loss", [0], [1.0])])).startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (None, "cannot be read"),
+        ("{", "cannot be read"),
+        ("[]", "no result of this version"),
+        ('{"schema": 1}', "lacks chance, command"),
+    ],
+)
+def test_a_bad_result_file_is_one_clear_line(tmp_path, capsys, content, message):
+    path = tmp_path / "retrieval.json"
+    if content is not None:
+        path.write_text(content)
+    assert main(["--out", str(tmp_path / "x.html"), "--result", f"a={path}"]) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_bad_runs_and_arguments(tmp_path, capsys, result, run):
+    out = ["--out", str(tmp_path / "x.html"), "--result", f"a={result}"]
+    assert main([*out, "--run", f"r={tmp_path}"]) == 2
+    assert "there is no" in capsys.readouterr().err
+    (run / "metrics.csv").write_text("step,train/loss\n0,many\n")
+    assert main([*out, "--run", f"r={run}"]) == 2
+    assert "no number for train/loss" in capsys.readouterr().err
+    (tmp_path / "steps.json").write_text('[{"name": "a"}]')
+    assert main([*out, "--steps", str(tmp_path / "steps.json")]) == 2
+    assert "KeyError('command')" in capsys.readouterr().err
+    assert main(["--out", str(tmp_path / "x.html")]) == 2
+    assert "at least one --result" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        main([*out, "--run", "nameless"])

@@ -1,0 +1,214 @@
+import json
+import os
+import pickle
+
+import pytest
+import torch
+import yaml
+
+from vmm.data.transforms import ClipSettings
+from vmm.export.run import find_checkpoint, load_run, read_weights
+from vmm.models.text_encoder import BertTextEncoder
+from vmm.models.video_text import VideoTextModel
+from vmm.models.videomamba import VideoMamba
+
+WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a", "red", "circle", "moves"]
+BERT = {
+    "model_type": "bert",
+    "vocab_size": len(WORDS),
+    "hidden_size": 16,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "intermediate_size": 32,
+    "max_position_embeddings": 16,
+    "hidden_act": "gelu",
+}
+VIDEO = {"embed_dim": 32, "depth": 1, "num_frames": 4, "image_size": 32, "patch_size": 16}
+
+
+@pytest.fixture
+def run(tmp_path):
+    """A run directory as `vmm fit` leaves it, and the model whose weights it holds."""
+    text = tmp_path / "bert"
+    text.mkdir()
+    (text / "config.json").write_text(json.dumps(BERT))
+    (text / "vocab.txt").write_text("\n".join(WORDS))
+    text_args = {"name": str(text), "fusion_layer": 1, "pretrained": False, "max_words": 8}
+    torch.manual_seed(0)
+    model = VideoTextModel(VideoMamba(**VIDEO), BertTextEncoder(32, **text_args), 8, 0.1)
+    config = {
+        "seed_everything": 1,
+        "model": {
+            "class_path": "vmm.tasks.video_text.VideoTextTask",
+            "init_args": {
+                "video_encoder": {
+                    "class_path": "vmm.models.videomamba.VideoMamba",
+                    "init_args": dict(VIDEO),
+                },
+                "text_encoder": {
+                    "class_path": "vmm.models.text_encoder.BertTextEncoder",
+                    "init_args": text_args,
+                },
+                "proj_dim": 8,
+                "temperature": 0.1,
+                "warmup_steps": 3,
+            },
+        },
+        "data": {
+            "class_path": "vmm.data.datamodules.WebVideoData",
+            "init_args": {"num_frames": None},
+        },
+    }
+    folder = tmp_path / "run"
+    (folder / "checkpoints").mkdir(parents=True)
+    write_config(folder, config)
+    state = {f"model.{key}": value for key, value in model.state_dict().items()}
+    state |= {"align_head.weight": torch.zeros(2), "teacher.visual.proj": torch.zeros(2)}
+    torch.save({"state_dict": state, "callbacks": {}}, folder / "checkpoints" / "last.ckpt")
+    return folder, config, model.eval()
+
+
+def write_config(folder, config):
+    (folder / "config.yaml").write_text(yaml.safe_dump(config))
+
+
+def test_rebuilds_the_model_bit_for_bit(run):
+    folder, config, model = run
+    loaded = load_run(folder, "last")
+    video = torch.randn(2, 4, 3, 32, 32)
+    with torch.no_grad():
+        want, got = model.encode_video(video), loaded.model.encode_video(video)
+    assert torch.equal(got.projected, want.projected)
+    assert loaded.model.temperature == model.temperature
+    assert not loaded.model.training
+    assert loaded.clip == ClipSettings(num_frames=4, image_size=32)
+    assert loaded.config == config
+    assert len(loaded.sha256) == 64
+
+
+def test_the_data_settings_of_the_run_win_over_the_encoder(run):
+    folder, config, _ = run
+    config["data"]["init_args"] |= {"num_frames": 8, "mean": [0.5, 0.5, 0.5], "std": [1, 1, 1]}
+    write_config(folder, config)
+    assert load_run(folder, "last").clip == ClipSettings(8, 32, (0.5, 0.5, 0.5), (1, 1, 1))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda m: m.pop("video_encoder"), "no video-text run"),
+        (lambda m: m["video_encoder"].pop("class_path"), "no class_path"),
+        (lambda m: m["video_encoder"].update(class_path="os.system"), "no VideoEncoder of vmm"),
+        (
+            lambda m: m["video_encoder"].update(class_path="vmm.models.layers.PatchEmbed"),
+            "no Video",
+        ),
+        (lambda m: m["video_encoder"].update(class_path="vmm.models.gone.Gone"), "does not have"),
+        (lambda m: m["video_encoder"]["init_args"].update(dept=2), "'dept'"),
+        (lambda m: m["video_encoder"]["init_args"].update(depth=2), "does not fit"),
+        (lambda m: m.update(proj_dim=9), "does not fit"),
+    ],
+)
+def test_a_wrong_recipe_is_refused(run, change, message):
+    folder, config, _ = run
+    change(config["model"]["init_args"])
+    write_config(folder, config)
+    with pytest.raises(ValueError, match=message):
+        load_run(folder, "last")
+
+
+def test_a_class_path_imports_nothing_outside_vmm(run, tmp_path, monkeypatch):
+    folder, config, _ = run
+    (tmp_path / "intruder.py").write_text("raise SystemExit('imported')")
+    monkeypatch.syspath_prepend(tmp_path)
+    for name in ("intruder.Encoder", "vmm.models..intruder.Encoder", "intruder"):
+        config["model"]["init_args"]["video_encoder"]["class_path"] = name
+        write_config(folder, config)
+        with pytest.raises(ValueError, match="recipe names"):
+            load_run(folder, "last")
+
+
+def test_a_missing_or_surplus_weight_is_named(run):
+    folder, _, _ = run
+    path = folder / "checkpoints" / "last.ckpt"
+    state = read_weights(path)
+    torch.save({"state_dict": {k: v for k, v in state.items() if "itm_head" not in k}}, path)
+    with pytest.raises(ValueError, match=r"itm_head\.\w+ is missing"):
+        load_run(folder, "last")
+    torch.save({"state_dict": state | {"model.surprise": torch.zeros(1)}}, path)
+    with pytest.raises(ValueError, match="surprise is not known"):
+        load_run(folder, "last")
+
+
+def test_code_in_a_checkpoint_is_not_run(run, tmp_path):
+    class Evil:
+        def __reduce__(self):
+            return os.mkdir, (str(tmp_path / "owned"),)
+
+    folder, _, _ = run
+    path = folder / "checkpoints" / "last.ckpt"
+    torch.save({"state_dict": {"model.x": Evil()}}, path)
+    with pytest.raises(ValueError, match="safe"):
+        load_run(folder, "last")
+    path.write_bytes(pickle.dumps(Evil()))
+    with pytest.raises(ValueError, match="safe"):
+        load_run(folder, "last")
+    assert not (tmp_path / "owned").exists()
+
+
+def test_damaged_files_are_named(run):
+    folder, _, _ = run
+    path = folder / "checkpoints" / "last.ckpt"
+    path.write_bytes(path.read_bytes()[:1000])
+    with pytest.raises(ValueError, match=r"last\.ckpt"):
+        load_run(folder, "last")
+    (folder / "config.yaml").write_text("a: [")
+    with pytest.raises(ValueError, match="not valid YAML"):
+        load_run(folder, "last")
+    (folder / "config.yaml").write_text("!!python/object/apply:os.getcwd []")
+    with pytest.raises(ValueError, match="not valid YAML"):
+        load_run(folder, "last")
+    with pytest.raises(ValueError, match="holds the runs run, name one"):
+        load_run(folder.parent, "last")
+
+
+def checkpoint(folder, name, age, **content):
+    path = folder / "checkpoints" / name
+    torch.save({"state_dict": {}} | content, path)
+    os.utime(path, (1000 - age, 1000 - age))
+    return path
+
+
+def test_best_and_last(tmp_path, caplog):
+    (tmp_path / "checkpoints").mkdir()
+    with pytest.raises(ValueError, match="no checkpoint in"):
+        find_checkpoint(tmp_path)
+    last = checkpoint(tmp_path, "last.ckpt", age=5)
+    assert find_checkpoint(tmp_path) == last
+    assert "has no best checkpoint" in caplog.text
+    best = checkpoint(tmp_path, "epoch=1-step=20.ckpt", age=9)
+    assert find_checkpoint(tmp_path) == best
+    assert find_checkpoint(tmp_path, "last") == last
+    newer = checkpoint(tmp_path, "last-v1.ckpt", age=1)
+    assert find_checkpoint(tmp_path, "last") == newer
+    assert find_checkpoint(tmp_path, best.name) == best
+    assert find_checkpoint(tmp_path, str(best)) == best
+    with pytest.raises(ValueError, match=r"no checkpoint file x\.ckpt"):
+        find_checkpoint(tmp_path, "x.ckpt")
+
+
+def test_the_best_of_several_is_what_the_callback_says(tmp_path):
+    (tmp_path / "checkpoints").mkdir()
+    checkpoint(tmp_path, "epoch=1.ckpt", age=9)
+    best = checkpoint(tmp_path, "epoch=2.ckpt", age=8)
+    checkpoint(tmp_path, "last.ckpt", age=1, callbacks={})
+    with pytest.raises(ValueError, match="cannot tell which"):
+        find_checkpoint(tmp_path)
+    state = {"monitor": "val/t2v_recall_1", "best_model_path": "/elsewhere/epoch=2.ckpt"}
+    checkpoint(tmp_path, "last.ckpt", age=1, callbacks={"ModelCheckpoint{}": state, "Lr": {}})
+    assert find_checkpoint(tmp_path) == best
+
+
+def test_a_sharded_checkpoint_folder_says_what_to_do(tmp_path):
+    with pytest.raises(ValueError, match="zero_to_fp32"):
+        read_weights(tmp_path)

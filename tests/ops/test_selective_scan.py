@@ -1,0 +1,411 @@
+import multiprocessing
+import os
+import platform
+import subprocess
+import sys
+import threading
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from vmm.ops.selective_scan import BACKENDS, choose_backend, selective_scan, selective_scan_ref
+
+FLOAT64, FLOAT32 = 1e-10, 5e-6
+DTYPES = [
+    pytest.param(name, dtype, id=f"{name}-{dtype}".replace("torch.", ""))
+    for name in BACKENDS
+    for dtype in (torch.float64, torch.float32)
+    if dtype == torch.float32 or name in ("chunked", "reference")
+]
+FAST = [name for name in BACKENDS if name != "reference"]
+ORDER = ("u", "delta", "A", "B", "C", "D", "z", "delta_bias")
+# An LLVM CPU that every machine of this kind can run, and that has neither AVX-512 nor FMA.
+PLAIN_CPU = "x86-64" if platform.machine() in ("x86_64", "AMD64") else "generic"
+
+
+def make_inputs(channels=20, length=37, states=16, batch=2, without=()):
+    """Float64 inputs as the mixer passes them: transposed views of channels-last memory."""
+    g = torch.Generator().manual_seed(channels * length + states)
+
+    def randn(*shape):
+        return torch.randn(*shape, dtype=torch.float64, generator=g)
+
+    u, z = randn(batch, length, 2 * channels).transpose(1, 2).chunk(2, dim=1)
+    selected = randn(batch, length, 3 + 2 * states)
+    _, b, c = selected.split([3, states, states], dim=-1)
+    inputs = {
+        "u": u,
+        "delta": randn(batch, length, channels).transpose(1, 2),
+        "A": -torch.rand(channels, states, dtype=torch.float64, generator=g) * 4,
+        "B": b.transpose(1, 2),
+        "C": c.transpose(1, 2),
+        "D": randn(channels),
+        "z": z,
+        "delta_bias": randn(channels),
+    }
+    return {name: None if name in without else x for name, x in inputs.items()}
+
+
+def run(scan, inputs, dtype=torch.float64, device="cpu", **options):
+    """Output and the gradient of every given input, in the layout of the inputs."""
+    options.setdefault("delta_softplus", True)  # else negative steps would blow up
+    leaves = {
+        name: None if x is None else x.detach().to(device, dtype).requires_grad_()
+        for name, x in inputs.items()
+    }
+    out = scan(**leaves, **options)
+    g = torch.Generator().manual_seed(1)
+    grad_out = torch.randn(out.shape, dtype=torch.float64, generator=g).to(device, dtype)
+    given = {name: x for name, x in leaves.items() if x is not None}
+    grads = torch.autograd.grad(out, list(given.values()), grad_out)
+    return {"out": out.detach()} | dict(zip(given, grads, strict=True))
+
+
+def device_for(backend, dtype=torch.float32, states=16):
+    """Where the backend can run; skips with its own reason if it cannot."""
+    module = __import__(BACKENDS[backend], fromlist=["why_not"])
+    reasons = []
+    for device in ("cpu", "cuda"):
+        if device == "cuda" and not torch.cuda.is_available():
+            reasons.append("no CUDA device")
+            continue
+        u, a = torch.zeros(1, 2, 3), torch.zeros(2, states)
+        reason = module.why_not(u.to(device, dtype), a.to(device, dtype))
+        if reason is None:
+            return device
+        reasons.append(reason)
+    pytest.skip(f"{backend}: {'; '.join(reasons)}")
+
+
+def assert_close(actual, expected, limit):
+    for name, recorded in expected.items():
+        difference = (actual[name].cpu().double() - recorded.double()).abs().max()
+        scale = recorded.double().abs().max().clamp(min=1e-12)
+        assert difference <= limit * scale, f"{name}: {difference / scale:.1e}"
+
+
+@pytest.mark.parametrize(("backend", "dtype"), DTYPES)
+@pytest.mark.parametrize("case", ["len1", "len37", "len257", "plain", "threshold"])
+def test_matches_the_published_scan(golden, backend, case, dtype):
+    device = device_for(backend, dtype)
+    recorded = {
+        name.removeprefix(f"{case}."): x
+        for name, x in golden("a_selective_scan").items()
+        if name.startswith(f"{case}.")
+    }
+    leaves = {name: recorded[name].to(device, dtype) for name in ORDER if name in recorded}
+    for leaf in leaves.values():
+        leaf.requires_grad_()
+    out = selective_scan(**leaves, delta_softplus=case != "plain", backend=backend)
+    out.backward(recorded["dout"].to(device, dtype))
+    exact = 1e-12 if backend == "reference" else FLOAT64
+    limit = exact if dtype == torch.float64 else FLOAT32
+    expected = {"out": recorded["out"]} | {name: recorded[f"grad.{name}"] for name in leaves}
+    assert_close({"out": out} | {name: x.grad for name, x in leaves.items()}, expected, limit)
+
+
+@pytest.mark.parametrize(("backend", "dtype"), DTYPES)
+@pytest.mark.parametrize("reverse", [False, True], ids=["forward", "reverse"])
+@pytest.mark.parametrize("length", [1, 2, 37, 257])
+@pytest.mark.parametrize(
+    "without", [(), ("z",), ("D", "delta_bias"), ("D", "z", "delta_bias")], ids="no {}".format
+)
+def test_backend_equals_the_reference(backend, dtype, reverse, length, without):
+    device = device_for(backend, dtype)
+    inputs = make_inputs(length=length, without=without)
+    expected = run(selective_scan_ref, inputs, reverse=reverse)
+    actual = run(selective_scan, inputs, dtype, device, backend=backend, reverse=reverse)
+    assert_close(actual, expected, FLOAT64 if dtype == torch.float64 else FLOAT32)
+
+
+@pytest.mark.parametrize("backend", FAST)
+@pytest.mark.parametrize("states", [1, 5, 40])
+@pytest.mark.parametrize("channels", [1, 7, 48])
+def test_any_width_and_any_number_of_states(backend, states, channels):
+    device = device_for(backend, states=states)
+    inputs = make_inputs(channels=channels, states=states, length=35)
+    expected = run(selective_scan_ref, inputs)
+    actual = run(selective_scan, inputs, torch.float32, device, backend=backend)
+    assert_close(actual, expected, FLOAT32)
+
+
+@pytest.mark.parametrize("backend", FAST)
+def test_without_softplus_steps_are_used_as_they_are(backend):
+    device = device_for(backend)
+    inputs = make_inputs(length=20) | {"delta": torch.rand(2, 20, 20, dtype=torch.float64) / 2}
+    inputs["delta_bias"] = inputs["delta_bias"].abs() / 4
+    options = {"delta_softplus": False}
+    expected = run(selective_scan_ref, inputs, **options)
+    actual = run(selective_scan, inputs, torch.float32, device, backend=backend, **options)
+    assert_close(actual, expected, FLOAT32)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_reverse_is_the_scan_of_the_flipped_sequence(backend):
+    device = device_for(backend)
+    inputs = {name: x.float().to(device) for name, x in make_inputs().items()}
+    flipped = {name: x.flip(-1) if x.dim() == 3 else x for name, x in inputs.items()}
+    options = {"delta_softplus": True, "backend": backend}
+    expected = selective_scan(**flipped, **options).flip(-1)
+    torch.testing.assert_close(selective_scan(**inputs, reverse=True, **options), expected)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_without_memory_the_scan_is_a_product_at_each_position(backend):
+    device = device_for(backend)
+    inputs = {name: x.float().to(device) for name, x in make_inputs().items()}
+    inputs["A"] = torch.full_like(inputs["A"], -1e9)  # every decay is zero
+    out = selective_scan(**inputs | {"z": None}, delta_softplus=True, backend=backend)
+    step = F.softplus(inputs["delta"] + inputs["delta_bias"][:, None])
+    c_dot_b = (inputs["C"] * inputs["B"]).sum(1, keepdim=True)
+    expected = (c_dot_b * step + inputs["D"][:, None]) * inputs["u"]
+    torch.testing.assert_close(out, expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_without_decay_the_scan_is_a_running_sum(backend):
+    device = device_for(backend)
+    u = torch.randn(1, 3, 500, device=device)
+    ones = torch.ones(1, 1, 500, device=device)
+    a = torch.zeros(3, 1, device=device)
+    out = selective_scan(u, torch.ones_like(u), a, ones, ones, backend=backend)
+    torch.testing.assert_close(out, u.cumsum(-1), rtol=1e-5, atol=1e-4)
+
+
+@pytest.mark.parametrize("backend", FAST)
+def test_bfloat16_is_computed_in_float32(backend):
+    device = device_for(backend, torch.bfloat16)
+    rounded = {
+        name: x.bfloat16() if x.dim() == 3 else x.float() for name, x in make_inputs().items()
+    }
+    expected = run(selective_scan_ref, {name: x.double() for name, x in rounded.items()})
+    leaves = {name: x.detach().to(device).requires_grad_() for name, x in rounded.items()}
+    out = selective_scan(**leaves, delta_softplus=True, backend=backend)
+    assert out.dtype == torch.bfloat16
+    out.float().sum().backward()
+    for name, leaf in leaves.items():
+        assert leaf.grad.dtype == rounded[name].dtype, name
+    # One rounding to bfloat16 at the end, nothing lost on the way.
+    assert_close({"out": out.detach()}, {"out": expected["out"]}, 2**-8)
+
+
+@pytest.mark.parametrize("backend", ["cpu", "chunked"])
+def test_autocast_does_not_lower_the_precision(backend):
+    inputs = {name: x.float().requires_grad_() for name, x in make_inputs().items()}
+    expected = selective_scan(**inputs, delta_softplus=True, backend=backend)
+    gradients = torch.autograd.grad(expected.sum(), list(inputs.values()))
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        out = selective_scan(**inputs, delta_softplus=True, backend=backend)
+        inside = torch.autograd.grad(out.sum(), list(inputs.values()))
+    assert torch.equal(out, expected)
+    for a, b in zip(inside, gradients, strict=True):
+        assert torch.equal(a, b)
+
+
+@pytest.mark.parametrize("backend", ["cpu", "chunked", "reference"])
+def test_output_is_a_view_of_channels_last_memory(backend):
+    inputs = {name: x.float() for name, x in make_inputs().items()}
+    out = selective_scan(**inputs, backend=backend)
+    assert out.shape == inputs["u"].shape
+    assert out.transpose(1, 2).is_contiguous()
+
+
+@pytest.mark.parametrize("backend", ["cpu", "chunked"])
+def test_strides_do_not_matter(backend):
+    inputs = {name: x.float() for name, x in make_inputs().items()}
+    packed = {name: x.clone(memory_format=torch.contiguous_format) for name, x in inputs.items()}
+    assert packed["u"].stride() != inputs["u"].stride()
+    expected = run(selective_scan, inputs, torch.float32, backend=backend)
+    assert_close(run(selective_scan, packed, torch.float32, backend=backend), expected, 1e-7)
+
+
+@pytest.mark.parametrize("backend", ["cpu", "chunked"])
+def test_an_expanded_gradient_is_accepted(backend):
+    inputs = {name: x.float().requires_grad_() for name, x in make_inputs(length=5).items()}
+    out = selective_scan(**inputs, backend=backend)
+    (of_sum,) = torch.autograd.grad(out.sum(), inputs["u"], retain_graph=True)
+    (of_ones,) = torch.autograd.grad(out, inputs["u"], torch.ones_like(out))
+    assert torch.equal(of_sum, of_ones)
+
+
+@pytest.mark.parametrize("backend", ["cpu", "chunked"])
+def test_inference_gives_what_training_gives(backend):
+    inputs = {name: x.float() for name, x in make_inputs(length=100).items()}
+    training = run(selective_scan, inputs, torch.float32, backend=backend)["out"]
+    inference = selective_scan(**inputs, delta_softplus=True, backend=backend)
+    assert torch.equal(inference, training)
+
+
+@pytest.mark.parametrize("backend", ["cpu", "chunked"])
+def test_extreme_steps_and_gates_stay_finite(backend):
+    inputs = make_inputs(length=12)
+    inputs["delta"] = torch.tensor([-1e4, -90.0, -30.0, 0.0, 19.0, 21.0]).double().repeat(2, 20, 2)
+    inputs["z"] = torch.tensor([-1e4, -95.0, 0.0, 1e4]).double().repeat(2, 20, 3)
+    expected = run(selective_scan_ref, inputs)
+    actual = run(selective_scan, inputs, torch.float32, backend=backend)
+    assert all(x.isfinite().all() for x in actual.values())
+    assert_close(actual, expected, FLOAT32)
+
+
+@pytest.mark.parametrize("cpu", ["", PLAIN_CPU])
+@pytest.mark.parametrize("backend", ["cpu", "chunked"])
+def test_nan_reaches_every_later_output_of_its_channel(backend, cpu, monkeypatch):
+    monkeypatch.setenv("VMM_CPU", cpu)
+    for name in ("u", "delta"):
+        inputs = {name: x.float() for name, x in make_inputs().items()}
+        inputs[name][1, 3, 10] = float("nan")
+        out = selective_scan(**inputs, delta_softplus=True, backend=backend)
+        expected = torch.zeros_like(out, dtype=torch.bool)
+        expected[1, 3, 10:] = True
+        assert torch.equal(out.isnan(), expected), name
+
+
+@pytest.mark.parametrize("channels", [20, 32])
+def test_code_for_a_plain_cpu_is_right_too(channels, monkeypatch):
+    inputs = make_inputs(channels=channels, length=70)
+    expected = run(selective_scan_ref, inputs)
+    here = run(selective_scan, inputs, torch.float32, backend="cpu")
+    monkeypatch.setenv("VMM_CPU", PLAIN_CPU)
+    plain = run(selective_scan, inputs, torch.float32, backend="cpu")
+    assert_close(plain, expected, FLOAT32)
+    if "AVX512" in torch.backends.cpu.get_cpu_capability():
+        assert not torch.equal(plain["out"], here["out"])  # it really was other code
+
+
+@pytest.mark.parametrize("backend", ["reference", "chunked"])
+@pytest.mark.parametrize("reverse", [False, True], ids=["forward", "reverse"])
+def test_gradients_by_finite_differences(backend, reverse):
+    inputs = make_inputs(channels=3, length=18, states=2, batch=1)  # more than one chunk
+
+    def scan(*tensors):
+        return selective_scan(*tensors, delta_softplus=True, reverse=reverse, backend=backend)
+
+    leaves = tuple(inputs[name].clone().requires_grad_() for name in ORDER)
+    assert torch.autograd.gradcheck(scan, leaves)
+
+
+@pytest.mark.parametrize(("backend", "share"), [("chunked", 1.0), ("cpu", 0.5)])
+def test_training_keeps_little_besides_its_inputs(backend, share):
+    channels, length = 32, 320
+    inputs = make_inputs(channels=channels, length=length)
+    inputs = {name: x.float().requires_grad_() for name, x in inputs.items()}
+    known = {x.untyped_storage().data_ptr() for x in inputs.values()}
+    kept = {}
+
+    def pack(x):
+        storage = x.untyped_storage()
+        kept[storage.data_ptr()] = storage.nbytes()
+        return x
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda x: x):
+        out = selective_scan(**inputs, delta_softplus=True, backend=backend)
+    extra = sum(size for pointer, size in kept.items() if pointer not in known)
+    activation = out.numel() * 4
+    per_channel = 20 * channels * 16 * 4  # A, D and the bias, laid out anew
+    assert 0 < extra <= share * activation + per_channel
+
+
+def test_the_number_of_threads_does_not_change_the_result():
+    inputs = make_inputs(channels=200, length=64, batch=3)
+    before = torch.get_num_threads()
+    results = []
+    try:
+        for threads in (1, 2, 3):
+            torch.set_num_threads(threads)
+            results.append(run(selective_scan, inputs, torch.float32, backend="cpu"))
+    finally:
+        torch.set_num_threads(before)
+    for other in results[1:]:
+        assert_close(other, results[0], 1e-6)
+        assert torch.equal(other["out"], results[0]["out"])
+
+
+def test_several_python_threads_may_scan_at_once():
+    inputs = make_inputs(channels=64, length=64)
+    expected = run(selective_scan, inputs, torch.float32, backend="cpu")
+    results = []
+
+    def work():
+        for _ in range(5):
+            results.append(run(selective_scan, inputs, torch.float32, backend="cpu"))
+
+    workers = [threading.Thread(target=work) for _ in range(3)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join(30)
+    assert len(results) == 15
+    for result in results:
+        assert_close(result, expected, 1e-7)
+
+
+def _scan_in_a_worker(queue):
+    torch.set_num_threads(1)  # as every DataLoader worker does
+    inputs = make_inputs(channels=200, length=64)
+    queue.put(run(selective_scan, inputs, torch.float32, backend="cpu")["out"].sum().item())
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+def test_a_forked_worker_can_scan():
+    inputs = make_inputs(channels=200, length=64)
+    expected = run(selective_scan, inputs, torch.float32, backend="cpu")["out"].sum().item()
+    context = multiprocessing.get_context("fork")
+    queue = context.Queue()
+    worker = context.Process(target=_scan_in_a_worker, args=(queue,))
+    worker.start()
+    assert queue.get(timeout=60) == pytest.approx(expected)
+    worker.join(60)
+    assert worker.exitcode == 0
+
+
+def test_llvm_is_not_imported_before_it_is_needed():
+    code = (
+        "import sys, vmm.ops.selective_scan, vmm.ops.causal_conv; print('llvmlite' in sys.modules)"
+    )
+    answer = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    )
+    assert answer.stdout.strip() == "False"
+
+
+@pytest.mark.parametrize(
+    ("name", "shape"),
+    [
+        ("u", (2, 20)),
+        ("u", (2, 20, 0)),
+        ("delta", (2, 20, 36)),
+        ("A", (19, 16)),
+        ("A", (20,)),
+        ("B", (2, 15, 37)),
+        ("C", (1, 16, 37)),
+        ("D", (20, 1)),
+        ("z", (2, 19, 37)),
+        ("delta_bias", (1,)),
+    ],
+)
+def test_shapes_that_do_not_fit_are_named(name, shape):
+    inputs = make_inputs() | {name: torch.zeros(shape, dtype=torch.float64)}
+    with pytest.raises(ValueError, match=rf"^{name} must be .*got \({shape[0]}, ?"):
+        selective_scan(**inputs)
+
+
+def test_integers_are_refused():
+    inputs = make_inputs() | {"u": torch.zeros(2, 20, 37, dtype=torch.int64)}
+    with pytest.raises(ValueError, match=r"floating.*int64"):
+        selective_scan(**inputs)
+
+
+def test_the_best_backend_that_can_run_is_taken(monkeypatch):
+    monkeypatch.delenv("VMM_SCAN_BACKEND", raising=False)
+    u, a = torch.zeros(1, 4, 3), torch.zeros(4, 2)
+    name, reasons = choose_backend(u, a)
+    assert name == "cpu" and list(reasons) == ["mamba_ssm"] and "CUDA" in reasons["mamba_ssm"]
+    name, reasons = choose_backend(u.double(), a.double())
+    assert name == "chunked" and "float64" in reasons["cpu"]
+
+
+def test_a_tensor_on_another_device_goes_to_the_portable_backend(monkeypatch):
+    monkeypatch.delenv("VMM_SCAN_BACKEND", raising=False)
+    name, reasons = choose_backend(torch.zeros(1, 4, 3, device="meta"), torch.zeros(4, 2))
+    assert name == "chunked" and "meta" in reasons["cpu"]

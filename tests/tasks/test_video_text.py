@@ -1,0 +1,203 @@
+import dataclasses
+from functools import partial
+
+import pytest
+import torch
+
+from vmm.losses.contrastive import contrastive_loss
+from vmm.models.clip_vit import ClipTeacher
+from vmm.models.text_encoder import BertTextEncoder
+from vmm.models.videomamba import VideoMamba
+from vmm.tasks import video_text
+from vmm.tasks.base import MaskSettings
+from vmm.tasks.video_text import LossWeights, VideoTextTask
+
+CAPTIONS = [
+    "a small plain red circle moves to the left on a black background",
+    "a large plain blue square moves to the right on a grey background",
+    "a small plain green ring grows on a black background",
+    "a large plain white cross vanishes on a grey background",
+]
+
+
+@pytest.fixture
+def make(root):
+    def make(**changes):
+        encoder = VideoMamba(embed_dim=32, depth=2, num_frames=4, image_size=32)
+        text = partial(
+            BertTextEncoder,
+            name=str(root / "recipes/encoders/bert_demo"),
+            fusion_layer=2,
+            pretrained=False,
+        )
+        teacher = changes.get("teacher")
+        if teacher is not None:
+            teacher.load()
+        task = VideoTextTask(encoder, text, **({"proj_dim": 16} | changes))
+        return task.eval()  # no dropout: the same input gives the same losses
+
+    return make
+
+
+@pytest.fixture
+def teacher(root):
+    config = str(root / "recipes/encoders/clip_vit_demo.json")
+    return ClipTeacher(config, pretrained=None, image_size=32)
+
+
+@pytest.fixture
+def batch():
+    return {
+        "video": torch.randn(4, 4, 3, 32, 32),
+        "text": list(CAPTIONS),
+        "idx": torch.arange(4),
+        "key": [f"clip/{i}" for i in range(4)],
+        "media": "video",
+    }
+
+
+def losses(task, batch):
+    torch.manual_seed(1)
+    return task.compute_losses(batch)
+
+
+def test_total_is_the_weighted_sum_of_the_terms(make, teacher, batch):
+    weights = LossWeights(vtc=0.5, vtm=2.0, mlm=3.0, align=0.25)
+    mask = MaskSettings("attention", 0.5)
+    task = make(loss_weights=weights, teacher=teacher, video_mask=mask)
+    result = losses(task, batch)
+    assert set(result.terms) == {"vtc", "vtm", "mlm", "align"}
+    expected = sum(getattr(weights, name) * term for name, term in result.terms.items())
+    torch.testing.assert_close(result.total, expected)
+
+
+@pytest.mark.parametrize("term", ["vtc", "vtm", "mlm"])
+def test_a_term_without_weight_is_not_computed(make, batch, monkeypatch, term):
+    def fail(*args, **kwargs):
+        raise AssertionError(f"{term} was computed")
+
+    name = {"vtc": "contrastive_loss", "vtm": "matching_loss", "mlm": "mlm_loss"}[term]
+    monkeypatch.setattr(video_text, name, fail)
+    weights = dataclasses.replace(LossWeights(), **{term: 0.0})
+    result = losses(make(loss_weights=weights), batch)
+    assert term not in result.terms and len(result.terms) == 2
+    with pytest.raises(AssertionError, match="was computed"):
+        losses(make(), batch)
+
+
+def test_every_trainable_parameter_gets_a_gradient(make, teacher, batch):
+    mask = MaskSettings("attention", 0.5)
+    task = make(loss_weights=LossWeights(align=1.0), teacher=teacher, video_mask=mask)
+    losses(task, batch).total.backward()
+    missing = [n for n, p in task.named_parameters() if p.requires_grad and p.grad is None]
+    assert missing == []
+    assert not any(p.requires_grad for p in teacher.parameters())
+
+
+def test_losses_depend_on_the_captions(make, batch):
+    task = make()
+    before = losses(task, batch).terms
+    batch["text"] = batch["text"][1:] + batch["text"][:1]
+    after = losses(task, batch).terms
+    for name in ("vtc", "vtm", "mlm"):
+        assert not torch.allclose(before[name], after[name], rtol=1e-6), name
+
+
+def test_losses_depend_on_the_order_of_frames(make, batch):
+    task = make()
+    before = losses(task, batch).terms["vtc"]
+    batch["video"] = batch["video"].flip(1)
+    assert not torch.allclose(before, losses(task, batch).terms["vtc"], rtol=1e-6)
+
+
+def test_losses_see_visible_patches_only(make, batch):
+    task = make(video_mask=MaskSettings("tube", 0.5), image_mask=MaskSettings("tube", 0.5))
+    torch.manual_seed(1)
+    dropped = task.view(batch).dropped
+    before = losses(task, batch).total
+    pixels = dropped[:, 1:].unflatten(1, (4, 2, 2))
+    pixels = pixels.repeat_interleave(16, 2).repeat_interleave(16, 3)[:, :, None]
+    noise = torch.randn_like(batch["video"])
+    batch["video"] = torch.where(pixels, noise, batch["video"])
+    torch.testing.assert_close(losses(task, batch).total, before)
+    batch["video"] = noise
+    assert not torch.allclose(losses(task, batch).total, before, rtol=1e-6)
+
+
+def test_contrastive_term_is_that_of_the_whole_clip(make, batch):
+    task = make(loss_weights=LossWeights(vtm=0.0, mlm=0.0))
+    model = task.model
+    video = model.encode_video(batch["video"], keep_temporal=True).projected
+    text = model.encode_text(model.text_encoder.tokenize(batch["text"])).projected
+    expected = contrastive_loss(video, text, model.temperature, batch["idx"]).loss
+    torch.testing.assert_close(losses(task, batch).total, expected)
+
+
+def test_matching_scores_true_pairs_against_sampled_ones(make, batch, monkeypatch):
+    task = make(loss_weights=LossWeights(vtc=0.0, mlm=0.0))
+    seen = {}
+
+    def record(text, vision):
+        seen["text"], seen["vision"] = text.states[:, 0], vision.keys[0][:, 0, 0]
+        return torch.zeros(len(text.states), 2, requires_grad=True)
+
+    monkeypatch.setattr(task.model, "match_logits", record)
+    losses(task, batch)
+    model = task.model
+    states = model.encode_text(model.text_encoder.tokenize(batch["text"])).states[:, 0]
+    tokens = model.encode_video(batch["video"]).features.tokens
+    keys = model.text_encoder.project_vision(tokens).keys[0][:, 0, 0]
+    text_row = torch.cdist(seen["text"], states).argmin(1)
+    video_row = torch.cdist(seen["vision"], keys).argmin(1)
+    own = [0, 1, 2, 3]
+    assert text_row[:8].tolist() == own + own
+    assert video_row[:4].tolist() == own and video_row[8:].tolist() == own
+    assert (text_row[4:] != video_row[4:]).all()
+
+
+def test_images_are_clips_of_one_frame(make, batch):
+    batch["video"] = batch["video"][:, :1]
+    batch["media"] = "image"
+    result = losses(make(image_mask=MaskSettings("tube", 0.5)), batch)
+    assert torch.isfinite(result.total)
+
+
+def test_batches_without_negatives_still_train(make, batch):
+    batch["idx"] = torch.zeros(4, dtype=torch.long)
+    assert torch.isfinite(losses(make(), batch).total)
+    single = {
+        "video": batch["video"][:1],
+        "text": batch["text"][:1],
+        "idx": batch["idx"][:1],
+        "key": batch["key"][:1],
+        "media": "video",
+    }
+    assert torch.isfinite(losses(make(), single).total)
+
+
+def test_temperature_is_clamped_before_each_step(make, batch):
+    task = make(temperature=0.07)
+    task.model.temperature.data.fill_(3.0)
+    losses(task, batch)
+    assert task.model.temperature.item() == 0.5
+
+
+def test_one_batch_can_be_learnt_by_heart(make, batch):
+    task = make(optimizer=partial(torch.optim.AdamW, lr=3e-3))
+    optimizer = torch.optim.AdamW(task.parameters(), lr=3e-3)
+    for _ in range(60):
+        optimizer.zero_grad()
+        result = task.compute_losses(batch)
+        result.total.backward()
+        optimizer.step()
+    assert result.terms["vtc"] < 0.1 and result.log["vtc_t2v_accuracy"] == 1
+    assert result.terms["vtm"] < 0.3
+
+
+def test_alignment_without_a_teacher_is_refused(make):
+    with pytest.raises(ValueError, match="there is no teacher"):
+        make(loss_weights=LossWeights(align=1.0))
+    with pytest.raises(ValueError, match="needs a teacher"):
+        make(video_mask=MaskSettings("attention", 0.5))
+    with pytest.raises(ValueError, match=r"not in \[0, 1\)"):
+        MaskSettings("tube", 1.0)

@@ -1,0 +1,94 @@
+import json
+import subprocess
+import sys
+import time
+
+import pytest
+
+from vmm import __version__
+from vmm.cli import main
+
+
+def run(*args):
+    return subprocess.run(
+        [sys.executable, "-m", "vmm", *args], capture_output=True, text=True, check=False
+    )
+
+
+def test_help_is_quick_and_loads_nothing_heavy():
+    code = (
+        "import sys; from vmm.cli import main; main(['--help']); "
+        "heavy = {'torch', 'lightning', 'numpy', 'transformers', 'open_clip'} & set(sys.modules); "
+        "sys.exit(f'loaded {heavy}' if heavy else 0)"
+    )
+    start = time.monotonic()
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    assert time.monotonic() - start < 1.0
+    for command in ("fit", "validate", "test", "predict", "doctor"):
+        assert f"  {command} " in result.stdout
+
+
+def test_version(capsys):
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out == f"vmm {__version__}\n"
+
+
+def test_unknown_command_suggests_the_nearest(capsys):
+    assert main(["fitt"]) == 2
+    assert "did you mean 'fit'?" in capsys.readouterr().err
+
+
+def test_doctor_names_the_scan_backend_and_every_package():
+    result = run("doctor", "--json")
+    findings = {f["name"]: f for f in json.loads(result.stdout)}
+    assert findings["torch"]["state"] == "ok"
+    assert findings["selective scan"]["state"] == "ok"
+    assert findings["mamba_ssm"]["needed"] is False
+    broken = [f for f in findings.values() if f["needed"] and f["state"] != "ok"]
+    assert result.returncode == int(bool(broken))
+
+
+def test_doctor_explains_mismatched_builds():
+    from vmm.doctor import torchvision_pair
+
+    advice = torchvision_pair("2.13.0+cpu", "0.28.0")
+    assert "different builds" in advice and "open_clip" in advice
+    assert "released together" in torchvision_pair("2.15.0", "0.27.0")
+
+
+@pytest.mark.parametrize(
+    ("option", "named", "meant"),
+    [
+        ("--trainer.max_epoch=3", "max_epoch", None),
+        ("--model.init_args.proj_dimm=3", "proj_dimm", "proj_dim"),
+        ("--model.init_args.video_encoder.init_args.dept=3", "dept", "depth"),
+        ("--data.init_args.batchsize=3", "batchsize", "batch_size"),
+    ],
+)
+def test_misspelt_key_on_the_command_line(root, capsys, option, named, meant):
+    with pytest.raises(SystemExit) as stop:
+        main(["fit", "-c", str(root / "recipes/stage2_vtt.yaml"), option])
+    message = capsys.readouterr().err
+    assert stop.value.code == 2
+    assert named in message and len(message.splitlines()) <= 8
+    if meant:
+        assert f"did you mean {meant!r}" in message
+
+
+def test_misspelt_key_in_a_recipe(root, tmp_path, capsys):
+    overlay = tmp_path / "overlay.yaml"
+    overlay.write_text("trainer:\n  max_epoch: 3\n")
+    with pytest.raises(SystemExit) as stop:
+        main(["fit", "-c", str(root / "recipes/stage2_vtt.yaml"), "-c", str(overlay)])
+    message = capsys.readouterr().err
+    assert stop.value.code == 2
+    assert "trainer.max_epoch" in message and "did you mean 'trainer.max_epochs'" in message
+    assert len(message.splitlines()) <= 8
+
+
+def test_missing_training_extra_is_named():
+    code = "import sys; sys.modules['lightning'] = None; from vmm.cli import main; main(['fit'])"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert 'pip install "vmm-video[train]"' in result.stderr
+    assert "Traceback" not in result.stderr

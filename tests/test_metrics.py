@@ -1,0 +1,165 @@
+"""Oracle: sort every possible order of the tied candidates and average."""
+
+from itertools import permutations
+
+import pytest
+import torch
+
+from vmm.metrics import (
+    accuracy,
+    bootstrap_interval,
+    expected_rank,
+    hit_probability,
+    pair_accuracy,
+    retrieval_metrics,
+    text_to_video_ranks,
+    video_to_text_ranks,
+)
+
+
+def all_ranks(scores, targets):
+    """Rank of the best target in every order that sorts the scores, one entry per order."""
+    ranks = []
+    for order in permutations(range(len(scores))):
+        ordered = [scores[i] for i in order]
+        if ordered == sorted(scores, reverse=True):
+            ranks.append(1 + min(order.index(t) for t in targets))
+    return ranks
+
+
+def mean(values):
+    values = list(values)
+    return sum(values) / len(values)
+
+
+def median(values):
+    ordered = sorted(values)
+    half = len(ordered) // 2
+    return ordered[half] if len(ordered) % 2 else (ordered[half - 1] + ordered[half]) / 2
+
+
+@pytest.mark.parametrize("levels", [1, 2, 3, 100])
+@pytest.mark.parametrize("video_of_text", [[0, 1, 2, 3, 4], [3, 0, 0, 1, 1, 1], [2, 2, 2, 2, 0, 1]])
+def test_equals_the_average_over_all_orders_of_tied_candidates(levels, video_of_text):
+    generator = torch.Generator().manual_seed(levels)
+    num_texts, num_videos = len(video_of_text), 5
+    similarity = torch.randint(levels, (num_texts, num_videos), generator=generator).float()
+    rows = [all_ranks(similarity[t].tolist(), [v]) for t, v in enumerate(video_of_text)]
+    columns = [
+        all_ranks(similarity[:, v].tolist(), [t for t in range(num_texts) if video_of_text[t] == v])
+        for v in sorted(set(video_of_text))
+    ]
+    got = retrieval_metrics(similarity, torch.tensor(video_of_text), ks=(1, 2, 3))
+    recalls = {}
+    for name, queries in {"t2v": rows, "v2t": columns}.items():
+        for k in (1, 2, 3):
+            want = 100 * mean(mean(r <= k for r in ranks) for ranks in queries)
+            recalls[f"{name}_recall_{k}"] = want
+            assert got[f"{name}_recall_{k}"] == pytest.approx(want)
+        expected = [mean(ranks) for ranks in queries]
+        assert got[f"{name}_mean_rank"] == pytest.approx(mean(expected))
+        assert got[f"{name}_median_rank"] == pytest.approx(median(expected))
+    assert got["recall_mean"] == pytest.approx(mean(recalls.values()))
+
+
+def test_constant_scores_give_chance_and_are_reported_as_ties():
+    got = retrieval_metrics(torch.zeros(1000, 1000), torch.arange(1000))
+    for k in (1, 5, 10):
+        assert got[f"t2v_recall_{k}"] == pytest.approx(k / 10)
+        assert got[f"v2t_recall_{k}"] == pytest.approx(k / 10)
+    assert got["t2v_median_rank"] == got["v2t_mean_rank"] == pytest.approx(500.5)
+    assert got["ties"] == 2000
+
+
+def test_perfect_and_worst_scores():
+    eye = torch.eye(20)
+    best = retrieval_metrics(eye, torch.arange(20))
+    assert best["recall_mean"] == 100
+    assert best["t2v_median_rank"] == 1
+    assert best["ties"] == 0
+    worst = retrieval_metrics(-eye, torch.arange(20))
+    assert worst["recall_mean"] == 0
+    assert worst["v2t_mean_rank"] == 20
+
+
+def test_video_to_text_takes_the_best_caption_and_text_to_video_every_one():
+    # One video, liked by its second caption only; the other video has one caption.
+    similarity = torch.tensor([[0.1, 0.9], [0.8, 0.2], [0.3, 0.7]])
+    got = retrieval_metrics(similarity, torch.tensor([0, 0, 1]), ks=(1,))
+    assert got["t2v_recall_1"] == pytest.approx(200 / 3)
+    assert got["v2t_recall_1"] == pytest.approx(50)  # the second video prefers a wrong caption
+    assert got["v2t_mean_rank"] == pytest.approx(1.5)
+
+
+def test_unscored_targets_are_misses_with_the_last_rank_and_never_crowd_out_others():
+    similarity = torch.eye(4)
+    similarity[:, 2:] = -torch.inf  # two unreadable clips
+    ids = torch.arange(4)
+    for ranks in (text_to_video_ranks(similarity, ids), video_to_text_ranks(similarity, ids)):
+        assert hit_probability(ranks, 4).tolist() == [1, 1, 0, 0]
+        assert expected_rank(ranks).tolist() == [1, 1, 4, 4]
+    assert retrieval_metrics(similarity, ids)["ties"] == 0
+
+
+def test_videos_without_caption_are_distractors_not_queries():
+    ranks = video_to_text_ranks(torch.rand(2, 5), torch.tensor([4, 1]))
+    assert ranks.better.shape == (2,)
+
+
+def test_double_scores_separate_what_float_cannot():
+    close = torch.tensor([[1.0, 1.0 + 1e-12], [0.0, 1.0]], dtype=torch.float64)
+    assert retrieval_metrics(close, torch.arange(2))["t2v_recall_1"] == 50
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.int64])
+def test_low_precision_is_refused(dtype):
+    with pytest.raises(ValueError, match="float32"):
+        retrieval_metrics(torch.zeros(2, 2, dtype=dtype), torch.arange(2))
+
+
+def test_bad_input_is_refused():
+    with pytest.raises(ValueError, match="NaN"):
+        retrieval_metrics(torch.tensor([[float("nan")]]), torch.arange(1))
+    with pytest.raises(ValueError, match=r"got -1\.\.0"):
+        retrieval_metrics(torch.zeros(2, 2), torch.tensor([0, -1]))
+    with pytest.raises(ValueError, match=r"0\.\.1"):
+        retrieval_metrics(torch.zeros(2, 2), torch.tensor([0, 2]))
+    with pytest.raises(ValueError, match="num_texts"):
+        retrieval_metrics(torch.zeros(2, 2), torch.arange(3))
+    with pytest.raises(ValueError, match="nothing to rank"):
+        retrieval_metrics(torch.zeros(0, 2), torch.arange(0))
+
+
+def test_pair_accuracy_counts_a_tie_half():
+    right, wrong = torch.tensor([2.0, 1.0, 0.0, 3.0]), torch.tensor([1.0, 1.0, 1.0, 1.0])
+    assert pair_accuracy(right, wrong) == 62.5
+    with pytest.raises(ValueError, match="NaN"):
+        pair_accuracy(right, wrong * float("nan"))
+    with pytest.raises(ValueError, match="at least one"):
+        pair_accuracy(right[:0], wrong[:0])
+
+
+def test_accuracy():
+    assert accuracy(torch.tensor([1, 0, 2, 2]), torch.tensor([1, 1, 2, 0])) == 50
+    with pytest.raises(ValueError, match="same shape"):
+        accuracy(torch.zeros(2), torch.zeros(3))
+
+
+def test_bootstrap_interval_has_the_textbook_width():
+    hits = 100.0 * (torch.arange(1000) < 350)
+    low, high = bootstrap_interval(hits)
+    standard_error = 100 * (0.35 * 0.65 / 1000) ** 0.5
+    assert low == pytest.approx(35 - 1.96 * standard_error, abs=0.4)
+    assert high == pytest.approx(35 + 1.96 * standard_error, abs=0.4)
+    assert bootstrap_interval(hits) == (low, high)  # deterministic
+
+
+def test_bootstrap_draws_whole_videos():
+    # 20 equal captions per video carry the information of one.
+    per_video = 100.0 * (torch.arange(50) % 2)
+    values, videos = per_video.repeat_interleave(20), torch.arange(50).repeat_interleave(20)
+    low, high = bootstrap_interval(values, videos)
+    alone = bootstrap_interval(per_video)
+    assert (low, high) == pytest.approx(alone)
+    naive = bootstrap_interval(values)
+    assert high - low > 3 * (naive[1] - naive[0])

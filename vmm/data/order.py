@@ -1,0 +1,111 @@
+"""The order of training samples as a pure function of (seed, pass, position).
+
+Nothing here depends on workers or ranks: they only divide the work. So a run can stop anywhere and
+go on with the same global batches, also on another number of processes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from vmm.types import Media
+
+
+def derive_seed(*parts: object) -> int:
+    """Hash anything with a stable ``repr`` to a 63-bit seed, equal on every machine."""
+    digest = hashlib.blake2b(repr(parts).encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "little") >> 1
+
+
+def derive_rng(*parts: object) -> np.random.Generator:
+    """Return a counter-based generator for a hash of the parts."""
+    return np.random.Generator(np.random.Philox(derive_seed(*parts)))
+
+
+class ShardOrder:
+    """Where the sample at a position of a pass is.
+
+    Every pass visits each sample once: the shards are shuffled, then the samples inside windows
+    of a few shards, so that a reader touches few files at a time.
+
+    Args:
+        counts: Samples per shard.
+        seed: Seed of the order.
+        window: Shards whose samples are mixed.
+    """
+
+    def __init__(self, counts: Sequence[int], seed: int, window: int = 16) -> None:
+        self._counts = np.asarray(counts, dtype=np.int64)
+        self._seed = seed
+        self._window = window
+        self._pass: int | None = None
+        self._block: int | None = None
+
+    def __len__(self) -> int:
+        return int(self._counts.sum())
+
+    def locate(self, pass_number: int, position: int) -> tuple[int, int]:
+        """Return (shard, sample in it) of a position in [0, len)."""
+        if not 0 <= position < len(self):
+            raise IndexError(f"position {position} of {len(self)}")
+        if self._pass != pass_number:
+            rng = derive_rng(self._seed, "shards", pass_number)
+            self._shards = rng.permutation(len(self._counts))
+            self._ends = np.cumsum(self._counts[self._shards])
+            self._pass, self._block = pass_number, None
+        block = int(np.searchsorted(self._ends, position, side="right")) // self._window
+        if self._block != block:
+            first = block * self._window
+            shards = self._shards[first : first + self._window]
+            counts = self._counts[shards]
+            rng = derive_rng(self._seed, "samples", pass_number, block)
+            self._order = rng.permutation(int(counts.sum()))
+            self._block_shards, self._block_ends = shards, np.cumsum(counts)
+            self._start = int(self._ends[first - 1]) if first else 0
+            self._block = block
+        number = self._order[position - self._start]
+        place = int(np.searchsorted(self._block_ends, number, side="right"))
+        before = self._block_ends[place - 1] if place else 0
+        return int(self._block_shards[place]), int(number - before)
+
+
+class StepPlan:
+    """Which media type every training step takes.
+
+    The steps come in rounds; a round holds every global batch of every media type once, in
+    shuffled order, and round r reads pass r of the data. An epoch of a fixed number of steps is a
+    cut through this endless sequence, so the proportions are exact whatever its length.
+
+    Args:
+        batches: Global batches per pass of each media type, at least one each.
+        seed: Seed of the shuffle.
+    """
+
+    def __init__(self, batches: Mapping[Media, int], seed: int) -> None:
+        self._media = sorted(batches)
+        self._round_media = np.repeat(
+            np.arange(len(self._media)), [batches[media] for media in self._media]
+        )
+        self._seed = seed
+        self._round: int | None = None
+
+    @property
+    def round_length(self) -> int:
+        """Steps until every sample was used once."""
+        return len(self._round_media)
+
+    def at(self, step: int) -> tuple[Media, int, int]:
+        """Return (media, pass number, number of the batch in the pass) of a global step."""
+        number, place = divmod(step, self.round_length)
+        if self._round != number:
+            rng = derive_rng(self._seed, "steps", number)
+            self._order = rng.permutation(self._round_media)
+            self._batch = np.empty_like(self._order)
+            for media in range(len(self._media)):
+                of_media = self._order == media
+                self._batch[of_media] = np.arange(of_media.sum())
+            self._round = number
+        return self._media[self._order[place]], number, int(self._batch[place])

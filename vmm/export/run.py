@@ -1,0 +1,240 @@
+"""From a run directory to a model, without Lightning.
+
+A run directory is what ``vmm fit`` leaves behind: ``config.yaml``, the whole recipe, and
+``checkpoints/*.ckpt``. Both are untrusted input: nothing here unpickles, and a class named by the
+recipe is built only if it is one of vmm's models or already imported by the caller.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import logging
+import pickle
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+import yaml
+from torch import Tensor, nn
+
+from vmm.data.transforms import IMAGENET_MEAN, IMAGENET_STD, ClipSettings
+from vmm.models.text_encoder import BertTextEncoder
+from vmm.models.video_encoder import VideoEncoder
+from vmm.models.video_text import VideoTextModel
+from vmm.models.weights import load_accounted, read_state_dict
+
+logger = logging.getLogger(__name__)
+
+_Part = TypeVar("_Part", bound=nn.Module)
+
+# What a training checkpoint may hold beside the model, with the reason to leave it out.
+_TRAINING_ONLY = {
+    r"^align_head\.": "the alignment head serves training only",
+    r"^teacher\.": "the frozen teacher serves training only",
+}
+
+_MODEL_ROOT = "vmm.models."
+
+
+@dataclass(frozen=True)
+class Run:
+    """A trained video-text model and where it came from.
+
+    Attributes:
+        model: The model, in evaluation mode, on the CPU.
+        clip: How a video becomes its input, as in training.
+        config: The run's whole recipe.
+        checkpoint: The file the weights came from.
+        sha256: Of that file.
+    """
+
+    model: VideoTextModel
+    clip: ClipSettings
+    config: dict[str, Any]
+    checkpoint: Path
+    sha256: str
+
+
+def load_run(run: Path, checkpoint: str = "best") -> Run:
+    """Rebuild the model of a stage-2 run and load its weights, every key accounted for.
+
+    Args:
+        run: The run directory.
+        checkpoint: As ``which`` of ``find_checkpoint``.
+
+    Raises:
+        ValueError: If a file is missing or damaged, the run is not one of video-text training,
+            or the weights do not fit the model.
+    """
+    config = read_config(run)
+    path = find_checkpoint(run, checkpoint)
+    model = build_model(config)
+    weights = {key.removeprefix("model."): value for key, value in read_weights(path).items()}
+    report = load_accounted(model, weights, str(path), {}, _TRAINING_ONLY)
+    logger.info("%s: %s", path, report)
+    return Run(
+        model=model.eval(),
+        clip=_clip_settings(_init_args(config.get("data")), model.video_encoder),
+        config=config,
+        checkpoint=path,
+        sha256=_sha256(path),
+    )
+
+
+def read_config(run: Path) -> dict[str, Any]:
+    """Read the recipe that ``vmm fit`` saved in a run directory.
+
+    Raises:
+        ValueError: If there is none or it is not a YAML mapping.
+    """
+    path = run / "config.yaml"
+    if not path.is_file():
+        inside = sorted(p.parent.name for p in run.glob("*/config.yaml"))
+        hint = f"; it holds the runs {', '.join(inside)}, name one" if inside else ""
+        raise ValueError(f"{run} is not a run directory of `vmm fit`: no config.yaml there{hint}")
+    try:
+        config = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path} is not valid YAML: {error}") from error
+    if not isinstance(config, dict):
+        raise ValueError(f"{path} holds no settings; it must be the file that `vmm fit` saved")
+    return config
+
+
+def find_checkpoint(run: Path, which: str = "best") -> Path:
+    """Find a checkpoint of a run.
+
+    Args:
+        run: The run directory.
+        which: ``best``: the one that validation chose; ``last``: the newest; else a path, from
+            the working directory or inside ``run/checkpoints``.
+
+    Raises:
+        ValueError: If it is not there.
+    """
+    folder = run / "checkpoints"
+    if which not in ("best", "last"):
+        for path in (Path(which), folder / which):
+            if path.is_file():
+                return path
+        raise ValueError(f"there is no checkpoint file {which}, nor one of that name in {folder}")
+    files = sorted(folder.glob("*.ckpt"), key=lambda path: path.stat().st_mtime)
+    last = [path for path in files if path.stem.startswith("last")]
+    kept = [path for path in files if path not in last]
+    if which == "last" and last:
+        return last[-1]
+    if which == "best" and len(kept) > 1:
+        return _chosen(kept, files[-1])
+    if which == "best" and kept:
+        return kept[0]
+    if not files:
+        raise ValueError(f"no checkpoint in {folder}; let `vmm fit` run until it saves one")
+    logger.warning("%s has no %s checkpoint, taking %s", run, which, files[-1].name)
+    return files[-1]
+
+
+def read_weights(path: Path) -> dict[str, Tensor]:
+    """Read all tensors of a checkpoint.
+
+    Raises:
+        ValueError: If the file is missing, damaged, or holds anything but plain data.
+    """
+    if path.is_dir():
+        raise ValueError(
+            f"{path} is a sharded checkpoint directory; turn it into one file first, "
+            "with the zero_to_fp32.py that DeepSpeed puts into it"
+        )
+    return read_state_dict(path)
+
+
+def build_model(config: Mapping[str, Any]) -> VideoTextModel:
+    """Build the model of a recipe, with fresh weights.
+
+    Args:
+        config: A recipe as ``vmm fit`` saves it.
+
+    Raises:
+        ValueError: If it describes no video-text model, or names a class or setting that vmm's
+            models do not have.
+    """
+    args = _init_args(config.get("model"))
+    for part in ("video_encoder", "text_encoder"):
+        if part not in args:
+            raise ValueError(
+                f"the run's recipe has no model.init_args.{part}, so this is no video-text run "
+                "(stage 2); only those can be used for retrieval"
+            )
+    video_encoder = _build(args["video_encoder"], VideoEncoder)  # type: ignore[type-abstract]
+    text_encoder = _build(args["text_encoder"], BertTextEncoder, video_encoder.embed_dim)
+    sizes = {name: args[name] for name in ("proj_dim", "temperature") if name in args}
+    return VideoTextModel(video_encoder, text_encoder, **sizes)
+
+
+def _clip_settings(data: Mapping[str, Any], encoder: VideoEncoder) -> ClipSettings:
+    """Read a clip's frames, size and normalisation off the recipe's data node."""
+    return ClipSettings(
+        num_frames=data.get("num_frames") or encoder.num_frames,
+        image_size=data.get("image_size") or encoder.image_size,
+        mean=tuple(data.get("mean") or IMAGENET_MEAN),
+        std=tuple(data.get("std") or IMAGENET_STD),
+    )
+
+
+def _build(node: Any, base: type[_Part], *args: Any) -> _Part:
+    """Build what a ``class_path`` / ``init_args`` node describes, if it is a ``base``."""
+    name = node.get("class_path") if isinstance(node, Mapping) else None
+    if not isinstance(name, str):
+        raise ValueError(f"the run's recipe has no class_path for its {base.__name__}")
+    module = name.rpartition(".")[0]
+    if module.startswith(_MODEL_ROOT):
+        try:
+            import_module(module)
+        except ModuleNotFoundError as error:
+            raise ValueError(f"the recipe names {name}, which this vmm does not have") from error
+    known = {f"{cls.__module__}.{cls.__qualname__}": cls for cls in [base, *_subclasses(base)]}
+    if name not in known:
+        raise ValueError(
+            f"the recipe names {name}, which is no {base.__name__} of vmm; "
+            "if it is yours, import its module before loading the run"
+        )
+    init_args = _init_args(node)
+    try:
+        inspect.signature(known[name]).bind(*args, **init_args)
+    except TypeError as error:
+        raise ValueError(f"the recipe's settings do not fit {name}: {error}") from error
+    return known[name](*args, **init_args)
+
+
+def _subclasses(base: type[_Part]) -> list[type[_Part]]:
+    direct = base.__subclasses__()
+    return direct + [cls for child in direct for cls in _subclasses(child)]
+
+
+def _init_args(node: Any) -> dict[str, Any]:
+    """Give the constructor arguments of a recipe node; a missing node has none."""
+    args = node.get("init_args") if isinstance(node, Mapping) else None
+    return dict(args) if isinstance(args, Mapping) else {}
+
+
+def _chosen(kept: list[Path], newest: Path) -> Path:
+    """Ask the newest checkpoint which of several kept ones validation liked best."""
+    try:
+        content = torch.load(newest, map_location="meta", weights_only=True, mmap=True)
+        callbacks = content["callbacks"].values()
+        best = {Path(state["best_model_path"]).name for state in callbacks if "monitor" in state}
+    except (pickle.UnpicklingError, RuntimeError, OSError, KeyError, TypeError) as error:
+        raise ValueError(f"{newest} is not a checkpoint of `vmm fit`: {error}") from error
+    named = [path for path in kept if path.name in best]
+    if len(named) != 1:
+        names = ", ".join(path.name for path in kept)
+        raise ValueError(f"cannot tell which of {names} is the best checkpoint; name one")
+    return named[0]
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,46 @@
+"""Alignment of the student's visible tokens to the frozen teacher (UTA).
+
+UMT (arXiv 2303.16058), section 3.2; VideoMamba (arXiv 2403.06977), section 3.3. Shape legend: see
+``vmm.types``; E is the teacher's width, K the number of aligned layers, L counts visible tokens,
+class token included.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+AlignmentKind = Literal["l2", "mse", "smooth_l1"]
+
+
+def alignment_loss(student: Tensor, teacher: Tensor, kind: AlignmentKind = "l2") -> Tensor:
+    """Mean distance of student and teacher tokens, both normalised to unit length.
+
+    Args:
+        student: (K, B, L, E).
+        teacher: (K, B, L, E), or anything that broadcasts to it, such as one layer (B, L, E).
+        kind: ``l2`` is 2 - 2 cos, as published: the squared distance of the unit vectors. ``mse``
+            and ``smooth_l1`` average over E too, so they are smaller by about E.
+
+    Returns:
+        Scalar float32.
+
+    Raises:
+        ValueError: If the tokens of both do not correspond.
+    """
+    if student.shape[-3:] != teacher.shape[-3:]:
+        raise ValueError(
+            f"student tokens {tuple(student.shape)} and teacher tokens {tuple(teacher.shape)} "
+            "do not correspond; give both the same frames, patch grid, mask and width"
+        )
+    with torch.autocast(student.device.type, enabled=False):
+        s = F.normalize(student.float(), dim=-1)
+        t = F.normalize(teacher.float(), dim=-1).expand_as(s)
+        if kind == "l2":
+            return (2 - 2 * (s * t).sum(-1)).mean()
+        if kind == "mse":
+            return F.mse_loss(s, t)
+        return F.smooth_l1_loss(s, t)

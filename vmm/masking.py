@@ -1,0 +1,243 @@
+"""Masks: which video tokens an encoder never sees, which words a model must guess.
+
+Pure functions of tensors and an optional generator. Video masks are ``dropped`` (B, 1 + T * N)
+bool, True = hidden, the class token (never hidden) first, then frame-major patches. Kinds and
+ablations: VideoMamba (arXiv 2403.06977), section 4.3. Shape legend: see ``vmm.types``; R rows and
+W columns of the patch grid, N = R * W.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def random_mask(
+    batch_size: int,
+    num_frames: int,
+    num_patches: int,
+    ratio: float,
+    generator: torch.Generator | None = None,
+    device: torch.device | str = "cpu",
+) -> Tensor:
+    """Hide patches anywhere in the clip, ``int(ratio * T * N)`` of them.
+
+    Args:
+        batch_size: Clips B.
+        num_frames: Frames T.
+        num_patches: Patches N per frame.
+        ratio: Share of hidden patches, in [0, 1).
+        generator: Source of randomness; any device.
+        device: Where the mask is wanted.
+
+    Returns:
+        (B, 1 + T * N) bool.
+    """
+    total = num_frames * num_patches
+    return _with_class(_choose(batch_size, total, _count(total, ratio), generator), device)
+
+
+def tube_mask(
+    batch_size: int,
+    num_frames: int,
+    num_patches: int,
+    ratio: float,
+    generator: torch.Generator | None = None,
+    device: torch.device | str = "cpu",
+) -> Tensor:
+    """Hide the same ``int(ratio * N)`` places in every frame.
+
+    Args and Returns as for ``random_mask``.
+    """
+    hidden = _choose(batch_size, num_patches, _count(num_patches, ratio), generator)
+    return _with_class(hidden.repeat(1, num_frames), device)
+
+
+def frame_row_mask(
+    batch_size: int,
+    num_frames: int,
+    grid: tuple[int, int],
+    ratio: float,
+    generator: torch.Generator | None = None,
+    device: torch.device | str = "cpu",
+) -> Tensor:
+    """Hide ``int(ratio * R)`` whole rows of patches in every frame, drawn anew for each frame.
+
+    Args:
+        batch_size: Clips B.
+        num_frames: Frames T.
+        grid: Rows R and columns W of patches.
+        ratio: Share of hidden rows, in [0, 1).
+        generator: Source of randomness; any device.
+        device: Where the mask is wanted.
+
+    Returns:
+        (B, 1 + T * N) bool.
+    """
+    rows, columns = grid
+    hidden = _choose(batch_size * num_frames, rows, _count(rows, ratio), generator)
+    hidden = hidden.view(batch_size, -1)
+    return _with_class(hidden.repeat_interleave(columns, dim=1), device)
+
+
+def clip_row_mask(
+    batch_size: int,
+    num_frames: int,
+    grid: tuple[int, int],
+    ratio: float,
+    generator: torch.Generator | None = None,
+    device: torch.device | str = "cpu",
+) -> Tensor:
+    """Hide ``T * int(ratio * R)`` of all rows of patches of the clip; frames may differ in number.
+
+    Args and Returns as for ``frame_row_mask``.
+    """
+    rows, columns = grid
+    count = num_frames * _count(rows, ratio)
+    hidden = _choose(batch_size, num_frames * rows, count, generator)
+    return _with_class(hidden.repeat_interleave(columns, dim=1), device)
+
+
+def attention_guided_mask(
+    attention: Tensor, ratio: float, generator: torch.Generator | None = None
+) -> Tensor:
+    """Keep ``N - int(ratio * N)`` patches of each frame, drawn by the teacher's attention.
+
+    Drawn without replacement, each frame on its own. What the teacher looks at is more likely to
+    stay visible.
+
+    Args:
+        attention: (B, T, N), non-negative; rows need not sum to one.
+        ratio: Share of hidden patches, in [0, 1).
+        generator: Source of randomness; any device.
+
+    Returns:
+        (B, 1 + T * N) bool, on the device of ``attention``.
+    """
+    b, _, n = attention.shape
+    weights = attention.detach().float().flatten(0, 1)
+    if generator is not None:
+        weights = weights.to(generator.device)
+    # Low-precision attention underflows; the floor leaves enough places to draw from.
+    weights = weights.clamp_min(1e-12)
+    visible = torch.multinomial(weights, n - _count(n, ratio), generator=generator)
+    hidden = torch.ones_like(weights, dtype=torch.bool).scatter_(1, visible, False)
+    return _with_class(hidden.view(b, -1), attention.device)
+
+
+def gather_visible(x: Tensor, dropped: Tensor) -> Tensor:
+    """Close the gaps: keep the tokens that are not dropped, in their order.
+
+    Args:
+        x: (B, L, ...).
+        dropped: (B, L) bool, as many True in every row.
+
+    Returns:
+        (B, visible, ...).
+
+    Raises:
+        ValueError: If the shapes differ or rows hide unequal numbers.
+    """
+    if x.shape[:2] != dropped.shape:
+        raise ValueError(
+            f"a mask of shape {tuple(dropped.shape)} does not fit tokens of shape "
+            f"{tuple(x.shape)}; draw it for this number of frames and patches"
+        )
+    visible = ~dropped
+    counts = visible.sum(1)
+    if (counts != counts[0]).any():
+        raise ValueError(
+            f"rows of the mask leave {int(counts.min())} to {int(counts.max())} tokens visible; "
+            "draw a mask that hides equally many in every row"
+        )
+    rows = visible.flatten().nonzero().squeeze(1)
+    kept = x.flatten(0, 1).index_select(0, rows)
+    return kept.view(len(x), -1, *x.shape[2:])
+
+
+class MlmDraws(NamedTuple):
+    """Random decisions of masked language modelling, (B, S) each."""
+
+    masked: Tensor
+    """bool: hide this word, if it is one that may be hidden."""
+    replaced: Tensor
+    """bool: hide it behind the mask token."""
+    random: Tensor
+    """bool: if not, put a random word in its place; otherwise it stays."""
+    words: Tensor
+    """int64: that random word."""
+
+
+class MaskedWords(NamedTuple):
+    """Captions with words to guess."""
+
+    input_ids: Tensor
+    """(B, S) int64."""
+    labels: Tensor
+    """(B, S) int64: the original word where it is to be guessed, -100 elsewhere."""
+
+
+def mlm_mask(
+    input_ids: Tensor,
+    *,
+    pad_id: int,
+    cls_id: int,
+    mask_id: int,
+    vocab_size: int,
+    probability: float = 0.5,
+    generator: torch.Generator | None = None,
+) -> MaskedWords:
+    """Hide words: 80 % behind the mask token, 10 % behind a random word, 10 % stay (BERT, 3.1).
+
+    Args:
+        input_ids: (B, S) int64.
+        pad_id: Padding, never hidden.
+        cls_id: First token, never hidden. The separator may be, as published.
+        mask_id: The mask token.
+        vocab_size: Random words come from the whole vocabulary.
+        probability: Share of hidden words; VideoMamba hides half of them.
+        generator: Source of randomness; any device.
+    """
+    shape = input_ids.shape
+    device = input_ids.device if generator is None else generator.device
+
+    def chance(share: float) -> Tensor:
+        draw = torch.rand(shape, generator=generator, device=device) < share
+        return draw.to(input_ids.device)
+
+    words = torch.randint(vocab_size, shape, generator=generator, device=device)
+    draws = MlmDraws(chance(probability), chance(0.8), chance(0.5), words.to(input_ids.device))
+    return apply_mlm_draws(input_ids, draws, pad_id=pad_id, cls_id=cls_id, mask_id=mask_id)
+
+
+def apply_mlm_draws(
+    input_ids: Tensor, draws: MlmDraws, *, pad_id: int, cls_id: int, mask_id: int
+) -> MaskedWords:
+    """The deterministic part of ``mlm_mask``."""
+    hidden = draws.masked & (input_ids != pad_id) & (input_ids != cls_id)
+    labels = input_ids.where(hidden, -100)
+    substitute = torch.where(draws.random, draws.words, input_ids)
+    substitute = substitute.masked_fill(draws.replaced, mask_id)
+    return MaskedWords(torch.where(hidden, substitute, input_ids), labels)
+
+
+def _count(total: int, ratio: float) -> int:
+    """How many of ``total`` a ratio hides: rounded down, as published."""
+    if not 0 <= ratio < 1:
+        raise ValueError(f"mask ratio {ratio} is not in [0, 1)")
+    return int(total * ratio)
+
+
+def _choose(rows: int, total: int, hidden: int, generator: torch.Generator | None) -> Tensor:
+    """(rows, total) bool with ``hidden`` True in each row, uniformly."""
+    device = None if generator is None else generator.device
+    order = torch.rand(rows, total, generator=generator, device=device).argsort(1)
+    return order < hidden
+
+
+def _with_class(hidden: Tensor, device: torch.device | str) -> Tensor:
+    """Put the class token, visible, in front."""
+    return F.pad(hidden, (1, 0), value=False).to(device)

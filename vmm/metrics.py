@@ -1,0 +1,242 @@
+"""Retrieval metrics that cannot be flattered by ties, and the small ones beside them.
+
+Pure: tensors in, floats out. All rates are in percent, as in the field's tables.
+
+A model that collapsed to one score for everything reaches a recall of 100 % when ties are broken
+in its favour and 0 % when they are not, and half-precision scores are full of ties. Every number
+here is therefore the expectation over a random order of equal scores (McSherry and Najork,
+"Computing Information Retrieval Performance Measures Efficiently in the Presence of Tied Scores",
+ECIR 2008), and half-precision scores are refused.
+
+Shape legend: see ``vmm.types``; here Q is the number of queries.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+
+class TiedRanks(NamedTuple):
+    """Where the best target of each query stands, (Q,) int64 each."""
+
+    better: Tensor
+    """Candidates with a strictly higher score."""
+    tied: Tensor
+    """Candidates with the same score, targets included; 0 where the target has no score."""
+    targets: Tensor
+    """Targets among the tied ones."""
+    candidates: int
+    """Size of the gallery."""
+
+
+def text_to_video_ranks(similarity: Tensor, video_of_text: Tensor) -> TiedRanks:
+    """Rank videos for every text; its one video is the target.
+
+    Args:
+        similarity: (num_texts, num_videos) float32 or float64, higher is better; ``-inf`` marks
+            what could not be scored, such as an unreadable clip, and is never found.
+        video_of_text: (num_texts,) int64, the column of each text's video.
+
+    Raises:
+        ValueError: If the scores are of low precision or NaN, or shapes or indices do not fit.
+    """
+    own = _own_scores(similarity, video_of_text)
+    found = own > -torch.inf
+    better = (similarity > own[:, None]).sum(1)
+    tied = (similarity == own[:, None]).sum(1) * found
+    return TiedRanks(better, tied, found.long(), similarity.shape[1])
+
+
+def video_to_text_ranks(similarity: Tensor, video_of_text: Tensor) -> TiedRanks:
+    """Rank texts for every video; with several captions the best-ranked one counts.
+
+    A video without any caption is a distractor for the other direction, not a query here.
+
+    Args:
+        similarity: As in ``text_to_video_ranks``.
+        video_of_text: As in ``text_to_video_ranks``.
+
+    Raises:
+        ValueError: As in ``text_to_video_ranks``.
+    """
+    own = _own_scores(similarity, video_of_text)
+    num_texts, num_videos = similarity.shape
+    best = own.new_full((num_videos,), -torch.inf).scatter_reduce(0, video_of_text, own, "amax")
+    found = best > -torch.inf
+    better = (similarity > best).sum(0)
+    tied = (similarity == best).sum(0) * found
+    is_best = ((own == best[video_of_text]) & found[video_of_text]).long()
+    targets = torch.zeros_like(better).scatter_add(0, video_of_text, is_best)
+    queries = torch.bincount(video_of_text, minlength=num_videos) > 0
+    return TiedRanks(better[queries], tied[queries], targets[queries], num_texts)
+
+
+def hit_probability(ranks: TiedRanks, k: int) -> Tensor:
+    """Give the probability that a target is among the first k: (Q,) float64.
+
+    With b better candidates, m tied and g targets among those, that is
+    ``1 - C(m - g, k - b) / C(m, k - b)``.
+    """
+    better, tied, targets, _ = ranks
+    places = (k - better).clamp(min=0).minimum(tied).double()
+    miss = torch.ones_like(places)
+    for i in range(int(targets.max()) if targets.numel() else 0):
+        step = ((tied - places - i) / (tied - i)).clamp(min=0)
+        miss = torch.where(i < targets, miss * step, miss)
+    return 1 - miss
+
+
+def expected_rank(ranks: TiedRanks) -> Tensor:
+    """Give the expected rank of the best target, counted from 1: (Q,) float64.
+
+    ``b + (m + 1) / (g + 1)``; a target without a score has the last rank.
+    """
+    better, tied, targets, candidates = ranks
+    rank = better + (tied + 1).double() / (targets + 1)
+    return torch.where(targets > 0, rank, float(candidates))
+
+
+def retrieval_metrics(
+    similarity: Tensor,
+    video_of_text: Tensor,
+    ks: Sequence[int] = (1, 5, 10),
+    similarity_v2t: Tensor | None = None,
+) -> dict[str, float]:
+    """Measure retrieval in both directions.
+
+    Args:
+        similarity: (num_texts, num_videos) float32 or float64, higher is better; ``-inf`` marks
+            what could not be scored.
+        video_of_text: (num_texts,) int64, the column of each text's video.
+        ks: Depths of the recalls.
+        similarity_v2t: (num_texts, num_videos) scores for video-to-text where they differ, as they
+            do after re-ranking; None = the same.
+
+    Returns:
+        For both directions ``d`` in ``t2v``, ``v2t``: ``d_recall_k`` in percent, ``d_mean_rank``
+        and ``d_median_rank``, the mean and the median over queries of the expected rank. Also
+        ``recall_mean``, the mean of all recalls, and ``ties``, the number of queries of both
+        directions whose target shares its score with a wrong candidate.
+
+    Raises:
+        ValueError: If the scores are of low precision or NaN, or shapes or indices do not fit.
+    """
+    columns = similarity if similarity_v2t is None else similarity_v2t
+    directions = {
+        "t2v": text_to_video_ranks(similarity, video_of_text),
+        "v2t": video_to_text_ranks(columns, video_of_text),
+    }
+    metrics: dict[str, float] = {}
+    for name, ranks in directions.items():
+        for k in ks:
+            metrics[f"{name}_recall_{k}"] = 100 * hit_probability(ranks, k).mean().item()
+    metrics["recall_mean"] = sum(metrics.values()) / len(metrics)
+    for name, ranks in directions.items():
+        rank = expected_rank(ranks)
+        metrics[f"{name}_median_rank"] = rank.quantile(0.5).item()
+        metrics[f"{name}_mean_rank"] = rank.mean().item()
+    metrics["ties"] = float(sum(int((r.tied > r.targets).sum()) for r in directions.values()))
+    return metrics
+
+
+def pair_accuracy(right: Tensor, wrong: Tensor) -> float:
+    """Give the percentage of pairs whose right member scores higher; a tie counts half.
+
+    Args:
+        right: (n,) scores of the right members.
+        wrong: (n,) scores of the wrong ones.
+
+    Raises:
+        ValueError: If the shapes differ, there is no pair, or a score is NaN.
+    """
+    if right.shape != wrong.shape or right.numel() == 0:
+        raise ValueError(
+            f"right {tuple(right.shape)} and wrong {tuple(wrong.shape)} must hold the same number "
+            "of scores, at least one"
+        )
+    if bool((right.isnan() | wrong.isnan()).any()):
+        raise ValueError("a score is NaN: the model's weights or its input are broken")
+    return 100 * ((right > wrong).double() + 0.5 * (right == wrong)).mean().item()
+
+
+def accuracy(predicted: Tensor, labels: Tensor) -> float:
+    """Give the percentage of ``predicted`` (n,) that equals ``labels`` (n,).
+
+    Raises:
+        ValueError: If the shapes differ or there is nothing to compare.
+    """
+    if predicted.shape != labels.shape or labels.numel() == 0:
+        raise ValueError(
+            f"predicted {tuple(predicted.shape)} and labels {tuple(labels.shape)} must have the "
+            "same shape and at least one entry"
+        )
+    return 100 * (predicted == labels).double().mean().item()
+
+
+def bootstrap_interval(
+    values: Tensor,
+    groups: Tensor | None = None,
+    samples: int = 1000,
+    confidence: float = 0.95,
+    seed: int = 0,
+) -> tuple[float, float]:
+    """Give a percentile bootstrap interval for the mean of ``values``.
+
+    Queries that share a video rise and fall together, so whole groups are drawn.
+
+    Args:
+        values: (n,) one number per query, for example ``100 * hit_probability(ranks, 1)``.
+        groups: (n,) int64, not negative, for example the video of each query; None = every query
+            on its own.
+        samples: Number of resamples.
+        confidence: Probability mass inside the interval.
+        seed: The draws are a function of it.
+
+    Returns:
+        Lower and upper end, in the unit of ``values``.
+
+    Raises:
+        ValueError: If there is no value or the shapes differ.
+    """
+    if values.numel() == 0 or (groups is not None and groups.shape != values.shape):
+        raise ValueError("values and groups must hold the same number of entries, at least one")
+    groups = torch.arange(len(values)) if groups is None else groups
+    counts = torch.bincount(groups)
+    sums = torch.bincount(groups, weights=values.double())[counts > 0]
+    counts = counts[counts > 0]
+    generator = torch.Generator().manual_seed(seed)
+    means = torch.empty(samples, dtype=torch.float64)
+    for i in range(samples):
+        draw = torch.randint(len(sums), (len(sums),), generator=generator)
+        means[i] = sums[draw].sum() / counts[draw].sum()
+    tail = (1 - confidence) / 2
+    low, high = means.quantile(torch.tensor([tail, 1 - tail], dtype=torch.float64)).tolist()
+    return low, high
+
+
+def _own_scores(similarity: Tensor, video_of_text: Tensor) -> Tensor:
+    """Check the inputs and give each text's score with its own video, (num_texts,)."""
+    if similarity.dtype not in (torch.float32, torch.float64):
+        raise ValueError(
+            f"similarity is {similarity.dtype}, which makes ties that are not there; compute it "
+            "in float32, with autocast disabled"
+        )
+    if similarity.dim() != 2 or video_of_text.shape != similarity.shape[:1]:
+        raise ValueError(
+            f"similarity must be (num_texts, num_videos) and video_of_text (num_texts,), got "
+            f"{tuple(similarity.shape)} and {tuple(video_of_text.shape)}"
+        )
+    if similarity.numel() == 0:
+        raise ValueError("there is nothing to rank: no text or no video")
+    if bool(similarity.isnan().any()):
+        raise ValueError("similarity holds NaN: the model's weights or its input are broken")
+    if video_of_text.min() < 0 or video_of_text.max() >= similarity.shape[1]:
+        raise ValueError(
+            f"video_of_text must lie in 0..{similarity.shape[1] - 1}, got "
+            f"{int(video_of_text.min())}..{int(video_of_text.max())}"
+        )
+    return similarity.gather(1, video_of_text[:, None]).squeeze(1)

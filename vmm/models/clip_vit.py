@@ -1,0 +1,371 @@
+"""CLIP image towers through open_clip: the frozen teacher, and a video encoder without time.
+
+CLIP (arXiv 2103.00020); the teacher's features as in VideoMamba (arXiv 2403.06977), section 3.3,
+and UMT (arXiv 2303.16058). This is the only module that imports open_clip, and only when a tower
+is built. Shape legend: see ``vmm.types``; F frames in a flat batch, W width of the tower, E width
+of its projection.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import re
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from vmm.masking import gather_visible
+from vmm.models.layers import interpolate_spatial
+from vmm.models.video_encoder import VideoEncoder
+from vmm.models.weights import KeyReport, load_accounted, read_state_dict
+from vmm.types import TeacherFeatures, VideoFeatures
+
+logger = logging.getLogger(__name__)
+
+_FILE_SUFFIXES = {".pt", ".pth", ".bin", ".ckpt", ".safetensors"}
+_TOWER_PREFIX = re.compile(r"^(?:.*\.)?(?:visual|clip_teacher)\.")
+
+
+def model_config(name: str) -> dict[str, Any]:
+    """Configuration of an open_clip model.
+
+    Args:
+        name: An open_clip model name, or a path to an open_clip model config (``.json``).
+
+    Raises:
+        ValueError: If there is no such model or file, or its image tower is not a plain ViT.
+    """
+    if name.endswith(".json"):
+        path = Path(name)
+        if not path.is_file():
+            raise ValueError(f"no model config {name}; check the path")
+        config = json.loads(path.read_text())
+    else:
+        import open_clip
+
+        config = open_clip.get_model_config(name)
+    if not config:
+        raise ValueError(
+            f"open_clip knows no model {name!r}; see open_clip.list_models(), or give the path of "
+            "a model config that ends in .json"
+        )
+    vision = config.get("vision_cfg", {})
+    unsupported = {"timm_model_name", "attentional_pool"} & vision.keys()
+    if unsupported or not isinstance(vision.get("layers"), int):
+        raise ValueError(
+            f"the image tower of {name} is not a plain ViT ({sorted(unsupported) or 'ResNet'}); "
+            "choose one such as ViT-B-16-quickgelu"
+        )
+    return cast(dict[str, Any], config)
+
+
+def build_visual(name: str, image_size: int) -> nn.Module:
+    """Build the image tower of an open_clip model, randomly initialised, for square images.
+
+    Args:
+        name: As for ``model_config``.
+        image_size: Side of the images, pixels; sets the size of the position table.
+    """
+    config = model_config(name)
+    # open_clip's public factory would build, and for some models download, the text tower too.
+    from open_clip.model import _build_vision_tower
+
+    vision = config["vision_cfg"] | {"image_size": image_size}
+    visual = _build_vision_tower(config["embed_dim"], vision, config.get("quick_gelu", False))
+    if not isinstance(visual.transformer.resblocks[0].attn, nn.MultiheadAttention):
+        raise ValueError(f"the attention of {name} is not CLIP's; choose a plain CLIP ViT")
+    return cast(nn.Module, visual)
+
+
+def load_visual(visual: nn.Module, name: str, pretrained: str) -> KeyReport:
+    """Load the weights of an image tower; its position table is resized where the grid differs.
+
+    Args:
+        visual: From ``build_visual``.
+        name: The name it was built from.
+        pretrained: An open_clip tag of that model, or a local file: a full CLIP, its image tower
+            alone (with or without the prefix ``visual.``), a VideoMamba checkpoint with its
+            teacher, or a checkpoint of ``vmm fit`` whose encoder is a ``FrameViT``.
+
+    Returns:
+        What became of every key.
+
+    Raises:
+        ValueError: If the file or tag does not exist, cannot be fetched, or does not fit.
+    """
+    path = _weight_file(name, pretrained)
+    state, other = _tower_state(read_state_dict(path), str(path))
+    table = state.get("positional_embedding")
+    if table is not None:
+        side = math.isqrt(visual.get_parameter("positional_embedding").shape[0] - 1)
+        state["positional_embedding"] = interpolate_spatial(table[None], (side, side))[0]
+    report = load_accounted(visual, state, str(path), new={}, dropped={})
+    return report._replace(dropped=dict.fromkeys(other, "not part of the image tower"))
+
+
+class ClipTeacher(nn.Module):
+    """Frozen CLIP image tower that says what a clip's patches mean and where it looks.
+
+    Building it only stores the arguments. It wants the student's pixels: the published system
+    normalises them with ImageNet statistics, for the teacher too.
+
+    Args:
+        name: An open_clip model name or the path of a model config; OpenAI's weights need a
+            ``-quickgelu`` model.
+        pretrained: As for ``load_visual``; None leaves the tower random, for smoke runs.
+        image_size: Side of the frames the tower sees, pixels; others are resized.
+    """
+
+    def __init__(
+        self,
+        name: str = "ViT-B-16-quickgelu",
+        pretrained: str | None = "openai",
+        image_size: int = 224,
+    ) -> None:
+        super().__init__()
+        self.name = name
+        self.pretrained = pretrained
+        self.image_size = image_size
+        self.visual: Any = None  # an untyped open_clip tower
+
+    @property
+    def output_dim(self) -> int:
+        """Width E of the projected tokens."""
+        return int(model_config(self.name)["embed_dim"])
+
+    def load(self) -> None:
+        """Build the tower and load its weights.
+
+        Raises:
+            ValueError: See ``load_visual``.
+        """
+        self.visual = build_visual(self.name, self.image_size)
+        if self.pretrained is None:
+            logger.warning(
+                "TEACHER %s HAS RANDOM WEIGHTS: this is a smoke run, the student learns noise",
+                self.name,
+            )
+        else:
+            report = load_visual(self.visual, self.name, self.pretrained)
+            logger.info("teacher %s %s: %s", self.name, self.pretrained, report)
+        self.requires_grad_(False)
+        self.eval()
+
+    def train(self, mode: bool = True) -> ClipTeacher:
+        """Stay in evaluation mode, whatever the student does."""
+        return super().train(False)
+
+    @torch.no_grad()
+    def forward(self, video: Tensor) -> TeacherFeatures:
+        """Look at every frame on its own.
+
+        The tokens are the last block's output times the projection, without the final norm.
+
+        Args:
+            video: (B, T, C, H, W) float.
+
+        Raises:
+            ValueError: If ``load`` was not called.
+        """
+        if self.visual is None:
+            raise ValueError(f"teacher {self.name} has no weights yet; call load() first")
+        b, t = video.shape[:2]
+        frames = video.flatten(0, 1)
+        if frames.shape[-2:] != (self.image_size, self.image_size):
+            frames = F.interpolate(
+                frames.float(), size=self.image_size, mode="bicubic", align_corners=False
+            )
+        x = _embed(self.visual, frames)
+        blocks = _blocks(self.visual)
+        for block in blocks[:-1]:
+            x = block(x)
+        attention = _class_attention(blocks[-1], x)
+        x = blocks[-1](x) @ self.visual.proj
+        return TeacherFeatures(_join_frames(x.view(b, t, *x.shape[1:])), attention.view(b, t, -1))
+
+
+class FrameViT(VideoEncoder):
+    """Every frame through a CLIP image tower on its own: the baseline that sees no motion.
+
+    Shuffling the frames shuffles the tokens and leaves the pooled feature as it is.
+
+    Args:
+        name: An open_clip model name or the path of a model config.
+        pretrained: As for ``load_visual``; None = train from scratch.
+        num_frames: Frames per clip in training; any number works.
+        image_size: Side of the frames, pixels; the position table is resized for others.
+    """
+
+    num_taps = 1
+
+    def __init__(
+        self,
+        name: str = "ViT-B-16-quickgelu",
+        pretrained: str | None = None,
+        num_frames: int = 8,
+        image_size: int = 224,
+    ) -> None:
+        vision = model_config(name)["vision_cfg"]
+        super().__init__(vision["width"], num_frames, image_size, vision["patch_size"])
+        self.name = name
+        self.pretrained = pretrained
+        self.visual: Any = build_visual(name, image_size)
+        # Kept for those who load the tower as a teacher; tokens here stay in the tower's width.
+        self.visual.proj.requires_grad_(False)
+
+    def load_pretrained(self) -> KeyReport | None:
+        """Load the tower's weights, if ``pretrained`` names any.
+
+        Raises:
+            ValueError: See ``load_visual``.
+        """
+        if self.pretrained is None:
+            return None
+        report = load_visual(self.visual, self.name, self.pretrained)
+        logger.info("video encoder %s %s: %s", self.name, self.pretrained, report)
+        return report
+
+    def forward(
+        self,
+        video: Tensor,
+        dropped: Tensor | None = None,
+        keep_temporal: bool = False,
+        with_taps: bool = False,
+    ) -> VideoFeatures:
+        """Encode clips; every frame must hide the same number of patches.
+
+        The pooled feature is the class token, after the final norm, meant over frames (or not,
+        with ``keep_temporal``). The tap is the last block's output with the class tokens meant
+        over frames, as the teacher's.
+        """
+        b, t, _, *size = video.shape
+        if any(side % self.patch_size for side in size):
+            raise ValueError(
+                f"frames of {size[0]}x{size[1]} pixels do not divide into patches of "
+                f"{self.patch_size}; resize the clip"
+            )
+        x = _embed(self.visual, video.flatten(0, 1))
+        if dropped is not None:
+            x = gather_visible(x, _split_frames(dropped, t, x.shape[1] - 1))
+        for block in _blocks(self.visual):
+            x = block(x)
+        x = x.view(b, t, *x.shape[1:])
+        normed = self.visual.ln_post(x)
+        pooled = normed[:, :, 0]
+        if not keep_temporal:
+            pooled = pooled.mean(1, keepdim=True)
+        taps = _join_frames(x)[None] if with_taps else None
+        return VideoFeatures(normed[:, :, 1:].flatten(1, 2), pooled, taps)
+
+    def no_weight_decay(self) -> set[str]:
+        """The position table and the class token."""
+        return {"visual.positional_embedding", "visual.class_embedding"}
+
+    def adapt_state(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Resize the position table of a state dict to this encoder's image size."""
+        side = self.image_size // self.patch_size
+        key = "visual.positional_embedding"
+        return state | {key: interpolate_spatial(state[key][None], (side, side))[0]}
+
+
+def _blocks(visual: Any) -> list[nn.Module]:
+    return list(visual.transformer.resblocks)
+
+
+def _embed(visual: Any, frames: Tensor) -> Tensor:
+    """What enters the first block: (F, C, H, W) to (F, 1 + N, W), the class token first."""
+    x: Tensor = visual.conv1(frames)
+    table = interpolate_spatial(visual.positional_embedding[None], (x.shape[2], x.shape[3]))
+    first = visual.class_embedding.to(x.dtype).expand(len(x), 1, -1)
+    x = torch.cat([first, x.flatten(2).transpose(1, 2)], dim=1)
+    out: Tensor = visual.ln_pre(x + table.to(x.dtype))
+    return out
+
+
+def _class_attention(block: Any, x: Tensor) -> Tensor:
+    """Attention of the class token to each patch in a block, mean over heads: (F, N) float32.
+
+    The attention to the class token itself is left out, so rows do not sum to one.
+    """
+    attn = block.attn
+    x = block.ln_1(x)
+    query_weight, key_weight, _ = attn.in_proj_weight.chunk(3)
+    query_bias, key_bias, _ = attn.in_proj_bias.chunk(3)
+    query = F.linear(x[:, 0], query_weight, query_bias).view(len(x), attn.num_heads, -1)
+    key = F.linear(x, key_weight, key_bias).view(*x.shape[:2], attn.num_heads, -1)
+    logits = torch.einsum("fhd,fnhd->fhn", query, key) / math.sqrt(query.shape[-1])
+    return logits.softmax(-1, dtype=torch.float32).mean(1)[:, 1:]
+
+
+def _split_frames(dropped: Tensor, num_frames: int, num_patches: int) -> Tensor:
+    """(B, 1 + T * N) to (B * T, 1 + N): every frame keeps its own class token.
+
+    Raises:
+        ValueError: If the mask has another size or frames hide unequal numbers of patches.
+    """
+    if dropped.shape[1] != 1 + num_frames * num_patches:
+        raise ValueError(
+            f"a mask of {dropped.shape[1]} tokens does not fit {num_frames} frames of "
+            f"{num_patches} patches"
+        )
+    hidden = dropped[:, 1:].reshape(-1, num_patches)
+    counts = hidden.sum(1)
+    if (counts != counts[0]).any():
+        raise ValueError(
+            "frames hide unequal numbers of patches, which a per-frame encoder cannot batch; "
+            "mask with kind attention, tube or frame_row"
+        )
+    return F.pad(hidden, (1, 0), value=False)
+
+
+def _join_frames(x: Tensor) -> Tensor:
+    """(B, T, 1 + N, W) to (B, 1 + T * N, W): the class tokens meant over frames, then patches."""
+    return torch.cat([x[:, :, 0].mean(1, keepdim=True), x[:, :, 1:].flatten(1, 2)], dim=1)
+
+
+def _weight_file(name: str, pretrained: str) -> Path:
+    """Local path of a file or of an open_clip tag, which is fetched if need be."""
+    path = Path(pretrained).expanduser()
+    if path.is_file() or path.suffix in _FILE_SUFFIXES or name.endswith(".json"):
+        return path
+    import open_clip
+
+    entry = open_clip.get_pretrained_cfg(name, pretrained)
+    if not entry:
+        tags = ", ".join(open_clip.list_pretrained_tags_by_model(name)) or "none"
+        raise ValueError(
+            f"{pretrained!r} is neither a file nor a tag of {name} (tags: {tags}); give one of them"
+        )
+    quick = bool(model_config(name).get("quick_gelu", False))
+    if bool(entry.get("quick_gelu", False)) != quick:
+        raise ValueError(
+            f"{pretrained!r} was trained {'without' if quick else 'with'} QuickGELU; use the model "
+            f"{name.removesuffix('-quickgelu') if quick else name + '-quickgelu'}"
+        )
+    try:
+        return Path(open_clip.download_pretrained(entry))
+    except OSError as error:
+        raise ValueError(
+            f"could not fetch {pretrained!r} of {name}; download it elsewhere and set pretrained "
+            f"to the file. {error}"
+        ) from error
+
+
+def _tower_state(state: dict[str, Tensor], source: str) -> tuple[dict[str, Tensor], list[str]]:
+    """Split a state dict into the image tower, without prefix, and the other keys."""
+    found = {key: match for key in state if (match := _TOWER_PREFIX.match(key))}
+    prefixes = {match.group() for match in found.values()}
+    if len(prefixes) > 1:
+        raise ValueError(f"{source} holds several image towers ({sorted(prefixes)}); extract one")
+    tower = (
+        {key[match.end() :]: state[key] for key, match in found.items()} if found else dict(state)
+    )
+    conv = tower.get("conv1.weight")
+    if conv is not None and conv.ndim == 5:  # VideoMamba's teacher: a frame is a clip of length 1
+        tower["conv1.weight"] = conv.squeeze(2)
+    return tower, [key for key in state if key not in found] if found else []

@@ -1,0 +1,158 @@
+"""The bidirectional Mamba mixer (B-Mamba) and its block.
+
+VideoMamba (arXiv 2403.06977, section 3.2) after Vim (arXiv 2401.09417) and Mamba
+(arXiv 2312.00752). Shape legend: B batch, L tokens, D width, E = expand * D inner width,
+R = dt_rank, S = d_state.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from vmm.ops.causal_conv import causal_conv1d
+from vmm.ops.selective_scan import selective_scan
+
+MixerInit = Literal["mamba", "reference"]
+
+
+def _at_least_float32(x: Tensor) -> Tensor:
+    return x.to(torch.promote_types(x.dtype, torch.float32))
+
+
+class BiMambaMixer(nn.Module):
+    """Selective state-space mixing of a sequence in both directions.
+
+    One input and one output projection serve both directions; convolution, selection and state
+    matrices are separate. Each direction is gated by the same silu(z) at its own token and the two
+    are summed, not averaged. Parameter names are those of the published checkpoints.
+
+    Args:
+        embed_dim: Width D of the tokens.
+        d_state: States S per channel.
+        d_conv: Taps of the depthwise causal convolution.
+        expand: Inner width E divided by D.
+        dt_rank: Rank R of the step-size projection; None takes ceil(D / 16).
+    """
+
+    def __init__(
+        self,
+        embed_dim: int,
+        d_state: int = 16,
+        d_conv: int = 4,
+        expand: int = 2,
+        dt_rank: int | None = None,
+    ) -> None:
+        super().__init__()
+        inner = expand * embed_dim
+        self.d_state = d_state
+        self.dt_rank = dt_rank if dt_rank is not None else math.ceil(embed_dim / 16)
+        self.in_proj = nn.Linear(embed_dim, 2 * inner, bias=False)
+        selected = self.dt_rank + 2 * d_state  # step size, B and C of one token
+        self.conv1d = nn.Conv1d(inner, inner, d_conv, groups=inner)
+        self.x_proj = nn.Linear(inner, selected, bias=False)
+        self.dt_proj = nn.Linear(self.dt_rank, inner)
+        self.conv1d_b = nn.Conv1d(inner, inner, d_conv, groups=inner)
+        self.x_proj_b = nn.Linear(inner, selected, bias=False)
+        self.dt_proj_b = nn.Linear(self.dt_rank, inner)
+        a_log = torch.log(torch.arange(1, d_state + 1, dtype=torch.float32)).repeat(inner, 1)
+        self.A_log = nn.Parameter(a_log)
+        self.A_b_log = nn.Parameter(a_log.clone())
+        self.D = nn.Parameter(torch.ones(inner))
+        self.D_b = nn.Parameter(torch.ones(inner))
+        self.out_proj = nn.Linear(inner, embed_dim, bias=False)
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        """Mix (B, L, D) over L; returns (B, L, D)."""
+        x, z = self.in_proj(hidden).transpose(1, 2).chunk(2, dim=1)
+        forward = self._direction(
+            x, z, self.conv1d, self.x_proj, self.dt_proj, self.A_log, self.D, reverse=False
+        )
+        backward = self._direction(
+            x, z, self.conv1d_b, self.x_proj_b, self.dt_proj_b, self.A_b_log, self.D_b, reverse=True
+        )
+        mixed: Tensor = self.out_proj((forward + backward).transpose(1, 2))
+        return mixed
+
+    def _direction(
+        self,
+        x: Tensor,
+        z: Tensor,
+        conv: nn.Conv1d,
+        x_proj: nn.Linear,
+        dt_proj: nn.Linear,
+        a_log: Tensor,
+        skip: Tensor,
+        reverse: bool,
+    ) -> Tensor:
+        """Convolve, select, scan and gate one direction: x and z (B, E, L) to (B, E, L)."""
+        u = causal_conv1d(x, conv.weight.squeeze(1), conv.bias, activation="silu", reverse=reverse)
+        sizes = [self.dt_rank, self.d_state, self.d_state]
+        step, b, c = x_proj(u.transpose(1, 2)).split(sizes, dim=-1)
+        # The bias of dt_proj belongs inside the softplus, in float32: the scan adds it.
+        delta = nn.functional.linear(step, dt_proj.weight)
+        return selective_scan(
+            u,
+            delta.transpose(1, 2),
+            -torch.exp(_at_least_float32(a_log)),
+            b.transpose(1, 2),
+            c.transpose(1, 2),
+            D=_at_least_float32(skip),
+            z=z,
+            delta_bias=_at_least_float32(dt_proj.bias),
+            delta_softplus=True,
+            reverse=reverse,
+        )
+
+    @torch.no_grad()
+    def reset_parameters(self, scheme: MixerInit, depth: int) -> None:
+        """Initialise the projections.
+
+        ``mamba`` draws the step sizes log-uniformly from [1e-3, 0.1] (Mamba, section 3.6), in both
+        directions, and leaves the other projections to PyTorch's default, as Mamba does.
+        ``reference`` is what the published code ends up with: every linear weight normal(0.02),
+        step-size bias zero, so that all steps start near softplus(0) = 0.69.
+
+        Args:
+            scheme: Which of the two.
+            depth: Blocks in the encoder; the output projection is scaled by 1 / sqrt(depth).
+        """
+        for x_proj, dt_proj in ((self.x_proj, self.dt_proj), (self.x_proj_b, self.dt_proj_b)):
+            if scheme == "reference":
+                nn.init.trunc_normal_(x_proj.weight, std=0.02)
+                nn.init.trunc_normal_(dt_proj.weight, std=0.02)
+                nn.init.zeros_(dt_proj.bias)
+                continue
+            bound = self.dt_rank**-0.5
+            nn.init.uniform_(dt_proj.weight, -bound, bound)
+            low, high = math.log(1e-3), math.log(0.1)
+            step = torch.exp(torch.empty_like(dt_proj.bias).uniform_(low, high)).clamp_(min=1e-4)
+            dt_proj.bias.copy_(step + torch.log(-torch.expm1(-step)))  # inverse of softplus
+        if scheme == "reference":
+            nn.init.trunc_normal_(self.in_proj.weight, std=0.02)
+        nn.init.kaiming_uniform_(self.out_proj.weight, a=math.sqrt(5))
+        self.out_proj.weight.div_(math.sqrt(depth))
+
+
+class BiMambaBlock(nn.Module):
+    """Pre-norm block: mixer(RMSNorm(residual)). The encoder keeps the residual stream.
+
+    Args:
+        embed_dim: Width D.
+        d_state: States S per channel.
+        d_conv: Taps of the convolution.
+        expand: Inner width divided by D.
+    """
+
+    def __init__(self, embed_dim: int, d_state: int, d_conv: int, expand: int) -> None:
+        super().__init__()
+        self.norm = nn.RMSNorm(embed_dim, eps=1e-5)
+        self.mixer = BiMambaMixer(embed_dim, d_state, d_conv, expand)
+
+    def forward(self, residual: Tensor) -> Tensor:
+        """Return the mixer's output (B, L, D) for the residual stream (B, L, D)."""
+        mixed: Tensor = self.mixer(self.norm(residual))
+        return mixed

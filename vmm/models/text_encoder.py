@@ -1,0 +1,309 @@
+"""BERT in two halves: layers that read a caption alone, and layers that also look at a video.
+
+Devlin et al. 2018 (arXiv 1810.04805) with the cross-attention of ALBEF (arXiv 2107.07651). The
+parameter names are those of the published BERT and VideoMamba checkpoints. Shape legend: see
+``vmm.types``; Dt text width, Dv video width, M captions to fuse, h heads, d width of a head.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from vmm.models.bert import Bert, BertLayer, MlmHead
+from vmm.models.weights import KeyReport, load_accounted, read_state_dict
+from vmm.types import TextTokens
+
+logger = logging.getLogger(__name__)
+
+DROPPED_KEYS = {
+    r"pooler\.": "the first token's state is used as it is, without a pooler",
+    r"position_ids$": "a constant",
+    r"cls\.seq_relationship\.": "next-sentence prediction is not part of this model",
+    r"cls\.predictions\.decoder\.": "the output layer is tied to the word embeddings",
+}
+"""Keys of published BERT files that have no counterpart here, with the reason."""
+
+
+def clean_caption(text: str) -> str:
+    """Lower-case a caption and strip punctuation, as the published system does.
+
+    Hyphens and slashes separate words; ``<person>`` becomes a word.
+    """
+    text = re.sub(r"[,.'!?\"()*#:;~]", "", text.lower())
+    text = re.sub(r"[-/]", " ", text).replace("<person>", "person")
+    return re.sub(r"\s{2,}", " ", text).strip()
+
+
+@dataclass(frozen=True)
+class VisionKV:
+    """Videos as the cross-attention of each fusion layer sees them, projected once.
+
+    Attributes:
+        keys: One (B, h, N, d) per fusion layer.
+        values: One (B, h, N, d) per fusion layer.
+        mask: (B, N) bool, True = a real token; None where all are.
+    """
+
+    keys: tuple[Tensor, ...]
+    values: tuple[Tensor, ...]
+    mask: Tensor | None = None
+
+    def __getitem__(self, rows: Tensor) -> VisionKV:
+        """Select videos by an (M,) index, repeats allowed."""
+        return VisionKV(
+            tuple(key[rows] for key in self.keys),
+            tuple(value[rows] for value in self.values),
+            None if self.mask is None else self.mask[rows],
+        )
+
+
+class BertTextEncoder(nn.Module):
+    """Encode captions; fuse them with videos; guess masked words.
+
+    Building it reads the configuration only and initialises at random. ``load_pretrained`` reads
+    the weights, the first ``tokenize`` the vocabulary.
+
+    Args:
+        vision_dim: Width Dv of the video tokens that the fusion layers look at.
+        name: Hub name or local folder of a BERT (``config.json``, vocabulary, weights).
+        fusion_layer: Layers below this one see the caption alone, the others also the video; None
+            = no layer sees the video.
+        pretrained: Whether ``load_pretrained`` loads anything.
+        max_words: Captions are cut to this many word pieces, [CLS] and [SEP] included.
+
+    Raises:
+        ValueError: If the configuration cannot be read, is not a BERT's, or does not allow
+            ``fusion_layer`` or ``max_words``.
+    """
+
+    def __init__(
+        self,
+        vision_dim: int,
+        name: str,
+        fusion_layer: int | None = None,
+        pretrained: bool = True,
+        max_words: int = 32,
+    ) -> None:
+        super().__init__()
+        config = _read_config(name)
+        depth = config.num_hidden_layers
+        if fusion_layer is None:
+            fusion_layer = depth
+        if not 0 < fusion_layer <= depth:
+            raise ValueError(
+                f"fusion_layer {fusion_layer} is not in 1..{depth}, the layers of {name}"
+            )
+        if max_words > config.max_position_embeddings:
+            raise ValueError(
+                f"max_words {max_words} exceeds the {config.max_position_embeddings} positions of "
+                f"{name}; lower it"
+            )
+        self.vision_dim = vision_dim
+        self.name = name
+        self.fusion_layer = fusion_layer
+        self.pretrained = pretrained
+        self.max_words = max_words
+        self.embed_dim: int = config.hidden_size
+        self.vocab_size: int = config.vocab_size
+        self.bert = Bert(config, fusion_layer, vision_dim)
+        self.cls = MlmHead(config)
+        self._tokenizer: Any = None
+        self._initialise(config.initializer_range)
+
+    def load_pretrained(self) -> KeyReport | None:
+        """Load the published BERT weights; cross-attention stays as it is.
+
+        Returns:
+            What became of every key, or None if ``pretrained`` is off.
+
+        Raises:
+            ValueError: If there are no weights, or a key of theirs or ours is left unexplained.
+        """
+        if not self.pretrained:
+            return None
+        state = _read_weights(self.name)
+        new = {r"\.crossattention\.": "cross-attention is trained from scratch"}
+        if not any(key.startswith("cls.predictions.") for key in state):
+            new[r"^cls\."] = "the file has no language-model head"
+        report = load_accounted(self, state, self.name, new, DROPPED_KEYS)
+        logger.info("text encoder %s: %s", self.name, report)
+        return report
+
+    @property
+    def tokenizer(self) -> Any:
+        """The transformers tokenizer of ``name``, read on first use."""
+        if self._tokenizer is None:
+            self._tokenizer = _read_tokenizer(self.name, self.vocab_size)
+        return self._tokenizer
+
+    @property
+    def pad_id(self) -> int:
+        """Token that fills captions up to a common length."""
+        return int(self.tokenizer.pad_token_id)
+
+    @property
+    def cls_id(self) -> int:
+        """Token that opens every caption; its state stands for the whole."""
+        return int(self.tokenizer.cls_token_id)
+
+    @property
+    def mask_id(self) -> int:
+        """Token that hides a word."""
+        return int(self.tokenizer.mask_token_id)
+
+    def tokenize(self, texts: list[str], device: torch.device | str = "cpu") -> TextTokens:
+        """Clean captions, cut them to ``max_words`` and pad them to the longest of the batch."""
+        encoded = self.tokenizer(
+            [clean_caption(text) for text in texts],
+            padding="longest",
+            truncation=True,
+            max_length=self.max_words,
+            return_tensors="pt",
+        )
+        return TextTokens(encoded["input_ids"].to(device), encoded["attention_mask"].to(device))
+
+    def encode(self, tokens: TextTokens) -> Tensor:
+        """Read captions alone.
+
+        Returns:
+            (B, S, Dt) states of the last layer below ``fusion_layer``; no pooler, no further norm.
+        """
+        states: Tensor = self.bert.embeddings(tokens.input_ids)
+        mask = _expand_mask(tokens.attention_mask)
+        for layer in self.bert.encoder.layers()[: self.fusion_layer]:
+            states = layer(states, mask)
+        return states
+
+    def project_vision(self, vision: Tensor, mask: Tensor | None = None) -> VisionKV:
+        """Project video tokens for every fusion layer, once for all captions they will meet.
+
+        Args:
+            vision: (B, N, Dv).
+            mask: (B, N), 1 or True = a real token; None = all are.
+
+        Raises:
+            ValueError: If there is no fusion layer.
+        """
+        pairs = [layer.project_vision(vision) for layer in self._fusion_layers()]
+        keys, values = zip(*pairs, strict=True)
+        return VisionKV(keys, values, None if mask is None else mask.bool())
+
+    def fuse(self, states: Tensor, attention_mask: Tensor, vision: VisionKV) -> Tensor:
+        """Let captions look at videos, row by row.
+
+        Args:
+            states: (M, S, Dt) from ``encode``.
+            attention_mask: (M, S), 1 = a real token.
+            vision: M videos from ``project_vision``.
+
+        Returns:
+            (M, S, Dt) states of the last layer.
+
+        Raises:
+            ValueError: If there is no fusion layer.
+        """
+        mask = _expand_mask(attention_mask)
+        vision_mask = None if vision.mask is None else _expand_mask(vision.mask)
+        layers = zip(self._fusion_layers(), vision.keys, vision.values, strict=True)
+        for layer, key, value in layers:
+            states = layer(states, mask, (key, value), vision_mask)
+        return states
+
+    def mlm_logits(self, states: Tensor) -> Tensor:
+        """Score the vocabulary for each state: (..., Dt) to (..., vocabulary)."""
+        head = self.cls.predictions
+        words = self.bert.embeddings.word_embeddings.weight
+        return F.linear(head.transform(states), words, head.bias)
+
+    def _fusion_layers(self) -> list[BertLayer]:
+        layers = self.bert.encoder.layers()[self.fusion_layer :]
+        if not layers:
+            raise ValueError(
+                f"no layer of this text encoder looks at a video; give {self.name} a fusion_layer "
+                f"below {self.fusion_layer}"
+            )
+        return layers
+
+    def _initialise(self, std: float) -> None:
+        """BERT's initialisation."""
+        for module in self.modules():
+            if isinstance(module, nn.Linear | nn.Embedding):
+                nn.init.normal_(module.weight, std=std)
+            if isinstance(module, nn.Linear):
+                nn.init.zeros_(module.bias)
+        words = self.bert.embeddings.word_embeddings
+        nn.init.zeros_(words.weight[words.padding_idx])
+
+
+def _expand_mask(mask: Tensor) -> Tensor:
+    """(B, S) to a bool mask that broadcasts over heads and queries."""
+    return mask.bool()[:, None, None]
+
+
+def _read_config(name: str) -> Any:
+    from transformers import AutoConfig
+
+    try:
+        config = AutoConfig.from_pretrained(name)
+    except (OSError, ValueError) as error:
+        raise ValueError(
+            f"cannot read the configuration of text encoder {name!r}; give a folder with a BERT's "
+            f"config.json, or a hub name and a network. {error}"
+        ) from error
+    kind = (config.model_type, getattr(config, "hidden_act", None))
+    if kind != ("bert", "gelu"):
+        raise ValueError(
+            f"text encoder {name!r} is of type {kind[0]} with activation {kind[1]}; "
+            "choose a BERT with gelu"
+        )
+    return config
+
+
+def _read_tokenizer(name: str, vocab_size: int) -> Any:
+    from transformers import AutoTokenizer
+
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(name)
+    except (OSError, ValueError) as error:
+        raise ValueError(
+            f"cannot read the vocabulary of text encoder {name!r}; put its vocab.txt beside "
+            f"config.json. {error}"
+        ) from error
+    if len(tokenizer) > vocab_size:
+        raise ValueError(
+            f"the vocabulary of {name!r} has {len(tokenizer)} tokens, its model {vocab_size}; "
+            "make both agree"
+        )
+    return tokenizer
+
+
+def _read_weights(name: str) -> dict[str, Tensor]:
+    """State dict of a published BERT under today's key names."""
+    from transformers.utils import cached_file
+
+    path, reason = None, ""
+    for filename in ("model.safetensors", "pytorch_model.bin"):
+        try:
+            path = cached_file(name, filename)
+            break
+        except OSError as error:
+            reason = str(error)
+    if path is None:
+        raise ValueError(
+            f"text encoder {name!r} has neither model.safetensors nor pytorch_model.bin; add one, "
+            f"or set pretrained: false. {reason}"
+        )
+    state = {}
+    for key, value in read_state_dict(Path(path)).items():
+        key = re.sub(r"gamma$", "weight", re.sub(r"beta$", "bias", key))
+        bare = not key.startswith(("bert.", "cls."))
+        state[f"bert.{key}" if bare else key] = value
+    return state

@@ -1,0 +1,180 @@
+"""VideoMamba: a bidirectional state-space video encoder (arXiv 2403.06977).
+
+Tokens run frame by frame, raster inside a frame, behind one class token. Shape legend: see
+``vmm.types``.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from vmm.masking import gather_visible
+from vmm.models.layers import (
+    PatchEmbed,
+    Pooling,
+    drop_path,
+    interpolate_spatial,
+    interpolate_temporal,
+    pool_tokens,
+)
+from vmm.models.mamba import BiMambaBlock, MixerInit
+from vmm.models.video_encoder import VideoEncoder
+from vmm.types import VideoFeatures
+
+Tap = Literal["before_last_mixer", "after_last_mixer"]
+
+
+class VideoMamba(VideoEncoder):
+    """The published encoder: any number of frames, any resolution, masked input, images.
+
+    Position tables are interpolated on the fly where a clip differs from the configured size.
+
+    Args:
+        embed_dim: Width D.
+        depth: Number of B-Mamba blocks.
+        num_frames: Frames of the temporal position table.
+        image_size: Side of the frames of the spatial position table, pixels.
+        patch_size: Side of a patch, pixels.
+        tubelet_size: Frames per token.
+        d_state: States per channel of the mixer.
+        d_conv: Taps of the mixer's convolution.
+        expand: Inner width of the mixer divided by D.
+        pooling: How tokens become the pooled feature; ``cls+avg`` is the published choice.
+        drop_path_rate: Stochastic depth of the last block; grows linearly from 0.
+        num_checkpointed: The first so many blocks recompute their activations in backward.
+        num_taps: Layers K whose features the alignment loss reads, counted from the last.
+        tap_interval: Distance between two of them.
+        tap: Where the deepest feature is taken. The published code reads the residual stream
+            before the last mixer's output is added, without a norm (specification, section 3.2).
+        init: ``mamba`` keeps Mamba's step-size initialisation, ``reference`` is what the published
+            code ends up with.
+
+    Raises:
+        ValueError: If sizes do not divide each other or ``num_taps`` reaches below the first block.
+    """
+
+    def __init__(
+        self,
+        embed_dim: int = 576,
+        depth: int = 32,
+        num_frames: int = 8,
+        image_size: int = 224,
+        patch_size: int = 16,
+        tubelet_size: int = 1,
+        d_state: int = 16,
+        d_conv: int = 4,
+        expand: int = 2,
+        pooling: Pooling = "cls+avg",
+        drop_path_rate: float = 0.0,
+        num_checkpointed: int = 0,
+        num_taps: int = 1,
+        tap_interval: int = 1,
+        tap: Tap = "before_last_mixer",
+        init: MixerInit = "mamba",
+    ) -> None:
+        super().__init__(embed_dim, num_frames, image_size, patch_size, tubelet_size)
+        self.tap_layers = [depth - 1 - k * tap_interval for k in reversed(range(num_taps))]
+        if self.tap_layers and self.tap_layers[0] < 0:
+            raise ValueError(
+                f"{num_taps} taps at interval {tap_interval} do not fit into {depth} blocks; "
+                "lower num_taps or tap_interval"
+            )
+        self.tap = tap
+        self.pooling = pooling
+        self.num_checkpointed = num_checkpointed
+        self.drop_path_rates = [drop_path_rate * i / max(depth - 1, 1) for i in range(depth)]
+
+        self.patch_embed = PatchEmbed(embed_dim, patch_size, tubelet_size)
+        self.cls_token = nn.Parameter(torch.zeros(1, 1, embed_dim))
+        self.pos_embed = nn.Parameter(torch.zeros(1, 1 + self.num_patches, embed_dim))
+        steps = num_frames // tubelet_size
+        self.temporal_pos_embedding = nn.Parameter(torch.zeros(1, steps, embed_dim))
+        self.layers = nn.ModuleList(
+            BiMambaBlock(embed_dim, d_state, d_conv, expand) for _ in range(depth)
+        )
+        self.norm = nn.RMSNorm(embed_dim, eps=1e-5)
+        self.pool_norm = nn.LayerNorm(embed_dim, eps=1e-5)
+
+        nn.init.trunc_normal_(self.pos_embed, std=0.02)
+        for layer in self.layers:
+            assert isinstance(layer, BiMambaBlock)
+            layer.mixer.reset_parameters(init, depth)
+
+    def no_weight_decay(self) -> set[str]:
+        """The position tables and the class token."""
+        return {"cls_token", "pos_embed", "temporal_pos_embedding"}
+
+    def adapt_state(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Interpolate the position tables of a state dict to this encoder's sizes."""
+        side = self.image_size // self.patch_size
+        steps = self.num_frames // self.tubelet_size
+        state = dict(state)
+        state["pos_embed"] = interpolate_spatial(state["pos_embed"], (side, side))
+        state["temporal_pos_embedding"] = interpolate_temporal(
+            state["temporal_pos_embedding"], steps
+        )
+        return state
+
+    def embed(self, video: Tensor) -> Tensor:
+        """Turn (B, T, C, H, W) into the full sequence (B, 1 + T * N, D), nothing hidden.
+
+        The spatial table is added to every frame, the temporal one to patches of clips with more
+        than one frame; the class token gets the spatial table's first entry.
+        """
+        patches = self.patch_embed(video)
+        b, t, h, w, _ = patches.shape
+        spatial = interpolate_spatial(self.pos_embed, (h, w))
+        patches = patches.flatten(2, 3) + spatial[:, None, 1:]
+        if t > 1:
+            patches = patches + interpolate_temporal(self.temporal_pos_embedding, t).unsqueeze(2)
+        cls = (self.cls_token + spatial[:, :1]).expand(b, -1, -1)
+        return torch.cat([cls, patches.flatten(1, 2)], dim=1)
+
+    def forward(
+        self,
+        video: Tensor,
+        dropped: Tensor | None = None,
+        keep_temporal: bool = False,
+        with_taps: bool = False,
+    ) -> VideoFeatures:
+        """Encode clips; see ``VideoEncoder.forward``."""
+        if video.dim() != 5:
+            raise ValueError(f"video must be (B, T, C, H, W), got shape {tuple(video.shape)}")
+        x = self.embed(video)
+        if dropped is not None:
+            if dropped.shape != x.shape[:2]:
+                raise ValueError(
+                    f"dropped has shape {tuple(dropped.shape)} but the clip makes "
+                    f"{tuple(x.shape[:2])} tokens (class token included)"
+                )
+            x = gather_visible(x, dropped)
+        tokens, taps = self._blocks(x, with_taps)
+        cls, patches = tokens[:, :1], tokens[:, 1:]
+        steps = video.shape[1] // self.tubelet_size if keep_temporal else 1
+        pooled = self.pool_norm(pool_tokens(cls, patches, self.pooling, steps))
+        return VideoFeatures(patches, pooled, torch.stack(taps) if taps else None)
+
+    def _blocks(self, x: Tensor, with_taps: bool) -> tuple[Tensor, list[Tensor]]:
+        """Run all blocks on (B, L, D): the normalised output and the taps, shallow to deep."""
+        # The stream stays in float32 under autocast and in bfloat16 models.
+        residual = x.to(torch.promote_types(x.dtype, torch.float32))
+        last = len(self.layers) - 1
+        taps: list[Tensor] = []
+        for i, layer in enumerate(self.layers):
+            if i < self.num_checkpointed and torch.is_grad_enabled():
+                hidden = checkpoint(layer, residual, use_reentrant=False)
+            else:
+                hidden = layer(residual)
+            tapped = with_taps and i in self.tap_layers
+            if tapped and i == last and self.tap == "before_last_mixer":
+                taps.append(residual)
+            residual = residual + drop_path(hidden, self.drop_path_rates[i], self.training)
+            if tapped and i < last:
+                taps.append(self.norm(residual))
+            elif tapped and self.tap == "after_last_mixer":
+                taps.append(residual)
+        return self.norm(residual), taps

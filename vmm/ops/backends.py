@@ -1,0 +1,67 @@
+"""Choice among the implementations of one operator.
+
+An operator keeps an ordered dict ``name -> module path``. Each module offers a function named like
+the operator and ``why_not(*inputs) -> str | None``: the reason why it cannot take these inputs on
+this machine, or None. Modules are imported when first looked at, so an optional dependency costs
+nothing until then.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+from types import ModuleType
+
+from torch import Tensor
+
+
+def choose(backends: dict[str, str], variable: str, *inputs: Tensor) -> tuple[str, dict[str, str]]:
+    """Find the first backend, in order of preference, that can take the inputs.
+
+    Args:
+        backends: Name to module path, best first.
+        variable: Environment variable that may force one name.
+        inputs: Tensors handed to ``why_not``; only type, device and shape matter.
+
+    Returns:
+        The name, and for every backend before it the reason why it was not taken.
+
+    Raises:
+        ValueError: If the variable names an unknown backend or one that cannot run here, or if
+            none can.
+    """
+    forced = os.environ.get(variable)
+    if forced:
+        load(backends, forced, *inputs)
+        reason = f"{variable}={forced}"
+        return forced, {name: reason for name in backends if name != forced}
+    reasons: dict[str, str] = {}
+    for name, path in backends.items():
+        why = importlib.import_module(path).why_not(*inputs)
+        if why is None:
+            return name, reasons
+        reasons[name] = why
+    raise ValueError(f"no backend can take these inputs: {reasons}")
+
+
+def load(backends: dict[str, str], name: str, *inputs: Tensor) -> ModuleType:
+    """Import the backend called ``name`` and make sure that it can take the inputs.
+
+    Raises:
+        ValueError: If the name is unknown, or with the backend's reason.
+    """
+    if name not in backends:
+        raise ValueError(f"unknown backend {name!r}; choose one of {', '.join(backends)} or 'auto'")
+    module = importlib.import_module(backends[name])
+    why = module.why_not(*inputs)
+    if why is not None:
+        raise ValueError(f"backend {name!r} cannot run here: {why}; backend='auto' takes another")
+    return module
+
+
+def select(backends: dict[str, str], variable: str, backend: str, *inputs: Tensor) -> ModuleType:
+    """Import the module of ``backend``, where "auto" means the best one that can run."""
+    if backend == "auto":
+        name, _ = choose(backends, variable, *inputs)
+        return importlib.import_module(backends[name])
+    return load(backends, backend, *inputs)

@@ -1,0 +1,70 @@
+"""Depthwise causal convolution over time: its contract and the choice of a backend.
+
+Shape legend: B batch, E channels, L length, K taps.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from vmm.ops import backends
+
+Activation = Literal["silu"] | None
+
+BACKENDS: dict[str, str] = {
+    "causal_conv1d": "vmm.ops.conv_cuda",
+    "cpu": "vmm.ops.conv_cpu",
+    "torch": "vmm.ops.conv_torch",
+}
+"""Name to module, best first. A new backend is one file and one line here."""
+
+BACKEND_VARIABLE = "VMM_CONV_BACKEND"
+
+
+def choose_backend(x: Tensor, weight: Tensor) -> tuple[str, dict[str, str]]:
+    """Say which backend "auto" takes, and why not the better ones (see ``selective_scan``)."""
+    return backends.choose(BACKENDS, BACKEND_VARIABLE, x, weight)
+
+
+def causal_conv1d(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    activation: Activation = "silu",
+    reverse: bool = False,
+    backend: str = "auto",
+) -> Tensor:
+    """Convolve every channel with its own K taps, looking back only.
+
+    y_t = act(bias + sum_k weight[k] x[t - K + 1 + k]) with zeros before the first position, as
+    Mamba does before the scan (arXiv 2312.00752, section 3.4).
+
+    Args:
+        x: (B, E, L) in any strides; channels-last memory is used in place.
+        weight: (E, K).
+        bias: (E,).
+        activation: "silu" or None.
+        reverse: Look ahead instead: equals flip(conv(flip(x))).
+        backend: A name in ``BACKENDS``, or "auto" for the best that can run.
+
+    Returns:
+        (B, E, L) in the type of ``x``; ``out.transpose(1, 2)`` is contiguous.
+
+    Raises:
+        ValueError: If shapes do not fit, the activation is unknown or the backend cannot run.
+    """
+    if x.dim() != 3 or x.shape[-1] == 0:
+        raise ValueError(f"x must be (batch, d_inner, length > 0), got {tuple(x.shape)}")
+    if weight.dim() != 2 or weight.shape[0] != x.shape[1]:
+        raise ValueError(f"weight must be (d_inner={x.shape[1]}, taps), got {tuple(weight.shape)}")
+    if bias is not None and tuple(bias.shape) != (x.shape[1],):
+        raise ValueError(f"bias must be ({x.shape[1]},), got {tuple(bias.shape)}")
+    if activation not in ("silu", None):
+        raise ValueError(f"activation must be 'silu' or None, got {activation!r}")
+    module = backends.select(BACKENDS, BACKEND_VARIABLE, backend, x, weight)
+    with torch.autocast(x.device.type, enabled=False):
+        out: Tensor = module.causal_conv1d(x, weight, bias, activation, reverse)
+    return out

@@ -1,0 +1,173 @@
+"""Causal convolution on the CPU, compiled: channels-last, SiLU fused, forward and backward.
+
+Every block of channels keeps its taps and the last inputs in registers while the kernel walks over
+time. The gradient is one walk too: it repeats the forward pass, so nothing but the inputs is saved.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from vmm.ops.cpu_blocks import (
+    Block,
+    by_block,
+    channels_last,
+    each_block,
+    empty_channels_last,
+    from_blocks,
+    row_arguments,
+    size_arguments,
+)
+from vmm.ops.cpu_emitter import Emitter, Value
+from vmm.ops.cpu_kernel import compile_kernel, target
+
+
+def why_not(x: Tensor, weight: Tensor) -> str | None:
+    """Say why the compiled convolution cannot take these inputs, or return None."""
+    if x.device.type != "cpu":
+        return f"needs tensors on the CPU, these are on {x.device.type}"
+    if x.dtype == torch.float64 or weight.dtype == torch.float64:
+        return "computes in float32, these are float64"
+    if torch.compiler.is_compiling():
+        return "torch.compile and torch.export cannot look inside it"
+    if importlib.util.find_spec("llvmlite") is None:
+        return "needs the package llvmlite"
+    return None
+
+
+def causal_conv1d(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    activation: str | None = "silu",
+    reverse: bool = False,
+) -> Tensor:
+    """Compute the contract of ``vmm.ops.causal_conv.causal_conv1d`` in compiled code."""
+    full = [None if tensor is None else tensor.float() for tensor in (x, weight, bias)]
+    out: Tensor = _CompiledConv.apply(*full, activation == "silu", reverse)
+    return out.to(x.dtype)
+
+
+class _Conv:
+    """The convolution of one block."""
+
+    def __init__(self, at: Block, taps: int) -> None:
+        code = at.code
+        start = at.per_channel("weight", taps)
+        self.weight = [code.load(start + k * code.bytes) for k in range(taps)]
+        self.bias = code.load(at.per_channel("bias"))
+
+    def __call__(self, window: list[Value]) -> Value:
+        total = self.bias
+        for weight, x in zip(self.weight, window, strict=True):
+            total = total + weight * x
+        return total
+
+
+def write_forward(code: Emitter, taps: int, silu: bool) -> None:
+    """Write out = conv(x, weight, bias)."""
+
+    def one_block(at: Block) -> None:
+        conv = _Conv(at, taps)
+
+        def one_step(t: Value, *previous: Value) -> list[Value]:
+            window = [*previous, at.read("x", t)]
+            y = conv(window)
+            at.write("out", t, y * code.sigmoid(y) if silu else y)
+            return window[1:]
+
+        code.loop(code.arguments["length"], one_step, *[code.number(0.0)] * (taps - 1))
+
+    code.each_item(lambda item: each_block(code, item, one_block))
+
+
+def write_backward(code: Emitter, taps: int, silu: bool) -> None:
+    """Write the gradients, given that of ``out``.
+
+    d_x is complete; d_weight (batch, blocks, taps, lanes) and d_bias (batch, blocks, lanes) have to
+    be summed over samples.
+    """
+    length = code.arguments["length"]
+
+    def one_block(at: Block) -> None:
+        conv = _Conv(at, taps)
+
+        def store_input_gradient(t: Value, d_x: Value) -> None:
+            code.when(t + 1, lambda: at.write("d_x", t, d_x))  # t < 0 is padding
+
+        def one_step(t: Value, d_bias: Value, *carried: Value) -> list[Value]:
+            # The last inputs, their gradients as far as known, and the gradients of the taps.
+            previous, pending = carried[: taps - 1], carried[taps - 1 : 2 * taps - 2]
+            d_weight = carried[2 * taps - 2 :]
+            window = [*previous, at.read("x", t)]
+            d_y = at.read("d_out", t)
+            if silu:
+                y = conv(window)
+                sigmoid = code.sigmoid(y)
+                d_y = d_y * (sigmoid * (1.0 + y * (1.0 - sigmoid)))
+            parts = zip((*pending, code.number(0.0)), conv.weight, strict=True)
+            oldest, *younger = [d_x + weight * d_y for d_x, weight in parts]
+            store_input_gradient(t - (taps - 1), oldest)
+            d_weight = tuple(d_w + x * d_y for d_w, x in zip(d_weight, window, strict=True))
+            return [d_bias + d_y, *window[1:], *younger, *d_weight]
+
+        d_bias, *carried = code.loop(length, one_step, *[code.number(0.0)] * (3 * taps - 1))
+        for i, d_x in enumerate(carried[taps - 1 : 2 * taps - 2]):
+            store_input_gradient(length - (taps - 1) + i, d_x)
+        code.store(d_bias, at.per_sample("d_bias"))
+        for k, d_w in enumerate(carried[2 * taps - 2 :]):
+            code.store(d_w, at.per_sample("d_weight", taps) + k * code.bytes)
+
+    code.each_item(lambda item: each_block(code, item, one_block))
+
+
+class _CompiledConv(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, *inputs: Any) -> Tensor:
+        x, weight, bias, silu, reverse = inputs
+        x, lanes = channels_last(x), target().lanes
+        out = empty_channels_last(x)
+        per_channel = {
+            "weight": by_block(weight, lanes),
+            "bias": by_block(x.new_zeros(x.shape[1]) if bias is None else bias, lanes),
+        }
+        ctx.options, ctx.has_bias = (weight.shape[1], silu, reverse), bias is not None
+        ctx.save_for_backward(x, *per_channel.values())
+        _run(write_forward, {"x": x, "out": out}, per_channel, *ctx.options)
+        return out
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, d_out: Tensor) -> tuple[Tensor | None, ...]:
+        x, weight, bias = ctx.saved_tensors
+        batch, channels, _ = x.shape
+        d_x = empty_channels_last(x)
+        d_weight, d_bias = (y.new_empty(batch, *y.shape) for y in (weight, bias))
+        rows = {"x": x, "d_out": channels_last(d_out), "d_x": d_x}
+        per_channel = {"weight": weight, "bias": bias, "d_weight": d_weight, "d_bias": d_bias}
+        _run(write_backward, rows, per_channel, *ctx.options)
+        d_weight, d_bias = (from_blocks(y.sum(0), channels) for y in (d_weight, d_bias))
+        return d_x, d_weight, d_bias if ctx.has_bias else None, None, None
+
+
+def _run(
+    write: Callable[..., None],
+    rows: dict[str, Tensor],
+    per_channel: dict[str, Tensor],
+    taps: int,
+    silu: bool,
+    reverse: bool,
+) -> None:
+    x, lanes = rows["x"], per_channel["bias"].shape[-1]
+    arguments = size_arguments(x, lanes)
+    for name, tensor in rows.items():
+        arguments |= row_arguments(name, tensor, reverse)
+    arguments |= {name: tensor.data_ptr() for name, tensor in per_channel.items()}
+    kernel = compile_kernel(write, arguments, x.shape[1] % lanes != 0, taps, silu)
+    kernel.run(arguments, len(x) * arguments["groups"], x.numel())

@@ -1,0 +1,58 @@
+"""Adapter to the CUDA convolution of the causal-conv1d package, the only file that imports it."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+
+@functools.cache
+def _missing() -> str | None:
+    try:
+        _kernel()
+    except (ImportError, OSError) as error:  # OSError: a library it was built against is gone
+        return f'needs causal-conv1d ({error}): pip install "vmm-video[cuda]"'
+    return None
+
+
+def _kernel() -> Callable[..., Tensor]:
+    from causal_conv1d import causal_conv1d_fn
+
+    function: Callable[..., Tensor] = causal_conv1d_fn
+    return function
+
+
+def why_not(x: Tensor, weight: Tensor) -> str | None:
+    """Say why causal-conv1d cannot take these inputs, or return None."""
+    if x.device.type != "cuda":
+        return f"needs tensors on a CUDA device, these are on {x.device.type}"
+    if x.dtype == torch.float64:
+        return "computes in float32, these are float64"
+    if not 2 <= weight.shape[1] <= 4:
+        return f"takes 2 to 4 taps, weight has {weight.shape[1]}"
+    return _missing()
+
+
+def causal_conv1d(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    activation: str | None = "silu",
+    reverse: bool = False,
+) -> Tensor:
+    """Compute the contract of ``vmm.ops.causal_conv.causal_conv1d`` with the CUDA kernel.
+
+    The kernel knows one direction, so the other one flips its input and output.
+    """
+    out = _kernel()(
+        x=x.flip(-1) if reverse else x.contiguous(),
+        weight=weight.to(x.dtype).contiguous(),
+        bias=None if bias is None else bias.to(x.dtype),
+        activation=activation,
+    )
+    if reverse:
+        out = out.flip(-1)
+    return out.transpose(1, 2).contiguous().transpose(1, 2)

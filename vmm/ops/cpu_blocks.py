@@ -1,0 +1,128 @@
+"""How tensors (batch, channels, length) reach a CPU kernel: as rows in time and blocks of channels.
+
+A row is all channels at one position, contiguous in memory. A block is as many channels as the CPU
+has lanes; what belongs to a channel (a weight, a bias) is laid out by block. An item, the unit that
+threads share, is one sample and a group of blocks. The first half of this file prepares tensors;
+the second half is what kernels write to get at them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from vmm.ops.cpu_emitter import Emitter, Value
+
+_GROUP = 16
+"""Most blocks in a group: bounds the memory that a gradient keeps in cache."""
+
+
+def channels_last(x: Tensor) -> Tensor:
+    """Return (B, K, L) x with K innermost in memory: itself if it is so already."""
+    x = x.detach()
+    return x if x.stride(1) == 1 else x.transpose(1, 2).contiguous().transpose(1, 2)
+
+
+def empty_channels_last(x: Tensor) -> Tensor:
+    """Allocate memory of the shape of x (B, K, L), K innermost and rows packed."""
+    batch, channels, length = x.shape
+    return x.new_empty(batch, length, channels).transpose(1, 2)
+
+
+def by_block(x: Tensor, lanes: int) -> Tensor:
+    """Cut (E, ...) into blocks, padded with zeros, lanes innermost: (blocks, ..., lanes)."""
+    x = x.detach()
+    padding = -len(x) % lanes
+    if padding:
+        x = torch.cat([x, x.new_zeros(padding, *x.shape[1:])])
+    return x.reshape(-1, lanes, *x.shape[1:]).movedim(1, -1).contiguous()
+
+
+def from_blocks(x: Tensor, channels: int) -> Tensor:
+    """Undo ``by_block``: (blocks, ..., lanes) to (channels, ...)."""
+    return x.movedim(-1, 1).flatten(0, 1)[:channels]
+
+
+def row_arguments(name: str, x: Tensor, reverse: bool) -> dict[str, int]:
+    """Describe a channels-last tensor (B, K, L): first row, and strides in bytes.
+
+    A reversed tensor starts at its last row and has a negative stride, so that kernels need not
+    know about direction.
+    """
+    batch, _, row = (x.element_size() * stride for stride in x.stride())
+    start = x.data_ptr() + ((x.shape[-1] - 1) * row if reverse else 0)
+    return {name: start, f"{name}_batch": batch, f"{name}_row": -row if reverse else row}
+
+
+def size_arguments(x: Tensor, lanes: int) -> dict[str, int]:
+    """Return the sizes of (B, E, L) x and a division into items with work for every thread."""
+    batch, channels, length = x.shape
+    blocks = -(-channels // lanes)
+    groups = max(-(-blocks // _GROUP), -(-torch.get_num_threads() // max(batch, 1)))
+    group_blocks = -(-blocks // min(groups, blocks))
+    return {
+        "length": length,
+        "channels": channels,
+        "blocks": blocks,
+        "groups": -(-blocks // group_blocks),
+        "group_blocks": group_blocks,
+    }
+
+
+class Block:
+    """One sample and one block of channels, inside a kernel being written.
+
+    Args:
+        code: The kernel.
+        batch: Which sample.
+        index: Which block.
+        place: Which block of its group.
+    """
+
+    def __init__(self, code: Emitter, batch: Value, index: Value, place: Value) -> None:
+        self.code, self.batch, self.index, self.place = code, batch, index, place
+        self._offset = index * code.bytes
+
+    def row(self, name: str, t: Value) -> Value:
+        """Return the address of row t of this sample."""
+        arg = self.code.arguments
+        return arg[name] + self.batch * arg[f"{name}_batch"] + t * arg[f"{name}_row"]
+
+    def read(self, name: str, t: Value) -> Value:
+        """Load this block of row t."""
+        return self.code.load_row(self.row(name, t) + self._offset)
+
+    def write(self, name: str, t: Value, x: Value) -> None:
+        """Store this block of row t."""
+        self.code.store_row(x, self.row(name, t) + self._offset)
+
+    def per_channel(self, name: str, size: int = 1) -> Value:
+        """Return the address of this block of a tensor (blocks, size, lanes)."""
+        return self.code.arguments[name] + self._offset * size
+
+    def per_sample(self, name: str, size: int = 1) -> Value:
+        """Return the address of this block of a tensor (batch, blocks, size, lanes)."""
+        all_blocks = self.code.arguments["blocks"] * (size * self.code.bytes)
+        return self.per_channel(name, size) + self.batch * all_blocks
+
+
+def sample_and_group(code: Emitter, item: Value) -> tuple[Value, Value]:
+    """Return which sample and which group of blocks an item is."""
+    groups = code.arguments["groups"]
+    return item // groups, item % groups
+
+
+def each_block(code: Emitter, item: Value, body: Callable[[Block], None]) -> None:
+    """Write ``body(block)`` for every block of an item."""
+    arg = code.arguments
+    batch, group = sample_and_group(code, item)
+    first = group * arg["group_blocks"]
+
+    def one(place: Value) -> None:
+        index = first + place
+        code.keep_lanes(arg["channels"] - index * code.lanes)
+        body(Block(code, batch, index, place))
+
+    code.loop(code.least(arg["group_blocks"], arg["blocks"] - first), one)

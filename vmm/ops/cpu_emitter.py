@@ -1,0 +1,306 @@
+"""The language in which the CPU kernels are written: vectors of float32 with ordinary operators.
+
+A kernel is a Python function that receives an ``Emitter``. What it computes with ``Value`` is
+written down as LLVM code, to be compiled and run later (``vmm.ops.cpu_kernel``); what it computes
+with Python numbers happens while writing, so a Python ``for`` unrolls and a Python ``if`` leaves
+code out.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from llvmlite import ir
+
+_I32, _I64, _F32 = ir.IntType(32), ir.IntType(64), ir.FloatType()
+_ALIGNMENT = ir.Constant(_I32, 4)
+_LOG2E = 1.4426950408889634
+# Minimax fits of relative error 2e-9 and 3e-8. Both leave the leading 1 exact, so that a decay of
+# nearly one (a small step) is not biased over a long sequence.
+_EXP2 = (1.0, 0.6931471825, 0.2402264774, 0.05550332367, 9.618436918e-3, 1.339887502e-3, 1.535336196e-4)  # noqa: E501 # fmt: skip
+"""2^f for f in [-0.5, 0.5]."""
+_LOG1P = (1.0, -0.4999964833, 0.3332132399, -0.2485716343, 0.1915365458, -0.1375380009, 0.07920450717, -0.03006577305, 5.364818964e-3)  # noqa: E501 # fmt: skip
+"""log(1 + w) / w for w in [0, 1]."""
+_ROUND = 12582912.0  # 1.5 * 2^23: adding it rounds to an integer, found in the low bits
+
+
+@dataclass(frozen=True)
+class Target:
+    """What to compile for."""
+
+    cpu: str
+    features: str
+    lanes: int
+    """float32 numbers handled at once."""
+    avx512: bool
+
+
+def _as_float32(number: float) -> float:
+    """Round; LLVM refuses float32 constants that are not exactly representable."""
+    rounded: float = struct.unpack("f", struct.pack("f", number))[0]
+    return rounded
+
+
+class Value:
+    """A 64-bit integer, or a vector of float32 lanes, inside a kernel being written."""
+
+    __slots__ = ("_emitter", "raw")
+
+    def __init__(self, emitter: Emitter, raw: Any) -> None:
+        self._emitter, self.raw = emitter, raw
+
+    def _apply(self, real: str, integer: str, *operands: Value | float) -> Value:
+        build = self._emitter.builder
+        if self.raw.type == _I64:
+            raw = [x.raw if isinstance(x, Value) else ir.Constant(_I64, x) for x in operands]
+            return Value(self._emitter, getattr(build, integer)(*raw))
+        raw = [x.raw if isinstance(x, Value) else self._emitter.number(x).raw for x in operands]
+        # "contract" lets LLVM fuse a product and a sum; nothing that could hide a NaN is allowed.
+        return Value(self._emitter, getattr(build, real)(*raw, flags=("contract",)))
+
+    def __add__(self, other: Value | float) -> Value:
+        return self._apply("fadd", "add", self, other)
+
+    def __sub__(self, other: Value | float) -> Value:
+        return self._apply("fsub", "sub", self, other)
+
+    def __rsub__(self, other: float) -> Value:
+        return self._apply("fsub", "sub", other, self)
+
+    def __mul__(self, other: Value | float) -> Value:
+        return self._apply("fmul", "mul", self, other)
+
+    def __rtruediv__(self, other: float) -> Value:
+        return self._apply("fdiv", "sdiv", other, self)
+
+    def __floordiv__(self, other: Value | int) -> Value:
+        return self._apply("fdiv", "sdiv", self, other)
+
+    def __mod__(self, other: Value) -> Value:
+        return self._apply("frem", "srem", self, other)
+
+    __radd__, __rmul__ = __add__, __mul__
+
+
+class Emitter:
+    """Writes one kernel. Addresses are integers and count bytes."""
+
+    def __init__(
+        self, builder: Any, cpu: Target, names: Sequence[str], tail: bool, threads: bool
+    ) -> None:
+        """Start a kernel.
+
+        Args:
+            builder: llvmlite's, at the entry of a function of one argument: the address of a table
+                of 64-bit integers, which are the number of items, the address and the size in bytes
+                of the private memory of a thread, and the arguments.
+            cpu: What to compile for.
+            names: Of the arguments, in the order of the table.
+            tail: Some vectors are only partly inside the data: see ``keep_lanes``.
+            threads: Share the items among the threads of an OpenMP team.
+        """
+        self.builder = builder
+        self.lanes = cpu.lanes
+        self.bytes = 4 * cpu.lanes
+        self._cpu, self._tail = cpu, tail
+        self._vector = ir.VectorType(_F32, cpu.lanes)
+        self._integers = ir.VectorType(_I32, cpu.lanes)
+        self._mask: Any = None
+        table = Value(self, builder.function.args[0])
+        count = 3 + len(names)
+        items, memory, memory_bytes, *arguments = (
+            Value(self, self._load(table + 8 * i, _I64)) for i in range(count)
+        )
+        self.arguments = dict(zip(names, arguments, strict=True))
+        thread, team = Value(self, ir.Constant(_I64, 0)), Value(self, ir.Constant(_I64, 1))
+        if threads:
+            calls = (self._call(f"omp_get_{name}", _I32) for name in ("thread_num", "num_threads"))
+            thread, team = (Value(self, builder.sext(call.raw, _I64)) for call in calls)
+        self.scratch = memory + thread * memory_bytes
+        self._begin, self._end = items * thread // team, items * (thread + 1) // team
+
+    def number(self, number: float) -> Value:
+        """Return a vector with the same number in every lane."""
+        return Value(self, ir.Constant(self._vector, [_as_float32(number)] * self.lanes))
+
+    def _load(self, address: Value, kind: Any) -> Any:
+        return self.builder.load(self._pointer(address), align=4, typ=kind)
+
+    def _store(self, raw: Any, address: Value) -> None:
+        self.builder.store(raw, self._pointer(address), align=4)
+
+    def _pointer(self, address: Value) -> Any:
+        return self.builder.inttoptr(address.raw, ir.PointerType())
+
+    def _call(self, name: str, result: Any, *arguments: Any, **options: Any) -> Value:
+        module = self.builder.module
+        function = module.globals.get(name)
+        if function is None:
+            signature = ir.FunctionType(result, [argument.type for argument in arguments])
+            function = ir.Function(module, signature, name)
+        return Value(self, self.builder.call(function, arguments, **options))
+
+    def least(self, x: Value, y: Value | int) -> Value:
+        """Return the smaller of two integers."""
+        other = y.raw if isinstance(y, Value) else ir.Constant(_I64, y)
+        smaller = self.builder.icmp_signed("<", x.raw, other)
+        return Value(self, self.builder.select(smaller, x.raw, other))
+
+    # Memory ---------------------------------------------------------------------------------------
+
+    def keep_lanes(self, count: Value) -> None:
+        """Let ``load_row`` and ``store_row`` touch the first ``count`` lanes only."""
+        if self._tail:
+            index = ir.Constant(self._integers, list(range(self.lanes)))
+            limit = self._splat(self.builder.trunc(count.raw, _I32), self._integers)
+            self._mask = self.builder.icmp_signed("<", index, limit)
+
+    def load(self, address: Value) -> Value:
+        """Load a whole vector."""
+        return Value(self, self._load(address, self._vector))
+
+    def store(self, x: Value, address: Value) -> None:
+        """Store a whole vector."""
+        self._store(x.raw, address)
+
+    def add_to(self, address: Value, x: Value) -> None:
+        """Add a vector to one in memory."""
+        self.store(self.load(address) + x, address)
+
+    def load_row(self, address: Value) -> Value:
+        """Load the lanes that are inside the data; the others are zero."""
+        if not self._tail:
+            return self.load(address)
+        name = f"llvm.masked.load.v{self.lanes}f32.p0"
+        operands = [self._pointer(address), _ALIGNMENT, self._mask, self.number(0).raw]
+        return self._call(name, self._vector, *operands)
+
+    def store_row(self, x: Value, address: Value) -> None:
+        """Store the lanes that are inside the data."""
+        if self._tail:
+            name = f"llvm.masked.store.v{self.lanes}f32.p0"
+            operands = [x.raw, self._pointer(address), _ALIGNMENT, self._mask]
+            self._call(name, ir.VoidType(), *operands)
+        else:
+            self.store(x, address)
+
+    def broadcast(self, address: Value) -> Value:
+        """Load one number into every lane."""
+        return Value(self, self._splat(self._load(address, _F32), self._vector))
+
+    def store_sum(self, x: Value, address: Value) -> None:
+        """Store the sum over the lanes as one number."""
+        name = f"llvm.vector.reduce.fadd.v{self.lanes}f32"
+        total = self._call(name, _F32, ir.Constant(_F32, 0.0), x.raw, fastmath=("reassoc",))
+        self._store(total.raw, address)
+
+    def _splat(self, scalar: Any, vector: Any) -> Any:
+        build, undefined = self.builder, ir.Constant(vector, ir.Undefined)
+        first = build.insert_element(undefined, scalar, ir.Constant(_I32, 0))
+        zeros = ir.Constant(ir.VectorType(_I32, self.lanes), [0] * self.lanes)
+        return build.shuffle_vector(first, undefined, zeros)
+
+    # Arithmetic -----------------------------------------------------------------------------------
+
+    def exp2(self, x: Value) -> Value:
+        """Return 2^x; without AVX-512 clamped to 2^-126 .. 2^127. NaN stays NaN."""
+        if self._cpu.avx512:
+            whole = self._avx512("rndscale", x, None, ir.Constant(_I32, 0))
+            return self._avx512("scalef", self._polynomial(_EXP2, x - whole), whole)
+        x = self._clamp(x, -126.0, 127.0)
+        shifted = x + _ROUND
+        power = self._polynomial(_EXP2, x - (shifted - _ROUND))
+        build, integers = self.builder, self._integers
+        places = ir.Constant(integers, [23] * self.lanes)  # to the exponent bits
+        exponent = build.shl(build.bitcast(shifted.raw, integers), places)
+        bits = build.add(build.bitcast(power.raw, integers), exponent)
+        return Value(self, build.bitcast(bits, self._vector))
+
+    def sigmoid(self, x: Value) -> Value:
+        """Return 1 / (1 + e^-x)."""
+        return 1.0 / (self.exp2(x * -_LOG2E) + 1.0)
+
+    def softplus(self, x: Value) -> Value:
+        """Return log(1 + e^x), which in float32 is x itself above 20."""
+        zero = self.number(0).raw
+        positive = self.builder.fcmp_ordered(">", x.raw, zero)
+        magnitude = self.builder.select(positive, x.raw, (0.0 - x).raw)
+        small = self.exp2(Value(self, magnitude) * -_LOG2E)
+        above = Value(self, self.builder.select(positive, x.raw, zero))
+        return above + small * self._polynomial(_LOG1P, small)
+
+    def _polynomial(self, coefficients: Sequence[float], x: Value) -> Value:
+        total = self.number(coefficients[-1])
+        for coefficient in coefficients[-2::-1]:
+            total = total * x + coefficient
+        return total
+
+    def _clamp(self, x: Value, low: float, high: float) -> Value:
+        """Limit x; the comparisons are false for NaN, which therefore passes."""
+        raw = x.raw
+        for sign, limit in (("<", low), (">", high)):
+            bound = self.number(limit).raw
+            outside = self.builder.fcmp_ordered(sign, raw, bound)
+            raw = self.builder.select(outside, bound, raw)
+        return Value(self, raw)
+
+    def _avx512(self, name: str, x: Value, y: Value | None, *immediate: Any) -> Value:
+        operands = [x.raw] if y is None else [x.raw, y.raw]
+        every_lane = ir.Constant(ir.IntType(16), -1)
+        rounding = ir.Constant(_I32, 4)  # the current mode
+        unused = self.number(0).raw
+        middle = [*immediate, unused, every_lane] if immediate else [unused, every_lane]
+        return self._call(
+            f"llvm.x86.avx512.mask.{name}.ps.512", self._vector, *operands, *middle, rounding
+        )
+
+    # Control --------------------------------------------------------------------------------------
+
+    def loop(
+        self, count: Value, body: Callable[..., Sequence[Value] | None], *carried: Value
+    ) -> list[Value]:
+        """Write ``for i in range(count): carried = body(i, *carried)``.
+
+        Returns:
+            The values carried out of the last round, or in, if there is none.
+        """
+        build = self.builder
+        before = build.block
+        inside, after = (build.append_basic_block(name) for name in ("loop", "done"))
+        zero, one = ir.Constant(_I64, 0), ir.Constant(_I64, 1)
+        build.cbranch(build.icmp_signed(">", count.raw, zero), inside, after)
+
+        build.position_at_end(inside)
+        index = build.phi(_I64)
+        entering = [build.phi(value.raw.type) for value in carried]
+        leaving = body(Value(self, index), *(Value(self, phi) for phi in entering)) or []
+        assert len(leaving) == len(carried)
+        following = build.add(index, one)
+        bottom = build.block
+        build.cbranch(build.icmp_signed("<", following, count.raw), inside, after)
+        index.add_incoming(zero, before)
+        index.add_incoming(following, bottom)
+
+        build.position_at_end(after)
+        results = []
+        for phi, start, end in zip(entering, carried, leaving, strict=True):
+            phi.add_incoming(start.raw, before)
+            phi.add_incoming(end.raw, bottom)
+            result = build.phi(phi.type)
+            result.add_incoming(start.raw, before)
+            result.add_incoming(end.raw, bottom)
+            results.append(Value(self, result))
+        return results
+
+    def each_item(self, body: Callable[[Value], None]) -> None:
+        """Write ``body(item)`` for the items that this thread was given."""
+        self.loop(self._end - self._begin, lambda i: body(self._begin + i))
+
+    def when(self, condition: Value, body: Callable[[], None]) -> None:
+        """Write ``if condition > 0: body()``."""
+        test = self.builder.icmp_signed(">", condition.raw, ir.Constant(_I64, 0))
+        with self.builder.if_then(test):
+            body()

@@ -1,0 +1,152 @@
+"""Compiles the kernels written with ``vmm.ops.cpu_emitter`` and runs them on several threads.
+
+LLVM comes with the llvmlite package: no compiler is needed, and a kernel is ready in a fraction of
+a second, so nothing is cached on disk. The threads are those of PyTorch's own OpenMP library: a
+second pool would compete with PyTorch's threads, which spin for a while after their work, and was
+measured up to ten times slower. Where that library is not GNU's (outside Linux), kernels run on one
+thread.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import os
+import sys
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from llvmlite import binding as llvm
+from llvmlite import ir
+
+from vmm.ops.cpu_emitter import Emitter, Target
+
+CPU_VARIABLE = "VMM_CPU"
+"""May name a CPU of LLVM (``x86-64-v3``, ``haswell``, ...) to compile for instead of this one."""
+
+_SMALL = 1 << 15
+"""Work (see ``Kernel.run``) below which a second thread costs more than it gives."""
+
+_compiling = threading.Lock()
+
+
+def target() -> Target:
+    """Return what to compile for: this CPU, or the one that the environment variable names."""
+    return _target(os.environ.get(CPU_VARIABLE, ""))
+
+
+@functools.cache
+def _target(name: str) -> Target:
+    llvm.initialize_native_target()
+    llvm.initialize_native_asmprinter()
+    if name:
+        return Target(name, "", 8, avx512=False)
+    features = llvm.get_host_cpu_features()
+    avx512 = bool(features.get("avx512f") and features.get("avx512dq"))
+    lanes = 16 if avx512 else 8
+    return Target(llvm.get_host_cpu_name(), features.flatten(), lanes, avx512)
+
+
+@functools.cache
+def _openmp() -> ctypes.CDLL | None:
+    """Find the GNU OpenMP library that PyTorch loaded, which shows its symbols to the process."""
+    if sys.platform != "linux":
+        return None
+    process = ctypes.CDLL(None)
+    if not hasattr(process, "GOMP_parallel"):
+        return None
+    for name in ("omp_get_thread_num", "omp_get_num_threads"):
+        llvm.add_symbol(name, _address(getattr(process, name)))
+    process.GOMP_parallel.argtypes = [
+        ctypes.c_void_p,
+        ctypes.c_void_p,
+        ctypes.c_uint,
+        ctypes.c_uint,
+    ]
+    process.GOMP_parallel.restype = None
+    return process
+
+
+def _address(function: Any) -> int:
+    address = ctypes.cast(function, ctypes.c_void_p).value
+    assert address is not None
+    return address
+
+
+class Kernel:
+    """Machine code of one kernel.
+
+    Args:
+        write: Writes the kernel; see ``compile_kernel``.
+        cpu: What to compile for.
+        names: Names of the integer arguments, in order.
+        tail: See ``Emitter``.
+        options: Passed to ``write``.
+    """
+
+    def __init__(
+        self,
+        write: Callable[..., None],
+        cpu: Target,
+        names: tuple[str, ...],
+        tail: bool,
+        options: tuple[Any, ...],
+    ) -> None:
+        module = ir.Module()
+        function = ir.Function(module, ir.FunctionType(ir.VoidType(), [ir.IntType(64)]), "kernel")
+        builder = ir.IRBuilder(function.append_basic_block())
+        write(Emitter(builder, cpu, names, tail, threads=_openmp() is not None), *options)
+        builder.ret_void()
+
+        machine = llvm.Target.from_default_triple().create_target_machine(
+            cpu=cpu.cpu, features=cpu.features, opt=3, jit=True
+        )
+        compiled = llvm.parse_assembly(str(module))
+        tuning = llvm.create_pipeline_tuning_options(speed_level=2)
+        passes = llvm.create_pass_builder(machine, tuning)
+        passes.getModulePassManager().run(compiled, passes)
+        self._engine = llvm.create_mcjit_compiler(compiled, machine)  # owns the machine code
+        self._engine.finalize_object()
+        self._address = self._engine.get_function_address("kernel")
+        self._call = ctypes.CFUNCTYPE(None, ctypes.c_void_p)(self._address)
+
+    def run(self, arguments: dict[str, int], items: int, work: int, scratch: int = 0) -> None:
+        """Run over all items, shared among as many threads as PyTorch uses.
+
+        Args:
+            arguments: In the order of the names the kernel was compiled for.
+            items: Independent pieces.
+            work: Rough number of elements handled, to decide whether threads pay.
+            scratch: float32 numbers of private memory that one thread needs.
+        """
+        openmp = _openmp()
+        threads = 1 if openmp is None or work < _SMALL else min(torch.get_num_threads(), items)
+        memory = torch.empty(max(threads, 1), scratch)
+        numbers = (items, memory.data_ptr(), 4 * scratch, *arguments.values())
+        table = (ctypes.c_int64 * len(numbers))(*numbers)
+        if openmp is not None and threads > 1:
+            openmp.GOMP_parallel(self._address, table, threads, 0)
+        else:
+            self._call(table)
+
+
+def compile_kernel(
+    write: Callable[..., None], arguments: dict[str, int], tail: bool, *options: Any
+) -> Kernel:
+    """Return the kernel for these options, compiled on first use.
+
+    Args:
+        write: Called as ``write(emitter, *options)``.
+        arguments: Only the names matter; ``Emitter.arguments`` gives them to the kernel.
+        tail: Whether some vectors are partly outside the data.
+        options: Hashable; what the kernel is specialised for.
+    """
+    with _compiling:
+        return _compiled(write, target(), tuple(arguments), tail, options)
+
+
+@functools.cache
+def _compiled(*specification: Any) -> Kernel:
+    return Kernel(*specification)

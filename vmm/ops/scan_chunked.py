@@ -1,0 +1,197 @@
+"""Selective scan in plain PyTorch, in chunks: any device, any d_state, little memory.
+
+All products that do not depend on the previous state are done for a chunk of steps at once; only
+one fused multiply-add per step is sequential. Training saves the inputs and the state at the start
+of every chunk; the backward pass recomputes the states of one chunk at a time. A tile is
+(chunk, B, N, E), time first and channels last, so every operation runs over contiguous memory.
+
+Shape legend: T steps in a chunk, B batch, E channels, L length, N states per channel.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+CHUNK = 16
+
+
+def why_not(u: Tensor, A: Tensor) -> str | None:
+    """Return None: it runs everywhere."""
+    return None
+
+
+def selective_scan(
+    u: Tensor,
+    delta: Tensor,
+    A: Tensor,
+    B: Tensor,
+    C: Tensor,
+    D: Tensor | None = None,
+    z: Tensor | None = None,
+    delta_bias: Tensor | None = None,
+    delta_softplus: bool = False,
+    reverse: bool = False,
+) -> Tensor:
+    """Compute the contract of ``vmm.ops.selective_scan.selective_scan`` chunk by chunk."""
+    out: Tensor = _ChunkedScan.apply(u, delta, A, B, C, D, z, delta_bias, delta_softplus, reverse)
+    return out
+
+
+class _Inputs(NamedTuple):
+    u: Tensor
+    delta: Tensor
+    A: Tensor
+    B: Tensor
+    C: Tensor
+    D: Tensor | None
+    z: Tensor | None
+    delta_bias: Tensor | None
+
+
+class _Scanner:
+    """Cuts the inputs into time-major tiles of the compute type, in the order of the scan."""
+
+    def __init__(self, inputs: _Inputs, delta_softplus: bool, reverse: bool) -> None:
+        self.inputs, self.softplus, self.reverse = inputs, delta_softplus, reverse
+        self.dtype = torch.promote_types(inputs.u.dtype, torch.float32)
+        self.a = inputs.A.to(self.dtype).t().contiguous()  # (N, E)
+        self.d = None if inputs.D is None else inputs.D.to(self.dtype)
+        self.bias = None if inputs.delta_bias is None else inputs.delta_bias.to(self.dtype)
+
+    def chunks(self) -> Iterator[slice]:
+        """Yield the positions of every chunk, in the order of the scan."""
+        length = self.inputs.u.shape[-1]
+        starts = range(0, length, CHUNK)
+        for start in starts:
+            stop = min(start + CHUNK, length)
+            yield slice(length - stop, length - start) if self.reverse else slice(start, stop)
+
+    def read(self, x: Tensor, at: slice) -> Tensor:
+        """Copy positions ``at`` of a (B, K, L) tensor into a (T, B, K) tile."""
+        tile = x[..., at].permute(2, 0, 1).to(self.dtype)
+        return tile.flip(0) if self.reverse else tile.contiguous()
+
+    def write(self, tile: Tensor, x: Tensor, at: slice) -> None:
+        """Copy a (T, B, K) tile to positions ``at`` of a (B, K, L) tensor."""
+        x[..., at] = (tile.flip(0) if self.reverse else tile).permute(1, 2, 0)
+
+    def steps(self, at: slice) -> tuple[Tensor, Tensor]:
+        """Return the step sizes (T, B, E) and what they were before the softplus."""
+        raw = self.read(self.inputs.delta, at)
+        if self.bias is not None:
+            raw = raw + self.bias
+        return (F.softplus(raw, threshold=20.0) if self.softplus else raw), raw
+
+    def states(self, step: Tensor, u: Tensor, b: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the decays and the states (T, B, N, E) of a chunk that starts from ``state``."""
+        decay = (step.unsqueeze(2) * self.a).exp_()
+        states = (step * u).unsqueeze(2) * b.unsqueeze(3)
+        for decay_t, state_t in zip(decay.unbind(0), states.unbind(0), strict=True):
+            state = state_t.addcmul_(decay_t, state)
+        return decay, states
+
+
+def _channels_last(x: Tensor) -> Tensor:
+    """Allocate a tensor like x (B, E, L) whose memory is (B, L, E)."""
+    batch, channels, length = x.shape
+    return x.new_empty(batch, length, channels).transpose(1, 2)
+
+
+class _ChunkedScan(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, *arguments: Any) -> Tensor:
+        inputs = _Inputs(*arguments[:8])
+        scan = _Scanner(inputs, *arguments[8:])
+        out = _channels_last(inputs.u)
+        batch, channels, _ = out.shape
+        state = scan.a.new_zeros(batch, scan.a.shape[0], channels)
+        starts = []
+        for at in scan.chunks():
+            starts.append(state)
+            u, b, c = (scan.read(x, at) for x in (inputs.u, inputs.B, inputs.C))
+            step, _ = scan.steps(at)
+            _, states = scan.states(step, u, b, state)
+            state = states[-1].clone()  # a view would keep the whole chunk alive
+            y = torch.matmul(c.unsqueeze(2), states).squeeze(2)
+            if scan.d is not None:
+                y.addcmul_(u, scan.d)
+            if inputs.z is not None:
+                y.mul_(F.silu(scan.read(inputs.z, at)))
+            scan.write(y, out, at)
+        ctx.options = arguments[8:]
+        ctx.save_for_backward(*inputs, *starts)
+        return out
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad_out: Tensor) -> tuple[Tensor | None, ...]:
+        saved = ctx.saved_tensors
+        inputs, starts = _Inputs(*saved[:8]), saved[8:]
+        with torch.autocast(grad_out.device.type, enabled=False):
+            grads = _backward(_Scanner(inputs, *ctx.options), starts, grad_out)
+        return *grads, None, None
+
+
+def _backward(scan: _Scanner, starts: tuple[Tensor, ...], grad_out: Tensor) -> _Inputs:
+    """Walk the chunks from the last to the first; ``carry`` is the gradient of the state."""
+    inputs = scan.inputs
+    d_u, d_delta = _channels_last(inputs.u), _channels_last(inputs.delta)
+    d_b, d_c = torch.empty_like(inputs.B), torch.empty_like(inputs.C)
+    d_z = None if inputs.z is None else _channels_last(inputs.z)
+    d_a, d_skip = torch.zeros_like(scan.a), scan.a.new_zeros(scan.a.shape[1])
+    d_bias = torch.zeros_like(d_skip)
+    carry = torch.zeros_like(starts[0])
+    for at, state in zip(reversed(list(scan.chunks())), reversed(starts), strict=True):
+        u, b, c = (scan.read(x, at) for x in (inputs.u, inputs.B, inputs.C))
+        step, raw = scan.steps(at)
+        decay, states = scan.states(step, u, b, state)
+        d_y = scan.read(grad_out, at)
+        if inputs.z is not None and d_z is not None:
+            z = scan.read(inputs.z, at)
+            sigmoid = torch.sigmoid(z)
+            y = torch.matmul(c.unsqueeze(2), states).squeeze(2)
+            if scan.d is not None:
+                y.addcmul_(u, scan.d)
+            scan.write(d_y * y * sigmoid * (1 + z * (1 - sigmoid)), d_z, at)
+            d_y = d_y * z * sigmoid
+        d_skip += (d_y * u).sum((0, 1))
+
+        d_states = d_y.unsqueeze(2) * c.unsqueeze(3)
+        d_states[-1] += carry
+        last_first = range(len(d_states) - 1, 0, -1)
+        decay_t, d_states_t = decay.unbind(0), d_states.unbind(0)
+        for t in last_first:
+            d_states_t[t - 1].addcmul_(decay_t[t], d_states_t[t])
+        carry = decay[0] * d_states[0]
+
+        scan.write(torch.matmul(d_states, (step * u).unsqueeze(3)).squeeze(3), d_b, at)
+        scan.write(torch.matmul(states, d_y.unsqueeze(3)).squeeze(3), d_c, at)
+        d_input = torch.matmul(b.unsqueeze(2), d_states).squeeze(2)  # of step * u
+        # Gradient of the exponent step * A: d_state * decay * previous state.
+        decay.mul_(d_states)
+        decay[0].mul_(state)
+        decay[1:].mul_(states[:-1])
+        d_a += torch.mul(decay, step.unsqueeze(2), out=states).sum((0, 1))
+        d_step = decay.mul_(scan.a).sum(2).addcmul_(d_input, u)
+        if scan.softplus:
+            d_step.mul_(torch.sigmoid(raw))
+        d_bias += d_step.sum((0, 1))
+        scan.write(d_step, d_delta, at)
+        d_u_tile = d_input.mul_(step)
+        scan.write(d_u_tile if scan.d is None else d_u_tile.addcmul_(d_y, scan.d), d_u, at)
+    return _Inputs(
+        d_u,
+        d_delta,
+        d_a.t().to(inputs.A.dtype),
+        d_b,
+        d_c,
+        None if inputs.D is None else d_skip.to(inputs.D.dtype),
+        d_z,
+        None if inputs.delta_bias is None else d_bias.to(inputs.delta_bias.dtype),
+    )

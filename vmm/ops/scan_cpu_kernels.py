@@ -1,0 +1,267 @@
+"""The selective scan and its gradient as CPU kernels, written for ``vmm.ops.cpu_emitter``.
+
+The states of a block of channels stay in registers while the kernel walks over time, so memory is
+read once per input and written once per output. Time is cut into tiles: training keeps the states
+at the start of each, and the gradient recomputes the others tile by tile in cache.
+
+The equations are in ``vmm.ops.selective_scan``; A comes multiplied by log2(e). Both kernels are
+specialised for d_state (``states``), for the presence of z (``gate``) and for the softplus.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from vmm.ops.cpu_blocks import Block, each_block, sample_and_group
+from vmm.ops.cpu_emitter import Emitter, Value
+
+TILE = 32
+"""Steps between two kept states, which take d_state / TILE times the memory of one input."""
+
+_LN2 = math.log(2.0)
+
+
+def scratch_size(states: int, lanes: int, group_blocks: int) -> int:
+    """Return how many float32 numbers the gradient kernel needs per thread."""
+    return lanes * (states * (4 * TILE + 1 + group_blocks) + 2 * TILE)
+
+
+class _Scan:
+    """The scan of one block, and the arithmetic that both kernels share."""
+
+    def __init__(self, at: Block, states: int, softplus: bool) -> None:
+        self.at, self.code, self.states, self._softplus = at, at.code, states, softplus
+        self.skip = self.code.load(at.per_channel("D"))
+        self._bias = self.code.load(at.per_channel("delta_bias"))
+        self._a = at.per_channel("A", states)
+
+    def load(self, address: Value) -> list[Value]:
+        """Load one vector per state."""
+        return [self.code.load(address + n * self.code.bytes) for n in range(self.states)]
+
+    def store(self, states: Sequence[Value], address: Value) -> None:
+        """Store one vector per state."""
+        for n, state in enumerate(states):
+            self.code.store(state, address + n * self.code.bytes)
+
+    def start(self, tile: Value) -> Value:
+        """Return the address of the states kept at the start of a tile."""
+        # (tiles, batch, blocks, states, lanes)
+        return self.at.per_sample("starts", self.states) + tile * self.code.arguments["tile_bytes"]
+
+    def raw_step(self, t: Value) -> Value:
+        """Return the step size before the softplus."""
+        return self.at.read("delta", t) + self._bias
+
+    def step(self, t: Value) -> Value:
+        """Return the step size."""
+        raw = self.raw_step(t)
+        return self.code.softplus(raw) if self._softplus else raw
+
+    def a(self, n: int) -> Value:
+        """Return A of state n."""
+        return self.code.load(self._a + n * self.code.bytes)
+
+    def selected(self, name: str, t: Value, n: int) -> Value:
+        """Return number n of B or C at t, in all lanes."""
+        return self.code.broadcast(self.at.row(name, t) + 4 * n)
+
+    def new_state(self, step: Value, scaled: Value, old: Value, t: Value, n: int) -> list[Value]:
+        """Return state n after step t, and its decay."""
+        decay = self.code.exp2(step * self.a(n))
+        return [decay * old + scaled * self.selected("B", t, n), decay]
+
+
+def _tiles(code: Emitter) -> Value:
+    return (code.arguments["length"] + (TILE - 1)) // TILE
+
+
+def _tile_length(code: Emitter, tile: Value) -> Value:
+    return code.least(code.arguments["length"] - tile * TILE, TILE)
+
+
+def write_forward(code: Emitter, states: int, gate: bool, softplus: bool) -> None:
+    """Write out = scan(u, delta, A, B, C, D, z); keeps states if ``starts`` is not zero."""
+
+    def one_block(at: Block) -> None:
+        scan = _Scan(at, states, softplus)
+
+        def one_tile(tile: Value, *state: Value) -> list[Value]:
+            code.when(code.arguments["starts"], lambda: scan.store(state, scan.start(tile)))
+
+            def one_step(k: Value, *state: Value) -> list[Value]:
+                t = tile * TILE + k
+                step, u = scan.step(t), at.read("u", t)
+                scaled = step * u
+                new = []
+                y = [scan.skip * u, code.number(0.0)]  # two sums: their additions overlap
+                for n in range(states):
+                    new.append(scan.new_state(step, scaled, state[n], t, n)[0])
+                    y[n % 2] = y[n % 2] + scan.selected("C", t, n) * new[n]
+                out = y[0] + y[1]
+                if gate:
+                    z = at.read("z", t)
+                    out = out * (z * code.sigmoid(z))
+                at.write("out", t, out)
+                return new
+
+            return code.loop(_tile_length(code, tile), one_step, *state)
+
+        code.loop(_tiles(code), one_tile, *[code.number(0.0)] * states)
+
+    code.each_item(lambda item: each_block(code, item, one_block))
+
+
+class _Scratch:
+    """Addresses of a thread's private memory: one tile of one block, and the carried gradient."""
+
+    def __init__(self, code: Emitter, states: int) -> None:
+        self._code, self._vectors = code, states * code.bytes
+        sizes = {
+            "decay": TILE * self._vectors,
+            "state": (TILE + 1) * self._vectors,  # number k is the state before step k
+            "d_b": TILE * self._vectors,
+            "d_c": TILE * self._vectors,
+            "step": TILE * code.bytes,
+            "d_y": TILE * code.bytes,
+            "carry": 0,  # the rest, by place in the group
+        }
+        self._starts = {}
+        address = code.scratch
+        for name, size in sizes.items():
+            self._starts[name] = address
+            address = address + size
+
+    def vector(self, name: str, k: Value) -> Value:
+        """Return the address of vector k."""
+        return self._starts[name] + k * self._code.bytes
+
+    def states(self, name: str, k: Value) -> Value:
+        """Return the address of the vectors of step k, one per state."""
+        return self._starts[name] + k * self._vectors
+
+
+def write_backward(code: Emitter, states: int, gate: bool, softplus: bool) -> None:
+    """Write the gradients of all inputs, given that of ``out`` and the kept states.
+
+    d_u, d_delta and d_z are complete. d_A (batch, blocks, states, lanes), d_D and d_delta_bias
+    (batch, blocks, lanes) start from zero and have to be summed over samples, d_B and d_C (groups,
+    batch, length, states) over groups.
+    """
+    scratch = _Scratch(code, states)
+    zero = code.number(0.0)
+
+    def clear(name: str, count: Value) -> None:
+        code.loop(count * states, lambda k: code.store(zero, scratch.vector(name, k)))
+
+    def one_item(item: Value) -> None:
+        clear("carry", code.arguments["group_blocks"])
+        tiles = _tiles(code)
+
+        def one_tile(i: Value) -> None:
+            tile = tiles - 1 - i
+            length = _tile_length(code, tile)
+            clear("d_b", length)
+            clear("d_c", length)
+
+            def one_block(at: Block) -> None:
+                scan = _Scan(at, states, softplus)
+                _recompute(scan, tile, length, scratch, gate)
+                _propagate(scan, tile, length, scratch, softplus)
+
+            each_block(code, item, one_block)
+            _store_sums(code, item, tile, length, scratch, states)
+
+        code.loop(tiles, one_tile)
+
+    code.each_item(one_item)
+
+
+def _recompute(scan: _Scan, tile: Value, length: Value, scratch: _Scratch, gate: bool) -> None:
+    """Repeat the forward pass of a tile; leaves decays, states, step sizes, d_y, and d_C."""
+    at, code = scan.at, scan.code
+    start = scan.load(scan.start(tile))
+    scan.store(start, scratch.states("state", tile * 0))
+
+    def one_step(k: Value, d_skip: Value, *state: Value) -> list[Value]:
+        t = tile * TILE + k
+        step, u, d_y = scan.step(t), at.read("u", t), at.read("d_out", t)
+        if gate:
+            z = at.read("z", t)
+            sigmoid = code.sigmoid(z)
+            d_silu, d_y = d_y * (sigmoid * (1.0 + z * (1.0 - sigmoid))), d_y * (z * sigmoid)
+        code.store(step, scratch.vector("step", k))
+        code.store(d_y, scratch.vector("d_y", k))
+        scaled = step * u
+        y = [scan.skip * u, code.number(0.0)]
+        new, decays = [], []
+        for n in range(scan.states):
+            state_n, decay = scan.new_state(step, scaled, state[n], t, n)
+            new.append(state_n)
+            decays.append(decay)
+            if gate:
+                y[n % 2] = y[n % 2] + scan.selected("C", t, n) * state_n
+            code.add_to(scratch.states("d_c", k) + n * code.bytes, d_y * state_n)
+        scan.store(decays, scratch.states("decay", k))
+        scan.store(new, scratch.states("state", k + 1))
+        if gate:
+            at.write("d_z", t, d_silu * (y[0] + y[1]))
+        return [d_skip + d_y * u, *new]
+
+    d_skip, *_ = code.loop(length, one_step, code.number(0.0), *start)
+    code.add_to(at.per_sample("d_D"), d_skip)
+
+
+def _propagate(scan: _Scan, tile: Value, length: Value, scratch: _Scratch, softplus: bool) -> None:
+    """Walk a tile backwards; ``g`` is the gradient of the state, carried from tile to tile."""
+    at, code = scan.at, scan.code
+    d_a = at.per_sample("d_A", scan.states)
+
+    def one_step(i: Value, d_bias: Value, *carried: Value) -> list[Value]:
+        k = length - 1 - i
+        t = tile * TILE + k
+        step, d_y = (code.load(scratch.vector(name, k)) for name in ("step", "d_y"))
+        u = at.read("u", t)
+        scaled = step * u
+        d_scaled, d_step = code.number(0.0), code.number(0.0)
+        following = []
+        for n in range(scan.states):
+            offset = n * code.bytes
+            g = d_y * scan.selected("C", t, n) + carried[n]
+            d_scaled = d_scaled + g * scan.selected("B", t, n)
+            code.add_to(scratch.states("d_b", k) + offset, g * scaled)
+            following.append(g * code.load(scratch.states("decay", k) + offset))
+            # Gradient of the exponent, step * A.
+            d_exponent = following[n] * code.load(scratch.states("state", k) + offset)
+            d_step = d_step + d_exponent * scan.a(n)
+            code.add_to(d_a + offset, d_exponent * step)
+        at.write("d_u", t, d_scaled * step + scan.skip * d_y)
+        d_delta = d_scaled * u + d_step * _LN2  # A came multiplied by log2(e)
+        if softplus:
+            d_delta = d_delta * code.sigmoid(scan.raw_step(t))
+        at.write("d_delta", t, d_delta)
+        return [d_bias + d_delta, *following]
+
+    carry = scratch.states("carry", at.place)
+    d_bias, *following = code.loop(length, one_step, code.number(0.0), *scan.load(carry))
+    scan.store(following, carry)
+    code.add_to(at.per_sample("d_delta_bias"), d_bias)
+
+
+def _store_sums(
+    code: Emitter, item: Value, tile: Value, length: Value, scratch: _Scratch, states: int
+) -> None:
+    """Sum the gradients of B and C over the channels of the group."""
+    arg = code.arguments
+    batch, group = sample_and_group(code, item)
+
+    def one_step(k: Value) -> None:
+        for name, out in (("d_b", "d_B"), ("d_c", "d_C")):
+            start = arg[out] + group * arg["d_B_group"] + batch * arg[f"{out}_batch"]
+            row = start + (tile * TILE + k) * arg[f"{out}_row"]
+            for n in range(states):
+                summed = code.load(scratch.states(name, k) + n * code.bytes)
+                code.store_sum(summed, row + 4 * n)
+
+    code.loop(length, one_step)

@@ -1,0 +1,85 @@
+"""Parameter groups and the learning-rate schedule."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, Literal
+
+from torch import nn
+
+DecayPolicy = Literal["standard", "reference_stage1", "reference_stage2"]
+
+_TABLES = {"cls_token", "pos_embed", "temporal_pos_embedding"}
+_STATE_SPACE = {"A_log", "A_b_log", "D", "D_b"}
+
+
+def param_groups(
+    model: nn.Module, weight_decay: float, policy: DecayPolicy = "standard"
+) -> list[dict[str, Any]]:
+    """Split the trainable parameters into those with weight decay and those without.
+
+    Args:
+        model: Its frozen parameters appear in no group.
+        weight_decay: For the decayed group.
+        policy: ``standard`` spares vectors and scalars (biases, norms, the temperature),
+            state-space parameters (as Mamba's authors ask for), embeddings, and what a module
+            names in its ``no_weight_decay()``. The published code spares biases and vectors only
+            (``reference_stage2``, which decays even the temperature and A_log), in stage 1
+            position tables and the class token as well (``reference_stage1``).
+
+    Returns:
+        Two groups in the form that optimizers take: decayed, then spared; empty ones are left out.
+    """
+    spared = _spared_names(model, policy)
+    decayed: list[nn.Parameter] = []
+    rest: list[nn.Parameter] = []
+    for name, parameter in model.named_parameters():
+        if not parameter.requires_grad:
+            continue
+        vector = parameter.ndim == 1 or (policy == "standard" and parameter.ndim == 0)
+        keep = vector or name.endswith(".bias") or name in spared
+        (rest if keep else decayed).append(parameter)
+    groups: list[dict[str, Any]] = [
+        {"params": decayed, "weight_decay": weight_decay},
+        {"params": rest, "weight_decay": 0.0},
+    ]
+    return [group for group in groups if group["params"]]
+
+
+def _spared_names(model: nn.Module, policy: DecayPolicy) -> set[str]:
+    """Full names of the matrices that the policy leaves without decay."""
+    if policy == "reference_stage2":
+        return set()
+    own = {name: name.rpartition(".")[2] for name, _ in model.named_parameters()}
+    if policy == "reference_stage1":
+        return {name for name, last in own.items() if last in _TABLES}
+    spared = {name for name, last in own.items() if last in _STATE_SPACE}
+    for prefix, module in model.named_modules():
+        dot = f"{prefix}." if prefix else ""
+        if isinstance(module, nn.Embedding):
+            spared.add(f"{dot}weight")
+        declared = getattr(module, "no_weight_decay", None)
+        if callable(declared):
+            spared |= {f"{dot}{name}" for name in declared()}
+    return spared
+
+
+def warmup_cosine(step: int, warmup_steps: int, total_steps: int, min_ratio: float = 0.01) -> float:
+    """Multiplier of the peak learning rate: linear warm-up, then half a cosine, cut off below.
+
+    The published schedule: the first step already runs at ``min_ratio``, and a run that goes on
+    past ``total_steps`` sees the cosine rise again.
+
+    Args:
+        step: Optimizer steps done so far.
+        warmup_steps: Length of the warm-up.
+        total_steps: Length of the run, warm-up included.
+        min_ratio: Lower bound of the multiplier.
+
+    Returns:
+        A number in [min_ratio, 1].
+    """
+    if step < warmup_steps:
+        return max(min_ratio, step / warmup_steps)
+    progress = (step - warmup_steps) / max(1, total_steps - warmup_steps)
+    return max(min_ratio, 0.5 * (1 + math.cos(math.pi * progress)))

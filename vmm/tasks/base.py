@@ -1,0 +1,226 @@
+"""What both pretraining stages share: masks, the frozen teacher, start weights, the optimizer.
+
+Shape legend: see ``vmm.types``.
+"""
+
+from __future__ import annotations
+
+import logging
+from abc import abstractmethod
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import lightning as L
+from lightning.pytorch.cli import OptimizerCallable
+from lightning.pytorch.utilities.types import OptimizerLRScheduler
+from torch import Tensor
+from torch.optim.lr_scheduler import LambdaLR
+
+from vmm import masking
+from vmm.losses.alignment import AlignmentKind, alignment_loss
+from vmm.models.alignment_head import AlignmentHead
+from vmm.models.clip_vit import ClipTeacher
+from vmm.models.video_encoder import VideoEncoder
+from vmm.optim import DecayPolicy, param_groups, warmup_cosine
+from vmm.tasks.start import load_start_weights
+from vmm.types import VideoFeatures, VideoTextBatch
+
+logger = logging.getLogger(__name__)
+
+MaskKind = Literal["none", "attention", "random", "tube", "frame_row", "clip_row"]
+
+
+@dataclass(frozen=True)
+class MaskSettings:
+    """Which tokens of a clip stay hidden during training.
+
+    Attributes:
+        kind: ``attention`` keeps patches that the teacher looks at (drawn by its attention),
+            the others ignore the content; see ``vmm.masking``.
+        ratio: Share of the patches that is hidden.
+    """
+
+    kind: MaskKind = "none"
+    ratio: float = 0.8
+
+    def __post_init__(self) -> None:
+        """Check the ratio."""
+        if not 0 <= self.ratio < 1:
+            raise ValueError(f"mask ratio {self.ratio} is not in [0, 1)")
+
+
+class LossOutput(NamedTuple):
+    """Losses of one batch."""
+
+    total: Tensor
+    """Weighted sum, a scalar with gradient."""
+    terms: dict[str, Tensor]
+    """Each computed term, unweighted."""
+    log: dict[str, Tensor]
+    """Further numbers worth a curve, detached."""
+
+
+class View(NamedTuple):
+    """What the student may see of a batch, and what the teacher says about it."""
+
+    dropped: Tensor | None
+    """(B, 1 + T * N) bool, True = hidden."""
+    target: Tensor | None
+    """(B, visible, teacher width) teacher tokens at the visible places."""
+
+
+class PretrainTask(L.LightningModule):
+    """Base of the two stages.
+
+    Args:
+        teacher: Frozen image teacher; None trains without alignment.
+        video_mask: Masking of clips.
+        image_mask: Masking of stills.
+        align_kind: Distance between student and teacher.
+        optimizer: Makes the optimizer from parameter groups.
+        weight_decay: For the parameters that are decayed at all.
+        decay_policy: Which parameters those are; see ``vmm.optim.param_groups``.
+        warmup_steps: Optimizer steps of linear warm-up.
+        min_lr_ratio: Learning rate at the end, as a share of the peak.
+        init_from: Run directory or checkpoint file whose weights to start from.
+    """
+
+    validates_with_teacher = False
+    """Whether validation, too, asks the teacher."""
+
+    def __init__(
+        self,
+        teacher: ClipTeacher | None,
+        video_mask: MaskSettings,
+        image_mask: MaskSettings,
+        align_kind: AlignmentKind,
+        optimizer: OptimizerCallable,
+        weight_decay: float,
+        decay_policy: DecayPolicy,
+        warmup_steps: int,
+        min_lr_ratio: float,
+        init_from: str | None,
+    ) -> None:
+        super().__init__()
+        self.teacher = teacher
+        self.masks: dict[str, MaskSettings] = {"video": video_mask, "image": image_mask}
+        self.align_kind: AlignmentKind = align_kind
+        self.optimizer = optimizer
+        self.weight_decay = weight_decay
+        self.decay_policy: DecayPolicy = decay_policy
+        self.warmup_steps = warmup_steps
+        self.min_lr_ratio = min_lr_ratio
+        self.init_from = init_from
+        self.align_head: AlignmentHead | None = None
+        self._loaded = False
+        if teacher is None:
+            for media, mask in self.masks.items():
+                if mask.kind == "attention":
+                    raise ValueError(
+                        f"{media}_mask.kind is 'attention', which needs a teacher; "
+                        "name one or choose another kind"
+                    )
+
+    @property
+    @abstractmethod
+    def video_encoder(self) -> VideoEncoder:
+        """The encoder being trained; the datamodule reads its frame count and image size."""
+
+    @abstractmethod
+    def compute_losses(self, batch: VideoTextBatch) -> LossOutput:
+        """Losses of one batch: no logging, no trainer."""
+
+    def load_pretrained(self) -> None:
+        """Load published weights that the recipe names; ``init_from`` comes after and wins."""
+        self.video_encoder.load_pretrained()
+
+    def configure_model(self) -> None:
+        """Load the teacher and, when fitting begins, the start weights; once per process."""
+        fitting = self.trainer.training
+        if self._loaded or not (fitting or self.validates_with_teacher):
+            return
+        self._loaded = True
+        if self.teacher is not None:
+            self.teacher.load()
+        if fitting:
+            self.load_pretrained()
+            if self.init_from is not None:
+                load_start_weights(self, Path(self.init_from))
+
+    def view(self, batch: VideoTextBatch) -> View:
+        """Draw the mask of a batch and ask the teacher about the visible tokens."""
+        video = batch["video"]
+        teacher = self.teacher(video) if self.teacher is not None else None
+        attention = teacher.attention if teacher is not None else None
+        dropped = self.draw_mask(self.masks[batch["media"]], video, attention)
+        target = None
+        if teacher is not None:
+            target = teacher.tokens
+            if dropped is not None:
+                target = masking.gather_visible(target, dropped)
+        return View(dropped, target)
+
+    def draw_mask(
+        self, mask: MaskSettings, video: Tensor, attention: Tensor | None
+    ) -> Tensor | None:
+        """Draw which tokens of (B, T, C, H, W) stay hidden: (B, 1 + T * N) bool or None."""
+        if mask.kind == "none":
+            return None
+        if mask.kind == "attention":
+            assert attention is not None  # __init__ refuses this kind without a teacher
+            return masking.attention_guided_mask(attention, mask.ratio)
+        encoder = self.video_encoder
+        b, t = video.shape[:2]
+        h, w = (side // encoder.patch_size for side in video.shape[-2:])
+        steps = t // encoder.tubelet_size
+        if mask.kind == "random":
+            return masking.random_mask(b, steps, h * w, mask.ratio, device=video.device)
+        if mask.kind == "tube":
+            return masking.tube_mask(b, steps, h * w, mask.ratio, device=video.device)
+        if mask.kind == "frame_row":
+            return masking.frame_row_mask(b, steps, (h, w), mask.ratio, device=video.device)
+        return masking.clip_row_mask(b, steps, (h, w), mask.ratio, device=video.device)
+
+    def align(self, features: VideoFeatures, view: View) -> Tensor:
+        """Alignment loss of the student's taps with the teacher's tokens at visible places."""
+        assert features.taps is not None and view.target is not None
+        assert self.align_head is not None
+        student = self.align_head(features.taps, view.dropped)
+        return alignment_loss(student, view.target, self.align_kind)
+
+    def training_step(self, batch: VideoTextBatch, batch_idx: int) -> Tensor:
+        """One step: losses, then their curves."""
+        losses = self.compute_losses(batch)
+        size = len(batch["text"])
+        self.log("train/loss", losses.total, prog_bar=True, batch_size=size)
+        for name, value in (losses.terms | losses.log).items():
+            self.log(f"train/{name}", value, batch_size=size)
+        return losses.total
+
+    def configure_optimizers(self) -> OptimizerLRScheduler:
+        """Parameter groups, the injected optimizer, warm-up and cosine decay by step."""
+        groups = param_groups(self, self.weight_decay, self.decay_policy)
+        optimizer = self.optimizer(groups)
+        total = int(self.trainer.estimated_stepping_batches)
+
+        def multiplier(step: int) -> float:
+            return warmup_cosine(step, self.warmup_steps, total, self.min_lr_ratio)
+
+        scheduler = LambdaLR(optimizer, multiplier)
+        return {
+            "optimizer": optimizer,
+            "lr_scheduler": {"scheduler": scheduler, "interval": "step"},
+        }
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Leave the frozen teacher out of the file."""
+        state = checkpoint["state_dict"]
+        for key in [k for k in state if k.startswith("teacher.")]:
+            del state[key]
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Give strict loading the teacher's weights back, from the teacher itself."""
+        if self.teacher is not None:
+            state = self.teacher.state_dict(prefix="teacher.")
+            checkpoint["state_dict"] |= {k: v.clone() for k, v in state.items()}

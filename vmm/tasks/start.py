@@ -1,0 +1,76 @@
+"""Start weights: take what a finished run or a checkpoint file offers, and say what was taken.
+
+Components (``video_encoder``, ``text_encoder``, ``align_head``, ...) are loaded whole or not at
+all; nothing inside a component is ever skipped.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import defaultdict
+from pathlib import Path
+
+from torch import Tensor, nn
+
+from vmm.export.run import find_checkpoint, read_weights
+from vmm.models.video_encoder import VideoEncoder
+
+logger = logging.getLogger(__name__)
+
+_WRAPPER = "model."  # encoders, projections and heads live in the task's model
+
+
+def _components(state: dict[str, Tensor]) -> dict[str, dict[str, Tensor]]:
+    """Sort keys by component: {component: {key inside it: tensor}}."""
+    parts: dict[str, dict[str, Tensor]] = defaultdict(dict)
+    for key, value in state.items():
+        name, _, rest = key.removeprefix(_WRAPPER).partition(".")
+        parts[name][rest] = value
+    return parts
+
+
+def load_start_weights(task: nn.Module, path: Path) -> list[str]:
+    """Load every component that the file and the task share.
+
+    Position tables are interpolated to the encoder's own sizes.
+
+    Args:
+        task: A stage's LightningModule.
+        path: Run directory (its best checkpoint) or a checkpoint file.
+
+    Returns:
+        Names of the loaded components.
+
+    Raises:
+        ValueError: If the file has no video encoder, or a shared component does not fit.
+    """
+    file = find_checkpoint(path) if path.is_dir() else path
+    offered = _components(read_weights(file))
+    if "video_encoder" not in offered:
+        raise ValueError(
+            f"{file} holds no video_encoder (only {sorted(offered)}); "
+            "init_from wants a run of `vmm fit`"
+        )
+    holder = getattr(task, "model", task)
+    loaded = []
+    for name, weights in sorted(offered.items()):
+        module = getattr(holder, name, None) or getattr(task, name, None)
+        if isinstance(module, VideoEncoder):
+            weights = module.adapt_state(weights)
+        if isinstance(module, nn.Parameter):
+            module.data.copy_(weights[""])
+        elif isinstance(module, nn.Module):
+            try:
+                module.load_state_dict(weights)
+            except RuntimeError as error:
+                raise ValueError(
+                    f"{name} of {file} does not fit this run's {name}; use the same "
+                    f"settings in both recipes.\n{error}"
+                ) from error
+        else:
+            logger.info("init_from: %s of %s is not part of this run, left out", name, file)
+            continue
+        loaded.append(name)
+    fresh = sorted(_components(dict(task.state_dict())).keys() - set(loaded) - {"teacher"})
+    logger.info("init_from %s: loaded %s; newly initialised: %s", file, loaded, fresh)
+    return loaded

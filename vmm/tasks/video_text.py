@@ -1,0 +1,259 @@
+"""Stage 2: contrastive, matching and masked-language training of a video-text model.
+
+VideoMamba (arXiv 2403.06977), section 3.3; the order of a step is the order of
+``compute_losses``. Shape legend: see ``vmm.types``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from lightning.pytorch.cli import OptimizerCallable
+from torch import Tensor
+
+from vmm.distributed import GatherGradient, gather_objects
+from vmm.losses.alignment import AlignmentKind
+from vmm.losses.contrastive import contrastive_loss, frame_similarity
+from vmm.losses.matching import matching_loss, sample_hard_negatives
+from vmm.losses.mlm import mlm_loss
+from vmm.masking import mlm_mask
+from vmm.metrics import retrieval_metrics
+from vmm.models.alignment_head import AlignmentHead
+from vmm.models.clip_vit import ClipTeacher
+from vmm.models.text_encoder import BertTextEncoder, VisionKV
+from vmm.models.video_encoder import VideoEncoder
+from vmm.models.video_text import TextEncoding, VideoEncoding, VideoTextModel
+from vmm.optim import DecayPolicy
+from vmm.tasks.base import LossOutput, MaskSettings, PretrainTask
+from vmm.types import TextTokens, VideoTextBatch
+
+
+@dataclass(frozen=True)
+class LossWeights:
+    """Weights of the loss terms; a term with weight 0 is not computed.
+
+    Attributes:
+        vtc: Video-text contrastive.
+        vtm: Video-text matching.
+        mlm: Masked language modelling.
+        align: Alignment of visible tokens to the teacher.
+    """
+
+    vtc: float = 1.0
+    vtm: float = 1.0
+    mlm: float = 1.0
+    align: float = 0.0
+
+
+class Retrieved(NamedTuple):
+    """Joint vectors of one validation batch, on the CPU."""
+
+    key: list[str]
+    video: Tensor
+    """(B, P, E)."""
+    text: Tensor
+    """(B, E)."""
+
+
+class VideoTextTask(PretrainTask):
+    """Train two encoders, their joint space, the fusion layers and the matching head.
+
+    Args:
+        video_encoder: Encodes clips and stills.
+        text_encoder: Makes the BERT encoder; called with the video encoder's width.
+        proj_dim: Width of the joint space.
+        temperature: Start value of the learned temperature.
+        loss_weights: Weights of the terms.
+        mlm_probability: Share of the words that masked language modelling hides.
+        hard_negatives: Draw negatives for matching by similarity, otherwise uniformly.
+        gather: Gradient of the gathered contrastive loss across processes; ``exact`` is the
+            gradient of the global loss, ``local`` the published one (own rows only).
+        teacher: Frozen image teacher; needed for alignment and for attention masks.
+        num_taps: Layers of the encoder that are aligned; must be the encoder's ``num_taps``.
+        video_mask: Masking of clips.
+        image_mask: Masking of stills.
+        align_kind: ``l2`` is 2 - 2 cos, as published.
+        optimizer: Makes the optimizer from parameter groups.
+        weight_decay: For the parameters that are decayed at all.
+        decay_policy: Which those are.
+        warmup_steps: Optimizer steps of linear warm-up.
+        min_lr_ratio: Learning rate at the end, as a share of the peak.
+        init_from: Run directory or checkpoint file whose weights to start from.
+
+    Raises:
+        ValueError: If alignment is asked for without a teacher.
+    """
+
+    def __init__(
+        self,
+        video_encoder: VideoEncoder,
+        text_encoder: Callable[[int], BertTextEncoder],
+        proj_dim: int = 512,
+        temperature: float = 0.07,
+        loss_weights: LossWeights = LossWeights(),
+        mlm_probability: float = 0.5,
+        hard_negatives: bool = True,
+        gather: GatherGradient = "exact",
+        teacher: ClipTeacher | None = None,
+        num_taps: int = 1,
+        video_mask: MaskSettings = MaskSettings("none"),
+        image_mask: MaskSettings = MaskSettings("none"),
+        align_kind: AlignmentKind = "l2",
+        optimizer: OptimizerCallable = lambda p: torch.optim.AdamW(p, lr=4e-4),
+        weight_decay: float = 0.05,
+        decay_policy: DecayPolicy = "standard",
+        warmup_steps: int = 1000,
+        min_lr_ratio: float = 0.01,
+        init_from: str | None = None,
+    ) -> None:
+        super().__init__(
+            teacher,
+            video_mask,
+            image_mask,
+            align_kind,
+            optimizer,
+            weight_decay,
+            decay_policy,
+            warmup_steps,
+            min_lr_ratio,
+            init_from,
+        )
+        if loss_weights.align and teacher is None:
+            raise ValueError(
+                f"loss_weights.align is {loss_weights.align} but there is no teacher; "
+                "name one or set the weight to 0"
+            )
+        self.loss_weights = loss_weights
+        self.mlm_probability = mlm_probability
+        self.hard_negatives = hard_negatives
+        self.gather: GatherGradient = gather
+        self.model = VideoTextModel(
+            video_encoder, text_encoder(video_encoder.embed_dim), proj_dim, temperature
+        )
+        if loss_weights.align and teacher is not None:
+            self.align_head = AlignmentHead(video_encoder.embed_dim, teacher.output_dim, num_taps)
+        self._retrieved: list[Retrieved] = []
+
+    @property
+    def video_encoder(self) -> VideoEncoder:
+        """The model's video encoder."""
+        return self.model.video_encoder
+
+    def load_pretrained(self) -> None:
+        """Load both encoders' published weights, where the recipe names them."""
+        self.video_encoder.load_pretrained()
+        self.model.text_encoder.load_pretrained()
+
+    def compute_losses(self, batch: VideoTextBatch) -> LossOutput:
+        """All terms with a weight, on what the mask leaves visible."""
+        weights = self.loss_weights
+        model = self.model
+        model.clamp_temperature()
+
+        view = self.view(batch)
+        video = model.encode_video(
+            batch["video"], view.dropped, self._keep_temporal(view.dropped), bool(weights.align)
+        )
+        tokens = model.text_encoder.tokenize(batch["text"], self.device)
+        text = model.encode_text(tokens)
+
+        terms: dict[str, Tensor] = {}
+        log = {"temperature": model.temperature.detach()}
+        if weights.vtc:
+            vtc = contrastive_loss(
+                video.projected, text.projected, model.temperature, batch["idx"], self.gather
+            )
+            terms["vtc"] = vtc.loss
+            log |= {"vtc_t2v_accuracy": vtc.t2v_accuracy, "vtc_v2t_accuracy": vtc.v2t_accuracy}
+        if weights.vtm or weights.mlm:
+            vision = model.text_encoder.project_vision(video.features.tokens)
+        if weights.vtm:
+            terms["vtm"] = self._matching(video, text, vision, batch["idx"])
+        if weights.mlm:
+            terms["mlm"] = self._masked_language(tokens, vision)
+        if weights.align:
+            terms["align"] = self.align(video.features, view)
+
+        total = torch.stack([getattr(weights, name) * term for name, term in terms.items()]).sum()
+        return LossOutput(total, terms, log)
+
+    def _keep_temporal(self, dropped: Tensor | None) -> bool:
+        """Whether every frame is pooled apart: a tube mask leaves frames comparable, others not."""
+        return dropped is None or all(mask.kind == "tube" for mask in self.masks.values())
+
+    def _matching(
+        self, video: VideoEncoding, text: TextEncoding, vision: VisionKV, idx: Tensor
+    ) -> Tensor:
+        """Matching loss over true pairs, hard negative videos and hard negative captions."""
+        with torch.no_grad():
+            similarity = frame_similarity(video.projected, text.projected)
+        negatives = sample_hard_negatives(
+            similarity / self.model.temperature.detach(),
+            idx,
+            how="hard" if self.hard_negatives else "random",
+        )
+        own = torch.arange(len(idx), device=idx.device)
+        some = negatives.valid
+        text_rows = torch.cat([own, own[some], negatives.text_for_video[some]])
+        video_rows = torch.cat([own, negatives.video_for_text[some], own[some]])
+        logits = self.model.match_logits(text.rows(text_rows), vision[video_rows])
+        matched = torch.arange(len(text_rows), device=idx.device) < len(own)
+        return matching_loss(logits, matched)
+
+    def _masked_language(self, tokens: TextTokens, vision: VisionKV) -> Tensor:
+        """Guess hidden words from the others and the video."""
+        encoder = self.model.text_encoder
+        ids, labels = mlm_mask(
+            tokens.input_ids,
+            cls_id=encoder.cls_id,
+            pad_id=encoder.pad_id,
+            mask_id=encoder.mask_id,
+            vocab_size=encoder.vocab_size,
+            probability=self.mlm_probability,
+        )
+        states = encoder.encode(TextTokens(ids, tokens.attention_mask))
+        states = encoder.fuse(states, tokens.attention_mask, vision)
+        hidden = labels != -100
+        return mlm_loss(encoder.mlm_logits(states[hidden]), labels[hidden])
+
+    def validation_step(self, batch: VideoTextBatch, batch_idx: int) -> None:
+        """Encode held-out clips and captions for the retrieval metrics of the epoch."""
+        self._retrieved.append(self._retrieve(batch))
+
+    def _retrieve(self, batch: VideoTextBatch) -> Retrieved:
+        tokens = self.model.text_encoder.tokenize(batch["text"], self.device)
+        video = self.model.encode_video(batch["video"]).projected
+        text = self.model.encode_text(tokens).projected
+        return Retrieved(batch["key"], video.float().cpu(), text.float().cpu())
+
+    def on_validation_epoch_end(self) -> None:
+        """Gather over processes, drop samples that a sampler repeated, and log the metrics."""
+        rows = {
+            key: (video, text)
+            for part in gather_objects(self._retrieved)
+            for batch in part
+            for key, video, text in zip(*batch, strict=True)
+        }
+        self._retrieved.clear()
+        videos = torch.stack([video for video, _ in rows.values()])
+        texts = torch.stack([text for _, text in rows.values()])
+        similarity = frame_similarity(videos, texts).T.contiguous()
+        metrics = retrieval_metrics(similarity, torch.arange(len(rows)))
+        for name, value in metrics.items():
+            headline = name == "t2v_recall_1"
+            self.log(f"val/{name}", value, prog_bar=headline, rank_zero_only=True)
+
+    def test_step(self, batch: VideoTextBatch, batch_idx: int) -> None:
+        """As in validation; ``python -m eval.retrieval`` also re-ranks."""
+        self.validation_step(batch, batch_idx)
+
+    def on_test_epoch_end(self) -> None:
+        """As in validation."""
+        self.on_validation_epoch_end()
+
+    def predict_step(self, batch: VideoTextBatch, batch_idx: int) -> Retrieved:
+        """Joint vectors of a batch; ``EmbeddingWriter`` stores them."""
+        return self._retrieve(batch)

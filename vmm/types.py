@@ -1,0 +1,60 @@
+"""Batches and outputs that cross module borders, and the shape letters used everywhere.
+
+Shape legend: B batch, T frames, C colour channels, H height, W width, N patches per frame,
+L tokens of a sequence (class token included), D width of an encoder, S words of a caption,
+P pooled vectors per clip (1, or T when time is kept).
+Video is ``(B, T, C, H, W)`` float32 everywhere outside the patch embedding.
+Masks name their polarity: ``dropped`` (True = the encoder never sees the token) for video,
+``attention_mask`` (1 = keep) for text.
+"""
+
+from __future__ import annotations
+
+from typing import Literal, NamedTuple, TypedDict
+
+from torch import Tensor
+
+Media = Literal["video", "image"]
+
+
+class VideoTextBatch(TypedDict):
+    """One batch of a single media type, as every datamodule yields it."""
+
+    video: Tensor
+    """(B, T, C, H, W) float32, normalised; T is 1 for images."""
+    text: list[str]
+    """B captions."""
+    idx: Tensor
+    """(B,) int64; rows with equal values are positives of each other."""
+    key: list[str]
+    """B sample keys, ``shard/key``, unique across corpora."""
+    media: Media
+
+
+class VideoFeatures(NamedTuple):
+    """What every video encoder returns."""
+
+    tokens: Tensor
+    """(B, visible patches, D), frame-major, without the class token."""
+    pooled: Tensor
+    """(B, P, D)."""
+    taps: Tensor | None
+    """(K, B, 1 + visible patches, D) features for the alignment loss, class token first."""
+
+
+class TextTokens(NamedTuple):
+    """Tokenised captions."""
+
+    input_ids: Tensor
+    """(B, S) int64."""
+    attention_mask: Tensor
+    """(B, S) int64, 1 = a real token."""
+
+
+class TeacherFeatures(NamedTuple):
+    """What the frozen teacher says about a clip."""
+
+    tokens: Tensor
+    """(B, 1 + T * N, teacher dim), class token (mean over frames) first; not normalised."""
+    attention: Tensor
+    """(B, T, N) attention of the class token to each patch, mean over heads, non-negative."""
