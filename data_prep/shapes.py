@@ -7,26 +7,21 @@ their captions apart.
 
 from __future__ import annotations
 
-import math
 from dataclasses import asdict, dataclass, replace
 from itertools import product
 
 import numpy as np
 
-SHAPES = ("circle", "square", "triangle", "cross", "ring")
+SHAPES = ("circle", "ring", "cross", "bar")
 COLOURS: dict[str, tuple[int, int, int]] = {
     "red": (230, 40, 40),
     "green": (40, 190, 60),
     "blue": (50, 80, 230),
     "yellow": (235, 220, 50),
-    "purple": (160, 60, 200),
-    "white": (240, 240, 240),
-    "orange": (240, 140, 30),
-    "cyan": (40, 210, 220),
 }
-SIZES: dict[str, float] = {"small": 8.0, "large": 13.0}  # radius, in 1/64 of the picture
-TEXTURES = ("plain", "striped", "checked")
-BACKGROUNDS = ("black", "grey", "striped", "dotted")
+SIZES: dict[str, float] = {"small": 11.0, "large": 17.0}  # radius, in 1/64 of the picture
+TEXTURES = ("plain", "striped")
+BACKGROUNDS = ("black", "striped")
 MOTIONS: dict[str, str] = {
     "left": "moves to the left",
     "right": "moves to the right",
@@ -96,7 +91,7 @@ class _Layout:
     centre: np.ndarray  # (2,) x, y
     radius: float
     travel: float  # half of the distance moved
-    phase: np.ndarray  # (2,) of the background's pattern, in periods
+    phase: float  # of the background's stripes, in periods
     tint: np.ndarray  # (3,) added to the colour
 
     @staticmethod
@@ -105,7 +100,7 @@ class _Layout:
             centre=rng.uniform(26, 38, 2),
             radius=SIZES[scene.size] * rng.uniform(0.9, 1.1),
             travel=rng.uniform(11, 16),
-            phase=rng.uniform(0, 1, 2),
+            phase=rng.uniform(0, 1),
             tint=rng.uniform(-10, 10, 3),
         )
 
@@ -162,38 +157,28 @@ def _trajectory(
 
 def _signed_distance(shape: str, dx: np.ndarray, dy: np.ndarray, r: np.ndarray) -> np.ndarray:
     """Distance to the outline, negative inside, broadcast to (T, H, W)."""
-    if shape == "circle":
-        return np.sqrt(dx * dx + dy * dy) - r
-    if shape == "ring":
-        return np.abs(np.sqrt(dx * dx + dy * dy) - 0.75 * r) - 0.25 * r
     ax, ay = np.abs(dx), np.abs(dy)
-    if shape == "square":
-        return np.maximum(ax, ay) - 0.85 * r
-    if shape == "cross":
-        bars = np.maximum(ax - 0.3 * r, ay - r), np.maximum(ax - r, ay - 0.3 * r)
-        return np.minimum(*bars)
-    # A triangle standing on its base: apex at (0, -r), base at y = 0.7 r, half as wide as high.
-    sides = (1.7 * ax - 0.95 * (dy + r)) / math.hypot(1.7, 0.95)
-    return np.maximum(sides, dy - 0.7 * r)
+    if shape == "circle":
+        return np.sqrt(dx * dx + dy * dy) - 0.9 * r
+    if shape == "ring":
+        return np.abs(np.sqrt(dx * dx + dy * dy) - 0.8 * r) - 0.2 * r
+    if shape == "bar":
+        return np.maximum(ax - r, ay - 0.35 * r)
+    bars = np.maximum(ax - 0.25 * r, ay - r), np.maximum(ax - r, ay - 0.25 * r)
+    return np.minimum(*bars)
 
 
 def _texture(texture: str, dx: np.ndarray, dy: np.ndarray) -> np.ndarray:
     """Brightness factor of the shape's paint; the pattern moves with the shape."""
     if texture == "plain":
         return np.ones((1, 1, 1), np.float32)
-    wave = np.sin(dx * np.float32(2 * np.pi / 6))
-    if texture == "checked":
-        wave = wave * np.sin(dy * np.float32(2 * np.pi / 6))
-    return 0.65 + 0.35 * np.clip(3 * wave, -1, 1)
+    wave = np.sin((dx + dy) * np.float32(2 * np.pi / 11))
+    return 0.6 + 0.4 * np.clip(3 * wave, -1, 1)
 
 
-def _background(background: str, axis: np.ndarray, phase: np.ndarray) -> np.ndarray:
+def _background(background: str, axis: np.ndarray, phase: float) -> np.ndarray:
     """(H, W) grey levels of a background that never moves."""
-    if background in ("black", "grey"):
-        return np.full((len(axis), len(axis)), 15 if background == "black" else 110, np.float32)
-    across, down = (
-        np.clip(3 * np.sin(2 * np.pi * (axis / 8 + p)), -1, 1).astype(np.float32) for p in phase
-    )
-    if background == "striped":
-        return np.broadcast_to(90 + 30 * across[None, :], (len(axis), len(axis)))
-    return 50 + 90 * np.maximum(across[None, :], 0) * np.maximum(down[:, None], 0)
+    if background == "black":
+        return np.full((len(axis), len(axis)), 15, np.float32)
+    stripes = np.clip(3 * np.sin(2 * np.pi * (axis / 8 + phase)), -1, 1).astype(np.float32)
+    return np.broadcast_to(70 + 18 * stripes[None, :], (len(axis), len(axis)))

@@ -29,6 +29,7 @@ from dataclasses import asdict, dataclass, fields, replace
 from functools import partial
 from itertools import islice
 from pathlib import Path
+from typing import Literal
 
 import av
 import numpy as np
@@ -39,7 +40,7 @@ from data_prep.shapes import Scene, render, twin_pairs
 from data_prep.vocabulary import write_text_encoder
 from vmm.data.schema import CAPTION, REVERSED_CAPTION
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3  # one higher whenever the same arguments give other data
 SHARD_SAMPLES = 512
 _SPLITS = ("train", "val", "test", "images")
 _HELP = {
@@ -73,9 +74,9 @@ class Arguments:
     """
 
     train: int = 4096
-    val: int = 128
+    val: int = 64
     test: int = 256
-    images: int = 512
+    images: int = 256
     seed: int = 0
     image_size: int = 64
     frames: int = 24
@@ -130,22 +131,18 @@ def plan(arguments: Arguments) -> dict[str, list[Job]]:
 
 def make_sample(job: Job, arguments: Arguments) -> list[tuple[str, bytes]]:
     """Render one sample: (member name, content) of its media, caption and metadata."""
-    stream = (arguments.seed, _SPLITS.index(job.split))
-    layout_rng = np.random.default_rng((*stream, job.layout, 0))
-    sample_rng = np.random.default_rng((*stream, job.number, 1))
+    rng = np.random.default_rng((arguments.seed, _SPLITS.index(job.split), job.layout))
     key = f"{job.number:09d}"
     metadata: dict[str, object] = {"key": key, "status": "success"}
     if job.split == "images":
         # A frame of a sideways motion: never half transparent, of the size that it is called.
-        clip = render(
-            replace(job.scene, motion="left"), arguments.frames, arguments.image_size, layout_rng
-        )
-        media = (f"{key}.jpg", encode_jpeg(clip[sample_rng.integers(len(clip))]))
+        scene = replace(job.scene, motion="left")
+        clip = render(scene, arguments.frames, arguments.image_size, rng)
+        media = (f"{key}.jpg", encode_jpeg(clip[rng.integers(len(clip))]))
         caption = job.scene.still_caption
     else:
-        clip = render(job.scene, arguments.frames, arguments.image_size, layout_rng)
-        keyint = int(sample_rng.integers(7, 12))
-        media = (f"{key}.mp4", encode_mp4(clip, arguments.fps, keyint))
+        clip = render(job.scene, arguments.frames, arguments.image_size, rng)
+        media = (f"{key}.mp4", encode_mp4(clip, arguments.fps))
         caption = job.scene.caption
         metadata[REVERSED_CAPTION] = job.scene.twin.caption
         metadata["attributes"] = job.scene.attributes()
@@ -177,15 +174,17 @@ def synthesize(out: Path, arguments: Arguments, workers: int, overwrite: bool = 
         overwrite: Replace a folder that holds something else.
 
     Returns:
-        False if ``out`` already holds exactly this.
+        False if ``out`` already holds exactly this. What an earlier version of this program made
+        with the same arguments, or what has lost a shard, is made again.
 
     Raises:
         ValueError: If ``out`` holds something else.
     """
     if out.exists() and any(out.iterdir()):
-        if _is_complete(out, arguments):
+        state = _state(out, arguments)
+        if state == "complete":
             return False
-        if not overwrite:
+        if state == "foreign" and not overwrite:
             raise ValueError(
                 f"{out} is not empty and was not made with these arguments; "
                 "give another --out, or --overwrite"
@@ -202,14 +201,16 @@ def synthesize(out: Path, arguments: Arguments, workers: int, overwrite: bool = 
     return True
 
 
-def _is_complete(out: Path, arguments: Arguments) -> bool:
-    """Whether ``out`` was made with these arguments and its shards are still there."""
+def _state(out: Path, arguments: Arguments) -> Literal["complete", "outdated", "foreign"]:
+    """Tell what a folder that is not empty holds, seen from these arguments."""
     try:
         manifest = json.loads((out / "manifest.json").read_bytes())
-        same = (manifest["version"], manifest["arguments"]) == (FORMAT_VERSION, asdict(arguments))
-        return same and all((out / name).is_file() for name in manifest["shards"])
+        if manifest["arguments"] != asdict(arguments):
+            return "foreign"
+        whole = all((out / name).is_file() for name in manifest["shards"])
+        return "complete" if whole and manifest["version"] == FORMAT_VERSION else "outdated"
     except (OSError, ValueError, KeyError, TypeError):
-        return False
+        return "foreign"
 
 
 @contextmanager

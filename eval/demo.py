@@ -29,7 +29,7 @@ def _fit(quick: bool, recipe: str, run: str, *options: str) -> str:
 
 def _retrieval(run: str, out: str, *options: str) -> str:
     parts = ["python -m eval.retrieval", f"--run {RUNS}/{run}", "--shards 'data/demo/test-*.tar'"]
-    return " ".join([*parts, f"--out {OUT}/{out}", *options])
+    return " ".join([*parts, f"--out {OUT}/{out}", "--k 16", *options])
 
 
 def steps(quick: bool) -> dict[str, str]:

@@ -118,8 +118,10 @@ def evaluate(
         num_workers: Processes that decode.
 
     Raises:
-        ValueError: If no clip can be read or a score is NaN.
+        ValueError: If k is below 1, no clip can be read or a score is NaN.
     """
+    if k is not None and k < 1:
+        raise ValueError(f"k must be at least 1, got {k}; --no-rerank switches re-ranking off")
     start = time.perf_counter()
     encoded = encode(model, dataset, batch_size, num_workers, keep_tokens=k is not None)
     middle = time.perf_counter()

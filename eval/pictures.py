@@ -34,6 +34,8 @@ class Query(NamedTuple):
     """A caption and what it found, best first."""
 
     caption: str
+    note: str
+    """Said beside the caption, softly."""
     strips: list[Strip]
 
 
@@ -62,8 +64,23 @@ def retrieval_picture(queries: Sequence[Query], title: str) -> Figure:
     for axes, query in zip(grid, queries, strict=True):
         caption = textwrap.shorten(query.caption, 150)
         # Captions are anybody's text: a $ in them is a dollar, not a formula.
-        axes[0].text(
-            0, 1.42, f"“{caption}”", transform=axes[0].transAxes, fontsize=11, parse_math=False
+        said = axes[0].annotate(
+            f"“{caption}”",
+            (0, 1.42),
+            xycoords="axes fraction",
+            fontsize=11,
+            parse_math=False,
+            annotation_clip=False,
+        )
+        axes[0].annotate(
+            f"  {query.note}",
+            (1, 0.5),
+            xycoords=said,
+            va="center",
+            fontsize=9,
+            color="#59636e",
+            parse_math=False,
+            annotation_clip=False,
         )
         for ax in axes[len(query.strips) :]:
             ax.set_axis_off()

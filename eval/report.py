@@ -126,6 +126,7 @@ def _examples(result: dict[str, Any], folder: Path) -> list[dict[str, Any]]:
     return [
         {
             "caption": example["caption"],
+            "rank": example["rank"],
             "results": [
                 found | {"clip": _clip(folder, found["clip"])} for found in example["results"]
             ],

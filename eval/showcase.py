@@ -38,8 +38,8 @@ def find_examples(
         num_results: Clips per caption.
 
     Returns:
-        Per caption ``caption`` and ``results``, each with ``clip`` (its number), ``key``,
-        ``score`` and ``right``.
+        Per caption ``caption``, ``rank`` of the right clip (None if it is unreadable) and
+        ``results``, each with ``clip`` (its number), ``key``, ``score`` and ``right``.
     """
     chosen = torch.linspace(0, len(captions) - 1, min(num_queries, len(captions))).long()
     examples = []
@@ -50,7 +50,9 @@ def find_examples(
             for value, clip in zip(best.values.tolist(), best.indices.tolist(), strict=True)
             if value > -np.inf
         ]
-        examples.append({"caption": captions[query], "results": found})
+        own = scores[query, owner[query]]
+        rank = 1 + int((scores[query] > own).sum()) if own > -np.inf else None
+        examples.append({"caption": captions[query], "rank": rank, "results": found})
     return examples
 
 
@@ -79,6 +81,9 @@ def write_showcase(
     queries = [
         Query(
             example["caption"],
+            "the right clip is unreadable"
+            if example["rank"] is None
+            else f"right clip at rank {example['rank']}",
             [
                 Strip(frames[result["clip"]], f"{rank}. {result['score']:.2f}", result["right"])
                 for rank, result in enumerate(example["results"], 1)

@@ -59,6 +59,7 @@ def result(tmp_path):
         "examples": [
             {
                 "caption": "a <script>alert(1)</script> & {{ 7 * 7 }}",
+                "rank": 1,
                 "results": [
                     {"key": "s/1", "score": 3.25, "right": True, "clip": "clips/000.mp4"},
                     {"key": "s/2", "score": 1.5, "right": False, "clip": "../secret.txt"},

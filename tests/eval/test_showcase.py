@@ -28,6 +28,7 @@ def test_examples_are_evenly_spread_and_best_first():
         assert [result["clip"] for result in found if result["right"]] == (
             [] if owner[row] == 4 else [int(owner[row])]
         )
+        assert example["rank"] == (None if owner[row] == 4 else 1 + want.index(int(owner[row])))
         assert all(result["key"] == f"shard/{result['clip']}" for result in found)
 
 
@@ -35,12 +36,14 @@ def test_fewer_captions_and_clips_than_places():
     examples = find_examples(["only"], ["s/1"], torch.tensor([0]), torch.tensor([[0.5]]))
     assert len(examples) == 1
     assert examples[0]["results"] == [{"clip": 0, "key": "s/1", "score": 0.5, "right": True}]
+    assert examples[0]["rank"] == 1
 
 
 def test_files_of_a_showcase_have_names_of_our_own(tmp_path):
     examples = [
         {
             "caption": "costs $5 & <b>$x_{</b>",  # neither a formula nor markup
+            "rank": 2,
             "results": [
                 {"clip": clip, "key": "../../evil", "score": 1.0, "right": clip == 7}
                 for clip in (9, 7, 8)
@@ -66,7 +69,11 @@ def test_files_of_a_showcase_have_names_of_our_own(tmp_path):
 def test_the_picture_marks_the_right_clip(counts):
     frames = np.random.default_rng(0).integers(0, 255, (8, 24, 32, 3), dtype=np.uint8)
     queries = [
-        Query(f"query {i}", [Strip(frames, f"{j + 1}.", right=j == 1) for j in range(count)])
+        Query(
+            f"query {i}",
+            "right clip at rank 2",
+            [Strip(frames, f"{j + 1}.", right=j == 1) for j in range(count)],
+        )
         for i, count in enumerate(counts)
     ]
     figure = retrieval_picture(queries, "title")

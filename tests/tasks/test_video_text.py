@@ -14,9 +14,9 @@ from vmm.tasks.video_text import LossWeights, VideoTextTask
 
 CAPTIONS = [
     "a small plain red circle moves to the left on a black background",
-    "a large plain blue square moves to the right on a grey background",
+    "a large plain blue bar moves to the right on a grey background",
     "a small plain green ring grows on a black background",
-    "a large plain white cross vanishes on a grey background",
+    "a large plain yellow cross vanishes on a grey background",
 ]
 
 

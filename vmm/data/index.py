@@ -141,7 +141,7 @@ def _members(file: BinaryIO, index: ShardIndex) -> Iterator[tarfile.TarInfo]:
                 tar.members.clear()  # type: ignore[attr-defined]  # or it keeps them all
                 yield member
             file.seek(tar.offset)
-            end = file.read(tarfile.BLOCKSIZE)
+            end = file.read(2 * tarfile.BLOCKSIZE)  # the end mark: two blocks of zeros
     except (tarfile.TarError, ValueError, ArithmeticError, OSError, MemoryError) as error:
         index.damage = f"{type(error).__name__}: {error}"
         return

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import atexit
 import hashlib
+import multiprocessing
 import signal
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Literal
@@ -220,10 +222,19 @@ class TrainLoader:
 
 
 def init_worker(worker: int) -> None:
-    """Leave signals to the main process and use one thread.
+    """Ignore the signals that stop a run, and use one thread.
 
-    A worker that dies of a SIGTERM to the process group breaks the step that was to be saved.
+    Schedulers send SIGTERM to the whole process group, and a worker that dies of it breaks the
+    step that the main process wants to finish and save.
     """
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
         signal.signal(number, signal.SIG_IGN)
     torch.set_num_threads(1)
+
+
+@atexit.register
+def _kill_left_over_workers() -> None:
+    """End workers that a failed run leaves; Python's own SIGTERM would wait for them for ever."""
+    for child in multiprocessing.active_children():
+        if child.daemon:
+            child.kill()

@@ -11,9 +11,8 @@ import math
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
-from torchvision.transforms.v2 import InterpolationMode
-from torchvision.transforms.v2 import functional as tv
 
 from vmm.data.sampling import Sampling, TrainSampling, frame_indices
 
@@ -86,15 +85,12 @@ def train_transform(frames: Tensor, settings: ClipSettings, generator: torch.Gen
     Returns:
         (T, C, image_size, image_size) float32.
     """
-    size = [settings.image_size] * 2
     height, width = frames.shape[-2:]
     top, left, h, w = random_crop_box(height, width, settings.crop_scale, generator)
-    frames = tv.resized_crop(
-        frames, top, left, h, w, size, InterpolationMode.BICUBIC, antialias=False
-    )
+    pixels = _resize(frames[..., top : top + h, left : left + w], settings.image_size)
     if settings.flip and torch.rand((), generator=generator).item() < 0.5:
-        frames = tv.horizontal_flip(frames)
-    return _normalise(frames, settings)
+        pixels = pixels.flip(-1)
+    return _normalise(pixels, settings)
 
 
 def eval_transform(frames: Tensor, settings: ClipSettings) -> Tensor:
@@ -107,9 +103,7 @@ def eval_transform(frames: Tensor, settings: ClipSettings) -> Tensor:
     Returns:
         (T, C, image_size, image_size) float32.
     """
-    size = [settings.image_size] * 2
-    frames = tv.resize(frames, size, InterpolationMode.BICUBIC, antialias=False)
-    return _normalise(frames, settings)
+    return _normalise(_resize(frames, settings.image_size), settings)
 
 
 def random_crop_box(
@@ -142,8 +136,20 @@ def random_crop_box(
     return (height - h) // 2, (width - w) // 2, h, w
 
 
-def _normalise(frames: Tensor, settings: ClipSettings) -> Tensor:
-    """(T, C, H, W) uint8 in, float32 out, ``(x / 255 - mean) / std``."""
+def _resize(frames: Tensor, size: int) -> Tensor:
+    """Resize (T, C, H, W) uint8 to a square of whole numbers in 0 to 255, as float32.
+
+    In float: the uint8 kernel of torch, which torchvision's v2 transforms use, gives other pixels.
+    """
+    pixels = frames.float()
+    if pixels.shape[-2:] == (size, size):
+        return pixels
+    pixels = F.interpolate(pixels, (size, size), mode="bicubic", antialias=False)
+    return pixels.clamp_(0, 255).round_()
+
+
+def _normalise(pixels: Tensor, settings: ClipSettings) -> Tensor:
+    """Return ``(x / 255 - mean) / std`` of (T, C, H, W) values in 0 to 255."""
     mean = torch.tensor(settings.mean).view(-1, 1, 1)
     std = torch.tensor(settings.std).view(-1, 1, 1)
-    return (frames.float().div_(255) - mean).div_(std).contiguous()
+    return ((pixels / 255 - mean) / std).contiguous()

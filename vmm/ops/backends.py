@@ -12,6 +12,7 @@ import importlib
 import os
 from types import ModuleType
 
+import torch
 from torch import Tensor
 
 
@@ -65,3 +66,12 @@ def select(backends: dict[str, str], variable: str, backend: str, *inputs: Tenso
         name, _ = choose(backends, variable, *inputs)
         return importlib.import_module(backends[name])
     return load(backends, backend, *inputs)
+
+
+def gradient_wanted(*inputs: Tensor | None) -> bool:
+    """Say whether autograd is recording for any of the inputs.
+
+    To be asked before ``Function.apply``: inside, inputs that require a gradient look the same
+    under ``torch.no_grad()``.
+    """
+    return torch.is_grad_enabled() and any(x is not None and x.requires_grad for x in inputs)

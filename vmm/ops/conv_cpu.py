@@ -25,7 +25,7 @@ from vmm.ops.cpu_blocks import (
     size_arguments,
 )
 from vmm.ops.cpu_emitter import Emitter, Value
-from vmm.ops.cpu_kernel import compile_kernel, target
+from vmm.ops.cpu_kernel import compile_kernel
 
 
 def why_not(x: Tensor, weight: Tensor) -> str | None:
@@ -131,11 +131,11 @@ class _CompiledConv(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, *inputs: Any) -> Tensor:
         x, weight, bias, silu, reverse = inputs
-        x, lanes = channels_last(x), target().lanes
+        x = channels_last(x)
         out = empty_channels_last(x)
         per_channel = {
-            "weight": by_block(weight, lanes),
-            "bias": by_block(x.new_zeros(x.shape[1]) if bias is None else bias, lanes),
+            "weight": by_block(weight),
+            "bias": by_block(x.new_zeros(x.shape[1]) if bias is None else bias),
         }
         ctx.options, ctx.has_bias = (weight.shape[1], silu, reverse), bias is not None
         ctx.save_for_backward(x, *per_channel.values())
@@ -164,10 +164,10 @@ def _run(
     silu: bool,
     reverse: bool,
 ) -> None:
-    x, lanes = rows["x"], per_channel["bias"].shape[-1]
-    arguments = size_arguments(x, lanes)
+    x = rows["x"]
+    arguments = size_arguments(x)
     for name, tensor in rows.items():
         arguments |= row_arguments(name, tensor, reverse)
     arguments |= {name: tensor.data_ptr() for name, tensor in per_channel.items()}
-    kernel = compile_kernel(write, arguments, x.shape[1] % lanes != 0, taps, silu)
+    kernel = compile_kernel(write, arguments, taps, silu)
     kernel.run(arguments, len(x) * arguments["groups"], x.numel())

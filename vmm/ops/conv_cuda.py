@@ -48,7 +48,7 @@ def causal_conv1d(
     The kernel knows one direction, so the other one flips its input and output.
     """
     out = _kernel()(
-        x=x.flip(-1) if reverse else x.contiguous(),
+        x=(x.flip(-1) if reverse else x).contiguous(),
         weight=weight.to(x.dtype).contiguous(),
         bias=None if bias is None else bias.to(x.dtype),
         activation=activation,

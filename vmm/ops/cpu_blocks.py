@@ -1,7 +1,7 @@
 """How tensors (batch, channels, length) reach a CPU kernel: as rows in time and blocks of channels.
 
-A row is all channels at one position, contiguous in memory. A block is as many channels as the CPU
-has lanes; what belongs to a channel (a weight, a bias) is laid out by block. An item, the unit that
+A row is all channels at one position, contiguous in memory. A block is ``LANES`` channels, one
+vector; what belongs to a channel (a weight, a bias) is laid out by block. An item, the unit that
 threads share, is one sample and a group of blocks. The first half of this file prepares tensors;
 the second half is what kernels write to get at them.
 """
@@ -13,7 +13,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from vmm.ops.cpu_emitter import Emitter, Value
+from vmm.ops.cpu_emitter import LANES, Emitter, Value
 
 _GROUP = 16
 """Most blocks in a group: bounds the memory that a gradient keeps in cache."""
@@ -31,13 +31,13 @@ def empty_channels_last(x: Tensor) -> Tensor:
     return x.new_empty(batch, length, channels).transpose(1, 2)
 
 
-def by_block(x: Tensor, lanes: int) -> Tensor:
+def by_block(x: Tensor) -> Tensor:
     """Cut (E, ...) into blocks, padded with zeros, lanes innermost: (blocks, ..., lanes)."""
     x = x.detach()
-    padding = -len(x) % lanes
+    padding = -len(x) % LANES
     if padding:
         x = torch.cat([x, x.new_zeros(padding, *x.shape[1:])])
-    return x.reshape(-1, lanes, *x.shape[1:]).movedim(1, -1).contiguous()
+    return x.reshape(-1, LANES, *x.shape[1:]).movedim(1, -1).contiguous()
 
 
 def from_blocks(x: Tensor, channels: int) -> Tensor:
@@ -56,10 +56,10 @@ def row_arguments(name: str, x: Tensor, reverse: bool) -> dict[str, int]:
     return {name: start, f"{name}_batch": batch, f"{name}_row": -row if reverse else row}
 
 
-def size_arguments(x: Tensor, lanes: int) -> dict[str, int]:
+def size_arguments(x: Tensor) -> dict[str, int]:
     """Return the sizes of (B, E, L) x and a division into items with work for every thread."""
     batch, channels, length = x.shape
-    blocks = -(-channels // lanes)
+    blocks = -(-channels // LANES)
     groups = max(-(-blocks // _GROUP), -(-torch.get_num_threads() // max(batch, 1)))
     group_blocks = -(-blocks // min(groups, blocks))
     return {
@@ -122,7 +122,7 @@ def each_block(code: Emitter, item: Value, body: Callable[[Block], None]) -> Non
 
     def one(place: Value) -> None:
         index = first + place
-        code.keep_lanes(arg["channels"] - index * code.lanes)
+        code.keep_lanes(arg["channels"] - index * LANES)
         body(Block(code, batch, index, place))
 
     code.loop(code.least(arg["group_blocks"], arg["blocks"] - first), one)

@@ -15,14 +15,24 @@ from typing import Any
 
 from llvmlite import ir
 
+LANES = 16
+"""float32 numbers in a vector. LLVM splits it for CPUs with narrower registers."""
+
 _I32, _I64, _F32 = ir.IntType(32), ir.IntType(64), ir.FloatType()
+_VECTOR, _INTEGERS = ir.VectorType(_F32, LANES), ir.VectorType(_I32, LANES)
 _ALIGNMENT = ir.Constant(_I32, 4)
 _LOG2E = 1.4426950408889634
 # Minimax fits of relative error 2e-9 and 3e-8. Both leave the leading 1 exact, so that a decay of
 # nearly one (a small step) is not biased over a long sequence.
-_EXP2 = (1.0, 0.6931471825, 0.2402264774, 0.05550332367, 9.618436918e-3, 1.339887502e-3, 1.535336196e-4)  # noqa: E501 # fmt: skip
+_EXP2 = (
+    *(1.0, 0.6931471825, 0.2402264774, 0.05550332367),
+    *(9.618436918e-3, 1.339887502e-3, 1.535336196e-4),
+)
 """2^f for f in [-0.5, 0.5]."""
-_LOG1P = (1.0, -0.4999964833, 0.3332132399, -0.2485716343, 0.1915365458, -0.1375380009, 0.07920450717, -0.03006577305, 5.364818964e-3)  # noqa: E501 # fmt: skip
+_LOG1P = (
+    *(1.0, -0.4999964833, 0.3332132399, -0.2485716343, 0.1915365458),
+    *(-0.1375380009, 0.07920450717, -0.03006577305, 5.364818964e-3),
+)
 """log(1 + w) / w for w in [0, 1]."""
 _ROUND = 12582912.0  # 1.5 * 2^23: adding it rounds to an integer, found in the low bits
 
@@ -33,9 +43,8 @@ class Target:
 
     cpu: str
     features: str
-    lanes: int
-    """float32 numbers handled at once."""
     avx512: bool
+    """Use its instructions for powers of two."""
 
 
 def _as_float32(number: float) -> float:
@@ -103,11 +112,8 @@ class Emitter:
             threads: Share the items among the threads of an OpenMP team.
         """
         self.builder = builder
-        self.lanes = cpu.lanes
-        self.bytes = 4 * cpu.lanes
+        self.bytes = 4 * LANES
         self._cpu, self._tail = cpu, tail
-        self._vector = ir.VectorType(_F32, cpu.lanes)
-        self._integers = ir.VectorType(_I32, cpu.lanes)
         self._mask: Any = None
         table = Value(self, builder.function.args[0])
         count = 3 + len(names)
@@ -124,7 +130,7 @@ class Emitter:
 
     def number(self, number: float) -> Value:
         """Return a vector with the same number in every lane."""
-        return Value(self, ir.Constant(self._vector, [_as_float32(number)] * self.lanes))
+        return Value(self, ir.Constant(_VECTOR, [_as_float32(number)] * LANES))
 
     def _load(self, address: Value, kind: Any) -> Any:
         return self.builder.load(self._pointer(address), align=4, typ=kind)
@@ -154,13 +160,13 @@ class Emitter:
     def keep_lanes(self, count: Value) -> None:
         """Let ``load_row`` and ``store_row`` touch the first ``count`` lanes only."""
         if self._tail:
-            index = ir.Constant(self._integers, list(range(self.lanes)))
-            limit = self._splat(self.builder.trunc(count.raw, _I32), self._integers)
+            index = ir.Constant(_INTEGERS, list(range(LANES)))
+            limit = self._splat(self.builder.trunc(count.raw, _I32), _INTEGERS)
             self._mask = self.builder.icmp_signed("<", index, limit)
 
     def load(self, address: Value) -> Value:
         """Load a whole vector."""
-        return Value(self, self._load(address, self._vector))
+        return Value(self, self._load(address, _VECTOR))
 
     def store(self, x: Value, address: Value) -> None:
         """Store a whole vector."""
@@ -174,14 +180,14 @@ class Emitter:
         """Load the lanes that are inside the data; the others are zero."""
         if not self._tail:
             return self.load(address)
-        name = f"llvm.masked.load.v{self.lanes}f32.p0"
+        name = f"llvm.masked.load.v{LANES}f32.p0"
         operands = [self._pointer(address), _ALIGNMENT, self._mask, self.number(0).raw]
-        return self._call(name, self._vector, *operands)
+        return self._call(name, _VECTOR, *operands)
 
     def store_row(self, x: Value, address: Value) -> None:
         """Store the lanes that are inside the data."""
         if self._tail:
-            name = f"llvm.masked.store.v{self.lanes}f32.p0"
+            name = f"llvm.masked.store.v{LANES}f32.p0"
             operands = [x.raw, self._pointer(address), _ALIGNMENT, self._mask]
             self._call(name, ir.VoidType(), *operands)
         else:
@@ -189,18 +195,18 @@ class Emitter:
 
     def broadcast(self, address: Value) -> Value:
         """Load one number into every lane."""
-        return Value(self, self._splat(self._load(address, _F32), self._vector))
+        return Value(self, self._splat(self._load(address, _F32), _VECTOR))
 
     def store_sum(self, x: Value, address: Value) -> None:
         """Store the sum over the lanes as one number."""
-        name = f"llvm.vector.reduce.fadd.v{self.lanes}f32"
+        name = f"llvm.vector.reduce.fadd.v{LANES}f32"
         total = self._call(name, _F32, ir.Constant(_F32, 0.0), x.raw, fastmath=("reassoc",))
         self._store(total.raw, address)
 
     def _splat(self, scalar: Any, vector: Any) -> Any:
         build, undefined = self.builder, ir.Constant(vector, ir.Undefined)
         first = build.insert_element(undefined, scalar, ir.Constant(_I32, 0))
-        zeros = ir.Constant(ir.VectorType(_I32, self.lanes), [0] * self.lanes)
+        zeros = ir.Constant(_INTEGERS, [0] * LANES)
         return build.shuffle_vector(first, undefined, zeros)
 
     # Arithmetic -----------------------------------------------------------------------------------
@@ -213,11 +219,11 @@ class Emitter:
         x = self._clamp(x, -126.0, 127.0)
         shifted = x + _ROUND
         power = self._polynomial(_EXP2, x - (shifted - _ROUND))
-        build, integers = self.builder, self._integers
-        places = ir.Constant(integers, [23] * self.lanes)  # to the exponent bits
-        exponent = build.shl(build.bitcast(shifted.raw, integers), places)
-        bits = build.add(build.bitcast(power.raw, integers), exponent)
-        return Value(self, build.bitcast(bits, self._vector))
+        build = self.builder
+        places = ir.Constant(_INTEGERS, [23] * LANES)  # to the exponent bits
+        exponent = build.shl(build.bitcast(shifted.raw, _INTEGERS), places)
+        bits = build.add(build.bitcast(power.raw, _INTEGERS), exponent)
+        return Value(self, build.bitcast(bits, _VECTOR))
 
     def sigmoid(self, x: Value) -> Value:
         """Return 1 / (1 + e^-x)."""
@@ -254,7 +260,7 @@ class Emitter:
         unused = self.number(0).raw
         middle = [*immediate, unused, every_lane] if immediate else [unused, every_lane]
         return self._call(
-            f"llvm.x86.avx512.mask.{name}.ps.512", self._vector, *operands, *middle, rounding
+            f"llvm.x86.avx512.mask.{name}.ps.512", _VECTOR, *operands, *middle, rounding
         )
 
     # Control --------------------------------------------------------------------------------------

@@ -2,9 +2,8 @@
 
 LLVM comes with the llvmlite package: no compiler is needed, and a kernel is ready in a fraction of
 a second, so nothing is cached on disk. The threads are those of PyTorch's own OpenMP library: a
-second pool would compete with PyTorch's threads, which spin for a while after their work, and was
-measured up to ten times slower. Where that library is not GNU's (outside Linux), kernels run on one
-thread.
+second pool would compete with PyTorch's threads, which spin for a while after their work. Where
+that library is not GNU's (outside Linux), kernels run on one thread.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ import torch
 from llvmlite import binding as llvm
 from llvmlite import ir
 
-from vmm.ops.cpu_emitter import Emitter, Target
+from vmm.ops.cpu_emitter import LANES, Emitter, Target
 
 CPU_VARIABLE = "VMM_CPU"
 """May name a CPU of LLVM (``x86-64-v3``, ``haswell``, ...) to compile for instead of this one."""
@@ -42,11 +41,10 @@ def _target(name: str) -> Target:
     llvm.initialize_native_target()
     llvm.initialize_native_asmprinter()
     if name:
-        return Target(name, "", 8, avx512=False)
+        return Target(name, "", avx512=False)
     features = llvm.get_host_cpu_features()
     avx512 = bool(features.get("avx512f") and features.get("avx512dq"))
-    lanes = 16 if avx512 else 8
-    return Target(llvm.get_host_cpu_name(), features.flatten(), lanes, avx512)
+    return Target(llvm.get_host_cpu_name(), features.flatten(), avx512)
 
 
 @functools.cache
@@ -59,12 +57,8 @@ def _openmp() -> ctypes.CDLL | None:
         return None
     for name in ("omp_get_thread_num", "omp_get_num_threads"):
         llvm.add_symbol(name, _address(getattr(process, name)))
-    process.GOMP_parallel.argtypes = [
-        ctypes.c_void_p,
-        ctypes.c_void_p,
-        ctypes.c_uint,
-        ctypes.c_uint,
-    ]
+    pointer, number = ctypes.c_void_p, ctypes.c_uint
+    process.GOMP_parallel.argtypes = [pointer, pointer, number, number]
     process.GOMP_parallel.restype = None
     return process
 
@@ -132,17 +126,16 @@ class Kernel:
             self._call(table)
 
 
-def compile_kernel(
-    write: Callable[..., None], arguments: dict[str, int], tail: bool, *options: Any
-) -> Kernel:
+def compile_kernel(write: Callable[..., None], arguments: dict[str, int], *options: Any) -> Kernel:
     """Return the kernel for these options, compiled on first use.
 
     Args:
         write: Called as ``write(emitter, *options)``.
-        arguments: Only the names matter; ``Emitter.arguments`` gives them to the kernel.
-        tail: Whether some vectors are partly outside the data.
+        arguments: Their names, by which ``Emitter.arguments`` gives them to the kernel, and whether
+            the channels fill all vectors; other values do not matter.
         options: Hashable; what the kernel is specialised for.
     """
+    tail = arguments["channels"] % LANES != 0
     with _compiling:
         return _compiled(write, target(), tuple(arguments), tail, options)
 

@@ -18,6 +18,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from vmm.ops.backends import gradient_wanted
+
 CHUNK = 16
 
 
@@ -39,7 +41,9 @@ def selective_scan(
     reverse: bool = False,
 ) -> Tensor:
     """Compute the contract of ``vmm.ops.selective_scan.selective_scan`` chunk by chunk."""
-    out: Tensor = _ChunkedScan.apply(u, delta, A, B, C, D, z, delta_bias, delta_softplus, reverse)
+    inputs = (u, delta, A, B, C, D, z, delta_bias)
+    keep = gradient_wanted(*inputs)
+    out: Tensor = _ChunkedScan.apply(*inputs, delta_softplus, reverse, keep)
     return out
 
 
@@ -106,14 +110,16 @@ def _channels_last(x: Tensor) -> Tensor:
 class _ChunkedScan(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, *arguments: Any) -> Tensor:
-        inputs = _Inputs(*arguments[:8])
-        scan = _Scanner(inputs, *arguments[8:])
+        *tensors, softplus, reverse, keep = arguments
+        inputs = _Inputs(*tensors)
+        scan = _Scanner(inputs, softplus, reverse)
         out = _channels_last(inputs.u)
         batch, channels, _ = out.shape
         state = scan.a.new_zeros(batch, scan.a.shape[0], channels)
         starts = []
         for at in scan.chunks():
-            starts.append(state)
+            if keep:
+                starts.append(state)
             u, b, c = (scan.read(x, at) for x in (inputs.u, inputs.B, inputs.C))
             step, _ = scan.steps(at)
             _, states = scan.states(step, u, b, state)
@@ -124,7 +130,7 @@ class _ChunkedScan(torch.autograd.Function):
             if inputs.z is not None:
                 y.mul_(F.silu(scan.read(inputs.z, at)))
             scan.write(y, out, at)
-        ctx.options = arguments[8:]
+        ctx.options = softplus, reverse
         ctx.save_for_backward(*inputs, *starts)
         return out
 
@@ -135,7 +141,7 @@ class _ChunkedScan(torch.autograd.Function):
         inputs, starts = _Inputs(*saved[:8]), saved[8:]
         with torch.autocast(grad_out.device.type, enabled=False):
             grads = _backward(_Scanner(inputs, *ctx.options), starts, grad_out)
-        return *grads, None, None
+        return *grads, None, None, None
 
 
 def _backward(scan: _Scanner, starts: tuple[Tensor, ...], grad_out: Tensor) -> _Inputs:
@@ -180,7 +186,7 @@ def _backward(scan: _Scanner, starts: tuple[Tensor, ...], grad_out: Tensor) -> _
         d_a += torch.mul(decay, step.unsqueeze(2), out=states).sum((0, 1))
         d_step = decay.mul_(scan.a).sum(2).addcmul_(d_input, u)
         if scan.softplus:
-            d_step.mul_(torch.sigmoid(raw))
+            d_step.mul_(torch.sigmoid(raw).masked_fill_(raw > 20, 1.0))  # linear above
         d_bias += d_step.sum((0, 1))
         scan.write(d_step, d_delta, at)
         d_u_tile = d_input.mul_(step)

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from vmm.ops.backends import gradient_wanted
 from vmm.ops.cpu_blocks import (
     by_block,
     channels_last,
@@ -24,7 +25,7 @@ from vmm.ops.cpu_blocks import (
     row_arguments,
     size_arguments,
 )
-from vmm.ops.cpu_kernel import compile_kernel, target
+from vmm.ops.cpu_kernel import compile_kernel
 from vmm.ops.scan_cpu_kernels import TILE, scratch_size, write_backward, write_forward
 
 _LOG2E = math.log2(math.e)
@@ -58,17 +59,18 @@ def selective_scan(
     """Compute the contract of ``vmm.ops.selective_scan.selective_scan`` in compiled code."""
     tensors = (u, delta, A, B, C, D, z, delta_bias)
     # Conversions stay outside of the Function, so autograd undoes them.
-    full = [x if x is None else x.float() for x in tensors]
-    out: Tensor = _CompiledScan.apply(*full, delta_softplus, reverse)
+    full = [None if x is None else x.float() for x in tensors]
+    keep = gradient_wanted(*tensors)
+    out: Tensor = _CompiledScan.apply(*full, delta_softplus, reverse, keep)
     return out.to(u.dtype)
 
 
 class _CompiledScan(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, *inputs: Any) -> Tensor:
-        u, delta, a, b, c, d, z, bias, softplus, reverse = inputs
+        u, delta, a, b, c, d, z, bias, softplus, reverse, keep = inputs
         batch, channels, length = u.shape
-        states, lanes = a.shape[1], target().lanes
+        states = a.shape[1]
         rows = {"u": u, "delta": delta, "B": b, "C": c} | ({} if z is None else {"z": z})
         rows = {name: channels_last(x) for name, x in rows.items()}
         zeros = u.new_zeros(channels)
@@ -77,16 +79,15 @@ class _CompiledScan(torch.autograd.Function):
             "D": zeros if d is None else d,
             "delta_bias": zeros if bias is None else bias,
         }
-        per_channel = {name: by_block(x, lanes) for name, x in per_channel.items()}
-        needs_grad = any(ctx.needs_input_grad)
-        tiles = -(-length // TILE) if needs_grad else 0
+        per_channel = {name: by_block(x) for name, x in per_channel.items()}
+        tiles = -(-length // TILE) if keep else 0
         starts = u.new_empty(tiles, batch, *per_channel["A"].shape)
         out = empty_channels_last(u)
 
         arguments = _inputs(rows, per_channel, starts, reverse) | row_arguments("out", out, reverse)
         options = (states, z is not None, softplus)
-        _run(write_forward, arguments, options, u, lanes)
-        if needs_grad:
+        _run(write_forward, arguments, options, u)
+        if keep:
             ctx.save_for_backward(*rows.values(), *per_channel.values(), starts)
             ctx.names = (*rows, *per_channel)
             ctx.options, ctx.reverse = options, reverse
@@ -100,7 +101,7 @@ class _CompiledScan(torch.autograd.Function):
         rows = dict(zip(ctx.names, saved, strict=True))
         per_channel = {name: rows.pop(name) for name in ("A", "D", "delta_bias")}
         rows["d_out"] = channels_last(d_out)
-        u, lanes = rows["u"], starts.shape[-1]
+        u = rows["u"]
         batch, channels, length = u.shape
         states, gate, _ = ctx.options
 
@@ -114,7 +115,7 @@ class _CompiledScan(torch.autograd.Function):
         arguments["d_B_group"] = d_b.stride(0) * d_b.element_size()
         sums = {f"d_{name}": x.new_zeros(batch, *x.shape) for name, x in per_channel.items()}
         arguments |= {name: x.data_ptr() for name, x in sums.items()}
-        _run(write_backward, arguments, ctx.options, u, lanes)
+        _run(write_backward, arguments, ctx.options, u)
 
         d_a, d_skip, d_bias = (from_blocks(x.sum(0), channels) for x in sums.values())
         given_d, given_bias = ctx.given
@@ -129,6 +130,7 @@ class _CompiledScan(torch.autograd.Function):
             d_bias if given_bias else None,
             None,
             None,
+            None,
         )
 
 
@@ -136,7 +138,7 @@ def _inputs(
     rows: dict[str, Tensor], per_channel: dict[str, Tensor], starts: Tensor, reverse: bool
 ) -> dict[str, int]:
     """Describe what both kernels work on; ``starts`` without tiles means that none are kept."""
-    arguments = size_arguments(rows["u"], starts.shape[-1])
+    arguments = size_arguments(rows["u"])
     for name, x in rows.items():
         arguments |= row_arguments(name, x, reverse)
     arguments |= {name: x.data_ptr() for name, x in per_channel.items()}
@@ -150,10 +152,8 @@ def _run(
     arguments: dict[str, int],
     options: tuple[int, bool, bool],
     u: Tensor,
-    lanes: int,
 ) -> None:
-    batch, channels, _ = u.shape
     states = options[0]
-    kernel = compile_kernel(write, arguments, channels % lanes != 0, *options)
-    scratch = scratch_size(states, lanes, arguments["group_blocks"])
-    kernel.run(arguments, batch * arguments["groups"], u.numel() * states, scratch)
+    kernel = compile_kernel(write, arguments, *options)
+    scratch = scratch_size(states, arguments["group_blocks"])
+    kernel.run(arguments, len(u) * arguments["groups"], u.numel() * states, scratch)

@@ -14,7 +14,7 @@ import math
 from collections.abc import Sequence
 
 from vmm.ops.cpu_blocks import Block, each_block, sample_and_group
-from vmm.ops.cpu_emitter import Emitter, Value
+from vmm.ops.cpu_emitter import LANES, Emitter, Value
 
 TILE = 32
 """Steps between two kept states, which take d_state / TILE times the memory of one input."""
@@ -22,9 +22,9 @@ TILE = 32
 _LN2 = math.log(2.0)
 
 
-def scratch_size(states: int, lanes: int, group_blocks: int) -> int:
+def scratch_size(states: int, group_blocks: int) -> int:
     """Return how many float32 numbers the gradient kernel needs per thread."""
-    return lanes * (states * (4 * TILE + 1 + group_blocks) + 2 * TILE)
+    return LANES * (states * (4 * TILE + 1 + group_blocks) + 2 * TILE)
 
 
 class _Scan:

@@ -60,7 +60,7 @@ def selective_scan(
         if x is None:
             return None
         x = x.to(u.dtype)
-        return x.flip(-1) if reverse else x.contiguous()
+        return (x.flip(-1) if reverse else x).contiguous()
 
     def parameter(x: Tensor | None) -> Tensor | None:
         return None if x is None else x.float().contiguous()

@@ -1,0 +1,275 @@
+import json
+import subprocess
+import sys
+from types import SimpleNamespace
+
+import lightning as L
+import pytest
+import torch
+from lightning.pytorch.callbacks import ModelCheckpoint
+
+import vmm.data.datamodules as module
+from vmm.data.datamodules import VideoDataModule, WebVideoData
+from vmm.data.decode import DecodeError
+
+
+class Encoder(torch.nn.Module):
+    def __init__(self, num_frames=4, image_size=16):
+        super().__init__()
+        self.num_frames, self.image_size = num_frames, image_size
+
+
+class Recorder(L.LightningModule):
+    """Trains nothing and notes what it is given."""
+
+    def __init__(self, encoder=None, fail_at=None):
+        super().__init__()
+        self.video_encoder = encoder or Encoder()
+        self.weight = torch.nn.Parameter(torch.zeros(()))
+        self.trained, self.validated, self.fail_at = [], [], fail_at
+
+    def training_step(self, batch, batch_idx):
+        if len(self.trained) == self.fail_at:
+            raise RuntimeError("stopped")
+        self.trained.append((batch["media"], tuple(batch["key"]), batch["video"].sum().item()))
+        return self.weight * 0
+
+    def validation_step(self, batch, batch_idx):
+        self.validated.append(batch)
+
+    def configure_optimizers(self):
+        return torch.optim.SGD(self.parameters(), lr=0.1)
+
+
+def trainer(callbacks=(), **options):
+    return L.Trainer(
+        accelerator="cpu",
+        logger=False,
+        enable_checkpointing=bool(callbacks),
+        callbacks=list(callbacks),
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        **{"max_epochs": 1, "num_sanity_val_steps": 0, **options},
+    )
+
+
+@pytest.fixture
+def data(coded_shards):
+    def make(**options):
+        defaults = {
+            "train_videos": f"{coded_shards}/video-*.tar",
+            "train_images": f"{coded_shards}/image-*.tar",
+            "batch_size": 8,
+            "image_batch_size": 4,
+            "num_workers": 0,
+        }
+        return WebVideoData(**(defaults | options))
+
+    return make
+
+
+def attached(datamodule, encoder=None):
+    """Give a datamodule the little of a trainer that it reads."""
+    progress = SimpleNamespace(state_dict=lambda: {"total": {"processed": 0}})
+    datamodule.trainer = SimpleNamespace(
+        lightning_module=SimpleNamespace(video_encoder=encoder or Encoder()),
+        fit_loop=SimpleNamespace(epoch_loop=SimpleNamespace(batch_progress=progress)),
+        state=SimpleNamespace(fn="fit"),
+    )
+    return datamodule
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_fit_sees_every_sample_once_per_epoch(data, coded_shards, workers):
+    model = Recorder()
+    datamodule = data(num_workers=workers, val_videos=f"{coded_shards}/video-000.tar")
+    trainer(max_epochs=2).fit(model, datamodule)
+    assert len(model.trained) == 18 and len(model.validated) == 2 * 2
+    for epoch in (model.trained[:9], model.trained[9:]):
+        keys = [key for _, batch, _ in epoch for key in batch]
+        assert len(keys) == len(set(keys)) == 56
+    assert model.trained[:9] != model.trained[9:]
+    batch = model.validated[1]
+    assert batch["text"] == ["video 8", "video 9"] and batch["idx"].tolist() == [8, 9]
+    assert batch["key"] == ["video-000/0008", "video-000/0009"] and batch["media"] == "video"
+    assert batch["video"].shape == (2, 4, 3, 16, 16)
+
+
+@pytest.mark.parametrize("stop", [3, 5, 7])
+def test_a_continued_run_gets_the_batches_it_would_have_got(data, tmp_path, stop):
+    options = {"steps_per_epoch": 5}
+    whole = Recorder()
+    trainer(max_epochs=2).fit(whole, data(**options))
+    assert len(whole.trained) == 10
+
+    first = Recorder(fail_at=stop)
+    saver = ModelCheckpoint(tmp_path, every_n_train_steps=1, filename="{step}", save_top_k=-1)
+    with pytest.raises(RuntimeError, match="stopped"):
+        trainer([saver], max_epochs=2).fit(first, data(**options))
+    second = Recorder()
+    workers = stop % 2  # another number of workers than before
+    continued = trainer(max_epochs=2)
+    path = tmp_path / f"step={stop}.ckpt"
+    continued.fit(second, data(**options, num_workers=workers), ckpt_path=path)
+    assert first.trained + second.trained == whole.trained
+
+
+def test_a_run_is_not_continued_with_other_data(data, tmp_path):
+    saver = ModelCheckpoint(tmp_path, every_n_train_steps=2, filename="saved")
+    trainer([saver], max_steps=2).fit(Recorder(), data())
+    with pytest.raises(ValueError, match=r"cannot continue .*seed: 0 -> 7"):
+        trainer().fit(Recorder(), data(seed=7), ckpt_path=tmp_path / "saved.ckpt")
+
+
+def test_clip_sizes_come_from_the_encoder(data, coded_shards):
+    datamodule = attached(data(test_videos=f"{coded_shards}/video-*.tar"), Encoder(3, 32))
+    batch = next(iter(datamodule.train_dataloader()))
+    assert batch["video"].shape[-3:] == (3, 32, 32)
+    assert next(iter(datamodule.test_dataloader()))["video"].shape == (8, 3, 3, 32, 32)
+
+
+@pytest.mark.parametrize(("name", "own", "encoder"), [("num_frames", 8, 4), ("image_size", 32, 16)])
+def test_other_sizes_than_the_encoders_are_refused(data, name, own, encoder):
+    with pytest.raises(ValueError, match=f"data.{name} is {own} but the encoder's is {encoder}"):
+        trainer().fit(Recorder(), data(**{name: own}))
+    attached(data(**{name: encoder})).setup("fit")
+
+
+def test_without_encoder_the_sizes_must_be_given(data):
+    with pytest.raises(ValueError, match="num_frames is not set"):
+        data().clip_settings()
+    assert data(num_frames=2, image_size=8).clip_settings().num_frames == 2
+    assert len(data(num_frames=2, image_size=8).train_dataloader()) == 9
+
+
+@pytest.mark.parametrize(
+    ("loader", "name"),
+    [
+        ("train_dataloader", "train_videos"),
+        ("val_dataloader", "val_videos"),
+        ("test_dataloader", "test_videos"),
+        ("predict_dataloader", "test_videos"),
+    ],
+)
+def test_missing_patterns_are_named(loader, name):
+    datamodule = WebVideoData(num_frames=2, image_size=8)
+    with pytest.raises(ValueError, match=name):
+        getattr(datamodule, loader)()
+
+
+def test_wrong_patterns_stop_a_run_before_it_starts(data):
+    with pytest.raises(ValueError, match=r"'nowhere/\*\.tar' matches no file"):
+        trainer().fit(Recorder(), data(val_videos="nowhere/*.tar"))
+
+
+@pytest.mark.parametrize(
+    "options", [{"batch_size": 0}, {"image_batch_size": -1}, {"num_workers": -1}]
+)
+def test_impossible_numbers_are_refused(options):
+    with pytest.raises(ValueError, match="at least"):
+        WebVideoData(**options)
+
+
+def test_ranks_divide_the_steps(data, monkeypatch):
+    whole = list(attached(data()).train_dataloader())
+    halves = []
+    for rank in range(2):
+        monkeypatch.setattr(module.dist, "is_initialized", lambda: True)
+        monkeypatch.setattr(module.dist, "get_rank", lambda rank=rank: rank)
+        monkeypatch.setattr(module.dist, "get_world_size", lambda: 2)
+        halves.append(list(attached(data(batch_size=4, image_batch_size=2)).train_dataloader()))
+    for all_of_it, first, second in zip(whole, *halves, strict=True):
+        assert all_of_it["key"] == first["key"] + second["key"]
+
+
+@pytest.fixture
+def with_broken_clip(tools, tmp_path):
+    members = [m for code in range(3) for m in tools.coded_sample(code)]
+    members[3] = (members[3][0], b"garbage")
+    tools.write_tar(tmp_path / "a.tar", members)
+    return str(tmp_path / "a.tar"), str(tmp_path / "bad.jsonl")
+
+
+def test_a_broken_clip_stays_a_query_in_tests_and_is_left_out_of_predictions(with_broken_clip):
+    shard, record = with_broken_clip
+    options = {"num_frames": 2, "image_size": 8, "quarantine": record, "num_workers": 1}
+    datamodule = WebVideoData(test_videos=shard, val_videos=shard, **options)
+    for loader in (datamodule.test_dataloader(), datamodule.val_dataloader()):
+        (batch,) = loader
+        assert batch["text"] == ["video 0", "video 1", "video 2"]
+        assert [bool(v.any()) for v in batch["video"]] == [True, False, True]
+    (batch,) = datamodule.predict_dataloader()
+    assert batch["text"] == ["video 0", "video 2"] and batch["idx"].tolist() == [0, 2]
+    with open(record) as file:
+        assert [json.loads(line)["key"] for line in file] == ["0001"] * 3
+
+
+def test_a_batch_without_any_readable_clip_is_a_clear_error(with_broken_clip):
+    shard, _ = with_broken_clip
+    datamodule = WebVideoData(
+        test_videos=shard, num_frames=2, image_size=8, num_workers=0, batch_size=1
+    )
+    with pytest.raises(DecodeError, match=r"none of a/0001 can be read"):
+        list(datamodule.predict_dataloader())
+
+
+def test_captions_as_positives_hold_in_evaluation_too(coded_shards):
+    datamodule = WebVideoData(
+        train_videos=f"{coded_shards}/video-*.tar",
+        val_videos=f"{coded_shards}/video-*.tar",
+        positives="caption",
+        num_frames=2,
+        image_size=8,
+        num_workers=0,
+        batch_size=40,
+    )
+    (train,), (val,) = datamodule.train_dataloader(), datamodule.val_dataloader()
+    idx = dict(zip(train["text"], train["idx"].tolist(), strict=True))
+    assert idx == dict(zip(val["text"], val["idx"].tolist(), strict=True))
+
+
+def test_missing_demo_shards_are_made_once(tmp_path, monkeypatch):
+    calls = []
+
+    def run(command, env, check):
+        from data_prep.synthesize import main
+
+        calls.append((command, env))
+        sizes = {"train": 4, "val": 2, "test": 2, "images": 2, "frames": 4, "workers": 1}
+        return SimpleNamespace(
+            returncode=main([*command[3:], *(f"--{k}={v}" for k, v in sizes.items())])
+        )
+
+    monkeypatch.setattr(subprocess, "run", run)
+    folder = tmp_path / "demo"
+    datamodule = WebVideoData(
+        train_videos=f"{folder}/train-*.tar",
+        train_images=f"{folder}/images-*.tar",
+        val_videos=[f"{folder}/val-*.tar"],
+        test_videos=f"{folder}/test-*.tar",
+        make_demo=True,
+    )
+    datamodule.prepare_data()
+    datamodule.prepare_data()
+    ((command, env),) = calls
+    assert command == [sys.executable, "-m", "data_prep.synthesize", "--out", str(folder)]
+    assert env["PYTHONPATH"]
+    assert (folder / "train-000000.tar.index.json").is_file()
+
+
+def test_the_demo_says_what_it_lacks(tmp_path, monkeypatch):
+    datamodule = WebVideoData(train_videos=f"{tmp_path}/demo/train-*.tar", make_demo=True)
+    failed = SimpleNamespace(returncode=3)
+    monkeypatch.setattr(subprocess, "run", lambda *a, **k: failed)
+    with pytest.raises(ValueError, match="failed with exit code 3"):
+        datamodule.prepare_data()
+    monkeypatch.setattr(module.vmm, "__file__", str(tmp_path / "site-packages/vmm/__init__.py"))
+    with pytest.raises(ValueError, match="clone the repository"):
+        datamodule.prepare_data()
+    scattered = WebVideoData(train_videos="a/0.tar", val_videos="b/0.tar", make_demo=True)
+    with pytest.raises(ValueError, match=r"in one folder, not in \['a', 'b'\]"):
+        scattered.prepare_data()
+
+
+def test_the_base_holds_the_sizes_only():
+    assert attached(VideoDataModule()).clip_size() == (4, 16)

@@ -1,0 +1,49 @@
+import pytest
+
+from vmm.data.schema import captions_of, media_member, parse_metadata, split_member
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("000000012.mp4", ("000000012", "mp4")),
+        ("clip_1.5s.mp4", ("clip_1.5s", "mp4")),
+        ("clip_1.7s.mp4", ("clip_1.7s", "mp4")),
+        ("folder.v2/a.b.JSON", ("folder.v2/a.b", "json")),
+        ("a.mp4.txt", ("a.mp4", "txt")),
+        ("a.parquet", None),
+        ("folder.mp4/readme", None),
+        ("mp4", None),
+        (".mp4", None),
+        ("folder/.mp4", None),
+    ],
+)
+def test_member_names_split_at_the_last_dot(name, expected):
+    assert split_member(name) == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "metadata", "expected"),
+    [
+        (b" a dog \n", {"caption": "a cat"}, ["a dog"]),
+        (b"  \n", {"caption": " a cat "}, ["a cat"]),
+        (None, {"caption": ["a cat", "", 3, "a dog"]}, ["a cat", "a dog"]),
+        (None, {"caption": None}, []),
+        (None, {}, []),
+        (b"caf\xe9", {}, ["caf\ufffd"]),
+    ],
+)
+def test_the_text_file_wins_unless_it_is_blank(text, metadata, expected):
+    assert captions_of(text, metadata) == expected
+
+
+@pytest.mark.parametrize("data", [None, b"", b"[1]", b"{", b"\xff", b"[" * 100_000])
+def test_what_is_no_json_object_is_no_metadata(data):
+    assert parse_metadata(data) == {}
+
+
+def test_media_are_chosen_by_type():
+    both = {"jpg", "mp4", "txt"}
+    assert media_member(both, "video") == "mp4"
+    assert media_member(both, "image") == "jpg"
+    assert media_member({"txt"}, "video") is None

@@ -1,0 +1,238 @@
+import json
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from vmm.data.shards import BadSamples, ShardSet
+from vmm.data.stream import TrainLoader, TrainStream
+from vmm.data.transforms import IMAGENET_MEAN, IMAGENET_STD, ClipSettings
+
+SETTINGS = ClipSettings(num_frames=4, image_size=16, crop_scale=(0.3, 1.0))
+
+
+def make_stream(folder, **options):
+    sources = {media: ShardSet(f"{folder}/{media}-*.tar", media) for media in ("video", "image")}
+    sizes = options.pop("batch_sizes", {"video": 8, "image": 4})
+    return TrainStream(sources, sizes, SETTINGS, **options)
+
+
+def loader(stream, workers=0, completed=0):
+    return TrainLoader(stream, workers, lambda: completed, timeout=60)
+
+
+def assert_equal(actual, expected):
+    assert len(actual) == len(expected)
+    for one, other in zip(actual, expected, strict=True):
+        assert (one["key"], one["text"], one["media"]) == (
+            other["key"],
+            other["text"],
+            other["media"],
+        )
+        assert torch.equal(one["idx"], other["idx"]) and torch.equal(one["video"], other["video"])
+
+
+def first_pixels(video):
+    std, mean = (torch.tensor(v).view(3, 1, 1) for v in (IMAGENET_STD, IMAGENET_MEAN))
+    return (video[0] * std + mean) * 255
+
+
+def test_batches_hold_one_media_type_and_matching_captions(coded_shards, tools):
+    batches = list(loader(make_stream(coded_shards)))
+    assert len(batches) == 40 // 8 + 16 // 4
+    for batch in batches:
+        frames, size = (4, 8) if batch["media"] == "video" else (1, 4)
+        assert batch["video"].shape == (size, frames, 3, 16, 16)
+        assert batch["video"].dtype == torch.float32 and batch["idx"].dtype == torch.int64
+        for video, text in zip(batch["video"], batch["text"], strict=True):
+            assert text == f"{batch['media']} {tools.code_of(first_pixels(video))}"
+
+
+def test_an_epoch_uses_every_sample_once_with_its_own_idx(coded_shards):
+    stream = make_stream(coded_shards)
+    for epoch in range(2):
+        batches = [stream.batch(epoch * len(stream) + step) for step in range(len(stream))]
+        assert sorted(i for b in batches for i in b["idx"].tolist()) == list(range(56))
+        assert len({k for b in batches for k in b["key"]}) == 56
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_workers_do_not_change_the_batches(coded_shards, workers):
+    stream = make_stream(coded_shards, steps_per_epoch=7)
+    assert_equal(list(loader(stream, workers)), [stream.batch(step) for step in range(7)])
+
+
+@pytest.mark.parametrize("world_size", [2, 4])
+def test_ranks_share_the_same_global_batches(coded_shards, world_size):
+    whole = make_stream(coded_shards)
+    sizes = {"video": 8 // world_size, "image": 4 // world_size}
+    ranks = [
+        make_stream(coded_shards, batch_sizes=sizes, rank=rank, world_size=world_size)
+        for rank in range(world_size)
+    ]
+    assert {len(rank) for rank in ranks} == {len(whole)}
+    for step in (0, 3, 8, 20):
+        parts = [rank.batch(step) for rank in ranks]
+        joined = {
+            "video": torch.cat([part["video"] for part in parts]),
+            "idx": torch.cat([part["idx"] for part in parts]),
+            "text": [text for part in parts for text in part["text"]],
+            "key": [key for part in parts for key in part["key"]],
+            "media": parts[0]["media"],
+        }
+        assert_equal([joined], [whole.batch(step)])
+
+
+@pytest.mark.parametrize("workers", [0, 1, 2])
+def test_a_loader_goes_on_where_training_stands(coded_shards, workers):
+    stream = make_stream(coded_shards, steps_per_epoch=5)
+    expected = [make_stream(coded_shards).batch(step) for step in range(3, 8)]
+    assert_equal(list(loader(stream, workers, completed=3)), expected)
+    assert_equal(list(loader(stream, workers, completed=3)), expected)  # iterating twice is safe
+
+
+def test_epochs_of_fixed_length_wrap_around_the_data(coded_shards):
+    stream = make_stream(coded_shards, steps_per_epoch=4)
+    assert len(stream) == len(loader(stream)) == 4
+    drawn = [stream.batch(step) for step in range(27)]  # 3 rounds of 9 steps, 7 epochs
+    idx = [i for batch in drawn for i in batch["idx"].tolist()]
+    assert sorted(idx) == sorted(list(range(56)) * 3)
+
+
+def test_augmentation_and_order_differ_between_passes_and_seeds(coded_shards):
+    stream = make_stream(coded_shards)
+    orders = {
+        tuple(key for step in range(s, s + 9) for key in stream.batch(step)["key"])
+        for s in (0, 9, 18)
+    } | {
+        tuple(k for step in range(9) for k in make_stream(coded_shards, seed=1).batch(step)["key"])
+    }
+    assert len(orders) == 4
+
+
+def test_equal_captions_can_share_an_idx(tools, tmp_path):
+    members = [
+        member
+        for number, caption in enumerate(["A dog", "a dog", "a cat", "a bird"])
+        for member in (
+            (f"{number}.mp4", tools.coded_mp4(number)),
+            (f"{number}.txt", caption.encode()),
+        )
+    ]
+    tools.write_tar(tmp_path / "a.tar", members)
+    videos = ShardSet(f"{tmp_path}/a.tar", "video")
+    for positives, distinct in (("sample", 4), ("caption", 3)):
+        stream = TrainStream({"video": videos}, {"video": 4}, SETTINGS, positives=positives)
+        batch = stream.batch(0)
+        assert len(set(batch["idx"].tolist())) == distinct
+        assert (batch["idx"] >= 0).all()
+
+
+def test_one_of_several_captions_is_drawn(tools, tmp_path):
+    captions = ["one", "two", "three"]
+    members = [
+        ("a.mp4", tools.coded_mp4(1)),
+        ("a.json", json.dumps({"caption": captions}).encode()),
+    ]
+    videos = ShardSet(str(tools.write_tar(tmp_path / "a.tar", members)), "video")
+    stream = TrainStream({"video": videos}, {"video": 1}, SETTINGS)
+    assert {stream.batch(step)["text"][0] for step in range(30)} == set(captions)
+
+
+@pytest.fixture
+def partly_broken(tools, tmp_path):
+    """16 videos of which 5 cannot be decoded, each in another way."""
+    broken = {
+        2: b"garbage",
+        5: b"",
+        7: tools.coded_mp4(7)[:500],
+        11: tools.coded_jpeg(11),
+        13: b"\0" * 5000,
+    }
+    members = []
+    for code in range(16):
+        media, text, _ = tools.coded_sample(code)
+        members += [(media[0], broken.get(code, media[1])), text]
+    tools.write_tar(tmp_path / "video-0.tar", members)
+    return tmp_path, broken
+
+
+def test_a_broken_video_is_replaced_with_its_caption(partly_broken, tools):
+    folder, broken = partly_broken
+    record = folder / "bad.jsonl"
+    videos = ShardSet(f"{folder}/video-0.tar", "video")
+    bad = BadSamples(str(record))
+    stream = TrainStream({"video": videos}, {"video": 8}, SETTINGS, bad=bad)
+    seen = []
+    for step in range(4):
+        batch = stream.batch(step)
+        for video, text, key, idx in zip(
+            batch["video"], batch["text"], batch["key"], batch["idx"].tolist(), strict=True
+        ):
+            code = tools.code_of(first_pixels(video))
+            assert (text, key, idx) == (f"video {code}", f"video-0/{code:04d}", code)
+            seen.append(code)
+    assert len(seen) == 32 and not set(seen) & set(broken)
+    lines = [json.loads(line) for line in record.read_text().splitlines()]
+    assert {int(line["key"]) for line in lines} == set(broken)
+    assert len(lines) == bad.counts.total() >= 2 * len(broken)
+    # The same on any topology, so the same when asked again.
+    again = TrainStream({"video": videos}, {"video": 4}, SETTINGS, rank=1, world_size=2)
+    assert again.batch(0)["key"] == stream.batch(0)["key"][4:]
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_nothing_but_broken_videos_is_one_clear_error(tools, tmp_path, workers):
+    members = [m for c in range(4) for m in ((f"{c}.mp4", b"garbage"), (f"{c}.txt", b"a"))]
+    tools.write_tar(tmp_path / "a.tar", members)
+    videos = ShardSet(f"{tmp_path}/a.tar", "video")
+    stream = TrainStream({"video": videos}, {"video": 2}, SETTINGS)
+    with pytest.raises(RuntimeError, match="8 videos in a row could not be decoded"):
+        list(loader(stream, workers))
+
+
+def test_too_few_samples_for_a_step(coded_shards):
+    with pytest.raises(ValueError, match=r"16 images are fewer .* 2 processes needs 18"):
+        make_stream(coded_shards, batch_sizes={"video": 4, "image": 9}, world_size=2)
+
+
+def test_other_data_is_refused_when_continuing(coded_shards):
+    state = json.loads(json.dumps(loader(make_stream(coded_shards)).state_dict()))
+    loader(make_stream(coded_shards, steps_per_epoch=3)).load_state_dict(state)
+    half = {"video": 4, "image": 2}
+    loader(make_stream(coded_shards, batch_sizes=half, world_size=2)).load_state_dict(state)
+    for options, name in (({"seed": 1}, "seed"), ({"batch_sizes": half}, "global_batch")):
+        with pytest.raises(ValueError, match=f"cannot continue .*{name}"):
+            loader(make_stream(coded_shards, **options)).load_state_dict(state)
+
+
+def test_workers_outlive_the_signals_that_stop_a_run(coded_shards):
+    stream = make_stream(coded_shards, steps_per_epoch=9)
+    batches = iter(loader(stream, workers=1))
+    first = next(batches)
+    for worker in multiprocessing.active_children():
+        for number in (signal.SIGINT, signal.SIGUSR1, signal.SIGTERM):
+            os.kill(worker.pid, number)
+    assert_equal([first, *batches], [stream.batch(step) for step in range(9)])
+
+
+SCRIPT = """
+import sys
+from vmm.data.shards import ShardSet
+from vmm.data.stream import TrainLoader, TrainStream
+from vmm.data.transforms import ClipSettings
+stream = TrainStream({"video": ShardSet(sys.argv[1], "video")}, {"video": 4}, ClipSettings(4, 16))
+batches = iter(TrainLoader(stream, 1, lambda: 0))
+next(batches)
+raise KeyError("training failed")
+"""
+
+
+def test_a_failed_run_does_not_wait_for_its_workers(coded_shards, root):
+    command = [sys.executable, "-c", SCRIPT, f"{coded_shards}/video-*.tar"]
+    result = subprocess.run(command, cwd=root, capture_output=True, timeout=60, check=False)
+    assert result.returncode == 1 and b"KeyError: 'training failed'" in result.stderr

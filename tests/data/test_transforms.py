@@ -1,0 +1,105 @@
+import pytest
+import torch
+import torch.nn.functional as F
+
+from vmm.data.transforms import (
+    IMAGENET_MEAN,
+    IMAGENET_STD,
+    ClipSettings,
+    eval_transform,
+    random_crop_box,
+    train_transform,
+)
+
+
+def seeded(seed):
+    return torch.Generator().manual_seed(seed)
+
+
+def frames(num_frames=3, height=40, width=56):
+    return torch.randint(0, 256, (num_frames, 3, height, width), dtype=torch.uint8)
+
+
+def test_evaluation_squashes_bicubically_without_antialias_and_rounds():
+    clip = frames()
+    settings = ClipSettings(num_frames=3, image_size=24)
+    resized = F.interpolate(clip.float(), (24, 24), mode="bicubic", antialias=False)
+    pixels = resized.clamp(0, 255).round()
+    mean = torch.tensor(IMAGENET_MEAN).view(3, 1, 1)
+    std = torch.tensor(IMAGENET_STD).view(3, 1, 1)
+    actual = eval_transform(clip, settings)
+    assert actual.dtype == torch.float32 and actual.shape == (3, 3, 24, 24)
+    torch.testing.assert_close(actual, (pixels / 255 - mean) / std, rtol=0, atol=1e-5)
+
+
+def test_all_frames_of_a_clip_get_the_same_crop_and_flip():
+    still = frames(1).expand(4, -1, -1, -1)
+    settings = ClipSettings(num_frames=4, image_size=24, flip=True)
+    outcomes = set()
+    for seed in range(10):
+        clip = train_transform(still, settings, seeded(seed))
+        assert torch.equal(clip, clip[:1].expand_as(clip))
+        outcomes.add(clip.sum().item())
+    assert len(outcomes) > 5
+
+
+def test_training_crops_come_from_the_frame():
+    # Every pixel says where it is, so the corners of the crop tell the box.
+    place = torch.arange(64).view(1, 1, 1, 64).expand(1, 3, 64, 64).to(torch.uint8)
+    settings = ClipSettings(1, 32, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0), crop_scale=(0.25, 0.5))
+    widths = set()
+    for seed in range(30):
+        row = train_transform(place, settings, seeded(seed))[0, 0, 0] * 255
+        assert (row.diff() >= 0).all()
+        widths.add(round((row[-1] - row[0]).item()))
+    assert min(widths) >= 24 and max(widths) <= 55 and len(widths) > 8
+
+
+def test_whole_frames_when_the_crop_is_everything():
+    clip = frames(2, 32, 32)
+    settings = ClipSettings(2, 32, crop_scale=(1.0, 1.0))
+    assert torch.equal(train_transform(clip, settings, seeded(0)), eval_transform(clip, settings))
+
+
+def test_mirrors_only_when_asked():
+    clip = frames(1, 32, 32)
+    plain = eval_transform(clip, ClipSettings(1, 32))
+    for flip, expected in ((False, {0}), (True, {0, 1})):
+        settings = ClipSettings(1, 32, crop_scale=(1.0, 1.0), flip=flip)
+        seen = set()
+        for seed in range(20):
+            result = train_transform(clip, settings, seeded(seed))
+            mirrored = torch.equal(result, plain.flip(-1))
+            assert mirrored or torch.equal(result, plain)
+            seen.add(int(mirrored))
+        assert seen == expected
+
+
+@pytest.mark.parametrize(("height", "width"), [(48, 64), (64, 48), (10, 400), (1, 1)])
+def test_crop_boxes_keep_to_scale_and_ratio(height, width):
+    for seed in range(200):
+        top, left, h, w = random_crop_box(height, width, (0.5, 1.0), seeded(seed))
+        assert 0 <= top <= height - h and 0 <= left <= width - w and h > 0 and w > 0
+        if height * width > 1000 and max(height, width) < 100:
+            assert 0.48 <= h * w / (height * width) <= 1
+            assert 0.7 <= w / h <= 1.4
+
+
+def test_the_generator_alone_decides():
+    clip, settings = frames(), ClipSettings(3, 24)
+    same = [train_transform(clip, settings, seeded(5)) for _ in range(2)]
+    assert torch.equal(*same)
+    assert not torch.equal(same[0], train_transform(clip, settings, seeded(6)))
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"num_frames": 0}, "positive"),
+        ({"crop_scale": (0.0, 1.0)}, "crop_scale"),
+        ({"crop_scale": (0.9, 0.5)}, "crop_scale"),
+    ],
+)
+def test_settings_out_of_range(values, message):
+    with pytest.raises(ValueError, match=message):
+        ClipSettings(**{"num_frames": 8, "image_size": 32, **values})

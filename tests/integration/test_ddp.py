@@ -1,0 +1,63 @@
+"""Two processes on the CPU train as one process with twice the batch."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+import torch
+
+STEPS = 3
+
+
+@pytest.fixture(scope="module")
+def bert_without_dropout(tmp_path_factory, root):
+    source = root / "recipes/encoders/bert_demo"
+    folder = tmp_path_factory.mktemp("bert")
+    for file in source.iterdir():
+        (folder / file.name).write_bytes(file.read_bytes())
+    config = json.loads((source / "config.json").read_text())
+    config |= {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
+    (folder / "config.json").write_text(json.dumps(config))
+    return folder
+
+
+def train(root, demo_shards, bert, out, *options):
+    command = [
+        *(sys.executable, "-m", "vmm", "fit", "-c", "recipes/stage2_vtt.yaml"),
+        *("-c", "recipes/overlays/debug.yaml"),
+        *demo_shards.options(),
+        f"--data.init_args.steps_per_epoch={STEPS}",
+        f"--model.init_args.text_encoder.init_args.name={bert}",
+        # Matching and word masks draw at random on each process; the contrastive loss does not.
+        "--model.init_args.loss_weights.vtm=0",
+        "--model.init_args.loss_weights.mlm=0",
+        "--trainer.accelerator=cpu",
+        f"--trainer.logger.init_args.save_dir={out}",
+        "--trainer.logger.init_args.version=run",
+        *options,
+    ]
+    result = subprocess.run(command, cwd=root, capture_output=True, text=True, timeout=300)
+    assert result.returncode == 0, result.stderr[-3000:]
+    return torch.load(out / "stage2_vtt/run/checkpoints/last.ckpt", weights_only=True)["state_dict"]
+
+
+@pytest.mark.slow
+def test_two_processes_equal_one(root, demo_shards, bert_without_dropout, tmp_path):
+    one = train(
+        *(root, demo_shards, bert_without_dropout, tmp_path / "one"),
+        *("--data.init_args.batch_size=8", "--data.init_args.image_batch_size=8"),
+    )
+    two = train(
+        *(root, demo_shards, bert_without_dropout, tmp_path / "two"),
+        *("-c", "recipes/overlays/ddp.yaml", "--trainer.devices=2"),
+    )
+    start = train(
+        *(root, demo_shards, bert_without_dropout, tmp_path / "start"),
+        "--model.init_args.optimizer.init_args.lr=0",
+    )
+    assert one.keys() == two.keys()
+    moved = sum((one[k] - start[k]).square().sum() for k in one if one[k].is_floating_point())
+    apart = sum((one[k] - two[k]).square().sum() for k in one if one[k].is_floating_point())
+    # AdamW's first steps follow the sign of each gradient, so rounding flips a few tiny ones.
+    assert apart < 1e-3 * moved, f"{apart:.3g} of {moved:.3g}"

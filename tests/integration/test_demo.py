@@ -1,0 +1,73 @@
+"""The whole demo with a few clips and two training steps each, in a folder of its own."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+STEPS = 9
+
+
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory, root):
+    folder = tmp_path_factory.mktemp("checkout")
+    for name in ("recipes", "eval", "data_prep"):
+        (folder / name).symlink_to(root / name)
+    result = subprocess.run(
+        [sys.executable, "-m", "eval.demo", "--quick"],
+        cwd=folder,
+        env=os.environ | {"PYTHONPATH": str(root)},
+        capture_output=True,
+        text=True,
+    )
+    assert result.returncode == 0, result.stdout[-3000:] + result.stderr[-3000:]
+    return folder, result.stdout
+
+
+@pytest.mark.slow
+def test_every_step_ran_and_was_timed(demo):
+    folder, output = demo
+    steps = json.loads((folder / "demo/steps.json").read_text())
+    assert len(steps) == STEPS and all(step["seconds"] > 0 for step in steps)
+    assert f"[{STEPS}/{STEPS}] report" in output
+
+
+@pytest.mark.slow
+def test_stages_hand_their_weights_on(demo):
+    import torch
+
+    folder, _ = demo
+
+    def weights(run):
+        path = folder / "runs/demo" / run / "checkpoints/last.ckpt"
+        return torch.load(path, weights_only=True)["state_dict"]
+
+    stage1, stage2 = weights("stage1"), weights("stage2")
+    key = "model.video_encoder.layers.0.mixer.in_proj.weight"
+    moved = (stage2[key] - stage1[key]).abs().max()
+    assert 0 < moved < 0.02  # two warm-up steps away from where stage 1 ended
+    assert not any(name.startswith("teacher.") for name in stage1)
+
+
+@pytest.mark.slow
+def test_results_have_both_scores_and_all_controls(demo):
+    folder, _ = demo
+    results = {
+        name: json.loads((folder / "demo" / name / "retrieval.json").read_text())
+        for name in ("videomamba", "reversed", "frame_only")
+    }
+    text = json.dumps(results)
+    for metric in ("t2v_recall_1", "v2t_recall_10", "t2v_median_rank"):
+        assert text.count(metric) >= 6  # dual and re-ranked, three results
+    assert all((folder / "demo" / name / "retrieval.png").stat().st_size for name in results)
+
+
+@pytest.mark.slow
+def test_report_is_one_page_without_the_network(demo):
+    folder, _ = demo
+    page = (folder / "demo/report.html").read_text()
+    assert "frame-only" in page and "frames reversed" in page
+    assert "data:image/png;base64," in page
+    assert 'src="http' not in page and "<script" not in page

@@ -1,0 +1,85 @@
+"""What every video encoder must do; a new subclass is tested as soon as it is imported here."""
+
+import pytest
+import torch
+
+from vmm.masking import tube_mask
+from vmm.models.clip_vit import FrameViT
+from vmm.models.video_encoder import VideoEncoder
+from vmm.models.videomamba import VideoMamba
+
+
+@pytest.fixture
+def make(root):
+    settings = {
+        VideoMamba: {"embed_dim": 32, "depth": 2, "num_frames": 4, "image_size": 64},
+        FrameViT: {
+            "name": str(root / "recipes/encoders/clip_vit_demo.json"),
+            "num_frames": 4,
+            "image_size": 64,
+        },
+    }
+    return lambda kind: kind(**settings[kind]).eval()
+
+
+KINDS = VideoEncoder.__subclasses__()
+
+
+def test_both_kinds_are_tested():
+    assert {VideoMamba, FrameViT} <= set(KINDS)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("frames", [1, 4, 6])
+def test_shapes(make, kind, frames):
+    encoder = make(kind)
+    width = encoder.embed_dim
+    features = encoder(torch.randn(2, frames, 3, 64, 64), keep_temporal=True, with_taps=True)
+    assert features.tokens.shape == (2, frames * 16, width)
+    assert features.pooled.shape == (2, frames, width)
+    assert features.taps.shape == (1, 2, 1 + frames * 16, width)
+    whole = encoder(torch.randn(2, frames, 3, 64, 64))
+    assert whole.pooled.shape == (2, 1, width) and whole.taps is None
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_hidden_patches_are_not_seen(make, kind):
+    encoder = make(kind)
+    dropped = tube_mask(2, 4, 16, 0.5)
+    video = torch.randn(2, 4, 3, 64, 64)
+    hidden = dropped[:, 1:].reshape(2, 4, 4, 4).repeat_interleave(16, 2).repeat_interleave(16, 3)
+    other = torch.where(hidden[:, :, None], torch.randn_like(video), video)
+    first, second = encoder(video, dropped), encoder(other, dropped)
+    torch.testing.assert_close(first.pooled, second.pooled)
+    torch.testing.assert_close(first.tokens, second.tokens)
+    assert first.tokens.shape[1] == 32
+    assert not torch.allclose(encoder(video).pooled, encoder(other).pooled, atol=1e-4)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_pixels_and_weights_get_gradients(make, kind):
+    encoder = make(kind)
+    video = torch.randn(2, 4, 3, 64, 64, requires_grad=True)
+    encoder(video).pooled.square().sum().backward()
+    assert (video.grad.abs().sum((0, 2, 3, 4)) > 0).all()
+    learning = [p for p in encoder.parameters() if p.requires_grad]
+    assert all(p.grad is not None and torch.isfinite(p.grad).all() for p in learning)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_state_survives_a_round_trip(make, kind):
+    encoder, other = make(kind), make(kind)
+    other.load_state_dict(other.adapt_state(encoder.state_dict()))
+    video = torch.randn(1, 4, 3, 64, 64)
+    assert torch.equal(encoder(video).pooled, other(video).pooled)
+
+
+@pytest.mark.parametrize(("kind", "sees_order"), [(VideoMamba, True), (FrameViT, False)])
+def test_only_videomamba_sees_the_order_of_frames(make, kind, sees_order):
+    encoder = make(kind)
+    if kind is VideoMamba:
+        torch.nn.init.normal_(encoder.temporal_pos_embedding)
+    video = torch.randn(2, 4, 3, 64, 64)
+    change = (encoder(video).pooled - encoder(video.flip(1)).pooled).abs().max()
+    assert (change > 1e-2) == sees_order
+    assert sees_order or change < 1e-5

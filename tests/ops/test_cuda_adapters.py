@@ -1,0 +1,131 @@
+"""The adapters to the CUDA packages, on the CPU: fakes record the call and compute the result."""
+
+import sys
+import types
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from vmm.ops import conv_cuda, conv_torch, scan_mamba_ssm
+from vmm.ops.selective_scan import selective_scan_ref
+
+
+def fake_package(monkeypatch, name, **functions):
+    parts = name.split(".")
+    for i in range(1, len(parts) + 1):
+        monkeypatch.setitem(sys.modules, ".".join(parts[:i]), types.ModuleType(".".join(parts[:i])))
+    for key, function in functions.items():
+        setattr(sys.modules[name], key, function)
+
+
+@pytest.fixture
+def scan_calls(monkeypatch):
+    calls = []
+
+    def selective_scan_fn(
+        u, delta, A, B, C, D=None, z=None, delta_bias=None, delta_softplus=False,
+        return_last_state=False,
+    ):  # fmt: skip
+        calls.append({"u": u, "delta": delta, "A": A, "B": B, "C": C, "D": D, "z": z})
+        return selective_scan_ref(u, delta, A, B, C, D, z, delta_bias, delta_softplus)
+
+    name = "mamba_ssm.ops.selective_scan_interface"
+    fake_package(monkeypatch, name, selective_scan_fn=selective_scan_fn)
+    return calls
+
+
+def scan_inputs(without=()):
+    sequences = {"u": 6, "delta": 6, "B": 3, "C": 3, "z": 6}
+    inputs = {k: torch.randn(2, 9, width).transpose(1, 2) for k, width in sequences.items()}
+    inputs |= {"A": -torch.rand(6, 3), "D": torch.randn(6), "delta_bias": torch.randn(6)}
+    return {name: None if name in without else x for name, x in inputs.items()}
+
+
+@pytest.mark.parametrize("reverse", [False, True], ids=["forward", "reverse"])
+@pytest.mark.parametrize("without", [(), ("z", "D", "delta_bias")], ids=["all", "plain"])
+def test_scan_adapter_gives_the_contract(scan_calls, reverse, without):
+    inputs = scan_inputs(without)
+    expected = selective_scan_ref(**inputs, delta_softplus=True, reverse=reverse)
+    out = scan_mamba_ssm.selective_scan(**inputs, delta_softplus=True, reverse=reverse)
+    torch.testing.assert_close(out, expected)
+    assert out.transpose(1, 2).is_contiguous()
+    (call,) = scan_calls
+    for name in ("u", "delta", "B", "C", "z"):
+        assert call[name] is None or call[name].stride(-1) == 1, name  # what the kernel wants
+
+
+def test_scan_adapter_passes_gradients(scan_calls):
+    inputs = {name: x.requires_grad_() for name, x in scan_inputs().items()}
+    leaves = list(inputs.values())
+    expected = torch.autograd.grad(selective_scan_ref(**inputs, reverse=True).sum(), leaves)
+    out = scan_mamba_ssm.selective_scan(**inputs, reverse=True)
+    for a, b in zip(torch.autograd.grad(out.sum(), leaves), expected, strict=True):
+        torch.testing.assert_close(a, b)
+
+
+def test_scan_adapter_gives_the_kernel_one_type_for_sequences_and_float32_for_parameters(
+    scan_calls,
+):
+    inputs = scan_inputs() | {"u": torch.randn(2, 6, 9).bfloat16(), "D": torch.ones(6).bfloat16()}
+    assert scan_mamba_ssm.selective_scan(**inputs).dtype == torch.bfloat16
+    (call,) = scan_calls
+    assert {call[name].dtype for name in ("u", "delta", "B", "C", "z")} == {torch.bfloat16}
+    assert {call[name].dtype for name in ("A", "D")} == {torch.float32}
+
+
+@pytest.fixture
+def conv_calls(monkeypatch):
+    calls = []
+
+    def causal_conv1d_fn(x, weight, bias=None, seq_idx=None, *, activation=None):
+        calls.append((x, weight, bias, activation))
+        out = conv_torch.causal_conv1d(x, weight, bias, activation=None)
+        return F.silu(out) if activation == "silu" else out
+
+    fake_package(monkeypatch, "causal_conv1d", causal_conv1d_fn=causal_conv1d_fn)
+    return calls
+
+
+@pytest.mark.parametrize("reverse", [False, True], ids=["causal", "reverse"])
+@pytest.mark.parametrize("activation", ["silu", None])
+def test_conv_adapter_gives_the_contract(conv_calls, reverse, activation):
+    x, weight, bias = torch.randn(2, 9, 6).transpose(1, 2), torch.randn(6, 4), torch.randn(6)
+    expected = conv_torch.causal_conv1d(x, weight, bias, activation, reverse)
+    out = conv_cuda.causal_conv1d(x, weight, bias, activation, reverse)
+    torch.testing.assert_close(out, expected)
+    assert out.transpose(1, 2).is_contiguous() and conv_calls[0][0].is_contiguous()
+
+
+@pytest.mark.parametrize(
+    ("adapter", "package"), [(scan_mamba_ssm, "mamba_ssm"), (conv_cuda, "causal_conv1d")]
+)
+def test_a_missing_package_names_the_extra(adapter, package, monkeypatch):
+    for name in [name for name in sys.modules if name.partition(".")[0] == package]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, package, None)  # importing it raises ImportError
+    adapter._missing.cache_clear()
+    try:
+        assert 'pip install "vmm-video[cuda]"' in adapter._missing()
+    finally:
+        adapter._missing.cache_clear()
+
+
+@pytest.mark.parametrize("adapter", [scan_mamba_ssm, conv_cuda])
+def test_tensors_elsewhere_are_refused(adapter):
+    reason = adapter.why_not(torch.zeros(1, 2, 3), torch.zeros(2, 4))
+    assert reason == "needs tensors on a CUDA device, these are on cpu"
+
+
+@pytest.mark.gpu
+def test_installed_kernels_take_what_the_adapter_passes():
+    interface = pytest.importorskip(
+        "mamba_ssm.ops.selective_scan_interface", reason="mamba-ssm is not installed"
+    )
+    if not torch.cuda.is_available():
+        pytest.skip("no CUDA device")
+    assert interface.selective_scan_fn is scan_mamba_ssm._kernel()
+    inputs = {name: x.cuda() for name, x in scan_inputs().items()}
+    out = scan_mamba_ssm.selective_scan(**inputs, delta_softplus=True, reverse=True)
+    expected = selective_scan_ref(**inputs, delta_softplus=True, reverse=True)
+    torch.testing.assert_close(out, expected, rtol=1e-3, atol=1e-4)

@@ -1,0 +1,170 @@
+"""How the compiled scan runs: threads, processes, other CPUs, memory. Its numbers are checked with
+those of the other backends in test_selective_scan.py."""
+
+import multiprocessing
+import os
+import platform
+import subprocess
+import sys
+import threading
+
+import pytest
+import torch
+
+from vmm.ops import cpu_kernel, scan_cpu
+from vmm.ops.selective_scan import selective_scan, selective_scan_ref
+
+# An LLVM CPU that every machine of this kind can run, and that has neither AVX-512 nor FMA.
+PLAIN_CPU = "x86-64" if platform.machine() in ("x86_64", "AMD64") else "generic"
+WIDTHS = {"u": "E", "delta": "E", "B": "N", "C": "N", "z": "E"}
+
+
+def make_inputs(channels=200, length=64, batch=2):
+    sizes = {"E": channels, "N": 16}
+    g = torch.Generator().manual_seed(channels + length)
+    inputs = {
+        name: torch.randn(batch, length, sizes[width], generator=g).transpose(1, 2)
+        for name, width in WIDTHS.items()
+    }
+    inputs["A"] = -torch.rand(channels, 16, generator=g) * 4
+    inputs["D"], inputs["delta_bias"] = torch.randn(2, channels, generator=g)
+    return inputs
+
+
+def run(inputs, scan=scan_cpu.selective_scan):
+    """Output and all gradients."""
+    leaves = {name: x.detach().requires_grad_() for name, x in inputs.items()}
+    out = scan(**leaves, delta_softplus=True)
+    grad_out = torch.linspace(-1, 1, out.numel(), dtype=out.dtype).view(out.shape)
+    return [out.detach(), *torch.autograd.grad(out, list(leaves.values()), grad_out)]
+
+
+def assert_close(actual, expected, limit):
+    for a, e in zip(actual, expected, strict=True):
+        assert (a - e).abs().max() <= limit * e.abs().max()
+
+
+@pytest.fixture
+def set_threads():
+    before = torch.get_num_threads()
+    yield torch.set_num_threads
+    torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize("channels", [20, 32])
+def test_code_for_a_plain_cpu_is_right_too(channels, monkeypatch):
+    inputs = make_inputs(channels)
+    expected = run({name: x.double() for name, x in inputs.items()}, selective_scan_ref)
+    here = run(inputs)
+    monkeypatch.setenv("VMM_CPU", PLAIN_CPU)
+    plain = run(inputs)
+    assert_close(plain, expected, 5e-6)
+    if "AVX512" in torch.backends.cpu.get_cpu_capability():
+        assert not torch.equal(plain[0], here[0])  # it really was other code
+
+
+@pytest.mark.parametrize("batch", [1, 3])  # one sample is cut into groups of channels
+def test_the_number_of_threads_does_not_change_the_result(batch, set_threads):
+    inputs = make_inputs(batch=batch)
+    results = []
+    for threads in (1, 2, 3):
+        set_threads(threads)
+        results.append(run(inputs))
+    for other in results[1:]:
+        assert_close(other, results[0], 1e-6)
+        assert torch.equal(other[0], results[0][0])
+
+
+def test_large_scans_use_several_threads_and_small_ones_do_not(set_threads, monkeypatch):
+    openmp = cpu_kernel._openmp()
+    if openmp is None:
+        pytest.skip("PyTorch does not use GNU OpenMP here")
+    teams = []
+
+    class Recorder:
+        def GOMP_parallel(self, function, table, threads, flags):
+            teams.append(threads)
+            openmp.GOMP_parallel(function, table, threads, flags)
+
+    monkeypatch.setattr(cpu_kernel, "_openmp", Recorder)
+    set_threads(2)
+    for length in (1, 64):
+        scan_cpu.selective_scan(**make_inputs(length=length))
+    assert teams == [2]
+
+
+def test_several_python_threads_may_scan_at_once():
+    inputs = make_inputs(channels=64)
+    expected = run(inputs)
+    results = []
+
+    def work():
+        for _ in range(5):
+            results.append(run(inputs))
+
+    workers = [threading.Thread(target=work) for _ in range(3)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join(30)
+    assert len(results) == 15
+    for result in results:
+        assert_close(result, expected, 1e-7)
+
+
+def _scan_in_a_worker(queue):
+    torch.set_num_threads(1)  # as every DataLoader worker does
+    queue.put(run(make_inputs())[0].sum().item())
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+def test_a_forked_worker_can_scan():
+    expected = run(make_inputs())[0].sum().item()
+    context = multiprocessing.get_context("fork")
+    queue = context.Queue()
+    worker = context.Process(target=_scan_in_a_worker, args=(queue,))
+    worker.start()
+    assert queue.get(timeout=60) == pytest.approx(expected, rel=1e-4)
+    worker.join(60)
+    assert worker.exitcode == 0
+
+
+def test_inference_keeps_no_states(monkeypatch):
+    inputs = make_inputs()
+    kept = []
+
+    def compile_kernel(write, arguments, *rest):
+        kept.append(arguments["starts"] != 0)
+        return cpu_kernel.compile_kernel(write, arguments, *rest)
+
+    monkeypatch.setattr(scan_cpu, "compile_kernel", compile_kernel)
+    scan_cpu.selective_scan(**inputs)
+    inputs["A"].requires_grad_()
+    scan_cpu.selective_scan(**inputs)
+    with torch.no_grad():
+        scan_cpu.selective_scan(**inputs)
+    assert kept == [False, True, False]
+
+
+def test_channels_last_inputs_are_used_in_place(monkeypatch):
+    inputs = make_inputs()
+    used = {}
+
+    def compile_kernel(write, arguments, *rest):
+        used.update(arguments)
+        return cpu_kernel.compile_kernel(write, arguments, *rest)
+
+    monkeypatch.setattr(scan_cpu, "compile_kernel", compile_kernel)
+    selective_scan(**inputs, backend="cpu")
+    for name in WIDTHS:
+        assert used[name] == inputs[name].data_ptr(), name
+
+
+def test_llvm_is_not_imported_before_it_is_needed():
+    code = (
+        "import sys, vmm.ops.selective_scan, vmm.ops.causal_conv; print('llvmlite' in sys.modules)"
+    )
+    answer = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    )
+    assert answer.stdout.strip() == "False"

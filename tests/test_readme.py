@@ -1,0 +1,61 @@
+"""Every command of the README is executed, shrunk to two steps on a few clips."""
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+
+import pytest
+
+DEBUG = "-c recipes/overlays/debug.yaml"
+NOT_HERE = {
+    "make demo": "tests/integration/test_demo.py runs the same steps",
+    "make test": "this is it",
+    'pip install "vmm-video[train]"': "the environment of these tests",
+}
+
+
+def commands(root):
+    text = (root / "README.md").read_text()
+    blocks = re.findall(r"```sh\n(.*?)```", text, re.DOTALL)
+    return [line for block in blocks for line in block.splitlines() if line.strip()]
+
+
+@pytest.mark.slow
+def test_every_command_works_in_order(root, demo_shards, tmp_path):
+    for name in ("recipes", "eval", "data_prep"):
+        (tmp_path / name).symlink_to(root / name)
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data/demo").symlink_to(demo_shards.folder)
+    listed = commands(root)
+    assert len(listed) > len(NOT_HERE) + 5 and set(NOT_HERE) <= set(listed)
+    for command in listed:
+        if command in NOT_HERE:
+            continue
+        words = shlex.split(command)
+        if words[0] == "vmm":
+            words = ["python", "-m", *words]
+            if words[3] in ("fit", "validate", "predict"):
+                words[6:6] = shlex.split(DEBUG)
+        if "data_prep.synthesize" in words:
+            words += ["--train", "48", "--val", "16", "--test", "16", "--images", "16"]
+        assert words[0] == "python", f"the README has a command this test cannot run: {command}"
+        result = subprocess.run(
+            [sys.executable, *words[1:]],
+            cwd=tmp_path,
+            env=os.environ | {"PYTHONPATH": str(root)},
+            capture_output=True,
+            text=True,
+        )
+        assert result.returncode == 0, f"{command}\n{result.stdout[-2000:]}{result.stderr[-2000:]}"
+
+
+def test_python_example(root):
+    code = re.search(r"```python\n(.*?)```", (root / "README.md").read_text(), re.DOTALL)[1]
+    last = code.strip().splitlines()[-1].split("#")
+    space = {}
+    exec(code, space)
+    features = space["features"]
+    shapes = (tuple(features.tokens.shape), tuple(features.pooled.shape))
+    assert str(shapes)[1:-1] == last[1].strip()
