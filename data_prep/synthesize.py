@@ -3,7 +3,7 @@
     python -m data_prep.synthesize --out data/demo
 
 writes ``train-*.tar``, ``val-*.tar``, ``test-*.tar`` and ``images-*.tar`` in the video2dataset
-convention (``vmm.data.schema``), a small BERT folder ``text/`` and ``manifest.json``.
+convention (``vmm.data.schema``) and ``manifest.json``.
 
 The splits share no scene. The validation and test splits consist of pairs of twins: scenes that are
 each other's time reversal, rendered alike, so that one clip is exactly the other backwards, down to
@@ -37,7 +37,6 @@ from tqdm import tqdm
 
 from data_prep.encode import encode_jpeg, encode_mp4
 from data_prep.shapes import Scene, render, twin_pairs
-from data_prep.vocabulary import write_text_encoder
 from vmm.data.schema import CAPTION, REVERSED_CAPTION
 
 FORMAT_VERSION = 3  # one higher whenever the same arguments give other data
@@ -242,8 +241,6 @@ def _write_all(folder: Path, arguments: Arguments, workers: int) -> None:
                 count = min(SHARD_SAMPLES, len(jobs[split]) - start)
                 shards[name] = write_shard(folder / name, islice(rendered, count))
                 progress.update(count)
-    scenes = [scene for pair in twin_pairs() for scene in pair]
-    write_text_encoder(folder / "text", (scene.caption for scene in scenes))
     manifest = {
         "version": FORMAT_VERSION,
         "arguments": asdict(arguments),

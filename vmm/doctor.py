@@ -15,7 +15,7 @@ State = Literal["ok", "missing", "broken"]
 
 _PACKAGES = {
     "torch": "everything",
-    "torchvision": "image transforms and open_clip",
+    "torchvision": 'open_clip: pip install "vmm-video[train]"',
     "transformers": "text encoders",
     "llvmlite": "the compiled CPU scan; the pure-PyTorch one is about seven times slower",
     "av": "video decoding",
@@ -69,7 +69,7 @@ def torchvision_pair(torch_version: str, torchvision_version: str) -> str:
         return (
             f"torch {torch_version} and torchvision {torchvision_version} are of different builds; "
             "install both from the same index (pip install --force-reinstall torch torchvision), "
-            "without it image transforms and open_clip do not work"
+            "without it open_clip fails, and so do CLIP teachers and the per-frame ViT"
         )
     return (
         f"torch {torch_version} and torchvision {torchvision_version} do not fit; "

@@ -57,11 +57,12 @@ class VisionKV:
     mask: Tensor | None = None
 
     def __getitem__(self, rows: Tensor) -> VisionKV:
-        """Select videos by an (M,) index, repeats allowed."""
+        """Select videos by an (M,) int64 index, repeats allowed."""
+        # The gradient of index_select is much faster on CPUs than that of indexing.
         return VisionKV(
-            tuple(key[rows] for key in self.keys),
-            tuple(value[rows] for value in self.values),
-            None if self.mask is None else self.mask[rows],
+            tuple(key.index_select(0, rows) for key in self.keys),
+            tuple(value.index_select(0, rows) for value in self.values),
+            None if self.mask is None else self.mask.index_select(0, rows),
         )
 
 

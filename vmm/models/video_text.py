@@ -36,7 +36,7 @@ class TextEncoding(NamedTuple):
 
     def rows(self, index: Tensor) -> TextEncoding:
         """Select captions by an (M,) int64 index, repeats allowed."""
-        return TextEncoding(*(part[index] for part in self))
+        return TextEncoding(*(part.index_select(0, index) for part in self))
 
 
 class VideoTextModel(nn.Module):

@@ -230,7 +230,19 @@ class VideoTextTask(PretrainTask):
         return Retrieved(batch["key"], video.float().cpu(), text.float().cpu())
 
     def on_validation_epoch_end(self) -> None:
-        """Gather over processes, drop samples that a sampler repeated, and log the metrics."""
+        """Log the retrieval metrics of the epoch."""
+        self._log_retrieval("val")
+
+    def test_step(self, batch: VideoTextBatch, batch_idx: int) -> None:
+        """As in validation; ``python -m eval.retrieval`` also re-ranks."""
+        self.validation_step(batch, batch_idx)
+
+    def on_test_epoch_end(self) -> None:
+        """Log the retrieval metrics of the test shards."""
+        self._log_retrieval("test")
+
+    def _log_retrieval(self, prefix: str) -> None:
+        """Gather over processes, drop samples that a sampler repeated, measure and log."""
         rows = {
             key: (video, text)
             for part in gather_objects(self._retrieved)
@@ -241,18 +253,9 @@ class VideoTextTask(PretrainTask):
         videos = torch.stack([video for video, _ in rows.values()])
         texts = torch.stack([text for _, text in rows.values()])
         similarity = frame_similarity(videos, texts).T.contiguous()
-        metrics = retrieval_metrics(similarity, torch.arange(len(rows)))
-        for name, value in metrics.items():
+        for name, value in retrieval_metrics(similarity, torch.arange(len(rows))).items():
             headline = name == "t2v_recall_1"
-            self.log(f"val/{name}", value, prog_bar=headline, rank_zero_only=True)
-
-    def test_step(self, batch: VideoTextBatch, batch_idx: int) -> None:
-        """As in validation; ``python -m eval.retrieval`` also re-ranks."""
-        self.validation_step(batch, batch_idx)
-
-    def on_test_epoch_end(self) -> None:
-        """As in validation."""
-        self.on_validation_epoch_end()
+            self.log(f"{prefix}/{name}", value, prog_bar=headline)  # equal on all processes
 
     def predict_step(self, batch: VideoTextBatch, batch_idx: int) -> Retrieved:
         """Joint vectors of a batch; ``EmbeddingWriter`` stores them."""
