@@ -125,7 +125,8 @@ def run(args: list[str]) -> VmmCLI:
         "plugins": {"class_path": "vmm.tasks.checkpoint_io.SafeCheckpointIO"},
     }
     _configure_messages()
-    argv, sys.argv = sys.argv, sys.argv[:1]  # Lightning warns when both are given
+    # Lightning starts the other processes of a distributed run with this one's sys.argv.
+    argv, sys.argv = sys.argv, [sys.argv[0], *args]
     try:
         return VmmCLI(
             PretrainTask,
@@ -137,7 +138,6 @@ def run(args: list[str]) -> VmmCLI:
             seed_everything_default=42,
             auto_configure_optimizers=False,
             load_from_checkpoint_support=False,
-            args=args,
         )
     finally:
         sys.argv = argv
