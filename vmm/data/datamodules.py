@@ -219,7 +219,7 @@ class WebVideoData(VideoDataModule):
         settings = self.clip_settings()
         return DataLoader(
             EvaluationClips(shards, settings, bad=self.bad),
-            self.batch_size,
+            batch_size=self.batch_size,  # by name: Lightning builds the loader anew in predict
             num_workers=self.num_workers,
             collate_fn=partial(
                 collate, settings=settings, positives=self.positives, blank=keep_unreadable
