@@ -49,6 +49,8 @@ def test_every_command_works_in_order(root, demo_shards, tmp_path):
             text=True,
         )
         assert result.returncode == 0, f"{command}\n{result.stdout[-2000:]}{result.stderr[-2000:]}"
+    assert list(tmp_path.glob("runs/**/embeddings.safetensors"))
+    assert list(tmp_path.glob("**/retrieval.json"))
 
 
 def test_python_example(root):

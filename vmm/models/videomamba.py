@@ -111,12 +111,13 @@ class VideoMamba(VideoEncoder):
     def adapt_state(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
         """Interpolate the position tables of a state dict to this encoder's sizes."""
         side = self.image_size // self.patch_size
-        steps = self.num_frames // self.tubelet_size
         state = dict(state)
-        state["pos_embed"] = interpolate_spatial(state["pos_embed"], (side, side))
-        state["temporal_pos_embedding"] = interpolate_temporal(
-            state["temporal_pos_embedding"], steps
-        )
+        if "pos_embed" in state:  # load_state_dict names what is missing
+            state["pos_embed"] = interpolate_spatial(state["pos_embed"], (side, side))
+        if "temporal_pos_embedding" in state:
+            steps = self.num_frames // self.tubelet_size
+            table = state["temporal_pos_embedding"]
+            state["temporal_pos_embedding"] = interpolate_temporal(table, steps)
         return state
 
     def embed(self, video: Tensor) -> Tensor:

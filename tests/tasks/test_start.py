@@ -1,0 +1,75 @@
+from functools import partial
+
+import pytest
+import torch
+
+from vmm.models.clip_vit import ClipTeacher
+from vmm.models.text_encoder import BertTextEncoder
+from vmm.models.videomamba import VideoMamba
+from vmm.tasks.masked_pretrain import MaskedPretrainTask
+from vmm.tasks.start import load_start_weights
+from vmm.tasks.video_text import VideoTextTask
+
+
+@pytest.fixture
+def stage1(root):
+    teacher = ClipTeacher(str(root / "recipes/encoders/clip_vit_demo.json"), None, 32)
+    return MaskedPretrainTask(VideoMamba(32, 2, num_frames=4, image_size=32), teacher)
+
+
+@pytest.fixture
+def make_stage2(root):
+    def make(**changes):
+        sizes = {"embed_dim": 32, "depth": 2, "num_frames": 4, "image_size": 32} | changes
+        name = str(root / "recipes/encoders/bert_demo")
+        text = partial(BertTextEncoder, name=name, fusion_layer=2, pretrained=False)
+        return VideoTextTask(VideoMamba(**sizes), text, proj_dim=16)
+
+    return make
+
+
+def save(task, path):
+    torch.save({"state_dict": task.state_dict()}, path)
+    return path
+
+
+def test_stage_2_starts_from_stage_1(stage1, make_stage2, tmp_path, caplog):
+    file = save(stage1, tmp_path / "stage1.ckpt")
+    task = make_stage2()
+    text = {k: v.clone() for k, v in task.model.text_encoder.state_dict().items()}
+    with caplog.at_level("INFO", "vmm"):
+        assert load_start_weights(task, file) == ["video_encoder"]
+    for key, value in stage1.video_encoder.state_dict().items():
+        assert torch.equal(task.video_encoder.state_dict()[key], value), key
+    for key, value in task.model.text_encoder.state_dict().items():
+        assert torch.equal(text[key], value), key
+    assert "align_head of" in caplog.text and "newly initialised" in caplog.text
+
+
+def test_every_component_of_another_stage_2_run_is_taken(make_stage2, tmp_path):
+    first, second = make_stage2(), make_stage2()
+    first.model.temperature.data.fill_(0.2)
+    loaded = load_start_weights(second, save(first, tmp_path / "first.ckpt"))
+    assert set(loaded) == {
+        *("video_encoder", "text_encoder", "vision_proj", "text_proj", "itm_head", "temperature")
+    }
+    for key, value in first.state_dict().items():
+        assert torch.equal(second.state_dict()[key], value), key
+
+
+def test_other_frame_counts_and_sizes_are_interpolated(stage1, make_stage2, tmp_path):
+    task = make_stage2(num_frames=8, image_size=64)
+    load_start_weights(task, save(stage1, tmp_path / "stage1.ckpt"))
+    assert task.video_encoder.temporal_pos_embedding.shape == (1, 8, 32)
+    assert task.video_encoder.pos_embed.shape == (1, 17, 32)
+
+
+def test_what_does_not_fit_is_refused(stage1, make_stage2, tmp_path):
+    file = save(stage1, tmp_path / "stage1.ckpt")
+    with pytest.raises(ValueError, match=r"video_encoder of .* does not fit"):
+        load_start_weights(make_stage2(depth=3), file)
+    torch.save({"state_dict": {"head.weight": torch.ones(1)}}, file)
+    with pytest.raises(ValueError, match="holds no video_encoder"):
+        load_start_weights(make_stage2(), file)
+    with pytest.raises(ValueError, match="no weight file"):
+        load_start_weights(make_stage2(), tmp_path / "nowhere.ckpt")
