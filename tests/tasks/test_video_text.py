@@ -201,3 +201,25 @@ def test_alignment_without_a_teacher_is_refused(make):
         make(video_mask=MaskSettings("attention", 0.5))
     with pytest.raises(ValueError, match=r"not in \[0, 1\)"):
         MaskSettings("tube", 1.0)
+
+
+def test_only_true_pairs_are_labelled_as_matching(make, batch, monkeypatch):
+    seen = []
+
+    def record(logits, matched):
+        seen.append(matched.tolist())
+        return logits.sum()
+
+    monkeypatch.setattr(video_text, "matching_loss", record)
+    losses(make(loss_weights=LossWeights(vtc=0.0, mlm=0.0)), batch)
+    assert seen == [[True] * 4 + [False] * 8]
+
+
+@pytest.mark.parametrize(("kind", "pooled"), [("none", 4), ("tube", 4), ("random", 1)])
+def test_frames_are_pooled_apart_unless_a_mask_makes_them_unequal(make, batch, kind, pooled):
+    mask = MaskSettings(kind, 0.5)
+    task = make(video_mask=mask, image_mask=mask, loss_weights=LossWeights(vtm=0.0, mlm=0.0))
+    shapes = []
+    task.model.vision_proj.register_forward_hook(lambda m, i, out: shapes.append(out.shape[1]))
+    losses(task, batch)
+    assert shapes == [pooled]
