@@ -33,13 +33,12 @@ def test_a_variable_forces_one(three, monkeypatch):
     monkeypatch.setenv("FAKE_BACKEND", "third")
     name, reasons = backends.choose(three, "FAKE_BACKEND", torch.zeros(2))
     assert name == "third" and reasons["second"] == "FAKE_BACKEND=third"
-    assert backends.select(three, "FAKE_BACKEND", "auto", torch.zeros(2)).__name__ == "fake_third"
+    assert backends.resolve(three, "FAKE_BACKEND", "auto", torch.zeros(2)) == "third"
 
 
 def test_a_name_in_the_call_wins_over_the_variable(three, monkeypatch):
     monkeypatch.setenv("FAKE_BACKEND", "third")
-    module = backends.select(three, "FAKE_BACKEND", "second", torch.zeros(2))
-    assert module.__name__ == "fake_second"
+    assert backends.resolve(three, "FAKE_BACKEND", "second", torch.zeros(2)) == "second"
 
 
 @pytest.mark.parametrize("forced", [True, False])
@@ -48,12 +47,12 @@ def test_one_that_cannot_run_says_why_and_what_to_do(three, monkeypatch, forced)
         monkeypatch.setenv("FAKE_BACKEND", "second")
     name = "auto" if forced else "second"
     with pytest.raises(ValueError, match=r"'second' cannot run here: too large; .*auto"):
-        backends.select(three, "FAKE_BACKEND", name, torch.zeros(9))
+        backends.resolve(three, "FAKE_BACKEND", name, torch.zeros(9))
 
 
 def test_an_unknown_name_lists_the_known_ones(three):
     with pytest.raises(ValueError, match=r"'fourth'; choose one of first, second, third or 'auto'"):
-        backends.select(three, "FAKE_BACKEND", "fourth", torch.zeros(2))
+        backends.resolve(three, "FAKE_BACKEND", "fourth", torch.zeros(2))
 
 
 def test_none_that_can_run_is_an_error(three):

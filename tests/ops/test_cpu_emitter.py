@@ -8,12 +8,12 @@ from vmm.ops.cpu_blocks import (
     by_block,
     channels_last,
     each_block,
-    empty_channels_last,
     from_blocks,
     row_arguments,
     size_arguments,
 )
 from vmm.ops.cpu_kernel import compile_kernel
+from vmm.ops.op_tools import empty_packed
 
 PLAIN_CPU = "x86-64" if platform.machine() in ("x86_64", "AMD64") else "generic"
 
@@ -38,7 +38,7 @@ def write_map(code, function):
 
 def apply(function, x, reverse=False):
     x = channels_last(x)
-    out = empty_channels_last(x).fill_(7)
+    out = empty_packed(x).fill_(7)
     arguments = size_arguments(x)
     arguments |= row_arguments("x", x, reverse) | row_arguments("out", out, reverse)
     kernel = compile_kernel(write_map, arguments, function)

@@ -1,6 +1,7 @@
 """How the compiled scan runs: threads, processes, other CPUs, memory. Its numbers are checked with
 those of the other backends in test_selective_scan.py."""
 
+import functools
 import multiprocessing
 import os
 import platform
@@ -16,6 +17,7 @@ from vmm.ops.selective_scan import selective_scan, selective_scan_ref
 
 # An LLVM CPU that every machine of this kind can run, and that has neither AVX-512 nor FMA.
 PLAIN_CPU = "x86-64" if platform.machine() in ("x86_64", "AMD64") else "generic"
+compiled_scan = functools.partial(selective_scan, backend="cpu")
 WIDTHS = {"u": "E", "delta": "E", "B": "N", "C": "N", "z": "E"}
 
 
@@ -31,7 +33,7 @@ def make_inputs(channels=200, length=64, batch=2):
     return inputs
 
 
-def run(inputs, scan=scan_cpu.selective_scan):
+def run(inputs, scan=compiled_scan):
     """Output and all gradients."""
     leaves = {name: x.detach().requires_grad_() for name, x in inputs.items()}
     out = scan(**leaves, delta_softplus=True)
@@ -89,7 +91,7 @@ def test_large_scans_use_several_threads_and_small_ones_do_not(set_threads, monk
     monkeypatch.setattr(cpu_kernel, "_openmp", Recorder)
     set_threads(2)
     for length in (1, 64):
-        scan_cpu.selective_scan(**make_inputs(length=length))
+        compiled_scan(**make_inputs(length=length))
     assert teams == [2]
 
 
@@ -138,11 +140,11 @@ def test_inference_keeps_no_states(monkeypatch):
         return cpu_kernel.compile_kernel(write, arguments, *rest)
 
     monkeypatch.setattr(scan_cpu, "compile_kernel", compile_kernel)
-    scan_cpu.selective_scan(**inputs)
+    compiled_scan(**inputs)
     inputs["A"].requires_grad_()
-    scan_cpu.selective_scan(**inputs)
+    compiled_scan(**inputs)
     with torch.no_grad():
-        scan_cpu.selective_scan(**inputs)
+        compiled_scan(**inputs)
     assert kept == [False, True, False]
 
 

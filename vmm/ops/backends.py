@@ -60,12 +60,12 @@ def load(backends: dict[str, str], name: str, *inputs: Tensor) -> ModuleType:
     return module
 
 
-def select(backends: dict[str, str], variable: str, backend: str, *inputs: Tensor) -> ModuleType:
-    """Import the module of ``backend``, where "auto" means the best one that can run."""
+def resolve(backends: dict[str, str], variable: str, backend: str, *inputs: Tensor) -> str:
+    """Return the name of ``backend``, where "auto" means the best one that can run."""
     if backend == "auto":
-        name, _ = choose(backends, variable, *inputs)
-        return importlib.import_module(backends[name])
-    return load(backends, backend, *inputs)
+        return choose(backends, variable, *inputs)[0]
+    load(backends, backend, *inputs)
+    return backend
 
 
 def gradient_wanted(*inputs: Tensor | None) -> bool:

@@ -5,23 +5,19 @@ Shape legend: B batch, E channels, L length, K taps.
 
 from __future__ import annotations
 
+import importlib
 from typing import Literal
 
 import torch
 from torch import Tensor
 
-from vmm.ops import backends
+from vmm.ops import backends, op_tools
+from vmm.ops.conv_interface import BACKEND_VARIABLE, BACKENDS, RECORDED
+from vmm.ops.conv_op import conv_op
+
+__all__ = ["BACKENDS", "Activation", "causal_conv1d", "choose_backend"]
 
 Activation = Literal["silu"] | None
-
-BACKENDS: dict[str, str] = {
-    "causal_conv1d": "vmm.ops.conv_cuda",
-    "cpu": "vmm.ops.conv_cpu",
-    "torch": "vmm.ops.conv_torch",
-}
-"""Name to module, best first. A new backend is one file and one line here."""
-
-BACKEND_VARIABLE = "VMM_CONV_BACKEND"
 
 
 def choose_backend(x: Tensor, weight: Tensor) -> tuple[str, dict[str, str]]:
@@ -64,7 +60,16 @@ def causal_conv1d(
         raise ValueError(f"bias must be ({x.shape[1]},), got {tuple(bias.shape)}")
     if activation not in ("silu", None):
         raise ValueError(f"activation must be 'silu' or None, got {activation!r}")
-    module = backends.select(BACKENDS, BACKEND_VARIABLE, backend, x, weight)
-    with torch.autocast(x.device.type, enabled=False):
-        out: Tensor = module.causal_conv1d(x, weight, bias, activation, reverse)
+    name = _resolve(backend, x, weight)
+    if name in RECORDED and not torch.compiler.is_compiling():
+        module = importlib.import_module(BACKENDS[name])
+        with torch.autocast(x.device.type, enabled=False):
+            recorded: Tensor = module.causal_conv1d(x, weight, bias, activation, reverse)
+        return recorded
+    out: Tensor = conv_op(x, weight, bias, activation == "silu", reverse, name)
     return out
+
+
+@op_tools.evaluated_when_traced  # tracing cannot look into imports
+def _resolve(backend: str, x: Tensor, weight: Tensor) -> str:
+    return backends.resolve(BACKENDS, BACKEND_VARIABLE, backend, x, weight)

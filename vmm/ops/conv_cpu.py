@@ -8,24 +8,23 @@ from __future__ import annotations
 
 import importlib.util
 from collections.abc import Callable
-from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
+from vmm.ops.conv_interface import ConvInputs
 from vmm.ops.cpu_blocks import (
     Block,
     by_block,
     channels_last,
     each_block,
-    empty_channels_last,
     from_blocks,
     row_arguments,
     size_arguments,
 )
 from vmm.ops.cpu_emitter import Emitter, Value
 from vmm.ops.cpu_kernel import compile_kernel
+from vmm.ops.op_tools import empty_packed
 
 
 def why_not(x: Tensor, weight: Tensor) -> str | None:
@@ -34,24 +33,38 @@ def why_not(x: Tensor, weight: Tensor) -> str | None:
         return f"needs tensors on the CPU, these are on {x.device.type}"
     if x.dtype == torch.float64 or weight.dtype == torch.float64:
         return "computes in float32, these are float64"
-    if torch.compiler.is_compiling():
-        return "torch.compile and torch.export cannot look inside it"
     if importlib.util.find_spec("llvmlite") is None:
         return "needs the package llvmlite"
     return None
 
 
-def causal_conv1d(
-    x: Tensor,
-    weight: Tensor,
-    bias: Tensor | None = None,
-    activation: str | None = "silu",
-    reverse: bool = False,
-) -> Tensor:
+def forward(inputs: ConvInputs, silu: bool, reverse: bool) -> Tensor:
     """Compute the contract of ``vmm.ops.causal_conv.causal_conv1d`` in compiled code."""
-    full = [None if tensor is None else tensor.float() for tensor in (x, weight, bias)]
-    out: Tensor = _CompiledConv.apply(*full, activation == "silu", reverse)
-    return out.to(x.dtype)
+    x = channels_last(inputs.x.float())
+    out = empty_packed(x)
+    _run(write_forward, {"x": x, "out": out}, _by_block(inputs), _options(inputs, silu), reverse)
+    return out.to(inputs.x.dtype)
+
+
+def backward(inputs: ConvInputs, silu: bool, reverse: bool, d_out: Tensor) -> ConvInputs:
+    """Return the gradients, in float32."""
+    x = channels_last(inputs.x.float())
+    d_x = empty_packed(x)
+    per_channel = _by_block(inputs)
+    sums = {f"d_{name}": y.new_empty(len(x), *y.shape) for name, y in per_channel.items()}
+    rows = {"x": x, "d_out": channels_last(d_out.float()), "d_x": d_x}
+    _run(write_backward, rows, per_channel | sums, _options(inputs, silu), reverse)
+    return ConvInputs(d_x, *(from_blocks(y.sum(0), x.shape[1]) for y in sums.values()))
+
+
+def _by_block(inputs: ConvInputs) -> dict[str, Tensor]:
+    weight = inputs.weight.float()
+    bias = weight.new_zeros(len(weight)) if inputs.bias is None else inputs.bias.float()
+    return {"weight": by_block(weight), "bias": by_block(bias)}
+
+
+def _options(inputs: ConvInputs, silu: bool) -> tuple[int, bool]:
+    return inputs.weight.shape[1], silu
 
 
 class _Conv:
@@ -127,41 +140,11 @@ def write_backward(code: Emitter, taps: int, silu: bool) -> None:
     code.each_item(lambda item: each_block(code, item, one_block))
 
 
-class _CompiledConv(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, *inputs: Any) -> Tensor:
-        x, weight, bias, silu, reverse = inputs
-        x = channels_last(x)
-        out = empty_channels_last(x)
-        per_channel = {
-            "weight": by_block(weight),
-            "bias": by_block(x.new_zeros(x.shape[1]) if bias is None else bias),
-        }
-        ctx.options, ctx.has_bias = (weight.shape[1], silu, reverse), bias is not None
-        ctx.save_for_backward(x, *per_channel.values())
-        _run(write_forward, {"x": x, "out": out}, per_channel, *ctx.options)
-        return out
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, d_out: Tensor) -> tuple[Tensor | None, ...]:
-        x, weight, bias = ctx.saved_tensors
-        batch, channels, _ = x.shape
-        d_x = empty_channels_last(x)
-        d_weight, d_bias = (y.new_empty(batch, *y.shape) for y in (weight, bias))
-        rows = {"x": x, "d_out": channels_last(d_out), "d_x": d_x}
-        per_channel = {"weight": weight, "bias": bias, "d_weight": d_weight, "d_bias": d_bias}
-        _run(write_backward, rows, per_channel, *ctx.options)
-        d_weight, d_bias = (from_blocks(y.sum(0), channels) for y in (d_weight, d_bias))
-        return d_x, d_weight, d_bias if ctx.has_bias else None, None, None
-
-
 def _run(
     write: Callable[..., None],
     rows: dict[str, Tensor],
     per_channel: dict[str, Tensor],
-    taps: int,
-    silu: bool,
+    options: tuple[int, bool],
     reverse: bool,
 ) -> None:
     x = rows["x"]
@@ -169,5 +152,5 @@ def _run(
     for name, tensor in rows.items():
         arguments |= row_arguments(name, tensor, reverse)
     arguments |= {name: tensor.data_ptr() for name, tensor in per_channel.items()}
-    kernel = compile_kernel(write, arguments, taps, silu)
+    kernel = compile_kernel(write, arguments, *options)
     kernel.run(arguments, len(x) * arguments["groups"], x.numel())

@@ -8,6 +8,9 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from vmm.ops.conv_interface import ConvInputs
+from vmm.ops.op_tools import recomputed_gradients
+
 
 @functools.cache
 def _missing() -> str | None:
@@ -56,3 +59,16 @@ def causal_conv1d(
     if reverse:
         out = out.flip(-1)
     return out.transpose(1, 2).contiguous().transpose(1, 2)
+
+
+def forward(inputs: ConvInputs, silu: bool, reverse: bool) -> Tensor:
+    """Convolve inside of the operator."""
+    return causal_conv1d(*inputs, "silu" if silu else None, reverse)
+
+
+def backward(inputs: ConvInputs, silu: bool, reverse: bool, d_out: Tensor) -> ConvInputs:
+    """Repeat the convolution and let autograd differentiate it."""
+    gradients = recomputed_gradients(
+        lambda *x: forward(ConvInputs(*x), silu, reverse), inputs, d_out
+    )
+    return ConvInputs(*gradients)  # type: ignore[arg-type]

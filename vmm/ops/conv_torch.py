@@ -5,6 +5,9 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor
 
+from vmm.ops.conv_interface import ConvInputs
+from vmm.ops.op_tools import recomputed_gradients
+
 
 def why_not(x: Tensor, weight: Tensor) -> str | None:
     """Return None: it runs everywhere."""
@@ -32,3 +35,16 @@ def causal_conv1d(
     if activation == "silu":
         out = F.silu(out)
     return out.transpose(1, 2).contiguous().transpose(1, 2)
+
+
+def forward(inputs: ConvInputs, silu: bool, reverse: bool) -> Tensor:
+    """Convolve inside of the operator."""
+    return causal_conv1d(*inputs, "silu" if silu else None, reverse)
+
+
+def backward(inputs: ConvInputs, silu: bool, reverse: bool, d_out: Tensor) -> ConvInputs:
+    """Repeat the convolution and let autograd differentiate it."""
+    gradients = recomputed_gradients(
+        lambda *x: forward(ConvInputs(*x), silu, reverse), inputs, d_out
+    )
+    return ConvInputs(*gradients)  # type: ignore[arg-type]

@@ -21,19 +21,11 @@ _GROUP = 16
 
 def channels_last(x: Tensor) -> Tensor:
     """Return (B, K, L) x with K innermost in memory: itself if it is so already."""
-    x = x.detach()
     return x if x.stride(1) == 1 else x.transpose(1, 2).contiguous().transpose(1, 2)
-
-
-def empty_channels_last(x: Tensor) -> Tensor:
-    """Allocate memory of the shape of x (B, K, L), K innermost and rows packed."""
-    batch, channels, length = x.shape
-    return x.new_empty(batch, length, channels).transpose(1, 2)
 
 
 def by_block(x: Tensor) -> Tensor:
     """Cut (E, ...) into blocks, padded with zeros, lanes innermost: (blocks, ..., lanes)."""
-    x = x.detach()
     padding = -len(x) % LANES
     if padding:
         x = torch.cat([x, x.new_zeros(padding, *x.shape[1:])])

@@ -11,14 +11,13 @@ Shape legend: T steps in a chunk, B batch, E channels, L length, N states per ch
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
-from vmm.ops.backends import gradient_wanted
+from vmm.ops.op_tools import empty_packed
+from vmm.ops.scan_interface import ScanInputs, ScanOptions
 
 CHUNK = 16
 
@@ -28,40 +27,10 @@ def why_not(u: Tensor, A: Tensor) -> str | None:
     return None
 
 
-def selective_scan(
-    u: Tensor,
-    delta: Tensor,
-    A: Tensor,
-    B: Tensor,
-    C: Tensor,
-    D: Tensor | None = None,
-    z: Tensor | None = None,
-    delta_bias: Tensor | None = None,
-    delta_softplus: bool = False,
-    reverse: bool = False,
-) -> Tensor:
-    """Compute the contract of ``vmm.ops.selective_scan.selective_scan`` chunk by chunk."""
-    inputs = (u, delta, A, B, C, D, z, delta_bias)
-    keep = gradient_wanted(*inputs)
-    out: Tensor = _ChunkedScan.apply(*inputs, delta_softplus, reverse, keep)
-    return out
-
-
-class _Inputs(NamedTuple):
-    u: Tensor
-    delta: Tensor
-    A: Tensor
-    B: Tensor
-    C: Tensor
-    D: Tensor | None
-    z: Tensor | None
-    delta_bias: Tensor | None
-
-
 class _Scanner:
     """Cuts the inputs into time-major tiles of the compute type, in the order of the scan."""
 
-    def __init__(self, inputs: _Inputs, delta_softplus: bool, reverse: bool) -> None:
+    def __init__(self, inputs: ScanInputs, delta_softplus: bool, reverse: bool) -> None:
         self.inputs, self.softplus, self.reverse = inputs, delta_softplus, reverse
         self.dtype = torch.promote_types(inputs.u.dtype, torch.float32)
         self.a = inputs.A.to(self.dtype).t().contiguous()  # (N, E)
@@ -101,63 +70,46 @@ class _Scanner:
         return decay, states
 
 
-def _channels_last(x: Tensor) -> Tensor:
-    """Allocate a tensor like x (B, E, L) whose memory is (B, L, E)."""
-    batch, channels, length = x.shape
-    return x.new_empty(batch, length, channels).transpose(1, 2)
+def starts_shape(u: Tensor, A: Tensor) -> tuple[int, ...]:
+    """Return (chunks, B, N, E): one state at the start of every chunk."""
+    return -(-u.shape[-1] // CHUNK), u.shape[0], A.shape[1], A.shape[0]
 
 
-class _ChunkedScan(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, *arguments: Any) -> Tensor:
-        *tensors, softplus, reverse, keep = arguments
-        inputs = _Inputs(*tensors)
-        scan = _Scanner(inputs, softplus, reverse)
-        out = _channels_last(inputs.u)
-        batch, channels, _ = out.shape
-        state = scan.a.new_zeros(batch, scan.a.shape[0], channels)
-        starts = []
-        for at in scan.chunks():
-            if keep:
-                starts.append(state)
-            u, b, c = (scan.read(x, at) for x in (inputs.u, inputs.B, inputs.C))
-            step, _ = scan.steps(at)
-            _, states = scan.states(step, u, b, state)
-            state = states[-1].clone()  # a view would keep the whole chunk alive
-            y = torch.matmul(c.unsqueeze(2), states).squeeze(2)
-            if scan.d is not None:
-                y.addcmul_(u, scan.d)
-            if inputs.z is not None:
-                y.mul_(F.silu(scan.read(inputs.z, at)))
-            scan.write(y, out, at)
-        ctx.options = softplus, reverse
-        ctx.save_for_backward(*inputs, *starts)
-        return out
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, grad_out: Tensor) -> tuple[Tensor | None, ...]:
-        saved = ctx.saved_tensors
-        inputs, starts = _Inputs(*saved[:8]), saved[8:]
-        with torch.autocast(grad_out.device.type, enabled=False):
-            grads = _backward(_Scanner(inputs, *ctx.options), starts, grad_out)
-        return *grads, None, None, None
+def forward(inputs: ScanInputs, options: ScanOptions, starts: Tensor | None) -> Tensor:
+    """Compute the contract of ``vmm.ops.selective_scan.selective_scan`` chunk by chunk."""
+    scan = _Scanner(inputs, *options)
+    out = empty_packed(inputs.u)
+    batch, channels, _ = out.shape
+    state = scan.a.new_zeros(batch, scan.a.shape[0], channels)
+    for k, at in enumerate(scan.chunks()):
+        if starts is not None:
+            starts[k] = state
+        u, b, c = (scan.read(x, at) for x in (inputs.u, inputs.B, inputs.C))
+        step, _ = scan.steps(at)
+        _, states = scan.states(step, u, b, state)
+        state = states[-1]
+        y = torch.matmul(c.unsqueeze(2), states).squeeze(2)
+        if scan.d is not None:
+            y.addcmul_(u, scan.d)
+        if inputs.z is not None:
+            y.mul_(F.silu(scan.read(inputs.z, at)))
+        scan.write(y, out, at)
+    return out
 
 
-def _backward(scan: _Scanner, starts: tuple[Tensor, ...], grad_out: Tensor) -> _Inputs:
+def backward(inputs: ScanInputs, options: ScanOptions, starts: Tensor, d_out: Tensor) -> ScanInputs:
     """Walk the chunks from the last to the first; ``carry`` is the gradient of the state."""
-    inputs = scan.inputs
-    d_u, d_delta = _channels_last(inputs.u), _channels_last(inputs.delta)
-    d_b, d_c = torch.empty_like(inputs.B), torch.empty_like(inputs.C)
-    d_z = None if inputs.z is None else _channels_last(inputs.z)
+    scan = _Scanner(inputs, *options)
+    d_u, d_delta, d_b, d_c = (empty_packed(x) for x in (inputs.u, inputs.delta, inputs.B, inputs.C))
+    d_z = None if inputs.z is None else empty_packed(inputs.z)
     d_a, d_skip = torch.zeros_like(scan.a), scan.a.new_zeros(scan.a.shape[1])
     d_bias = torch.zeros_like(d_skip)
     carry = torch.zeros_like(starts[0])
-    for at, state in zip(reversed(list(scan.chunks())), reversed(starts), strict=True):
+    for at, state in zip(reversed(list(scan.chunks())), reversed(starts.unbind(0)), strict=True):
         u, b, c = (scan.read(x, at) for x in (inputs.u, inputs.B, inputs.C))
         step, raw = scan.steps(at)
         decay, states = scan.states(step, u, b, state)
-        d_y = scan.read(grad_out, at)
+        d_y = scan.read(d_out, at)
         if inputs.z is not None and d_z is not None:
             z = scan.read(inputs.z, at)
             sigmoid = torch.sigmoid(z)
@@ -191,7 +143,7 @@ def _backward(scan: _Scanner, starts: tuple[Tensor, ...], grad_out: Tensor) -> _
         scan.write(d_step, d_delta, at)
         d_u_tile = d_input.mul_(step)
         scan.write(d_u_tile if scan.d is None else d_u_tile.addcmul_(d_y, scan.d), d_u, at)
-    return _Inputs(
+    return ScanInputs(
         d_u,
         d_delta,
         d_a.t().to(inputs.A.dtype),

@@ -8,6 +8,9 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from vmm.ops.op_tools import recomputed_gradients
+from vmm.ops.scan_interface import ScanInputs, ScanOptions
+
 _MOST_STATES = 256
 
 
@@ -79,3 +82,21 @@ def selective_scan(
     if reverse:
         out = out.flip(-1)
     return out.transpose(1, 2).contiguous().transpose(1, 2)
+
+
+def starts_shape(u: Tensor, A: Tensor) -> tuple[int, ...]:
+    """Nothing is kept besides the inputs."""
+    return (0,)
+
+
+def forward(inputs: ScanInputs, options: ScanOptions, starts: Tensor | None) -> Tensor:
+    """Scan inside of the operator."""
+    return selective_scan(*inputs, options.delta_softplus, options.reverse)
+
+
+def backward(inputs: ScanInputs, options: ScanOptions, starts: Tensor, d_out: Tensor) -> ScanInputs:
+    """Repeat the scan and let the package's own gradient follow."""
+    gradients = recomputed_gradients(
+        lambda *x: forward(ScanInputs(*x), options, None), inputs, d_out
+    )
+    return ScanInputs(*gradients)  # type: ignore[arg-type]

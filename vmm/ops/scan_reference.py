@@ -6,6 +6,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from vmm.ops.op_tools import recomputed_gradients
+from vmm.ops.scan_interface import ScanInputs, ScanOptions
+
 
 def why_not(u: Tensor, A: Tensor) -> str | None:
     """Return None: it runs everywhere."""
@@ -51,3 +54,21 @@ def selective_scan(
     if z is not None:
         y = y * F.silu(z.to(dtype))
     return y.to(u.dtype)
+
+
+def starts_shape(u: Tensor, A: Tensor) -> tuple[int, ...]:
+    """Nothing is kept besides the inputs."""
+    return (0,)
+
+
+def forward(inputs: ScanInputs, options: ScanOptions, starts: Tensor | None) -> Tensor:
+    """Scan inside of the operator."""
+    return selective_scan(*inputs, options.delta_softplus, options.reverse)
+
+
+def backward(inputs: ScanInputs, options: ScanOptions, starts: Tensor, d_out: Tensor) -> ScanInputs:
+    """Repeat the scan and let autograd differentiate it."""
+    gradients = recomputed_gradients(
+        lambda *x: forward(ScanInputs(*x), options, None), inputs, d_out
+    )
+    return ScanInputs(*gradients)  # type: ignore[arg-type]

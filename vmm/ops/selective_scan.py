@@ -5,23 +5,17 @@ Shape legend: B batch, E channels (d_inner), L length, N states per channel (d_s
 
 from __future__ import annotations
 
+import importlib
+
 import torch
 from torch import Tensor
 
-from vmm.ops import backends
+from vmm.ops import backends, op_tools
+from vmm.ops.scan_interface import BACKEND_VARIABLE, BACKENDS, RECORDED
+from vmm.ops.scan_op import scan_op
 from vmm.ops.scan_reference import selective_scan as selective_scan_ref
 
 __all__ = ["BACKENDS", "choose_backend", "selective_scan", "selective_scan_ref"]
-
-BACKENDS: dict[str, str] = {
-    "mamba_ssm": "vmm.ops.scan_mamba_ssm",
-    "cpu": "vmm.ops.scan_cpu",
-    "chunked": "vmm.ops.scan_chunked",
-    "reference": "vmm.ops.scan_reference",
-}
-"""Name to module, best first. A new backend is one file and one line here."""
-
-BACKEND_VARIABLE = "VMM_SCAN_BACKEND"
 
 
 def choose_backend(u: Tensor, A: Tensor) -> tuple[str, dict[str, str]]:
@@ -86,13 +80,22 @@ def selective_scan(
         ValueError: If shapes do not fit or the backend cannot run.
     """
     _check_shapes(u, delta, A, B, C, D, z, delta_bias)
-    module = backends.select(BACKENDS, BACKEND_VARIABLE, backend, u, A)
-    # The recurrence needs float32; autocast would silently lower the products inside.
-    with torch.autocast(u.device.type, enabled=False):
-        out: Tensor = module.selective_scan(
-            u, delta, A, B, C, D, z, delta_bias, delta_softplus, reverse
-        )
+    name = _resolve(backend, u, A)
+    tensors = (u, delta, A, B, C, D, z, delta_bias)
+    if name in RECORDED and not torch.compiler.is_compiling():
+        module = importlib.import_module(BACKENDS[name])
+        # The recurrence needs float32; autocast would silently lower the products inside.
+        with torch.autocast(u.device.type, enabled=False):
+            recorded: Tensor = module.selective_scan(*tensors, delta_softplus, reverse)
+        return recorded
+    keep = backends.gradient_wanted(*tensors)
+    out: Tensor = scan_op(*tensors, delta_softplus, reverse, keep, name)[0]
     return out
+
+
+@op_tools.evaluated_when_traced  # tracing cannot look into imports
+def _resolve(backend: str, u: Tensor, A: Tensor) -> str:
+    return backends.resolve(BACKENDS, BACKEND_VARIABLE, backend, u, A)
 
 
 def _check_shapes(

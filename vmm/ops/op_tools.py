@@ -1,0 +1,85 @@
+"""Help for operators registered with ``torch.library``: layouts, absent tensors, autograd."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TypeVar
+
+import torch
+from torch import Tensor
+
+_F = TypeVar("_F", bound=Callable[..., object])
+
+
+def evaluated_when_traced(function: _F) -> _F:
+    """Let ``torch.compile`` call a function while tracing and take its result as a constant."""
+    mark: Callable[[_F], _F] = torch.compiler.assume_constant_result
+    return mark(function)
+
+
+def empty_packed(x: Tensor) -> Tensor:
+    """Allocate memory of the shape of x (B, K, L), K innermost and rows packed."""
+    batch, channels, length = x.shape
+    return x.new_empty(batch, length, channels).transpose(1, 2)
+
+
+def packed(x: Tensor) -> Tensor:
+    """Return (B, K, L) x with K innermost and rows packed: itself if it is so already."""
+    rows = x.transpose(1, 2)
+    return x if rows.is_contiguous() else rows.contiguous().transpose(1, 2)
+
+
+def gradients_like(
+    gradients: Sequence[Tensor | None], inputs: Sequence[Tensor | None]
+) -> list[Tensor]:
+    """Give gradients the types of the inputs and the layouts that ``empty_gradients`` promises."""
+    first = inputs[0]
+    assert first is not None
+    results = []
+    for gradient, x in zip(gradients, inputs, strict=True):
+        if x is None or gradient is None:
+            results.append(first.new_empty(0))
+            continue
+        if gradient.dtype != x.dtype:
+            gradient = gradient.to(x.dtype)
+        results.append(packed(gradient) if x.dim() == 3 else gradient.contiguous())
+    return results
+
+
+def empty_gradients(inputs: Sequence[Tensor | None]) -> list[Tensor]:
+    """Allocate a gradient per input; tensors of three dimensions are packed channels-last."""
+    first = inputs[0]
+    assert first is not None
+
+    def one(x: Tensor | None) -> Tensor:
+        if x is None:
+            return first.new_empty(0)
+        return empty_packed(x) if x.dim() == 3 else x.new_empty(x.shape)
+
+    return [one(x) for x in inputs]
+
+
+def given(gradients: Sequence[Tensor], inputs: Sequence[Tensor | None]) -> list[Tensor | None]:
+    """Return the gradients of the given inputs, and None for the absent ones."""
+    return [None if x is None else y for x, y in zip(inputs, gradients, strict=True)]
+
+
+def recomputed_gradients(
+    function: Callable[..., Tensor], inputs: Sequence[Tensor | None], d_out: Tensor
+) -> list[Tensor | None]:
+    """Differentiate ``function(*inputs)`` by running it again under autograd.
+
+    Inside of an operator autograd is switched off below ``torch.enable_grad``, by dispatch keys
+    that are excluded for this thread; for the duration of the call they are let in again.
+    """
+    keys = torch._C.DispatchKey
+    excluded = torch._C._dispatch_tls_local_exclude_set()
+    for key in (keys.AutogradFunctionality, keys.AutogradOther, keys.ADInplaceOrView):
+        excluded = excluded.remove(key)
+    included = torch._C._dispatch_tls_local_include_set()
+    with torch._C._ForceDispatchKeyGuard(included, excluded), torch.enable_grad():
+        leaves = [None if x is None else x.detach().requires_grad_() for x in inputs]
+        out = function(*leaves)
+        wanted = [x for x in leaves if x is not None]
+        gradients = iter(torch.autograd.grad(out, wanted, d_out))
+        return [None if x is None else next(gradients) for x in leaves]

@@ -1,0 +1,51 @@
+"""What the scan's backends share: their list, and the types they are called with.
+
+A backend is a module with these functions:
+
+    why_not(u, A) -> str | None          the reason why it cannot take these inputs, or None
+    starts_shape(u, A) -> tuple          shape of the states that it keeps for the gradient
+    forward(inputs, options, starts)     the output; ``starts`` (None: not wanted) is filled
+    backward(inputs, options, starts, d_out) -> ScanInputs     the gradient of every input
+
+``forward`` and ``backward`` are called inside an operator, where autograd does not record.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from torch import Tensor
+
+BACKENDS: dict[str, str] = {
+    "mamba_ssm": "vmm.ops.scan_mamba_ssm",
+    "cpu": "vmm.ops.scan_cpu",
+    "chunked": "vmm.ops.scan_chunked",
+    "reference": "vmm.ops.scan_reference",
+}
+"""Name to module, best first. A new backend is one file and one line here."""
+
+BACKEND_VARIABLE = "VMM_SCAN_BACKEND"
+
+RECORDED = frozenset({"mamba_ssm", "reference"})
+"""Backends that autograd differentiates by itself. Outside of compiled graphs they are called
+directly: as operators they have to repeat the forward pass in the backward pass."""
+
+
+class ScanInputs(NamedTuple):
+    """The tensors of ``vmm.ops.selective_scan.selective_scan``, or their gradients."""
+
+    u: Tensor
+    delta: Tensor
+    A: Tensor
+    B: Tensor
+    C: Tensor
+    D: Tensor | None
+    z: Tensor | None
+    delta_bias: Tensor | None
+
+
+class ScanOptions(NamedTuple):
+    """How to scan."""
+
+    delta_softplus: bool
+    reverse: bool
