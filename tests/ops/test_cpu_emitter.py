@@ -6,14 +6,13 @@ import torch.nn.functional as F
 
 from vmm.ops.cpu_blocks import (
     by_block,
-    channels_last,
     each_block,
     from_blocks,
     row_arguments,
     size_arguments,
 )
 from vmm.ops.cpu_kernel import compile_kernel
-from vmm.ops.op_tools import empty_packed
+from vmm.ops.op_tools import channels_last, empty_packed
 
 PLAIN_CPU = "x86-64" if platform.machine() in ("x86_64", "AMD64") else "generic"
 

@@ -16,7 +16,6 @@ from vmm.ops.conv_interface import ConvInputs
 from vmm.ops.cpu_blocks import (
     Block,
     by_block,
-    channels_last,
     each_block,
     from_blocks,
     row_arguments,
@@ -24,7 +23,7 @@ from vmm.ops.cpu_blocks import (
 )
 from vmm.ops.cpu_emitter import Emitter, Value
 from vmm.ops.cpu_kernel import compile_kernel
-from vmm.ops.op_tools import empty_packed
+from vmm.ops.op_tools import channels_last, empty_packed
 
 
 def why_not(x: Tensor, weight: Tensor) -> str | None:

@@ -19,11 +19,6 @@ _GROUP = 16
 """Most blocks in a group: bounds the memory that a gradient keeps in cache."""
 
 
-def channels_last(x: Tensor) -> Tensor:
-    """Return (B, K, L) x with K innermost in memory: itself if it is so already."""
-    return x if x.stride(1) == 1 else x.transpose(1, 2).contiguous().transpose(1, 2)
-
-
 def by_block(x: Tensor) -> Tensor:
     """Cut (E, ...) into blocks, padded with zeros, lanes innermost: (blocks, ..., lanes)."""
     padding = -len(x) % LANES

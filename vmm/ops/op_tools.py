@@ -29,6 +29,11 @@ def packed(x: Tensor) -> Tensor:
     return x if rows.is_contiguous() else rows.contiguous().transpose(1, 2)
 
 
+def channels_last(x: Tensor) -> Tensor:
+    """Return (B, K, L) x with K innermost in memory: itself if it is so already."""
+    return x if x.stride(1) == 1 else x.transpose(1, 2).contiguous().transpose(1, 2)
+
+
 def gradients_like(
     gradients: Sequence[Tensor | None], inputs: Sequence[Tensor | None]
 ) -> list[Tensor]:

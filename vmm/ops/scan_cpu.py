@@ -16,14 +16,13 @@ from torch import Tensor
 
 from vmm.ops.cpu_blocks import (
     by_block,
-    channels_last,
     from_blocks,
     row_arguments,
     size_arguments,
 )
 from vmm.ops.cpu_emitter import LANES
 from vmm.ops.cpu_kernel import compile_kernel
-from vmm.ops.op_tools import empty_packed
+from vmm.ops.op_tools import channels_last, empty_packed
 from vmm.ops.scan_cpu_kernels import TILE, scratch_size, write_backward, write_forward
 from vmm.ops.scan_interface import ScanInputs, ScanOptions
 

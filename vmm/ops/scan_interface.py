@@ -17,6 +17,7 @@ from typing import NamedTuple
 from torch import Tensor
 
 BACKENDS: dict[str, str] = {
+    "triton": "vmm.ops.scan_triton",
     "mamba_ssm": "vmm.ops.scan_mamba_ssm",
     "cpu": "vmm.ops.scan_cpu",
     "chunked": "vmm.ops.scan_chunked",
@@ -49,3 +50,37 @@ class ScanOptions(NamedTuple):
 
     delta_softplus: bool
     reverse: bool
+
+
+class PairInputs(NamedTuple):
+    """The tensors of ``vmm.ops.bidirectional.bidirectional_scan``, or their gradients."""
+
+    u: Tensor
+    delta: Tensor
+    A: Tensor
+    B: Tensor
+    C: Tensor
+    D: Tensor | None
+    delta_bias: Tensor | None
+    u_reverse: Tensor
+    delta_reverse: Tensor
+    A_reverse: Tensor
+    B_reverse: Tensor
+    C_reverse: Tensor
+    D_reverse: Tensor | None
+    delta_bias_reverse: Tensor | None
+    z: Tensor | None
+
+    @classmethod
+    def join(cls, first: ScanInputs, second: ScanInputs, z: Tensor | None) -> PairInputs:
+        """Put two directions, whose own z are ignored, and the shared z together."""
+        both = ((*x[:6], x.delta_bias) for x in (first, second))
+        return cls(*next(both), *next(both), z)
+
+    def split(self) -> tuple[ScanInputs, ScanInputs]:
+        """Return the directions, each with the shared z."""
+        first, second = self[:7], self[7:14]
+        return (
+            ScanInputs(*first[:6], self.z, first[6]),
+            ScanInputs(*second[:6], self.z, second[6]),
+        )
