@@ -13,8 +13,8 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from vmm.ops.bidirectional import Direction, bidirectional_scan
 from vmm.ops.causal_conv import causal_conv1d
-from vmm.ops.selective_scan import selective_scan
 
 MixerInit = Literal["mamba", "reference"]
 
@@ -69,42 +69,39 @@ class BiMambaMixer(nn.Module):
         """Mix (B, L, D) over L; returns (B, L, D)."""
         x, z = self.in_proj(hidden).transpose(1, 2).chunk(2, dim=1)
         forward = self._direction(
-            x, z, self.conv1d, self.x_proj, self.dt_proj, self.A_log, self.D, reverse=False
+            x, self.conv1d, self.x_proj, self.dt_proj, self.A_log, self.D, reverse=False
         )
         backward = self._direction(
-            x, z, self.conv1d_b, self.x_proj_b, self.dt_proj_b, self.A_b_log, self.D_b, reverse=True
+            x, self.conv1d_b, self.x_proj_b, self.dt_proj_b, self.A_b_log, self.D_b, reverse=True
         )
-        mixed: Tensor = self.out_proj((forward + backward).transpose(1, 2))
+        y = bidirectional_scan(forward, backward, z, delta_softplus=True)
+        mixed: Tensor = self.out_proj(y.transpose(1, 2))
         return mixed
 
     def _direction(
         self,
         x: Tensor,
-        z: Tensor,
         conv: nn.Conv1d,
         x_proj: nn.Linear,
         dt_proj: nn.Linear,
         a_log: Tensor,
         skip: Tensor,
         reverse: bool,
-    ) -> Tensor:
-        """Convolve, select, scan and gate one direction: x and z (B, E, L) to (B, E, L)."""
+    ) -> Direction:
+        """Convolve x (B, E, L) in one direction and derive what its scan needs."""
         u = causal_conv1d(x, conv.weight.squeeze(1), conv.bias, activation="silu", reverse=reverse)
         sizes = [self.dt_rank, self.d_state, self.d_state]
         step, b, c = x_proj(u.transpose(1, 2)).split(sizes, dim=-1)
         # The bias of dt_proj belongs inside the softplus, in float32: the scan adds it.
         delta = nn.functional.linear(step, dt_proj.weight)
-        return selective_scan(
+        return Direction(
             u,
             delta.transpose(1, 2),
             -torch.exp(_at_least_float32(a_log)),
             b.transpose(1, 2),
             c.transpose(1, 2),
-            D=_at_least_float32(skip),
-            z=z,
-            delta_bias=_at_least_float32(dt_proj.bias),
-            delta_softplus=True,
-            reverse=reverse,
+            _at_least_float32(skip),
+            _at_least_float32(dt_proj.bias),
         )
 
     @torch.no_grad()

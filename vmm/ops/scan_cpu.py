@@ -23,8 +23,8 @@ from vmm.ops.cpu_blocks import (
 from vmm.ops.cpu_emitter import LANES
 from vmm.ops.cpu_kernel import compile_kernel
 from vmm.ops.op_tools import channels_last, empty_packed
-from vmm.ops.scan_cpu_kernels import TILE, scratch_size, write_backward, write_forward
-from vmm.ops.scan_interface import ScanInputs, ScanOptions
+from vmm.ops.scan_cpu_kernels import TILE, Part, scratch_size, write_backward, write_forward
+from vmm.ops.scan_interface import PairInputs, ScanInputs, ScanOptions
 
 _LOG2E = math.log2(math.e)
 
@@ -46,37 +46,86 @@ def starts_shape(u: Tensor, A: Tensor) -> tuple[int, ...]:
     return -(-length // TILE), batch, -(-channels // LANES), A.shape[1], LANES
 
 
+def pair_starts_shape(u: Tensor, A: Tensor) -> tuple[int, ...]:
+    """Return the shape of the kept states of two directions."""
+    return 2, *starts_shape(u, A)
+
+
 def forward(inputs: ScanInputs, options: ScanOptions, starts: Tensor | None) -> Tensor:
     """Compute the contract of ``vmm.ops.selective_scan.selective_scan`` in compiled code."""
+    out = empty_packed(inputs.u.float())
+    _scan(inputs, options, starts, out, "whole")
+    return out.to(inputs.u.dtype)
+
+
+def pair_forward(inputs: PairInputs, delta_softplus: bool, starts: Tensor | None) -> Tensor:
+    """Compute the contract of ``vmm.ops.bidirectional.bidirectional_scan``.
+
+    The second direction is added to the output of the first before one common gate.
+    """
+    first, second = inputs.split()
+    out = empty_packed(inputs.u.float())
+    of_first, of_second = (None, None) if starts is None else starts.unbind(0)
+    _scan(first._replace(z=None), ScanOptions(delta_softplus, False), of_first, out, "first")
+    _scan(second, ScanOptions(delta_softplus, True), of_second, out, "second")
+    return out.to(inputs.u.dtype)
+
+
+def _scan(
+    inputs: ScanInputs, options: ScanOptions, starts: Tensor | None, out: Tensor, part: Part
+) -> None:
     rows, per_channel = _prepare(inputs)
-    u = rows["u"]
-    out = empty_packed(u)
     arguments = _inputs(rows, per_channel, starts, options.reverse)
     arguments |= row_arguments("out", out, options.reverse)
-    _run(write_forward, arguments, _specification(inputs, options), u)
-    return out.to(inputs.u.dtype)
+    _run(write_forward, arguments, _specification(inputs, options, part), rows["u"])
 
 
 def backward(inputs: ScanInputs, options: ScanOptions, starts: Tensor, d_out: Tensor) -> ScanInputs:
     """Return the gradients, in float32."""
+    d_z = None if inputs.z is None else empty_packed(inputs.u.float())
+    return _gradients(inputs, options, starts, d_out, d_z, "whole")
+
+
+def pair_backward(
+    inputs: PairInputs, delta_softplus: bool, starts: Tensor, d_out: Tensor
+) -> PairInputs:
+    """Return the gradients of both directions, in float32."""
+    first, second = inputs.split()
+    d_z = None if inputs.z is None else empty_packed(inputs.u.float())
+    d_first = _gradients(first, ScanOptions(delta_softplus, False), starts[0], d_out, d_z, "first")
+    d_second = _gradients(
+        second, ScanOptions(delta_softplus, True), starts[1], d_out, d_z, "second"
+    )
+    return PairInputs.join(d_first, d_second, d_z)
+
+
+def _gradients(
+    inputs: ScanInputs,
+    options: ScanOptions,
+    starts: Tensor,
+    d_out: Tensor,
+    d_z: Tensor | None,
+    part: Part,
+) -> ScanInputs:
     rows, per_channel = _prepare(inputs)
     rows["d_out"] = channels_last(d_out.float())
     u = rows["u"]
     batch, channels, length = u.shape
-    gate = inputs.z is not None
 
     arguments = _inputs(rows, per_channel, starts, options.reverse)
     d_b, d_c = (
         u.new_empty(arguments["groups"], batch, length, inputs.A.shape[1]).transpose(2, 3)
         for _ in "BC"
     )
-    results = {name: empty_packed(u) for name in ("d_u", "d_delta", "d_z")[: 2 + gate]}
+    results = {name: empty_packed(u) for name in ("d_u", "d_delta")}
+    if d_z is not None:
+        results["d_z"] = d_z
     for name, x in (results | {"d_B": d_b[0], "d_C": d_c[0]}).items():
         arguments |= row_arguments(name, x, options.reverse)
     arguments["d_B_group"] = d_b.stride(0) * d_b.element_size()
     sums = {f"d_{name}": x.new_zeros(batch, *x.shape) for name, x in per_channel.items()}
     arguments |= {name: x.data_ptr() for name, x in sums.items()}
-    _run(write_backward, arguments, _specification(inputs, options), u)
+    _run(write_backward, arguments, _specification(inputs, options, part), u)
 
     d_a, d_skip, d_bias = (from_blocks(x.sum(0), channels) for x in sums.values())
     return ScanInputs(
@@ -86,7 +135,7 @@ def backward(inputs: ScanInputs, options: ScanOptions, starts: Tensor, d_out: Te
         d_b.sum(0),
         d_c.sum(0),
         d_skip,
-        results.get("d_z"),
+        d_z,
         d_bias,
     )
 
@@ -109,8 +158,10 @@ def _prepare(inputs: ScanInputs) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     )
 
 
-def _specification(inputs: ScanInputs, options: ScanOptions) -> tuple[int, bool, bool]:
-    return inputs.A.shape[1], inputs.z is not None, options.delta_softplus
+def _specification(
+    inputs: ScanInputs, options: ScanOptions, part: Part
+) -> tuple[int, bool, bool, Part]:
+    return inputs.A.shape[1], inputs.z is not None, options.delta_softplus, part
 
 
 def _inputs(
@@ -129,7 +180,7 @@ def _inputs(
 def _run(
     write: Callable[..., None],
     arguments: dict[str, int],
-    options: tuple[int, bool, bool],
+    options: tuple[int, bool, bool, Part],
     u: Tensor,
 ) -> None:
     states = options[0]

@@ -12,12 +12,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Literal
 
 from vmm.ops.cpu_blocks import Block, each_block, sample_and_group
 from vmm.ops.cpu_emitter import LANES, Emitter, Value
 
 TILE = 32
 """Steps between two kept states, which take d_state / TILE times the memory of one input."""
+
+Part = Literal["whole", "first", "second"]
+"""A scan of its own, or which of two directions that are summed."""
 
 _LN2 = math.log(2.0)
 
@@ -81,8 +85,13 @@ def _tile_length(code: Emitter, tile: Value) -> Value:
     return code.least(code.arguments["length"] - tile * TILE, TILE)
 
 
-def write_forward(code: Emitter, states: int, gate: bool, softplus: bool) -> None:
-    """Write out = scan(u, delta, A, B, C, D, z); keeps states if ``starts`` is not zero."""
+def write_forward(
+    code: Emitter, states: int, gate: bool, softplus: bool, part: Part = "whole"
+) -> None:
+    """Write out = scan(u, delta, A, B, C, D, z); keeps states if ``starts`` is not zero.
+
+    The second of two directions adds what the first left in ``out``; only it passes the gate.
+    """
 
     def one_block(at: Block) -> None:
         scan = _Scan(at, states, softplus)
@@ -100,6 +109,8 @@ def write_forward(code: Emitter, states: int, gate: bool, softplus: bool) -> Non
                     new.append(scan.new_state(step, scaled, state[n], t, n)[0])
                     y[n % 2] = y[n % 2] + scan.selected("C", t, n) * new[n]
                 out = y[0] + y[1]
+                if part == "second":
+                    out = out + at.read("out", t)
                 if gate:
                     z = at.read("z", t)
                     out = out * (z * code.sigmoid(z))
@@ -142,12 +153,15 @@ class _Scratch:
         return self._starts[name] + k * self._vectors
 
 
-def write_backward(code: Emitter, states: int, gate: bool, softplus: bool) -> None:
+def write_backward(
+    code: Emitter, states: int, gate: bool, softplus: bool, part: Part = "whole"
+) -> None:
     """Write the gradients of all inputs, given that of ``out`` and the kept states.
 
     d_u, d_delta and d_z are complete. d_A (batch, blocks, states, lanes), d_D and d_delta_bias
     (batch, blocks, lanes) start from zero and have to be summed over samples, d_B and d_C (groups,
-    batch, length, states) over groups.
+    batch, length, states) over groups. The first of two directions leaves its output before the
+    gate in d_z, where the second one adds its own and makes the gradient of it.
     """
     scratch = _Scratch(code, states)
     zero = code.number(0.0)
@@ -167,7 +181,7 @@ def write_backward(code: Emitter, states: int, gate: bool, softplus: bool) -> No
 
             def one_block(at: Block) -> None:
                 scan = _Scan(at, states, softplus)
-                _recompute(scan, tile, length, scratch, gate)
+                _recompute(scan, tile, length, scratch, gate, part)
                 _propagate(scan, tile, length, scratch, softplus)
 
             each_block(code, item, one_block)
@@ -178,7 +192,9 @@ def write_backward(code: Emitter, states: int, gate: bool, softplus: bool) -> No
     code.each_item(one_item)
 
 
-def _recompute(scan: _Scan, tile: Value, length: Value, scratch: _Scratch, gate: bool) -> None:
+def _recompute(
+    scan: _Scan, tile: Value, length: Value, scratch: _Scratch, gate: bool, part: Part
+) -> None:
     """Repeat the forward pass of a tile; leaves decays, states, step sizes, d_y, and d_C."""
     at, code = scan.at, scan.code
     start = scan.load(scan.start(tile))
@@ -206,7 +222,10 @@ def _recompute(scan: _Scan, tile: Value, length: Value, scratch: _Scratch, gate:
         scan.store(decays, scratch.states("decay", k))
         scan.store(new, scratch.states("state", k + 1))
         if gate:
-            at.write("d_z", t, d_silu * (y[0] + y[1]))
+            out = y[0] + y[1]
+            if part == "second":
+                out = out + at.read("d_z", t)
+            at.write("d_z", t, out if part == "first" else d_silu * out)
         return [d_skip + d_y * u, *new]
 
     d_skip, *_ = code.loop(length, one_step, code.number(0.0), *start)

@@ -31,6 +31,14 @@ RECORDED = frozenset({"mamba_ssm", "reference"})
 """Backends that autograd differentiates by itself. Outside of compiled graphs they are called
 directly: as operators they have to repeat the forward pass in the backward pass."""
 
+FUSED = frozenset({"triton", "cpu"})
+"""Backends that do two directions at once. They also have:
+
+    pair_starts_shape(u, A) -> tuple
+    pair_forward(inputs, delta_softplus, starts)
+    pair_backward(inputs, delta_softplus, starts, d_out) -> PairInputs
+"""
+
 
 class ScanInputs(NamedTuple):
     """The tensors of ``vmm.ops.selective_scan.selective_scan``, or their gradients."""

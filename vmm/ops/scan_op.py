@@ -94,7 +94,7 @@ def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tens
     ctx.mark_non_differentiable(starts)
     ctx.set_materialize_grads(False)  # else a zero gradient as large as the starts
     ctx.save_for_backward(*inputs[:_NUM_INPUTS], starts)
-    ctx.options, ctx.keep, ctx.backend = inputs[_NUM_INPUTS:-2], inputs[-2], inputs[-1]
+    ctx.options, ctx.backend = inputs[_NUM_INPUTS:-2], inputs[-1]
 
 
 def _backward(ctx: Any, d_out: Tensor | None, _: Tensor | None) -> tuple[Tensor | None, ...]:

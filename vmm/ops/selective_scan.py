@@ -15,7 +15,7 @@ from vmm.ops.scan_interface import BACKEND_VARIABLE, BACKENDS, RECORDED
 from vmm.ops.scan_op import scan_op
 from vmm.ops.scan_reference import selective_scan as selective_scan_ref
 
-__all__ = ["BACKENDS", "choose_backend", "selective_scan", "selective_scan_ref"]
+__all__ = ["BACKENDS", "check_shapes", "choose_backend", "selective_scan", "selective_scan_ref"]
 
 
 def choose_backend(u: Tensor, A: Tensor) -> tuple[str, dict[str, str]]:
@@ -79,7 +79,7 @@ def selective_scan(
     Raises:
         ValueError: If shapes do not fit or the backend cannot run.
     """
-    _check_shapes(u, delta, A, B, C, D, z, delta_bias)
+    check_shapes(u, delta, A, B, C, D, z, delta_bias)
     name = _resolve(backend, u, A)
     tensors = (u, delta, A, B, C, D, z, delta_bias)
     if name in RECORDED and not torch.compiler.is_compiling():
@@ -98,7 +98,7 @@ def _resolve(backend: str, u: Tensor, A: Tensor) -> str:
     return backends.resolve(BACKENDS, BACKEND_VARIABLE, backend, u, A)
 
 
-def _check_shapes(
+def check_shapes(
     u: Tensor,
     delta: Tensor,
     A: Tensor,
@@ -108,6 +108,7 @@ def _check_shapes(
     z: Tensor | None,
     delta_bias: Tensor | None,
 ) -> None:
+    """Raise a ValueError that names what does not fit."""
     if u.dim() != 3 or u.shape[-1] == 0:
         raise ValueError(f"u must be (batch, d_inner, length > 0), got {tuple(u.shape)}")
     if not u.is_floating_point():
