@@ -22,11 +22,12 @@ _PACKAGES = {
     "lightning": 'training: pip install "vmm-video[train]"',
     "jsonargparse": 'training: pip install "vmm-video[train]"',
     "open_clip_torch": 'CLIP teachers and the per-frame ViT: pip install "vmm-video[train]"',
-    "mamba_ssm": 'the CUDA scan on GPUs: pip install "vmm-video[cuda]"',
+    "triton": "the scan on GPUs: pip install triton",
+    "mamba_ssm": 'another scan on GPUs: pip install "vmm-video[cuda]"',
     "causal_conv1d": 'the CUDA convolution on GPUs: pip install "vmm-video[cuda]"',
     "deepspeed": 'the DeepSpeed overlay: pip install "vmm-video[deepspeed]"',
 }
-_OPTIONAL = {"mamba_ssm", "causal_conv1d", "deepspeed"}
+_OPTIONAL = {"triton", "mamba_ssm", "causal_conv1d", "deepspeed"}
 
 
 @dataclass(frozen=True)

@@ -42,6 +42,12 @@ def make_inputs(channels=20, length=37, states=16, batch=2, without=()):
     return {name: None if name in without else x for name, x in inputs.items()}
 
 
+def leave_out_slow(backend, device, length):
+    """The interpreter takes seconds for long sequences; test_scan_triton.py crosses chunks."""
+    if backend == "triton" and device == "cpu" and length > 100:
+        pytest.skip("too slow in Triton's interpreter")
+
+
 def run(scan, inputs, dtype=torch.float64, device="cpu", **options):
     """Output and the gradient of every given input, in the layout of the inputs."""
     options.setdefault("delta_softplus", True)  # else negative steps would blow up
@@ -84,6 +90,7 @@ def assert_close(actual, expected, limit):
 @pytest.mark.parametrize("case", ["len1", "len37", "len257", "plain", "threshold"])
 def test_matches_the_published_scan(golden, backend, case, dtype):
     device = device_for(backend, dtype)
+    leave_out_slow(backend, device, int(case.removeprefix("len")) if "len" in case else 0)
     recorded = {
         name.removeprefix(f"{case}."): x
         for name, x in golden("a_selective_scan").items()
@@ -108,6 +115,7 @@ def test_matches_the_published_scan(golden, backend, case, dtype):
 )
 def test_backend_equals_the_reference(backend, dtype, reverse, length, without):
     device = device_for(backend, dtype)
+    leave_out_slow(backend, device, length)
     inputs = make_inputs(length=length, without=without)
     expected = run(selective_scan_ref, inputs, reverse=reverse)
     actual = run(selective_scan, inputs, dtype, device, backend=backend, reverse=reverse)
@@ -320,7 +328,8 @@ def test_the_best_backend_that_can_run_is_taken(monkeypatch):
     monkeypatch.delenv("VMM_SCAN_BACKEND", raising=False)
     u, a = torch.zeros(1, 4, 3), torch.zeros(4, 2)
     name, reasons = choose_backend(u, a)
-    assert name == "cpu" and list(reasons) == ["mamba_ssm"] and "CUDA" in reasons["mamba_ssm"]
+    assert name == "cpu" and list(reasons) == ["triton", "mamba_ssm"]
+    assert "CUDA" in reasons["triton"] and "CUDA" in reasons["mamba_ssm"]
     name, reasons = choose_backend(u.double(), a.double())
     assert name == "chunked" and "float64" in reasons["cpu"]
 

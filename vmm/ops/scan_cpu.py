@@ -53,7 +53,7 @@ def pair_starts_shape(u: Tensor, A: Tensor) -> tuple[int, ...]:
 
 def forward(inputs: ScanInputs, options: ScanOptions, starts: Tensor | None) -> Tensor:
     """Compute the contract of ``vmm.ops.selective_scan.selective_scan`` in compiled code."""
-    out = empty_packed(inputs.u.float())
+    out = empty_packed(inputs.u, torch.float32)
     _scan(inputs, options, starts, out, "whole")
     return out.to(inputs.u.dtype)
 
@@ -64,7 +64,7 @@ def pair_forward(inputs: PairInputs, delta_softplus: bool, starts: Tensor | None
     The second direction is added to the output of the first before one common gate.
     """
     first, second = inputs.split()
-    out = empty_packed(inputs.u.float())
+    out = empty_packed(inputs.u, torch.float32)
     of_first, of_second = (None, None) if starts is None else starts.unbind(0)
     _scan(first._replace(z=None), ScanOptions(delta_softplus, False), of_first, out, "first")
     _scan(second, ScanOptions(delta_softplus, True), of_second, out, "second")
@@ -82,7 +82,7 @@ def _scan(
 
 def backward(inputs: ScanInputs, options: ScanOptions, starts: Tensor, d_out: Tensor) -> ScanInputs:
     """Return the gradients, in float32."""
-    d_z = None if inputs.z is None else empty_packed(inputs.u.float())
+    d_z = None if inputs.z is None else empty_packed(inputs.u, torch.float32)
     return _gradients(inputs, options, starts, d_out, d_z, "whole")
 
 
@@ -91,7 +91,7 @@ def pair_backward(
 ) -> PairInputs:
     """Return the gradients of both directions, in float32."""
     first, second = inputs.split()
-    d_z = None if inputs.z is None else empty_packed(inputs.u.float())
+    d_z = None if inputs.z is None else empty_packed(inputs.u, torch.float32)
     d_first = _gradients(first, ScanOptions(delta_softplus, False), starts[0], d_out, d_z, "first")
     d_second = _gradients(
         second, ScanOptions(delta_softplus, True), starts[1], d_out, d_z, "second"

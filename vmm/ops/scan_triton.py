@@ -205,7 +205,7 @@ class _Launch:
             return carry, carry
         if like.dtype == torch.float32:
             return like, carry
-        return empty_packed(self.u.new_empty(0, dtype=torch.float32).expand_as(like)), carry
+        return empty_packed(like, torch.float32), carry
 
     def _parts(self) -> list[int]:
         from vmm.ops.scan_triton_forward import FIRST, SECOND, WHOLE

@@ -1,0 +1,197 @@
+"""The registered operators: torch.library.opcheck, torch.compile, torch.export, checkpointing."""
+
+import warnings
+
+import pytest
+import torch
+from torch.utils.checkpoint import checkpoint
+
+from vmm.models.mamba import BiMambaMixer
+from vmm.ops import op_tools
+from vmm.ops.bidirectional import bidirectional_op
+from vmm.ops.causal_conv import causal_conv1d
+from vmm.ops.conv_op import conv_op
+from vmm.ops.scan_op import scan_op
+from vmm.ops.selective_scan import selective_scan
+
+SCANS = ["triton", "cpu", "chunked", "reference"]
+ABSENT = [pytest.param(False, id="all"), pytest.param(True, id="plain")]
+
+pytestmark = pytest.mark.skipif(
+    torch.cuda.is_available(), reason="runs Triton's kernels on the CPU"
+)
+
+
+def rows(width, length=5):
+    return torch.randn(2, length, width).transpose(1, 2).requires_grad_()
+
+
+def direction(plain, channels=4, states=3):
+    per_channel = [None if plain else torch.randn(channels, requires_grad=True) for _ in range(2)]
+    a = (-torch.rand(channels, states)).requires_grad_()
+    return [rows(channels), rows(channels), a, rows(states + 2)[:, 2:], rows(states), *per_channel]
+
+
+def skip_without(backend):
+    if backend == "triton":
+        pytest.importorskip("triton")
+
+
+@pytest.mark.parametrize("plain", ABSENT)
+@pytest.mark.parametrize("reverse", [False, True], ids=["forward", "reverse"])
+@pytest.mark.parametrize("backend", SCANS)
+def test_scan_is_a_sound_operator(backend, reverse, plain):
+    skip_without(backend)
+    *tensors, bias = direction(plain)
+    z = None if plain else rows(4)
+    torch.library.opcheck(scan_op, (*tensors, z, bias, True, reverse, True, backend))
+    with torch.no_grad():
+        out, starts = scan_op(*tensors, z, bias, True, reverse, False, backend)
+    assert starts.numel() == 0 and out.transpose(1, 2).is_contiguous()
+
+
+@pytest.mark.parametrize("plain", ABSENT)
+@pytest.mark.parametrize("backend", ["triton", "cpu"])
+def test_bidirectional_scan_is_a_sound_operator(backend, plain):
+    skip_without(backend)
+    z = None if plain else rows(4)
+    arguments = (*direction(plain), *direction(plain), z, True, True, backend)
+    torch.library.opcheck(bidirectional_op, arguments)
+
+
+@pytest.mark.parametrize("bias", [True, False], ids=["bias", "no bias"])
+@pytest.mark.parametrize("backend", ["cpu", "torch"])
+def test_convolution_is_a_sound_operator(backend, bias):
+    weight = torch.randn(4, 3, requires_grad=True)
+    offset = torch.randn(4, requires_grad=True) if bias else None
+    for options in ((True, False), (False, True)):
+        torch.library.opcheck(conv_op, (rows(4), weight, offset, *options, backend))
+
+
+@pytest.mark.parametrize("backend", SCANS)
+def test_the_operator_gives_what_the_function_gives(backend):
+    skip_without(backend)
+    *tensors, bias = direction(plain=False)
+    leaves = [*tensors, rows(4), bias]
+    expected = selective_scan(*leaves, True, True, backend="reference")
+    given = [x for x in leaves if x is not None]
+    gradients = torch.autograd.grad(expected.square().sum(), given)
+    out, _ = scan_op(*leaves, True, True, True, backend)
+    torch.testing.assert_close(out, expected)
+    torch.testing.assert_close(torch.autograd.grad(out.square().sum(), given), gradients)
+
+
+def test_a_gradient_of_the_gradient_is_refused():
+    *tensors, bias = direction(plain=False)
+    out = selective_scan(*tensors, rows(4), bias, backend="cpu")
+    (d_u,) = torch.autograd.grad(out.square().sum(), tensors[0], create_graph=True)
+    with pytest.raises(RuntimeError, match=r"vmm.*selective_scan_backward"):
+        d_u.sum().backward()
+
+
+@pytest.fixture
+def mixer(monkeypatch):
+    def make(backend):
+        skip_without(backend)
+        monkeypatch.setenv("VMM_SCAN_BACKEND", backend)
+        mixer = BiMambaMixer(8, d_state=3)
+        mixer.reset_parameters("mamba", depth=1)
+        return mixer
+
+    yield make
+    torch._dynamo.reset()
+
+
+def output_and_gradients(function, mixer, hidden):
+    leaf = hidden.detach().requires_grad_()
+    out = function(leaf)
+    return [out.detach(), *torch.autograd.grad(out.sum(), [leaf, *mixer.parameters()])]
+
+
+@pytest.mark.parametrize("backend", SCANS)
+def test_compiles_without_a_graph_break(mixer, backend):
+    model = mixer(backend)
+    hidden = torch.randn(2, 6, 8)
+    expected = output_and_gradients(model, model, hidden)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        compiled = torch.compile(model, backend="aot_eager", fullgraph=True)
+        actual = output_and_gradients(compiled, model, hidden)
+    torch.testing.assert_close(actual, expected)
+
+
+@pytest.mark.parametrize("backend", SCANS)
+@pytest.mark.parametrize("keeps", [True, False], ids=["training", "inference"])
+def test_exports_for_any_length(mixer, backend, keeps):
+    model = mixer(backend)
+    length = torch.export.Dim("length", min=2, max=100_000)
+    with torch.set_grad_enabled(keeps):
+        program = torch.export.export(model, (torch.randn(2, 7, 8),), dynamic_shapes=({1: length},))
+        hidden = torch.randn(2, 11, 8)
+        torch.testing.assert_close(program.module()(hidden), model(hidden))
+    names = {str(node.target) for node in program.graph.nodes if node.op == "call_function"}
+    scan = "bidirectional_scan" if backend in ("triton", "cpu") else "selective_scan"
+    assert {f"vmm.{scan}.default", "vmm.causal_conv1d.default"} <= names
+
+
+@pytest.mark.parametrize("backend", ["triton", "cpu", "chunked"])
+@pytest.mark.parametrize("reentrant", [False, True])
+def test_checkpointing_repeats_the_same_numbers(mixer, backend, reentrant):
+    model = mixer(backend)
+    hidden = torch.randn(2, 6, 8)
+    expected = output_and_gradients(model, model, hidden)
+    leaf = hidden.requires_grad_()
+    out = checkpoint(model, leaf, use_reentrant=reentrant)
+    out.sum().backward()
+    actual = [out.detach(), leaf.grad, *(x.grad for x in model.parameters())]
+    for a, e in zip(actual, expected, strict=True):
+        assert torch.equal(a, e)
+
+
+@pytest.mark.parametrize("backend", ["triton", "cpu", "chunked"])
+def test_autocast_lowers_projections_only(mixer, backend, monkeypatch):
+    model = mixer(backend)
+    monkeypatch.setenv("VMM_CONV_BACKEND", "torch")
+    hidden = torch.randn(2, 6, 8)
+    expected = model(hidden)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        out = model(hidden)
+    assert out.dtype == torch.bfloat16
+    assert (out.float() - expected).abs().max() <= 0.03 * expected.abs().max()
+
+
+@pytest.mark.parametrize("backend", SCANS)
+def test_autocast_stays_outside_of_the_operators(backend):
+    skip_without(backend)
+    *tensors, bias = direction(plain=False)
+    leaves = [*tensors, rows(4), bias]
+
+    def run():
+        out, _ = scan_op(*leaves, True, False, True, backend)
+        return [out, *torch.autograd.grad(out.sum(), leaves)]
+
+    expected = run()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        actual = run()
+    for a, e in zip(actual, expected, strict=True):
+        assert torch.equal(a, e)
+
+
+def test_compiled_convolution_and_eager_agree():
+    x, weight = rows(4), torch.randn(4, 3, requires_grad=True)
+    compiled = torch.compile(causal_conv1d, backend="aot_eager", fullgraph=True)
+    for backend in ("cpu", "torch"):
+        expected = causal_conv1d(x, weight, backend=backend)
+        torch.testing.assert_close(compiled(x, weight, backend=backend), expected)
+    torch._dynamo.reset()
+
+
+def test_recomputed_gradients_reach_every_given_input():
+    @torch.library.custom_op("vmm_test::gradients", mutates_args=())
+    def inside(x: torch.Tensor, y: torch.Tensor, d_out: torch.Tensor) -> list[torch.Tensor]:
+        gradients = op_tools.recomputed_gradients(lambda a, _, b: a * b.exp(), (x, None, y), d_out)
+        assert gradients[1] is None
+        return [gradients[0], gradients[2]]
+
+    x, y, d_out = torch.randn(3, 4)
+    torch.testing.assert_close(inside(x, y, d_out), [d_out * y.exp(), d_out * x * y.exp()])
