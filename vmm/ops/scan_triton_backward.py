@@ -137,6 +137,85 @@ def _undo_gate(
 
 
 @jit
+def _subtile(
+    rows: tl.tuple,
+    parameters: tl.tuple,
+    others: tl.tuple,
+    results: tl.tuple,
+    sums: tl.tuple,
+    state: tl.tensor,
+    at: tl.tuple,
+    n: tl.tensor,
+    e: tl.tensor,
+    channels: tl.tensor,
+    OPTIONS: tl.constexpr,
+    PART: tl.constexpr,
+    REVERSE: tl.constexpr,
+) -> Any:
+    """Store the gradients of a sub-tile that starts from ``state``; returns the new ``sums``."""
+    d_out_rows, z_rows, d_z_rows, left = others
+    d_u_rows, d_delta_rows, d_selected = results
+    d_ys = load_rows(d_out_rows, at, e, channels, OPTIONS.steps, REVERSE)
+    raws, steps, us, states, ys = walk(
+        rows, parameters, state, at, n, e, channels, OPTIONS, OPTIONS.gate, REVERSE
+    )
+    if OPTIONS.gate:
+        d_ys = _undo_gate(
+            z_rows,
+            d_z_rows,
+            left,
+            d_ys,
+            ys,
+            at,
+            e,
+            channels,
+            OPTIONS.steps,
+            PART,
+            REVERSE,
+        )
+    sums, d_us, d_deltas = _propagate(
+        (raws, steps, us, states),
+        rows,
+        parameters,
+        d_selected,
+        d_ys,
+        sums,
+        at,
+        n,
+        OPTIONS,
+        REVERSE,
+    )
+    store_rows(d_u_rows, d_us, at, e, channels, OPTIONS.steps, REVERSE)
+    store_rows(d_delta_rows, d_deltas, at, e, channels, OPTIONS.steps, REVERSE)
+    return sums
+
+
+@jit
+def _first_sums(
+    carry: tl.tensor,
+    d_a: tl.tensor,
+    d_d: tl.tensor,
+    d_bias: tl.tensor,
+    here: tl.tensor,
+    inside: tl.tensor,
+    OPTIONS: tl.constexpr,
+    PART: tl.constexpr,
+) -> Any:
+    """Return the sums to start from: zeros, or those of the second half, which was before."""
+    if PART == FIRST:
+        g = tl.load(carry, mask=here, other=0.0)
+        d_a_sum = tl.load(d_a, mask=here, other=0.0)
+        d_skip = tl.load(d_d, mask=inside, other=0.0)
+        d_offset = tl.load(d_bias, mask=inside, other=0.0)
+    else:
+        g = tl.zeros([OPTIONS.tile_states, OPTIONS.tile_channels], tl.float32)
+        d_a_sum = tl.zeros([OPTIONS.tile_states, OPTIONS.tile_channels], tl.float32)
+        d_skip = tl.zeros([OPTIONS.tile_channels], tl.float32)
+        d_offset = tl.zeros([OPTIONS.tile_channels], tl.float32)
+    return g, d_a_sum, d_skip, d_offset
+
+
+@jit
 def _gradient_part(
     own: tl.tuple,
     results: tl.tuple,
@@ -170,16 +249,10 @@ def _gradient_part(
 
     begin, end = part_interval(length, split, PART, REVERSE)
     slot = direction * slots + (slots // 2 if PART == SECOND else 0)
-    zeros = tl.zeros([OPTIONS.tile_states, OPTIONS.tile_channels], tl.float32)
-    zero = tl.zeros([OPTIONS.tile_channels], tl.float32)
-    sums = (zeros, zeros, zero, zero)
-    if PART == FIRST:  # the second half was before
-        sums = (
-            tl.load(carry, mask=here, other=0.0),
-            tl.load(d_a, mask=here, other=0.0),
-            tl.load(d_d, mask=e < channels, other=0.0),
-            tl.load(d_bias, mask=e < channels, other=0.0),
-        )
+    sums = _first_sums(carry, d_a, d_d, d_bias, here, e < channels, OPTIONS, PART)
+    d_selected = (d_b + block, d_c + block)
+    results_here = ((d_u + sample, channels), (d_delta + sample, channels), d_selected)
+    others = (d_out_rows, z_rows, (d_z + sample, channels), (partial + sample, channels))
     chunks = (end - begin + CHUNK - 1) // CHUNK
     for i in range(0, chunks):
         chunk = begin + (chunks - 1 - i) * CHUNK
@@ -205,38 +278,21 @@ def _gradient_part(
             place = subtiles - 1 - j
             at = (chunk + place * STEPS, end, length)
             state = tl.load(scratch + place * OPTIONS.states * channels, mask=here, other=0.0)
-            d_ys = load_rows(d_out_rows, at, e, channels, STEPS, REVERSE)
-            raws, steps, us, states, ys = walk(
-                rows, parameters, state, at, n, e, channels, OPTIONS, OPTIONS.gate, REVERSE
-            )
-            if OPTIONS.gate:
-                d_ys = _undo_gate(
-                    z_rows,
-                    (d_z + sample, channels),
-                    (partial + sample, channels),
-                    d_ys,
-                    ys,
-                    at,
-                    e,
-                    channels,
-                    STEPS,
-                    PART,
-                    REVERSE,
-                )
-            sums, d_us, d_deltas = _propagate(
-                (raws, steps, us, states),
+            sums = _subtile(
                 rows,
                 parameters,
-                (d_b + block, d_c + block),
-                d_ys,
+                others,
+                results_here,
                 sums,
+                state,
                 at,
                 n,
+                e,
+                channels,
                 OPTIONS,
+                PART,
                 REVERSE,
             )
-            store_rows((d_u + sample, channels), d_us, at, e, channels, STEPS, REVERSE)
-            store_rows((d_delta + sample, channels), d_deltas, at, e, channels, STEPS, REVERSE)
         tl.debug_barrier()
     tl.store(d_a, sums[1], mask=here)
     tl.store(d_d, sums[2], mask=e < channels)
