@@ -127,8 +127,8 @@ def test_losses_see_visible_patches_only(make, batch):
 def test_contrastive_term_is_that_of_the_whole_clip(make, batch):
     task = make(loss_weights=LossWeights(vtm=0.0, mlm=0.0))
     model = task.model
-    video = model.encode_video(batch["video"], keep_temporal=True).projected
-    text = model.encode_text(model.text_encoder.tokenize(batch["text"])).projected
+    video = model.project_video(model.encode_video(batch["video"]).pooled)
+    text = model.project_text(model.encode_text(*model.text_encoder.tokenize(batch["text"])).pooled)
     expected = contrastive_loss(video, text, model.temperature, batch["idx"]).loss
     torch.testing.assert_close(losses(task, batch).total, expected)
 
@@ -137,15 +137,15 @@ def test_matching_scores_true_pairs_against_sampled_ones(make, batch, monkeypatc
     task = make(loss_weights=LossWeights(vtc=0.0, mlm=0.0))
     seen = {}
 
-    def record(text, vision):
-        seen["text"], seen["vision"] = text.states[:, 0], vision.keys[0][:, 0, 0]
-        return torch.zeros(len(text.states), 2, requires_grad=True)
+    def record(text, attention_mask, vision):
+        seen["text"], seen["vision"] = text[:, 0], vision.keys[0][:, 0, 0]
+        return text
 
-    monkeypatch.setattr(task.model, "match_logits", record)
+    monkeypatch.setattr(task.model, "fuse", record)
     losses(task, batch)
     model = task.model
-    states = model.encode_text(model.text_encoder.tokenize(batch["text"])).states[:, 0]
-    tokens = model.encode_video(batch["video"]).features.tokens
+    states = model.encode_text(*model.text_encoder.tokenize(batch["text"])).pooled
+    tokens = model.encode_video(batch["video"]).tokens
     keys = model.text_encoder.project_vision(tokens).keys[0][:, 0, 0]
     text_row = torch.cdist(seen["text"], states).argmin(1)
     video_row = torch.cdist(seen["vision"], keys).argmin(1)

@@ -44,6 +44,8 @@ class VideoMamba(VideoEncoder):
         d_conv: Taps of the mixer's convolution.
         expand: Inner width of the mixer divided by D.
         pooling: How tokens become the pooled feature; ``cls+avg`` is the published choice.
+        pool_norm: Normalise the pooled feature once more, as the published stage-2 model does; its
+            classifiers and its stage-1 model do not.
         drop_path_rate: Stochastic depth of the last block; grows linearly from 0.
         num_checkpointed: The first so many blocks recompute their activations in backward.
         num_taps: Layers K whose features the alignment loss reads, counted from the last.
@@ -69,6 +71,7 @@ class VideoMamba(VideoEncoder):
         d_conv: int = 4,
         expand: int = 2,
         pooling: Pooling = "cls+avg",
+        pool_norm: bool = True,
         drop_path_rate: float = 0.0,
         num_checkpointed: int = 0,
         num_taps: int = 1,
@@ -97,7 +100,7 @@ class VideoMamba(VideoEncoder):
             BiMambaBlock(embed_dim, d_state, d_conv, expand) for _ in range(depth)
         )
         self.norm = nn.RMSNorm(embed_dim, eps=1e-5)
-        self.pool_norm = nn.LayerNorm(embed_dim, eps=1e-5)
+        self.pool_norm = nn.LayerNorm(embed_dim, eps=1e-5) if pool_norm else nn.Identity()
 
         nn.init.trunc_normal_(self.pos_embed, std=0.02)
         for layer in self.layers:
