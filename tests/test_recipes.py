@@ -5,6 +5,7 @@ from importlib import import_module
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 
 from vmm.cli import main
@@ -22,7 +23,7 @@ def name(path):
 
 
 def test_all_recipes_are_found():
-    assert len(RECIPES) == 4 and len(OVERLAYS) == 6 and len(ENCODERS) == 5
+    assert len(RECIPES) == 4 and len(OVERLAYS) == 7 and len(ENCODERS) == 5
 
 
 @pytest.fixture
@@ -82,3 +83,23 @@ def test_recipe_trains_two_steps(recipe, in_root, demo_shards, tmp_path):
     assert (run / "config.yaml").is_file()
     rows = (run / "metrics.csv").read_text().splitlines()
     assert "train/loss" in rows[0] and len(rows) >= 3
+
+
+def test_the_published_settings_train_two_steps(in_root, demo_shards, tmp_path):
+    """Weights, gradients and moments in bfloat16, on the CPU."""
+    overlays = [ROOT / f"recipes/overlays/{overlay}.yaml" for overlay in ("as_published", "debug")]
+    code = main(
+        [
+            "fit",
+            *("-c", str(ROOT / "recipes/stage2_vtt.yaml")),
+            *(part for overlay in overlays for part in ("-c", str(overlay))),
+            *demo_shards.options(images=True),
+            f"--trainer.logger.init_args.save_dir={tmp_path}",
+            "--trainer.logger.init_args.version=run",
+        ]
+    )
+    assert code == 0
+    checkpoint = next(tmp_path.glob("*/run/checkpoints/last.ckpt"))
+    weights = torch.load(checkpoint, weights_only=True)["state_dict"]
+    assert {value.dtype for value in weights.values()} == {torch.bfloat16}
+    assert all(value.isfinite().all() for value in weights.values())

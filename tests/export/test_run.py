@@ -148,10 +148,10 @@ def test_code_in_a_checkpoint_is_not_run(run, tmp_path):
     folder, _, _ = run
     path = folder / "checkpoints" / "last.ckpt"
     torch.save({"state_dict": {"model.x": Evil()}}, path)
-    with pytest.raises(ValueError, match="run code of .*mkdir"):
+    with pytest.raises(ValueError, match=r"run code of .*mkdir"):
         load_run(folder, "last")
     path.write_bytes(pickle.dumps(Evil()))
-    with pytest.raises(ValueError, match="run code of .*mkdir"):
+    with pytest.raises(ValueError, match=r"run code of .*mkdir"):
         load_run(folder, "last")
     assert not (tmp_path / "owned").exists()
 

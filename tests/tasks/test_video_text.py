@@ -5,12 +5,13 @@ import pytest
 import torch
 
 from vmm.losses.contrastive import contrastive_loss
+from vmm.losses.matching import HardNegatives
 from vmm.models.clip_vit import ClipTeacher
 from vmm.models.text_encoder import BertTextEncoder
 from vmm.models.videomamba import VideoMamba
 from vmm.tasks import video_text
 from vmm.tasks.base import MaskSettings
-from vmm.tasks.video_text import LossWeights, VideoTextTask
+from vmm.tasks.video_text import Draws, LossWeights, MaskedWords, VideoTextTask
 
 CAPTIONS = [
     "a small plain red circle moves to the left on a black background",
@@ -153,6 +154,38 @@ def test_matching_scores_true_pairs_against_sampled_ones(make, batch, monkeypatc
     assert text_row[:8].tolist() == own + own
     assert video_row[:4].tolist() == own and video_row[8:].tolist() == own
     assert (text_row[4:] != video_row[4:]).all()
+
+
+def test_given_draws_decide_every_loss(make, teacher, batch):
+    """Each draw given makes its loss repeatable, and another one changes that loss alone."""
+    mask = MaskSettings("attention", 0.5)
+    weights = LossWeights(align=1.0)
+    task = make(loss_weights=weights, teacher=teacher, video_mask=mask)
+    tokens = task.model.text_encoder.tokenize(batch["text"])
+    labels = torch.full_like(tokens.input_ids, -100)
+    labels[:, 3] = tokens.input_ids[:, 3]
+    dropped = torch.zeros(4, 1 + 4 * 4, dtype=torch.bool)
+    dropped[:, 2::4] = True
+    right, left = torch.tensor([1, 2, 3, 0]), torch.tensor([3, 0, 1, 2])
+    draws = Draws(
+        dropped,
+        HardNegatives(right, left, torch.ones(4, dtype=torch.bool)),
+        MaskedWords(tokens.input_ids.index_fill(1, torch.tensor([3]), 4), labels),
+    )
+    torch.manual_seed(1)
+    first = task.compute_losses(batch, draws).terms
+    torch.manual_seed(2)
+    again = task.compute_losses(batch, draws).terms
+    assert first.keys() == {"vtc", "vtm", "mlm", "align"}
+    assert all(torch.equal(first[name], again[name]) for name in first)
+    other = draws._replace(negatives=HardNegatives(left, left, torch.ones(4, dtype=torch.bool)))
+    changed = task.compute_losses(batch, other).terms
+    assert {name for name in first if not torch.equal(first[name], changed[name])} == {"vtm"}
+    words = MaskedWords(tokens.input_ids, labels.roll(1, 1))
+    changed = task.compute_losses(batch, draws._replace(masked_words=words)).terms
+    assert {name for name in first if not torch.equal(first[name], changed[name])} == {"mlm"}
+    changed = task.compute_losses(batch, draws._replace(dropped=dropped.roll(1, 1))).terms
+    assert all(not torch.equal(first[name], changed[name]) for name in first)
 
 
 def test_images_are_clips_of_one_frame(make, batch):

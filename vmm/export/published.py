@@ -91,7 +91,7 @@ def _recipe(published: Published) -> dict[str, Any]:
     arguments = {k: v for k, v in node["init_args"].items() if k != "align_head"}
     task = _TASKS.get(node["class_path"], node["class_path"])
     encoder = arguments["video_encoder"]["init_args"]
-    clip = {name: encoder[name] for name in ("num_frames", "image_size")}
+    clip = {name: encoder[name] for name in ("num_frames", "image_size")} | {"antialias": False}
     return {
         "model": {"class_path": task, "init_args": arguments},
         "data": {"class_path": "vmm.data.datamodules.WebVideoData", "init_args": clip},

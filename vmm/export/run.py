@@ -191,6 +191,7 @@ def _clip_settings(data: Mapping[str, Any], encoder: VideoEncoder) -> ClipSettin
         image_size=data.get("image_size") or encoder.image_size,
         mean=tuple(data.get("mean") or IMAGENET_MEAN),
         std=tuple(data.get("std") or IMAGENET_STD),
+        antialias=bool(data.get("antialias", True)),
     )
 
 

@@ -47,6 +47,7 @@ from vmm.models.videomamba import VideoMamba
 from vmm.models.weights import load_accounted, read_weight_file
 
 _HUB_NAME = re.compile(r"^([\w.-]+/[\w.-]+):([\w./-]+)$")
+_MAX_WORDS = 32  # of a caption, in the published pretraining
 _ENCODER = "video_encoder."
 _PATCHES = "video_encoder.patch_embed.proj.weight"
 
@@ -147,7 +148,7 @@ def load_published(
     fitted = {key: value.float() for key, value in fitted.items()}
     account = load_accounted(model, fitted, str(file), LAYOUTS[family].new, {})
     changed |= {
-        key: f"interpolated from {sizes[key]} to {tuple(value.shape)}"
+        key: f"fitted from {sizes[key]} to {tuple(value.shape)}"
         for key, value in fitted.items()
         if sizes.get(key, tuple(value.shape)) != tuple(value.shape)
     }
@@ -264,7 +265,12 @@ def _build_video_text(source: _Source) -> _Built:
         pooling = "cls+avg"
     encoder, node, state = _build_encoder(source, pooling, pool_norm=True)
     arguments = text_encoder_arguments(state, source.text_num_heads or _saved_heads(source))
-    arguments |= {"name": source.tokenizer, "pretrained": False}
+    positions = arguments["architecture"].max_position_embeddings
+    arguments |= {
+        "name": source.tokenizer,
+        "pretrained": False,
+        "max_words": min(_MAX_WORDS, positions),
+    }
     text = BertTextEncoder(encoder.embed_dim, **arguments)
     if "vision_proj.weight" not in state:
         raise ShapeError("vision_proj.weight is missing")

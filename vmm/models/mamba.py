@@ -13,6 +13,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from vmm.models.layers import rms_norm
 from vmm.ops.causal_conv import causal_conv1d
 from vmm.ops.selective_scan import selective_scan
 
@@ -154,5 +155,5 @@ class BiMambaBlock(nn.Module):
 
     def forward(self, residual: Tensor) -> Tensor:
         """Return the mixer's output (B, L, D) for the residual stream (B, L, D)."""
-        mixed: Tensor = self.mixer(self.norm(residual))
+        mixed: Tensor = self.mixer(rms_norm(self.norm, residual))
         return mixed

@@ -31,7 +31,7 @@ class Layout:
         renamed: (published prefix, our prefix); the first that matches counts, in both directions.
         dropped: Regular expressions of published keys that have no place here, with the reason.
         new: Regular expressions of our keys that files of this family may lack, with the reason.
-        part: Where keys with this prefix occur, all others are of another part of the file.
+        part: Prefix of these weights in a larger file, of which the others are left out.
     """
 
     renamed: tuple[tuple[str, str], ...]
@@ -93,7 +93,7 @@ LAYOUTS: dict[Family, Layout] = {
             r"^text_encoder\.cls\.": "the file has no language-model head; it stays random",
         },
     ),
-    "clip_visual": Layout(renamed=(("visual.", "visual."), ("", "visual.")), part="visual."),
+    "clip_visual": Layout(renamed=(("", "visual."),), part="visual."),
 }
 
 
@@ -163,7 +163,7 @@ def split_published(
         if why is not None:
             dropped[key] = why
             continue
-        ours = layout.ours(key)
+        ours = layout.ours(key.removeprefix(layout.part))
         if ours is None:
             raise ValueError(f"{source} is damaged: {key} belongs to no part of a {family} file")
         if ours in kept:

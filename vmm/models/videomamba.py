@@ -20,6 +20,7 @@ from vmm.models.layers import (
     interpolate_spatial,
     interpolate_temporal,
     pool_tokens,
+    rms_norm,
 )
 from vmm.models.mamba import BiMambaBlock, MixerInit
 from vmm.models.video_encoder import VideoEncoder
@@ -178,7 +179,7 @@ class VideoMamba(VideoEncoder):
                 taps.append(residual)
             residual = residual + drop_path(hidden, self.drop_path_rates[i], self.training)
             if tapped and i < last:
-                taps.append(self.norm(residual))
+                taps.append(rms_norm(self.norm, residual).to(residual.dtype))
             elif tapped and self.tap == "after_last_mixer":
                 taps.append(residual)
-        return self.norm(residual), taps
+        return rms_norm(self.norm, residual), taps

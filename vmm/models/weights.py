@@ -7,6 +7,7 @@ import pickletools
 import re
 import types
 import warnings
+import zipfile
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -117,7 +118,9 @@ def read_weight_file(path: Path) -> WeightFile:
                 f"{path}: {key} claims {value.numel()} numbers and stores fewer; "
                 "the file is damaged or hostile"
             )
-    return WeightFile(dict(content), settings if isinstance(settings, dict) else {})
+    # Copied out of the mapped file, which may be overwritten while the tensors live.
+    state = {key: value.clone() for key, value in content.items()}
+    return WeightFile(state, settings if isinstance(settings, dict) else {})
 
 
 def _refuse_text(path: Path) -> None:
@@ -147,7 +150,10 @@ def _load_pickle(path: Path) -> object:
     allowed: list[Any] = [(function, name) for name, function in stand_ins.items()]
     with warnings.catch_warnings(), torch.serialization.safe_globals(allowed):
         warnings.filterwarnings("ignore", "Detected pickle protocol")
-        content: object = torch.load(path, map_location="cpu", weights_only=True)
+        # Mapped, so that what nobody asks for, such as an optimizer's moments, is never read.
+        content: object = torch.load(
+            path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path)
+        )
     return content
 
 
