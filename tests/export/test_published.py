@@ -15,6 +15,7 @@ from vmm.tasks.video_text import VideoTextTask
 
 SMALL = {"width": 32, "depth": 2, "grid": 2, "frames": 4}
 VOCABULARY = 135  # of the demo's text encoder
+HEADS = 2
 TEXT = (64, 3, 2, 128, VOCABULARY, 48)
 
 
@@ -35,12 +36,27 @@ def stage1(tmp_path):
 def test_an_imported_folder_is_a_run(stage2, tmp_path, root, capsys):
     out = tmp_path / "imported"
     words = str(root / "recipes/encoders/bert_demo")
-    assert main(["import", str(stage2), str(out), "--num-frames", "6", "--tokenizer", words]) == 0
+    assert (
+        main(
+            [
+                "import",
+                str(stage2),
+                str(out),
+                "--num-frames",
+                "6",
+                "--tokenizer",
+                words,
+                "--text-num-heads",
+                str(HEADS),
+            ]
+        )
+        == 0
+    )
     said = capsys.readouterr().out
     assert "video_text" in said and "tied to the word embeddings" in said and str(out) in said
     run = load_run(out)
     assert (run.clip.num_frames, run.clip.image_size, run.clip.antialias) == (6, 32, False)
-    model = load_published(stage2, num_frames=6).model
+    model = load_published(stage2, num_frames=6, text_num_heads=HEADS).model
     video = torch.randn(2, 6, 3, 32, 32)
     with torch.no_grad():
         got, want = run.model.encode_video(video), model.encode_video(video)
@@ -57,10 +73,12 @@ def test_an_imported_folder_is_a_run(stage2, tmp_path, root, capsys):
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_exported_and_imported_again_it_is_the_same(stage2, tmp_path, dtype):
-    import_checkpoint(str(stage2), tmp_path / "one")
+    import_checkpoint(str(stage2), tmp_path / "one", text_num_heads=HEADS)
     written = tmp_path / "upstream.pth"
     assert main(["export-upstream", str(tmp_path / "one"), str(written), "--dtype", dtype]) == 0
-    original, again = torch.load(stage2), torch.load(written)
+    original, again = torch.load(stage2), torch.load(written)["model"]
+    text = load_published(written).config["init_args"]["text_encoder"]["init_args"]
+    assert text["architecture"]["num_attention_heads"] == HEADS  # no shape tells, the file does
     assert original.keys() == again.keys()
     for key, value in again.items():
         if value.is_floating_point():
@@ -72,7 +90,7 @@ def test_exported_and_imported_again_it_is_the_same(stage2, tmp_path, dtype):
 def test_an_imported_stage_1_starts_stage_2(stage1, stage2, tmp_path, caplog):
     folder = tmp_path / "stage1"
     import_checkpoint(str(stage1), folder)
-    model = load_published(stage2).model
+    model = load_published(stage2, text_num_heads=HEADS).model
     task = VideoTextTask(model.video_encoder, lambda width: model.text_encoder)
     with caplog.at_level("INFO", "vmm"):
         assert load_start_weights(task, folder) == ["video_encoder"]
@@ -109,11 +127,12 @@ def test_a_failed_import_leaves_nothing(stage2, tmp_path, capsys, spoil, message
     state = torch.load(stage2)
     spoil(state)
     torch.save(state, stage2)
-    assert main(["import", str(stage2), str(tmp_path / "out")]) == 2
+    heads = ["--text-num-heads", str(HEADS)]
+    assert main(["import", str(stage2), str(tmp_path / "out"), *heads]) == 2
     error = capsys.readouterr().err
     assert len(error.splitlines()) == 1
     with pytest.raises(ValueError, match=message):
-        import_checkpoint(str(stage2), tmp_path / "out")
+        import_checkpoint(str(stage2), tmp_path / "out", text_num_heads=HEADS)
     assert [path.name for path in tmp_path.iterdir()] == [stage2.name]
 
 

@@ -20,7 +20,14 @@ import yaml
 from safetensors.torch import save_file
 
 import vmm
-from vmm.export.run import IMPORTED_WEIGHTS, find_checkpoint, read_config, read_weights, sha256
+from vmm.export.run import (
+    IMPORTED_WEIGHTS,
+    build_model,
+    find_checkpoint,
+    read_config,
+    read_weights,
+    sha256,
+)
 from vmm.models.checkpoints import Published, load_published, save_published
 from vmm.models.published_layout import Family
 
@@ -122,7 +129,10 @@ def export_upstream(run: Path, out: Path, checkpoint: str = "best", dtype: str =
     }
     if family == "masked_pretrain":  # the published stage 1 has no norm after pooling
         state = {k: v for k, v in state.items() if not k.startswith("video_encoder.pool_norm.")}
-    save_published(state, family, out, _DTYPES[dtype])
+    heads = None
+    if family == "video_text":
+        heads = build_model(read_config(run)).text_encoder.architecture.num_attention_heads
+    save_published(state, family, out, _DTYPES[dtype], heads)
     return len(state)
 
 

@@ -10,6 +10,7 @@ The rules for key names are in ``vmm.models.published_layout``, what shapes tell
 
 from __future__ import annotations
 
+import json
 import os
 import re
 from collections.abc import Mapping
@@ -118,7 +119,7 @@ def load_published(
         image_size: Fit the position table over space to frames of this side, bicubically, pixels;
             None = the file's own.
         text_num_heads: Attention heads of the text encoder; None = what the file's own config
-            says, else one per 64 channels.
+            says, else those of the published text encoder of this width.
         clip_num_heads: Attention heads of a CLIP tower; None = as CLIP's ViTs of its width.
         tokenizer: Hub name or folder of the text encoder's vocabulary, read on first use.
 
@@ -166,6 +167,7 @@ def save_published(
     family: Family,
     path: str | os.PathLike[str],
     dtype: torch.dtype | None = None,
+    text_num_heads: int | None = None,
 ) -> None:
     """Write weights in the published layout.
 
@@ -174,6 +176,8 @@ def save_published(
         family: Layout to write.
         path: ``.safetensors``, or a PyTorch file otherwise; replaced if it exists.
         dtype: Convert the weights to this type; None = as they are.
+        text_num_heads: Attention heads of the text encoder, which no shape tells; written beside
+            the weights, in the place where the published training code has its config.
 
     Raises:
         ValueError: If there is a weight that the layout has no place for, or none that it needs.
@@ -187,14 +191,17 @@ def save_published(
         state[_PATCHES] = state[_PATCHES].squeeze(2)
         del state[f"{_ENCODER}temporal_pos_embedding"]
     published = join_published(state, family)
+    heads = {"num_attention_heads": text_num_heads}
+    config = {"model": {"text_encoder": heads}} if text_num_heads else {}
     target = Path(path)
     temporary = target.with_name(f".{target.name}.partial")
     try:
         if target.suffix == ".safetensors":
             # Tied tensors are written twice: the format has no references.
-            save_file({k: v.clone().contiguous() for k, v in published.items()}, temporary)
+            tensors = {key: value.clone().contiguous() for key, value in published.items()}
+            save_file(tensors, temporary, {"config": json.dumps(config)} if config else None)
         else:
-            torch.save(published, temporary)
+            torch.save({"model": published, "config": config} if config else published, temporary)
         temporary.replace(target)
     finally:
         temporary.unlink(missing_ok=True)

@@ -17,10 +17,18 @@ from vmm.models.bert import BertArchitecture
 VARIANTS = {192: ("tiny", 24), 384: ("small", 24), 576: ("middle", 32), 768: ("base", 24)}
 """Published sizes: width to name and number of blocks."""
 
-_BERT_LAYERS = {768: 12, 1024: 24}  # of the published text encoders, by width
-_HEAD_WIDTH = 64  # of BERT and of CLIP's ViTs
+# The published text encoders, by width: layers and attention heads.
+_BERT_LAYERS = {768: 12, 1024: 24}
+_BERT_HEADS = {768: 12, 1024: 16}
+_CLIP_HEAD_WIDTH = 64
 # OpenCLIP's large ViTs have other heads: width to number of heads.
 _CLIP_HEADS = {1280: 16, 1408: 16, 1664: 16, 1792: 16}
+
+
+_UNKNOWN_HEADS = (
+    "no published model is {width} wide, so the number of its attention heads is not known; "
+    "give {argument}"
+)
 
 
 class ShapeError(ValueError):
@@ -72,7 +80,7 @@ def text_encoder_arguments(state: Mapping[str, Tensor], num_heads: int | None) -
 
     Args:
         state: The checkpoint.
-        num_heads: Attention heads; None = one per 64 channels, as in every published BERT.
+        num_heads: Attention heads; None = those of the published text encoder of this width.
 
     Raises:
         ShapeError: If layers are missing or sizes contradict each other.
@@ -94,11 +102,14 @@ def text_encoder_arguments(state: Mapping[str, Tensor], num_heads: int | None) -
             "layer to the last"
         )
     first = f"{prefix}encoder.layer.0."
+    heads = num_heads or _BERT_HEADS.get(width)
+    if heads is None:
+        raise ValueError(_UNKNOWN_HEADS.format(width=width, argument="text_num_heads"))
     architecture = BertArchitecture(
         vocab_size=vocab,
         hidden_size=width,
         num_hidden_layers=depth,
-        num_attention_heads=num_heads or _heads(width, "text_num_heads"),
+        num_attention_heads=heads,
         intermediate_size=_shape(state, f"{first}intermediate.dense.weight", 2)[0],
         max_position_embeddings=_shape(state, f"{prefix}embeddings.position_embeddings.weight", 2)[
             0
@@ -124,7 +135,9 @@ def clip_config(state: Mapping[str, Tensor], num_heads: int | None) -> dict[str,
         raise ShapeError("visual.conv1.weight is missing")
     width, patch = conv.shape[0], conv.shape[-1]
     side = math.isqrt(_shape(state, "visual.positional_embedding", 2)[0] - 1)
-    heads = num_heads or _CLIP_HEADS.get(width) or _heads(width, "clip_num_heads")
+    heads = num_heads or _CLIP_HEADS.get(width, width // _CLIP_HEAD_WIDTH)
+    if num_heads is None and width % _CLIP_HEAD_WIDTH:
+        raise ValueError(_UNKNOWN_HEADS.format(width=width, argument="clip_num_heads"))
     if width % heads:
         raise ValueError(f"{heads} attention heads do not divide the width {width}")
     hidden = _shape(state, "visual.transformer.resblocks.0.mlp.c_fc.weight", 2)[0]
@@ -142,15 +155,6 @@ def clip_config(state: Mapping[str, Tensor], num_heads: int | None) -> dict[str,
         # open_clip wants a text tower in every config; it is never built.
         "text_cfg": {"width": 64, "heads": 1, "layers": 1},
     }
-
-
-def _heads(width: int, argument: str) -> int:
-    if width % _HEAD_WIDTH:
-        raise ValueError(
-            f"no published model is {width} wide, so the number of its attention heads is not "
-            f"known; give {argument}"
-        )
-    return width // _HEAD_WIDTH
 
 
 def _shape(state: Mapping[str, Tensor], key: str, dims: int) -> tuple[int, ...]:

@@ -115,6 +115,7 @@ class BertTextEncoder(nn.Module):
         self.fusion_layer = fusion_layer
         self.pretrained = pretrained
         self.max_words = max_words
+        self.architecture = config
         self.embed_dim = config.hidden_size
         self.vocab_size = config.vocab_size
         self.bert = Bert(config, fusion_layer, vision_dim)

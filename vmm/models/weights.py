@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import pickle
 import pickletools
 import re
@@ -14,8 +15,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
+from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 _WRAPPERS = ("state_dict", "model", "module")
@@ -92,7 +92,7 @@ def read_weight_file(path: Path) -> WeightFile:
         raise ValueError(f"no weight file {path}; check the path, or download the file first")
     _refuse_text(path)
     try:
-        content = load_file(path) if path.suffix == ".safetensors" else _load_pickle(path)
+        content = _load_safe(path) if path.suffix == ".safetensors" else _load_pickle(path)
     except (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError, OSError) as error:
         code = _named_code(path)
         if code:
@@ -133,6 +133,17 @@ def _refuse_text(path: Path) -> None:
         raise ValueError(f"{path} is a Git LFS pointer, not the file; run `git lfs pull`")
     if head[:1] == b"<":
         raise ValueError(f"{path} is a web page, not a weight file; download the file itself")
+
+
+def _load_safe(path: Path) -> dict[str, Any]:
+    """Read tensors, and the settings that may stand in the header."""
+    with safe_open(path, "pt") as file:
+        header = (file.metadata() or {}).get("config")
+        state = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+    try:
+        return {"model": state, "config": json.loads(header)} if header else state
+    except ValueError:
+        return state  # a config of someone else's, in another form
 
 
 def _load_pickle(path: Path) -> object:
