@@ -55,6 +55,18 @@ def test_overlay_changes_what_it_says(overlay, in_root, capsys):
     check(yaml.safe_load(overlay.read_text()), merged, overlay.stem)
 
 
+@pytest.mark.parametrize(
+    ("overlay", "base"), [("videomamba_m_k400", "stage1_mvp"), ("videomamba_m_5m", "stage2_vtt")]
+)
+def test_scale_overlays_leave_nothing_of_the_demo_in_the_encoder(overlay, base, in_root, capsys):
+    found = parse(capsys, ROOT / f"recipes/{base}.yaml", ROOT / f"recipes/overlays/{overlay}.yaml")[
+        "model"
+    ]["init_args"]["video_encoder"]
+    middle = yaml.safe_load((ROOT / "recipes/encoders/videomamba_middle.yaml").read_text())
+    assert found.pop("class_path") == middle["class_path"]
+    assert found["init_args"] | {"drop_path_rate": 0.0} == middle["init_args"]
+
+
 @pytest.mark.parametrize("encoder", ENCODERS, ids=name)
 def test_encoder_file_states_every_argument(encoder):
     node = yaml.safe_load(encoder.read_text())

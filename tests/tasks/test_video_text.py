@@ -1,5 +1,6 @@
 import dataclasses
 from functools import partial
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -154,6 +155,18 @@ def test_matching_scores_true_pairs_against_sampled_ones(make, batch, monkeypatc
     assert text_row[:8].tolist() == own + own
     assert video_row[:4].tolist() == own and video_row[8:].tolist() == own
     assert (text_row[4:] != video_row[4:]).all()
+
+
+def test_the_text_encoder_learns_at_its_own_rate(make, monkeypatch):
+    task = make(optimizer=lambda groups: torch.optim.AdamW(groups, lr=0.01), text_lr_ratio=0.25)
+    trainer = SimpleNamespace(estimated_stepping_batches=10)
+    monkeypatch.setattr(type(task), "trainer", trainer)
+    task.warmup_steps = 0
+    optimizer = task.configure_optimizers()["optimizer"]
+    rate = {p: group["lr"] for group in optimizer.param_groups for p in group["params"]}
+    for name, parameter in task.named_parameters():
+        expected = 0.0025 if "text_encoder" in name else 0.01
+        assert rate[parameter] == pytest.approx(expected), name
 
 
 def test_given_draws_decide_every_loss(make, teacher, batch):

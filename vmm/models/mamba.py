@@ -109,7 +109,7 @@ class BiMambaMixer(nn.Module):
         )
 
     @torch.no_grad()
-    def reset_parameters(self, scheme: MixerInit, depth: int) -> None:
+    def reset_parameters(self, scheme: MixerInit, residual_branches: int) -> None:
         """Initialise the projections.
 
         ``mamba`` draws the step sizes log-uniformly from [1e-3, 0.1] (Mamba, section 3.6), in both
@@ -119,7 +119,8 @@ class BiMambaMixer(nn.Module):
 
         Args:
             scheme: Which of the two.
-            depth: Blocks in the encoder; the output projection is scaled by 1 / sqrt(depth).
+            residual_branches: The output projection is divided by the square root of this number,
+                so that the residual stream of a deep encoder starts no larger than a shallow one's.
         """
         for x_proj, dt_proj in ((self.x_proj, self.dt_proj), (self.x_proj_b, self.dt_proj_b)):
             if scheme == "reference":
@@ -135,7 +136,7 @@ class BiMambaMixer(nn.Module):
         if scheme == "reference":
             nn.init.trunc_normal_(self.in_proj.weight, std=0.02)
         nn.init.kaiming_uniform_(self.out_proj.weight, a=math.sqrt(5))
-        self.out_proj.weight.div_(math.sqrt(depth))
+        self.out_proj.weight.div_(math.sqrt(residual_branches))
 
 
 class BiMambaBlock(nn.Module):

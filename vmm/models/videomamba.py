@@ -79,6 +79,7 @@ class VideoMamba(VideoEncoder):
         tap_interval: int = 1,
         tap: Tap = "before_last_mixer",
         init: MixerInit = "mamba",
+        rescale_prenorm_residual: bool = True,
     ) -> None:
         super().__init__(embed_dim, num_frames, image_size, patch_size, tubelet_size)
         self.tap_layers = [depth - 1 - k * tap_interval for k in reversed(range(num_taps))]
@@ -106,7 +107,7 @@ class VideoMamba(VideoEncoder):
         nn.init.trunc_normal_(self.pos_embed, std=0.02)
         for layer in self.layers:
             assert isinstance(layer, BiMambaBlock)
-            layer.mixer.reset_parameters(init, depth)
+            layer.mixer.reset_parameters(init, depth if rescale_prenorm_residual else 1)
 
     def no_weight_decay(self) -> set[str]:
         """The position tables and the class token."""

@@ -129,6 +129,10 @@ class PretrainTask(L.LightningModule):
     def compute_losses(self, batch: VideoTextBatch) -> LossOutput:
         """Losses of one batch: no logging, no trainer."""
 
+    def lr_ratios(self) -> dict[str, float]:
+        """Parameters that learn at another rate; see ``vmm.optim.param_groups``."""
+        return {}
+
     def load_pretrained(self) -> None:
         """Load published weights that the recipe names; ``init_from`` comes after and wins."""
         self.video_encoder.load_pretrained()
@@ -197,8 +201,10 @@ class PretrainTask(L.LightningModule):
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """Parameter groups, the injected optimizer, warm-up and cosine decay by step."""
-        groups = param_groups(self, self.weight_decay, self.decay_policy)
+        groups = param_groups(self, self.weight_decay, self.decay_policy, self.lr_ratios())
         optimizer = self.optimizer(groups)
+        for group in optimizer.param_groups:
+            group["lr"] *= group["lr_ratio"]
         total = int(self.trainer.estimated_stepping_batches)
 
         def multiplier(step: int) -> float:

@@ -101,6 +101,8 @@ class VideoTextTask(PretrainTask):
         image_mask: Masking of stills.
         align_kind: ``l2`` is 2 - 2 cos, as published.
         optimizer: Makes the optimizer from parameter groups.
+        text_lr_ratio: Learning rate of the text encoder, as a share of the optimizer's: a BERT wants
+            smaller steps than a state-space encoder.
         weight_decay: For the parameters that are decayed at all.
         decay_policy: Which those are.
         warmup_steps: Optimizer steps of linear warm-up.
@@ -127,6 +129,7 @@ class VideoTextTask(PretrainTask):
         image_mask: MaskSettings = MaskSettings("none"),
         align_kind: AlignmentKind = "l2",
         optimizer: OptimizerCallable = lambda p: torch.optim.AdamW(p, lr=4e-4),
+        text_lr_ratio: float = 1.0,
         weight_decay: float = 0.05,
         decay_policy: DecayPolicy = "standard",
         warmup_steps: int = 1000,
@@ -154,6 +157,7 @@ class VideoTextTask(PretrainTask):
         self.mlm_probability = mlm_probability
         self.hard_negatives = hard_negatives
         self.gather: GatherGradient = gather
+        self.text_lr_ratio = text_lr_ratio
         head = None
         if loss_weights.align and teacher is not None:
             head = AlignmentHead(video_encoder.embed_dim, teacher.output_dim, num_taps)
@@ -166,6 +170,10 @@ class VideoTextTask(PretrainTask):
     def video_encoder(self) -> VideoEncoder:
         """The model's video encoder."""
         return self.model.video_encoder
+
+    def lr_ratios(self) -> dict[str, float]:
+        """The text encoder's."""
+        return {"model.text_encoder.": self.text_lr_ratio}
 
     def load_pretrained(self) -> None:
         """Load both encoders' published weights, where the recipe names them."""
