@@ -15,6 +15,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from vmm.ops.attention import attention
+
 
 @dataclass(frozen=True)
 class BertArchitecture:
@@ -171,7 +173,7 @@ class _Attention(nn.Module):
     def forward(self, x: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Tensor:
         query = self._heads(self.query(x))
         dropout = self.dropout if self.training else 0.0
-        out = F.scaled_dot_product_attention(query, key, value, mask, dropout)
+        out = attention(query, key, value, mask, dropout)
         return out.transpose(1, 2).flatten(2)
 
     def _heads(self, x: Tensor) -> Tensor:

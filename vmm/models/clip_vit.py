@@ -23,6 +23,7 @@ from vmm.masking import gather_visible
 from vmm.models.layers import interpolate_spatial
 from vmm.models.video_encoder import VideoEncoder
 from vmm.models.weights import KeyReport, load_accounted, read_state_dict
+from vmm.ops.attention import attention_kernel
 from vmm.types import TeacherFeatures, VideoFeatures
 
 logger = logging.getLogger(__name__)
@@ -212,10 +213,9 @@ class ClipTeacher(nn.Module):
             )
         x = _embed(self.visual, frames)
         blocks = _blocks(self.visual)
-        for block in blocks[:-1]:
-            x = block(x)
+        x = _run(blocks[:-1], x)
         attention = _class_attention(blocks[-1], x)
-        x = blocks[-1](x) @ self.visual.proj
+        x = _run(blocks[-1:], x) @ self.visual.proj
         return TeacherFeatures(_join_frames(x.view(b, t, *x.shape[1:])), attention.view(b, t, -1))
 
 
@@ -282,8 +282,7 @@ class FrameViT(VideoEncoder):
         x = _embed(self.visual, video.flatten(0, 1))
         if dropped is not None:
             x = gather_visible(x, _split_frames(dropped, t, x.shape[1] - 1))
-        for block in _blocks(self.visual):
-            x = block(x)
+        x = _run(_blocks(self.visual), x)
         x = x.view(b, t, *x.shape[1:])
         normed = self.visual.ln_post(x)
         pooled = normed[:, :, 0]
@@ -315,6 +314,14 @@ def _embed(visual: Any, frames: Tensor) -> Tensor:
     x = torch.cat([first, x.flatten(2).transpose(1, 2)], dim=1)
     out: Tensor = visual.ln_pre(x + table.to(x.dtype))
     return out
+
+
+def _run(blocks: list[nn.Module], x: Tensor) -> Tensor:
+    """Pass (F, 1 + N, W) through blocks."""
+    with attention_kernel(x.device, x.shape[1], x.shape[1]):
+        for block in blocks:
+            x = block(x)
+    return x
 
 
 def _class_attention(block: Any, x: Tensor) -> Tensor:

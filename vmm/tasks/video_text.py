@@ -101,8 +101,8 @@ class VideoTextTask(PretrainTask):
         image_mask: Masking of stills.
         align_kind: ``l2`` is 2 - 2 cos, as published.
         optimizer: Makes the optimizer from parameter groups.
-        text_lr_ratio: Learning rate of the text encoder, as a share of the optimizer's: a BERT wants
-            smaller steps than a state-space encoder.
+        text_lr_ratio: Learning rate of the text encoder, as a share of the optimizer's: a BERT
+            wants smaller steps than a state-space encoder.
         weight_decay: For the parameters that are decayed at all.
         decay_policy: Which those are.
         warmup_steps: Optimizer steps of linear warm-up.
