@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from eval.scoring import (
+    CaptionBank,
     ClipBank,
     dual_scores,
     encode_captions,
@@ -34,7 +35,7 @@ from vmm.metrics import (
     text_to_video_ranks,
     video_to_text_ranks,
 )
-from vmm.models.video_text import TextEncoding, VideoTextModel
+from vmm.models.video_text import VideoTextModel
 
 
 class Clip(NamedTuple):
@@ -69,7 +70,7 @@ class Encoded(NamedTuple):
     readable: Tensor
     """(Nv,) int64, the clips that the columns of the score matrices stand for."""
     pairs: Pairs
-    text: TextEncoding
+    text: CaptionBank
     """Nt rows: the captions, then the reversed captions."""
     bank: ClipBank
 

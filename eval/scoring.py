@@ -14,9 +14,9 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from vmm.losses.contrastive import frame_similarity
 from vmm.models.text_encoder import VisionKV
-from vmm.models.video_text import TextEncoding, VideoTextModel
+from vmm.models.video_text import VideoTextModel
+from vmm.ops.similarity import frame_similarity
 
 # Captions that look at a clip at once.
 _MAX_PAIRS = 256
@@ -29,6 +29,17 @@ class ClipBank(NamedTuple):
     """(Nv, L, D) patch tokens; None where only the dual encoder is asked for."""
     projected: Tensor
     """(Nv, P, E)."""
+
+
+class CaptionBank(NamedTuple):
+    """Encoded captions, on the CPU."""
+
+    tokens: Tensor
+    """(Nt, S, Dt)."""
+    attention_mask: Tensor
+    """(Nt, S), 1 = a real token."""
+    projected: Tensor
+    """(Nt, E)."""
 
 
 @torch.inference_mode()
@@ -51,9 +62,9 @@ def encode_clips(
     with tqdm(desc="clips", total=total, unit="clip") as bar:
         for video in batches:
             encoding = model.encode_video(video.to(device))
-            projected.append(encoding.projected.float().cpu())
+            projected.append(model.project_video(encoding.pooled).float().cpu())
             if keep_tokens:
-                tokens.append(encoding.features.tokens.cpu())
+                tokens.append(encoding.tokens.cpu())
             bar.update(len(video))
     if not projected:
         raise ValueError("not one clip could be read; look at the reasons in the log")
@@ -61,19 +72,20 @@ def encode_clips(
 
 
 @torch.inference_mode()
-def encode_captions(model: VideoTextModel, captions: list[str], batch_size: int) -> TextEncoding:
+def encode_captions(model: VideoTextModel, captions: list[str], batch_size: int) -> CaptionBank:
     """Encode captions, all padded to the longest: rows in the order of ``captions``, on the CPU."""
     device = model.temperature.device
-    tokens = model.text_encoder.tokenize(captions, device)
-    parts = []
+    ids, mask = model.text_encoder.tokenize(captions, device)
+    states, projected = [], []
     for start in tqdm(range(0, len(captions), batch_size), desc="captions", unit="batch"):
         rows = slice(start, start + batch_size)
-        part = model.encode_text(type(tokens)(tokens.input_ids[rows], tokens.attention_mask[rows]))
-        parts.append([field.cpu() for field in part])
-    return TextEncoding(*(torch.cat(fields) for fields in zip(*parts, strict=True)))
+        text = model.encode_text(ids[rows], mask[rows])
+        states.append(text.tokens.cpu())
+        projected.append(model.project_text(text.pooled).float().cpu())
+    return CaptionBank(torch.cat(states), mask.cpu(), torch.cat(projected))
 
 
-def dual_scores(text: TextEncoding, clips: ClipBank) -> Tensor:
+def dual_scores(text: CaptionBank, clips: ClipBank) -> Tensor:
     """Give the dual encoder's similarity of all pairs, (Nt, Nv) in [-1, 1]."""
     return frame_similarity(clips.projected, text.projected).T.contiguous()
 
@@ -92,7 +104,7 @@ def top_k(scores: Tensor, k: int, dim: int) -> Tensor:
 
 @torch.inference_mode()
 def match_scores(
-    model: VideoTextModel, text: TextEncoding, tokens: Tensor, wanted: Tensor
+    model: VideoTextModel, text: CaptionBank, tokens: Tensor, wanted: Tensor
 ) -> Tensor:
     """Score pairs with the matching head: the raw logit of "they belong together".
 
@@ -109,7 +121,6 @@ def match_scores(
         (Nt, Nv), NaN where a pair is not wanted.
     """
     device = model.temperature.device
-    text = TextEncoding(*(field.to(device) for field in text))
     scores = torch.full(wanted.shape, torch.nan)
     with tqdm(desc="re-ranking", total=int(wanted.sum()), unit="pair") as bar:
         for clip in range(wanted.shape[1]):
@@ -119,8 +130,9 @@ def match_scores(
             vision = model.text_encoder.project_vision(tokens[clip : clip + 1].to(device))
             for start in range(0, len(rows), _MAX_PAIRS):
                 part = rows[start : start + _MAX_PAIRS]
-                logits = model.match_logits(text.rows(part.to(device)), _repeat(vision, len(part)))
-                scores[part, clip] = logits[:, 1].float().cpu()
+                states, mask = text.tokens[part].to(device), text.attention_mask[part].to(device)
+                fused = model.fuse(states, mask, _repeat(vision, len(part)))
+                scores[part, clip] = model.match_logits(fused)[:, 1].float().cpu()
                 bar.update(len(part))
     return scores
 

@@ -87,6 +87,19 @@ def test_an_empty_group_is_left_out():
     torch.optim.AdamW(param_groups(model, 0.1))
 
 
+def test_parts_can_learn_at_their_own_rate():
+    model = Model()
+    groups = param_groups(model, 0.1, lr_ratios={"encoder.": 0.3})
+    names = {parameter: name for name, parameter in model.named_parameters()}
+    seen = {}
+    for group in groups:
+        for parameter in group["params"]:
+            seen[names[parameter]] = (group["lr_ratio"], group["weight_decay"])
+    assert seen["encoder.proj.weight"] == (0.3, 0.1)
+    assert seen["encoder.norm.weight"] == (0.3, 0.0)
+    assert seen["words.weight"] == seen["temperature"] == (1.0, 0.0)
+
+
 def test_golden_learning_rates():
     expected = load_file(GOLDEN / "h_optimizer.safetensors")["lr_multiplier"].tolist()
     got = [warmup_cosine(i, 4, 20, 0.01) for i in range(len(expected))]

@@ -5,6 +5,7 @@ from importlib import import_module
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 
 from vmm.cli import main
@@ -22,7 +23,7 @@ def name(path):
 
 
 def test_all_recipes_are_found():
-    assert len(RECIPES) == 4 and len(OVERLAYS) == 6 and len(ENCODERS) == 5
+    assert len(RECIPES) == 4 and len(OVERLAYS) == 7 and len(ENCODERS) == 5
 
 
 @pytest.fixture
@@ -54,6 +55,18 @@ def test_overlay_changes_what_it_says(overlay, in_root, capsys):
     check(yaml.safe_load(overlay.read_text()), merged, overlay.stem)
 
 
+@pytest.mark.parametrize(
+    ("overlay", "base"), [("videomamba_m_k400", "stage1_mvp"), ("videomamba_m_5m", "stage2_vtt")]
+)
+def test_scale_overlays_leave_nothing_of_the_demo_in_the_encoder(overlay, base, in_root, capsys):
+    found = parse(capsys, ROOT / f"recipes/{base}.yaml", ROOT / f"recipes/overlays/{overlay}.yaml")[
+        "model"
+    ]["init_args"]["video_encoder"]
+    middle = yaml.safe_load((ROOT / "recipes/encoders/videomamba_middle.yaml").read_text())
+    assert found.pop("class_path") == middle["class_path"]
+    assert found["init_args"] | {"drop_path_rate": 0.0} == middle["init_args"]
+
+
 @pytest.mark.parametrize("encoder", ENCODERS, ids=name)
 def test_encoder_file_states_every_argument(encoder):
     node = yaml.safe_load(encoder.read_text())
@@ -82,3 +95,23 @@ def test_recipe_trains_two_steps(recipe, in_root, demo_shards, tmp_path):
     assert (run / "config.yaml").is_file()
     rows = (run / "metrics.csv").read_text().splitlines()
     assert "train/loss" in rows[0] and len(rows) >= 3
+
+
+def test_the_published_settings_train_two_steps(in_root, demo_shards, tmp_path):
+    """Weights, gradients and moments in bfloat16, on the CPU."""
+    overlays = [ROOT / f"recipes/overlays/{overlay}.yaml" for overlay in ("as_published", "debug")]
+    code = main(
+        [
+            "fit",
+            *("-c", str(ROOT / "recipes/stage2_vtt.yaml")),
+            *(part for overlay in overlays for part in ("-c", str(overlay))),
+            *demo_shards.options(images=True),
+            f"--trainer.logger.init_args.save_dir={tmp_path}",
+            "--trainer.logger.init_args.version=run",
+        ]
+    )
+    assert code == 0
+    checkpoint = next(tmp_path.glob("*/run/checkpoints/last.ckpt"))
+    weights = torch.load(checkpoint, weights_only=True)["state_dict"]
+    assert {value.dtype for value in weights.values()} == {torch.bfloat16}
+    assert all(value.isfinite().all() for value in weights.values())

@@ -17,6 +17,8 @@ _TRAINER_COMMANDS = {
 }
 _LIGHT_COMMANDS = {
     "doctor": "what is installed, which scan backend is used, what is missing and what that costs",
+    "import": "a published checkpoint -> a folder that everything takes like a run directory",
+    "export-upstream": "a run's weights in the layout of the published checkpoints",
 }
 
 _HELP = """usage: vmm COMMAND [OPTIONS]
@@ -66,16 +68,31 @@ def main(args: Sequence[str] | None = None) -> int:
         sys.stdout.write(f"vmm {__version__}\n")
         return 0
     command = argv[0]
-    if command == "doctor":
-        from vmm import doctor
-
-        return doctor.main(argv[1:])
+    if command in _LIGHT_COMMANDS:
+        return _run_light(command, argv[1:])
     if command in _TRAINER_COMMANDS:
         return _run_trainer(argv)
     known = [*_TRAINER_COMMANDS, *_LIGHT_COMMANDS]
     near = difflib.get_close_matches(command, known, n=1)
     hint = f"did you mean {near[0]!r}? " if near else ""
     return _fail(f"unknown command {command!r}; {hint}`vmm --help` lists them")
+
+
+def _run_light(command: str, argv: list[str]) -> int:
+    """Run a command that needs no trainer; turn a user's mistake into one line."""
+    if command == "doctor":
+        from vmm import doctor
+
+        return doctor.main(argv)
+    from vmm.export import published
+
+    main_of = {"import": published.main_import, "export-upstream": published.main_export_upstream}
+    try:
+        return main_of[command](argv)
+    except ValueError as error:
+        if os.environ.get("VMM_DEBUG"):
+            raise
+        return _fail(str(error))
 
 
 def _run_trainer(argv: list[str]) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Any, Literal
 
 from torch import nn
@@ -14,36 +15,40 @@ _STATE_SPACE = {"A_log", "A_b_log", "D", "D_b"}
 
 
 def param_groups(
-    model: nn.Module, weight_decay: float, policy: DecayPolicy = "standard"
+    model: nn.Module,
+    weight_decay: float,
+    policy: DecayPolicy = "standard",
+    lr_ratios: Mapping[str, float] | None = None,
 ) -> list[dict[str, Any]]:
-    """Split the trainable parameters into those with weight decay and those without.
+    """Split the trainable parameters by weight decay and learning rate.
 
     Args:
         model: Its frozen parameters appear in no group.
-        weight_decay: For the decayed group.
+        weight_decay: For the decayed groups.
         policy: ``standard`` spares vectors and scalars (biases, norms, the temperature),
             state-space parameters (as Mamba's authors ask for), embeddings, and what a module
             names in its ``no_weight_decay()``. The published code spares biases and vectors only
             (``reference_stage2``, which decays even the temperature and A_log), in stage 1
             position tables and the class token as well (``reference_stage1``).
+        lr_ratios: Start of a parameter's name to its learning rate as a share of the optimizer's;
+            1 for the others.
 
     Returns:
-        Two groups in the form that optimizers take: decayed, then spared; empty ones are left out.
+        Groups in the form that optimizers take, decayed ones first, each with its ``lr_ratio``.
     """
     spared = _spared_names(model, policy)
-    decayed: list[nn.Parameter] = []
-    rest: list[nn.Parameter] = []
+    groups: dict[tuple[bool, float], list[nn.Parameter]] = {}
     for name, parameter in model.named_parameters():
         if not parameter.requires_grad:
             continue
         vector = parameter.ndim == 1 or (policy == "standard" and parameter.ndim == 0)
         keep = vector or name.endswith(".bias") or name in spared
-        (rest if keep else decayed).append(parameter)
-    groups: list[dict[str, Any]] = [
-        {"params": decayed, "weight_decay": weight_decay},
-        {"params": rest, "weight_decay": 0.0},
+        ratios = [r for start, r in (lr_ratios or {}).items() if name.startswith(start)]
+        groups.setdefault((keep, ratios[0] if ratios else 1.0), []).append(parameter)
+    return [
+        {"params": groups[key], "weight_decay": 0.0 if key[0] else weight_decay, "lr_ratio": key[1]}
+        for key in sorted(groups)
     ]
-    return [group for group in groups if group["params"]]
 
 
 def _spared_names(model: nn.Module, policy: DecayPolicy) -> set[str]:

@@ -132,6 +132,18 @@ def test_equal_captions_can_share_an_idx(tools, tmp_path):
         assert (batch["idx"] >= 0).all()
 
 
+def test_rows_of_two_media_can_be_counted_apart_or_as_published(coded_shards):
+    """As published, row 3 of the videos and row 3 of the images are positives by accident."""
+    for positives, distinct in (("sample", True), ("row", False)):
+        stream = make_stream(coded_shards, positives=positives)
+        rows = {"video": set(), "image": set()}
+        for step in range(9):
+            batch = stream.batch(step)
+            rows[batch["media"]] |= set(batch["idx"].tolist())
+        assert rows["video"] and rows["image"]
+        assert rows["video"].isdisjoint(rows["image"]) == distinct
+
+
 def test_one_of_several_captions_is_drawn(tools, tmp_path):
     captions = ["one", "two", "three"]
     members = [

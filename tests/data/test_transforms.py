@@ -20,10 +20,11 @@ def frames(num_frames=3, height=40, width=56):
     return torch.randint(0, 256, (num_frames, 3, height, width), dtype=torch.uint8)
 
 
-def test_evaluation_squashes_bicubically_without_antialias_and_rounds():
+@pytest.mark.parametrize("antialias", [True, False])
+def test_evaluation_squashes_bicubically_and_rounds(antialias):
     clip = frames()
-    settings = ClipSettings(num_frames=3, image_size=24)
-    resized = F.interpolate(clip.float(), (24, 24), mode="bicubic", antialias=False)
+    settings = ClipSettings(num_frames=3, image_size=24, antialias=antialias)
+    resized = F.interpolate(clip.float(), (24, 24), mode="bicubic", antialias=antialias)
     pixels = resized.clamp(0, 255).round()
     mean = torch.tensor(IMAGENET_MEAN).view(3, 1, 1)
     std = torch.tensor(IMAGENET_STD).view(3, 1, 1)

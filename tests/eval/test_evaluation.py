@@ -13,10 +13,10 @@ import torch
 from torch import nn
 
 from eval.evaluation import evaluate
-from eval.scoring import match_scores, rerank, top_k
+from eval.scoring import encode_captions, match_scores, rerank, top_k
 from vmm.models.text_encoder import VisionKV
 from vmm.models.video_text import TextEncoding, VideoEncoding
-from vmm.types import TextTokens, VideoFeatures
+from vmm.types import TextTokens
 
 NUM_ITEMS, NUM_FRAMES = 6, 4
 SLOPE = 0.3  # small beside the distance of two items
@@ -61,27 +61,34 @@ class ToyModel(nn.Module):
         vector = video.mean((3, 4))  # (B, T, 3)
         slope = vector[:, -1, 2] - vector[:, 0, 2] if self.sees_order else 0 * vector[:, 0, 2]
         vector = torch.stack([vector[:, 0, 0], vector[:, 0, 1], slope], 1)[:, None]
-        return VideoEncoding(VideoFeatures(vector, vector, None), vector)
+        return VideoEncoding(vector, vector, None)
+
+    def project_video(self, pooled):
+        return pooled
 
     def tokenize(self, texts, device):
         ids = [[int(t.split()[0]), int(t.split()[1] == "up")] for t in texts]
         return TextTokens(torch.tensor(ids), torch.ones(len(texts), 2))
 
-    def encode_text(self, tokens):
-        angle = 2 * math.pi * tokens.input_ids[:, 0] / NUM_ITEMS
-        vector = torch.stack(
-            [angle.cos(), angle.sin(), SLOPE * (2 * tokens.input_ids[:, 1] - 1)], 1
-        )
+    def encode_text(self, input_ids, attention_mask):
+        angle = 2 * math.pi * input_ids[:, 0] / NUM_ITEMS
+        vector = torch.stack([angle.cos(), angle.sin(), SLOPE * (2 * input_ids[:, 1] - 1)], 1)
         if not self.reads_text:
             vector = torch.ones_like(vector)
-        return TextEncoding(vector[:, None], tokens.attention_mask, vector)
+        return TextEncoding(vector[:, None], vector)
+
+    def project_text(self, pooled):
+        return pooled
 
     def project_vision(self, tokens):
         self.projected_clips.append(tokens)
         return VisionKV((tokens,), (tokens,))
 
-    def match_logits(self, text, vision):
-        score = 10 * (text.states[:, 0] * vision.keys[0][:, 0]).sum(-1)
+    def fuse(self, text_tokens, attention_mask, vision):
+        return text_tokens * vision.keys[0][:, :1]
+
+    def match_logits(self, fused):
+        score = 10 * fused[:, 0].sum(-1)
         return torch.stack([-score, score], 1)
 
 
@@ -169,7 +176,7 @@ def test_every_clip_is_projected_once_however_many_captions_look_at_it():
     evaluate(model, samples, k=4)
     assert all(len(tokens) == 1 for tokens in model.projected_clips)
     seen = torch.cat(model.projected_clips).squeeze(1)
-    want = torch.stack([model.encode_video(s.video[None]).projected[0, 0] for s in samples])
+    want = torch.stack([model.encode_video(s.video[None]).pooled[0, 0] for s in samples])
     assert torch.equal(seen, want)
 
 
@@ -193,9 +200,11 @@ def test_rerank_equals_sorting_by_hand():
 class WaywardHead(ToyModel):
     """A matching head with opinions of its own, so that re-ranking changes the order."""
 
-    def match_logits(self, text, vision):
-        mixed = text.states[:, 0] * vision.keys[0][:, 0].roll(1, -1)
-        score = torch.sin(40 * mixed.sum(-1))
+    def fuse(self, text_tokens, attention_mask, vision):
+        return text_tokens * vision.keys[0][:, :1].roll(1, -1)
+
+    def match_logits(self, fused):
+        score = torch.sin(40 * fused[:, 0].sum(-1))
         return torch.stack([-score, score], 1)
 
 
@@ -205,13 +214,13 @@ def test_reranked_metrics_equal_sorting_by_hand_in_each_direction():
     for item in samples:  # no symmetry, no ties
         item.video = torch.randn(NUM_FRAMES, 3, 2, 2, generator=generator)
     got = evaluate(model, samples, k).numbers["reranked"]
-    clips = model.encode_video(torch.stack([s.video for s in samples])).projected[:, 0]
-    text = model.encode_text(model.tokenize([s.captions[0] for s in samples], "cpu"))
+    clips = model.encode_video(torch.stack([s.video for s in samples])).pooled[:, 0]
+    text = model.encode_text(*model.tokenize([s.captions[0] for s in samples], "cpu"))
     n = len(samples)
-    dual = torch.nn.functional.normalize(text.projected) @ torch.nn.functional.normalize(clips).T
+    dual = torch.nn.functional.normalize(text.pooled) @ torch.nn.functional.normalize(clips).T
     vision = VisionKV((clips[:, None].repeat(n, 1, 1),), ())
-    match = model.match_logits(text.rows(torch.arange(n).repeat_interleave(n)), vision)
-    match = match[:, 1].view(n, n)
+    pairs = text.tokens.repeat_interleave(n, 0)
+    match = model.match_logits(model.fuse(pairs, None, vision))[:, 1].view(n, n)
     for name, d, m in (("t2v", dual, match), ("v2t", dual.T, match.T)):
         ranks = []
         for query in range(n):
@@ -231,11 +240,12 @@ def test_rerank_keeps_close_cosines_apart():
 def test_match_scores_are_those_of_each_pair_alone(monkeypatch):
     monkeypatch.setattr("eval.scoring._MAX_PAIRS", 2)  # several parts per clip
     model = ToyModel()
-    text = model.encode_text(model.tokenize([caption(i, 1) for i in range(5)], "cpu"))
-    tokens = model.encode_video(torch.stack([s.video for s in world()[:4]])).features.tokens
+    text = encode_captions(model, [caption(i, 1) for i in range(5)], 2)
+    tokens = model.encode_video(torch.stack([s.video for s in world()[:4]])).tokens
     wanted = torch.rand(5, 4, generator=torch.Generator().manual_seed(0)) < 0.6
     got = match_scores(model, text, tokens, wanted)
     assert torch.equal(got.isnan(), ~wanted)
     for t, v in wanted.nonzero().tolist():
-        alone = model.match_logits(text.rows(torch.tensor([t])), VisionKV((tokens[v : v + 1],), ()))
+        vision = VisionKV((tokens[v : v + 1],), ())
+        alone = model.match_logits(model.fuse(text.tokens[t : t + 1], None, vision))
         assert got[t, v] == alone[0, 1]

@@ -2,7 +2,8 @@ import pytest
 import torch
 from torch import tensor
 
-from vmm.losses.contrastive import contrastive_loss, frame_similarity
+from vmm.losses.contrastive import contrastive_loss
+from vmm.ops.similarity import frame_similarity
 
 
 def _inputs(b: int = 6, p: int = 3, e: int = 8, seed: int = 0):

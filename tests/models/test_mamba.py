@@ -67,7 +67,7 @@ def test_block_normalises_before_mixing():
 @pytest.mark.parametrize("suffix", ["", "_b"])
 def test_mamba_initialisation_spreads_step_sizes_in_both_directions(suffix):
     mixer = BiMambaMixer(64)
-    mixer.reset_parameters("mamba", depth=4)
+    mixer.reset_parameters("mamba", residual_branches=4)
     bias = mixer.get_parameter(f"dt_proj{suffix}.bias")
     steps = torch.nn.functional.softplus(bias)
     assert steps.min() > 0.9e-3 and steps.max() < 0.11
@@ -76,7 +76,7 @@ def test_mamba_initialisation_spreads_step_sizes_in_both_directions(suffix):
 
 def test_reference_initialisation_starts_at_softplus_of_zero():
     mixer = BiMambaMixer(64)
-    mixer.reset_parameters("reference", depth=4)
+    mixer.reset_parameters("reference", residual_branches=4)
     assert not mixer.dt_proj.bias.any() and not mixer.dt_proj_b.bias.any()
     bound = math.sqrt(1 / 128) / math.sqrt(4)
     assert mixer.out_proj.weight.abs().max() <= bound

@@ -296,7 +296,7 @@ def test_code_in_a_weight_file_is_not_run(tiny):
             return (Path.touch, (tiny / "sprung",))
 
     torch.save({"bert.trap": Trap()}, tiny / "pytorch_model.bin")
-    with pytest.raises(ValueError, match="safe to read"):
+    with pytest.raises(ValueError, match=r"run code of .*pathlib"):
         _tiny_encoder(tiny).load_pretrained()
     assert not (tiny / "sprung").exists()
 

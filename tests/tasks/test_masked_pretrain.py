@@ -40,10 +40,10 @@ def test_target_is_the_teacher_at_visible_places(task, batch):
 def test_perfect_alignment_has_no_loss(task, batch, monkeypatch):
     torch.manual_seed(3)
     target = task.view(batch).target
-    monkeypatch.setattr(task.align_head, "forward", lambda taps, dropped: 5 * target[None])
+    monkeypatch.setattr(task.model.align_head, "forward", lambda taps, dropped: 5 * target[None])
     torch.manual_seed(3)
     assert task.compute_losses(batch).total.abs() < 1e-5
-    monkeypatch.setattr(task.align_head, "forward", lambda taps, dropped: -target[None])
+    monkeypatch.setattr(task.model.align_head, "forward", lambda taps, dropped: -target[None])
     torch.manual_seed(3)
     torch.testing.assert_close(task.compute_losses(batch).total, torch.tensor(4.0))
 

@@ -1,16 +1,18 @@
 import dataclasses
 from functools import partial
+from types import SimpleNamespace
 
 import pytest
 import torch
 
 from vmm.losses.contrastive import contrastive_loss
+from vmm.losses.matching import HardNegatives
 from vmm.models.clip_vit import ClipTeacher
 from vmm.models.text_encoder import BertTextEncoder
 from vmm.models.videomamba import VideoMamba
 from vmm.tasks import video_text
 from vmm.tasks.base import MaskSettings
-from vmm.tasks.video_text import LossWeights, VideoTextTask
+from vmm.tasks.video_text import Draws, LossWeights, MaskedWords, VideoTextTask
 
 CAPTIONS = [
     "a small plain red circle moves to the left on a black background",
@@ -127,8 +129,8 @@ def test_losses_see_visible_patches_only(make, batch):
 def test_contrastive_term_is_that_of_the_whole_clip(make, batch):
     task = make(loss_weights=LossWeights(vtm=0.0, mlm=0.0))
     model = task.model
-    video = model.encode_video(batch["video"], keep_temporal=True).projected
-    text = model.encode_text(model.text_encoder.tokenize(batch["text"])).projected
+    video = model.project_video(model.encode_video(batch["video"]).pooled)
+    text = model.project_text(model.encode_text(*model.text_encoder.tokenize(batch["text"])).pooled)
     expected = contrastive_loss(video, text, model.temperature, batch["idx"]).loss
     torch.testing.assert_close(losses(task, batch).total, expected)
 
@@ -137,15 +139,15 @@ def test_matching_scores_true_pairs_against_sampled_ones(make, batch, monkeypatc
     task = make(loss_weights=LossWeights(vtc=0.0, mlm=0.0))
     seen = {}
 
-    def record(text, vision):
-        seen["text"], seen["vision"] = text.states[:, 0], vision.keys[0][:, 0, 0]
-        return torch.zeros(len(text.states), 2, requires_grad=True)
+    def record(text, attention_mask, vision):
+        seen["text"], seen["vision"] = text[:, 0], vision.keys[0][:, 0, 0]
+        return text
 
-    monkeypatch.setattr(task.model, "match_logits", record)
+    monkeypatch.setattr(task.model, "fuse", record)
     losses(task, batch)
     model = task.model
-    states = model.encode_text(model.text_encoder.tokenize(batch["text"])).states[:, 0]
-    tokens = model.encode_video(batch["video"]).features.tokens
+    states = model.encode_text(*model.text_encoder.tokenize(batch["text"])).pooled
+    tokens = model.encode_video(batch["video"]).tokens
     keys = model.text_encoder.project_vision(tokens).keys[0][:, 0, 0]
     text_row = torch.cdist(seen["text"], states).argmin(1)
     video_row = torch.cdist(seen["vision"], keys).argmin(1)
@@ -153,6 +155,50 @@ def test_matching_scores_true_pairs_against_sampled_ones(make, batch, monkeypatc
     assert text_row[:8].tolist() == own + own
     assert video_row[:4].tolist() == own and video_row[8:].tolist() == own
     assert (text_row[4:] != video_row[4:]).all()
+
+
+def test_the_text_encoder_learns_at_its_own_rate(make, monkeypatch):
+    task = make(optimizer=lambda groups: torch.optim.AdamW(groups, lr=0.01), text_lr_ratio=0.25)
+    trainer = SimpleNamespace(estimated_stepping_batches=10)
+    monkeypatch.setattr(type(task), "trainer", trainer)
+    task.warmup_steps = 0
+    optimizer = task.configure_optimizers()["optimizer"]
+    rate = {p: group["lr"] for group in optimizer.param_groups for p in group["params"]}
+    for name, parameter in task.named_parameters():
+        expected = 0.0025 if "text_encoder" in name else 0.01
+        assert rate[parameter] == pytest.approx(expected), name
+
+
+def test_given_draws_decide_every_loss(make, teacher, batch):
+    """Each draw given makes its loss repeatable, and another one changes that loss alone."""
+    mask = MaskSettings("attention", 0.5)
+    weights = LossWeights(align=1.0)
+    task = make(loss_weights=weights, teacher=teacher, video_mask=mask)
+    tokens = task.model.text_encoder.tokenize(batch["text"])
+    labels = torch.full_like(tokens.input_ids, -100)
+    labels[:, 3] = tokens.input_ids[:, 3]
+    dropped = torch.zeros(4, 1 + 4 * 4, dtype=torch.bool)
+    dropped[:, 2::4] = True
+    right, left = torch.tensor([1, 2, 3, 0]), torch.tensor([3, 0, 1, 2])
+    draws = Draws(
+        dropped,
+        HardNegatives(right, left, torch.ones(4, dtype=torch.bool)),
+        MaskedWords(tokens.input_ids.index_fill(1, torch.tensor([3]), 4), labels),
+    )
+    torch.manual_seed(1)
+    first = task.compute_losses(batch, draws).terms
+    torch.manual_seed(2)
+    again = task.compute_losses(batch, draws).terms
+    assert first.keys() == {"vtc", "vtm", "mlm", "align"}
+    assert all(torch.equal(first[name], again[name]) for name in first)
+    other = draws._replace(negatives=HardNegatives(left, left, torch.ones(4, dtype=torch.bool)))
+    changed = task.compute_losses(batch, other).terms
+    assert {name for name in first if not torch.equal(first[name], changed[name])} == {"vtm"}
+    words = MaskedWords(tokens.input_ids, labels.roll(1, 1))
+    changed = task.compute_losses(batch, draws._replace(masked_words=words)).terms
+    assert {name for name in first if not torch.equal(first[name], changed[name])} == {"mlm"}
+    changed = task.compute_losses(batch, draws._replace(dropped=dropped.roll(1, 1))).terms
+    assert all(not torch.equal(first[name], changed[name]) for name in first)
 
 
 def test_images_are_clips_of_one_frame(make, batch):

@@ -89,10 +89,12 @@ class WebVideoData(VideoDataModule):
         sampling: Which frames training takes: one of each of ``num_frames`` equal segments.
         crop_scale: Range of the area that a training crop keeps, as a share of the frame.
         flip: Mirror half of the training clips; not for captions that say left and right.
+        antialias: Antialias where a frame is made smaller; the published code does not.
         mean: Per channel, of values in [0, 1].
         std: Per channel, of values in [0, 1].
         positives: What counts as a positive pair in the contrastive loss: "sample" = its own
-            caption, "caption" = also equal captions of other samples.
+            caption, "caption" = also equal captions of other samples. "row" is the published
+            choice: the row in its own data set, so that rows of two sets may count by accident.
         quarantine: File that records what cannot be decoded, one JSON line each.
         make_demo: Make the demo shards first if they are missing; for the demo recipes.
     """
@@ -113,6 +115,7 @@ class WebVideoData(VideoDataModule):
         sampling: TrainSampling = "random",
         crop_scale: tuple[float, float] = (0.5, 1.0),
         flip: bool = False,
+        antialias: bool = True,
         mean: tuple[float, float, float] = IMAGENET_MEAN,
         std: tuple[float, float, float] = IMAGENET_STD,
         positives: Positives = "sample",
@@ -133,7 +136,7 @@ class WebVideoData(VideoDataModule):
         self.num_workers = num_workers
         self.seed = seed
         self.sampling: TrainSampling = sampling
-        self.crop_scale, self.flip = crop_scale, flip
+        self.crop_scale, self.flip, self.antialias = crop_scale, flip, antialias
         self.mean, self.std = mean, std
         self.positives: Positives = positives
         self.bad = BadSamples(quarantine)
@@ -166,6 +169,7 @@ class WebVideoData(VideoDataModule):
             sampling=self.sampling,
             crop_scale=self.crop_scale,
             flip=self.flip,
+            antialias=self.antialias,
         )
 
     def train_dataloader(self) -> TrainLoader:

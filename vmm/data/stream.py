@@ -19,7 +19,7 @@ from vmm.data.shards import BadSamples, ShardSet, load_frames
 from vmm.data.transforms import ClipSettings, train_transform
 from vmm.types import Media, VideoTextBatch
 
-Positives = Literal["sample", "caption"]
+Positives = Literal["sample", "caption", "row"]
 
 _ATTEMPTS = 8
 
@@ -40,7 +40,8 @@ class TrainStream(IterableDataset[VideoTextBatch]):
         world_size: Processes that share every step.
         steps_per_epoch: Length of an epoch; None = until every sample was used once.
         positives: "sample": every sample has an ``idx`` of its own. "caption": samples with equal
-            captions share it, and so are positives of each other.
+            captions share it, and so are positives of each other. "row": the row in its own media
+            type, as published.
         bad: Collects what cannot be decoded.
 
     Raises:
@@ -152,7 +153,7 @@ class TrainStream(IterableDataset[VideoTextBatch]):
             if self._positives == "caption":
                 idx = derive_seed(caption.lower())
             else:
-                idx = self._first_idx[media] + raw.number
+                idx = raw.number + (self._first_idx[media] if self._positives == "sample" else 0)
             return video, caption, idx, raw.key
         raise RuntimeError(
             f"{_ATTEMPTS} {media}s in a row could not be decoded, the last one because of: "

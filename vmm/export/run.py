@@ -1,8 +1,9 @@
 """From a run directory to a model, without Lightning.
 
 A run directory is what ``vmm fit`` leaves behind: ``config.yaml``, the whole recipe, and
-``checkpoints/*.ckpt``. Both are untrusted input: nothing here unpickles, and a class named by the
-recipe is built only if it is one of vmm's models or already imported by the caller.
+``checkpoints/*.ckpt``; ``vmm import`` writes the same, with the weights in one safetensors file.
+All of it is untrusted input: nothing here unpickles, and a class named by the recipe is built only
+if it is one of vmm's models or already imported by the caller.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ import yaml
 from torch import Tensor, nn
 
 from vmm.data.transforms import IMAGENET_MEAN, IMAGENET_STD, ClipSettings
+from vmm.models.bert import BertArchitecture
 from vmm.models.text_encoder import BertTextEncoder
 from vmm.models.video_encoder import VideoEncoder
 from vmm.models.video_text import VideoTextModel
@@ -38,6 +40,9 @@ _TRAINING_ONLY = {
 }
 
 _MODEL_ROOT = "vmm.models."
+
+IMPORTED_WEIGHTS = "model.safetensors"
+"""Weights in a folder that ``vmm import`` wrote, which otherwise looks like a run directory."""
 
 
 @dataclass(frozen=True)
@@ -81,7 +86,7 @@ def load_run(run: Path, checkpoint: str = "best") -> Run:
         clip=_clip_settings(_init_args(config.get("data")), model.video_encoder),
         config=config,
         checkpoint=path,
-        sha256=_sha256(path),
+        sha256=sha256(path),
     )
 
 
@@ -117,6 +122,9 @@ def find_checkpoint(run: Path, which: str = "best") -> Path:
         ValueError: If it is not there.
     """
     folder = run / "checkpoints"
+    imported = run / IMPORTED_WEIGHTS
+    if which in ("best", "last") and imported.is_file():
+        return imported
     if which not in ("best", "last"):
         for path in (Path(which), folder / which):
             if path.is_file():
@@ -169,7 +177,9 @@ def build_model(config: Mapping[str, Any]) -> VideoTextModel:
                 "(stage 2); only those can be used for retrieval"
             )
     video_encoder = _build(args["video_encoder"], VideoEncoder)  # type: ignore[type-abstract]
-    text_encoder = _build(args["text_encoder"], BertTextEncoder, video_encoder.embed_dim)
+    text_encoder = _build(
+        _with_architecture(args["text_encoder"]), BertTextEncoder, video_encoder.embed_dim
+    )
     sizes = {name: args[name] for name in ("proj_dim", "temperature") if name in args}
     return VideoTextModel(video_encoder, text_encoder, **sizes)
 
@@ -181,6 +191,7 @@ def _clip_settings(data: Mapping[str, Any], encoder: VideoEncoder) -> ClipSettin
         image_size=data.get("image_size") or encoder.image_size,
         mean=tuple(data.get("mean") or IMAGENET_MEAN),
         std=tuple(data.get("std") or IMAGENET_STD),
+        antialias=bool(data.get("antialias", True)),
     )
 
 
@@ -209,6 +220,18 @@ def _build(node: Any, base: type[_Part], *args: Any) -> _Part:
     return known[name](*args, **init_args)
 
 
+def _with_architecture(node: Any) -> Any:
+    """Turn the sizes of a text encoder's node, if it states them, into their dataclass."""
+    args = _init_args(node)
+    if not isinstance(args.get("architecture"), Mapping):
+        return node
+    try:
+        args["architecture"] = BertArchitecture(**args["architecture"])
+    except TypeError as error:
+        raise ValueError(f"the recipe's text architecture is not one: {error}") from error
+    return {**node, "init_args": args}
+
+
 def _subclasses(base: type[_Part]) -> list[type[_Part]]:
     direct = base.__subclasses__()
     return direct + [cls for child in direct for cls in _subclasses(child)]
@@ -235,6 +258,7 @@ def _chosen(kept: list[Path], newest: Path) -> Path:
     return named[0]
 
 
-def _sha256(path: Path) -> str:
+def sha256(path: Path) -> str:
+    """Give a file's SHA-256 as hexadecimal digits."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,7 +1,7 @@
 """Video-text contrastive loss (VTC).
 
 VideoMamba (arXiv 2403.06977), section 3.3. Shape legend: see ``vmm.types``; E is the width of the
-joint space, Bv and Bt count videos and texts, G rows over all processes.
+joint space.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from vmm.distributed import GatherGradient, all_gather
+from vmm.ops.similarity import mean_unit
 
 
 class ContrastiveOutput(NamedTuple):
@@ -24,22 +25,6 @@ class ContrastiveOutput(NamedTuple):
     """Scalar in [0, 1]: share of texts whose nearest video in the global batch is a positive."""
     v2t_accuracy: Tensor
     """Scalar in [0, 1], likewise for videos."""
-
-
-def frame_similarity(video: Tensor, text: Tensor) -> Tensor:
-    """Mean over pooled vectors of their cosine with the text, in float32.
-
-    Not the cosine of the mean: every vector is normalised on its own.
-
-    Args:
-        video: (Bv, P, E).
-        text: (Bt, E).
-
-    Returns:
-        (Bv, Bt) float32 in [-1, 1].
-    """
-    with torch.autocast(video.device.type, enabled=False):
-        return _mean_unit(video) @ F.normalize(text.float(), dim=-1).T
 
 
 def contrastive_loss(
@@ -62,7 +47,7 @@ def contrastive_loss(
     """
     with torch.autocast(video.device.type, enabled=False):
         # The mean over P is linear, so one vector per clip crosses processes, not P of them.
-        videos = all_gather(_mean_unit(video), gather)
+        videos = all_gather(mean_unit(video), gather)
         texts = all_gather(F.normalize(text.float(), dim=-1), gather)
         logits = videos @ texts.T / temperature.float()
         ids = all_gather(idx, "none")
@@ -70,11 +55,6 @@ def contrastive_loss(
         target = positive / positive.sum(1, keepdim=True)
         loss = (F.cross_entropy(logits, target) + F.cross_entropy(logits.T, target)) / 2
     return ContrastiveOutput(loss, _accuracy(logits.T, positive), _accuracy(logits, positive))
-
-
-def _mean_unit(video: Tensor) -> Tensor:
-    """Mean over P of the normalised vectors: (B, E) float32."""
-    return F.normalize(video.float(), dim=-1).mean(1)
 
 
 def _accuracy(logits: Tensor, positive: Tensor) -> Tensor:

@@ -21,7 +21,7 @@ class _Decoder(nn.Module):
         self.norm = nn.LayerNorm(output_dim, eps=1e-5)
 
     def forward(self, x: Tensor) -> Tensor:
-        projected: Tensor = self.norm(self.head(x))
+        projected: Tensor = self.norm(self.head(x.to(self.head.weight.dtype)))
         return projected
 
 

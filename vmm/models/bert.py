@@ -1,24 +1,71 @@
 """BERT layers with optional cross-attention, under the parameter names of published checkpoints.
 
 Devlin et al. 2018 (arXiv 1810.04805): every sub-layer is followed by residual and LayerNorm.
-``config`` is a transformers BertConfig. The modules nest the way the published names do
+The modules nest the way the published names do
 (``bert.encoder.layer.0.attention.self.query.weight``). Shape legend: see
 ``vmm.models.text_encoder``.
 """
 
 from __future__ import annotations
 
-from typing import Any, cast
+from dataclasses import dataclass
+from typing import cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from vmm.ops.attention import attention
+
+
+@dataclass(frozen=True)
+class BertArchitecture:
+    """Sizes of a BERT, under the names of transformers' BertConfig; the defaults are BERT-base.
+
+    Attributes:
+        vocab_size: Words of the vocabulary.
+        hidden_size: Width Dt.
+        num_hidden_layers: Layers, fusion layers included.
+        num_attention_heads: Heads h; must divide the width.
+        intermediate_size: Inner width of the feed-forward part.
+        max_position_embeddings: Longest caption, in tokens.
+        type_vocab_size: Rows of the token type table; only the first is used.
+        hidden_dropout_prob: Dropout in training.
+        attention_probs_dropout_prob: Dropout of attention in training.
+        initializer_range: Standard deviation of random weights.
+        layer_norm_eps: Of every LayerNorm.
+        pad_token_id: Word that fills captions up.
+
+    Raises:
+        ValueError: If the heads do not divide the width.
+    """
+
+    vocab_size: int = 30522
+    hidden_size: int = 768
+    num_hidden_layers: int = 12
+    num_attention_heads: int = 12
+    intermediate_size: int = 3072
+    max_position_embeddings: int = 512
+    type_vocab_size: int = 2
+    hidden_dropout_prob: float = 0.1
+    attention_probs_dropout_prob: float = 0.1
+    initializer_range: float = 0.02
+    layer_norm_eps: float = 1e-12
+    pad_token_id: int = 0
+
+    def __post_init__(self) -> None:
+        """Check the heads."""
+        if self.hidden_size % self.num_attention_heads:
+            raise ValueError(
+                f"{self.num_attention_heads} attention heads do not divide the width "
+                f"{self.hidden_size}; choose a divisor"
+            )
+
 
 class Bert(nn.Module):
     """Embeddings and layers; those from ``fusion_layer`` on also attend to the video."""
 
-    def __init__(self, config: Any, fusion_layer: int, vision_dim: int) -> None:
+    def __init__(self, config: BertArchitecture, fusion_layer: int, vision_dim: int) -> None:
         super().__init__()
         self.embeddings = _Embeddings(config)
         self.encoder = _Encoder(config, fusion_layer, vision_dim)
@@ -27,7 +74,7 @@ class Bert(nn.Module):
 class BertLayer(nn.Module):
     """Self-attention, cross-attention where ``vision_dim`` is given, feed-forward."""
 
-    def __init__(self, config: Any, vision_dim: int | None) -> None:
+    def __init__(self, config: BertArchitecture, vision_dim: int | None) -> None:
         super().__init__()
         dim = config.hidden_size
         self.attention = _AttentionBlock(config, dim)
@@ -59,13 +106,13 @@ class BertLayer(nn.Module):
 class MlmHead(nn.Module):
     """Everything between a state and the tied output matrix, which is the word embedding."""
 
-    def __init__(self, config: Any) -> None:
+    def __init__(self, config: BertArchitecture) -> None:
         super().__init__()
         self.predictions = _Predictions(config)
 
 
 class _Embeddings(nn.Module):
-    def __init__(self, config: Any) -> None:
+    def __init__(self, config: BertArchitecture) -> None:
         super().__init__()
         dim = config.hidden_size
         self.word_embeddings = nn.Embedding(config.vocab_size, dim, config.pad_token_id)
@@ -85,7 +132,7 @@ class _Embeddings(nn.Module):
 
 
 class _Encoder(nn.Module):
-    def __init__(self, config: Any, fusion_layer: int, vision_dim: int) -> None:
+    def __init__(self, config: BertArchitecture, fusion_layer: int, vision_dim: int) -> None:
         super().__init__()
         self.layer = nn.ModuleList(
             BertLayer(config, None if i < fusion_layer else vision_dim)
@@ -99,7 +146,7 @@ class _Encoder(nn.Module):
 class _AttentionBlock(nn.Module):
     """Attention, residual and norm."""
 
-    def __init__(self, config: Any, source_dim: int) -> None:
+    def __init__(self, config: BertArchitecture, source_dim: int) -> None:
         super().__init__()
         self.self = _Attention(config, source_dim)
         self.output = _Output(config, config.hidden_size)
@@ -110,7 +157,7 @@ class _AttentionBlock(nn.Module):
 
 
 class _Attention(nn.Module):
-    def __init__(self, config: Any, source_dim: int) -> None:
+    def __init__(self, config: BertArchitecture, source_dim: int) -> None:
         super().__init__()
         dim = config.hidden_size
         self.num_heads: int = config.num_attention_heads
@@ -126,7 +173,7 @@ class _Attention(nn.Module):
     def forward(self, x: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Tensor:
         query = self._heads(self.query(x))
         dropout = self.dropout if self.training else 0.0
-        out = F.scaled_dot_product_attention(query, key, value, mask, dropout)
+        out = attention(query, key, value, mask, dropout)
         return out.transpose(1, 2).flatten(2)
 
     def _heads(self, x: Tensor) -> Tensor:
@@ -134,7 +181,7 @@ class _Attention(nn.Module):
 
 
 class _Intermediate(nn.Module):
-    def __init__(self, config: Any) -> None:
+    def __init__(self, config: BertArchitecture) -> None:
         super().__init__()
         self.dense = nn.Linear(config.hidden_size, config.intermediate_size)
 
@@ -145,7 +192,7 @@ class _Intermediate(nn.Module):
 class _Output(nn.Module):
     """Projection, dropout, residual, norm."""
 
-    def __init__(self, config: Any, inner: int) -> None:
+    def __init__(self, config: BertArchitecture, inner: int) -> None:
         super().__init__()
         self.dense = nn.Linear(inner, config.hidden_size)
         self.LayerNorm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
@@ -157,14 +204,14 @@ class _Output(nn.Module):
 
 
 class _Predictions(nn.Module):
-    def __init__(self, config: Any) -> None:
+    def __init__(self, config: BertArchitecture) -> None:
         super().__init__()
         self.transform = _Transform(config)
         self.bias = nn.Parameter(torch.zeros(config.vocab_size))
 
 
 class _Transform(nn.Module):
-    def __init__(self, config: Any) -> None:
+    def __init__(self, config: BertArchitecture) -> None:
         super().__init__()
         self.dense = nn.Linear(config.hidden_size, config.hidden_size)
         self.LayerNorm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)

@@ -23,6 +23,7 @@ from vmm.masking import gather_visible
 from vmm.models.layers import interpolate_spatial
 from vmm.models.video_encoder import VideoEncoder
 from vmm.models.weights import KeyReport, load_accounted, read_state_dict
+from vmm.ops.attention import attention_kernel
 from vmm.types import TeacherFeatures, VideoFeatures
 
 logger = logging.getLogger(__name__)
@@ -71,14 +72,18 @@ def build_visual(name: str, image_size: int) -> nn.Module:
         name: As for ``model_config``.
         image_size: Side of the images, pixels; sets the size of the position table.
     """
-    config = model_config(name)
+    return build_tower(model_config(name), image_size)
+
+
+def build_tower(config: dict[str, Any], image_size: int) -> nn.Module:
+    """Build the image tower that an open_clip model config describes; see ``build_visual``."""
     # open_clip's public factory would build, and for some models download, the text tower too.
     from open_clip.model import _build_vision_tower
 
     vision = config["vision_cfg"] | {"image_size": image_size}
     visual = _build_vision_tower(config["embed_dim"], vision, config.get("quick_gelu", False))
     if not isinstance(visual.transformer.resblocks[0].attn, nn.MultiheadAttention):
-        raise ValueError(f"the attention of {name} is not CLIP's; choose a plain CLIP ViT")
+        raise ValueError("the attention of this tower is not CLIP's; choose a plain CLIP ViT")
     return cast(nn.Module, visual)
 
 
@@ -100,12 +105,20 @@ def load_visual(visual: nn.Module, name: str, pretrained: str) -> KeyReport:
     """
     path = _weight_file(name, pretrained)
     state, other = _tower_state(read_state_dict(path), str(path))
-    table = state.get("positional_embedding")
+    report = load_accounted(visual, fit_tower(visual, state), str(path), new={}, dropped={})
+    return report._replace(dropped=dict.fromkeys(other, "not part of the image tower"))
+
+
+def fit_tower(visual: nn.Module, state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Fit a tower's weights to its module: a 2-D patch convolution, the module's patch grid."""
+    state = dict(state)
+    conv, table = state.get("conv1.weight"), state.get("positional_embedding")
+    if conv is not None and conv.ndim == 5:  # VideoMamba's teacher: a frame is a clip of length 1
+        state["conv1.weight"] = conv.squeeze(2)
     if table is not None:
         side = math.isqrt(visual.get_parameter("positional_embedding").shape[0] - 1)
-        state["positional_embedding"] = interpolate_spatial(table[None], (side, side))[0]
-    report = load_accounted(visual, state, str(path), new={}, dropped={})
-    return report._replace(dropped=dict.fromkeys(other, "not part of the image tower"))
+        state["positional_embedding"] = interpolate_spatial(table[None].float(), (side, side))[0]
+    return state
 
 
 class ClipTeacher(nn.Module):
@@ -133,9 +146,24 @@ class ClipTeacher(nn.Module):
         self.image_size = image_size
         self.visual: Any = None  # an untyped open_clip tower
 
+    @classmethod
+    def from_config(cls, config: dict[str, Any], image_size: int | None = None) -> ClipTeacher:
+        """Build a tower of random weights, frozen.
+
+        Args:
+            config: An open_clip model config.
+            image_size: Side of its frames, pixels; None = the config's.
+        """
+        size = image_size or int(config["vision_cfg"]["image_size"])
+        teacher = cls("", None, size)
+        teacher.visual = build_tower(config, size)
+        return teacher._freeze()
+
     @property
     def output_dim(self) -> int:
         """Width E of the projected tokens."""
+        if self.visual is not None:
+            return int(self.visual.proj.shape[1])
         return int(model_config(self.name)["embed_dim"])
 
     def load(self) -> None:
@@ -153,8 +181,11 @@ class ClipTeacher(nn.Module):
         else:
             report = load_visual(self.visual, self.name, self.pretrained)
             logger.info("teacher %s %s: %s", self.name, self.pretrained, report)
+        self._freeze()
+
+    def _freeze(self) -> ClipTeacher:
         self.requires_grad_(False)
-        self.eval()
+        return self.eval()
 
     def train(self, mode: bool = True) -> ClipTeacher:
         """Stay in evaluation mode, whatever the student does."""
@@ -182,10 +213,9 @@ class ClipTeacher(nn.Module):
             )
         x = _embed(self.visual, frames)
         blocks = _blocks(self.visual)
-        for block in blocks[:-1]:
-            x = block(x)
+        x = _run(blocks[:-1], x)
         attention = _class_attention(blocks[-1], x)
-        x = blocks[-1](x) @ self.visual.proj
+        x = _run(blocks[-1:], x) @ self.visual.proj
         return TeacherFeatures(_join_frames(x.view(b, t, *x.shape[1:])), attention.view(b, t, -1))
 
 
@@ -252,8 +282,7 @@ class FrameViT(VideoEncoder):
         x = _embed(self.visual, video.flatten(0, 1))
         if dropped is not None:
             x = gather_visible(x, _split_frames(dropped, t, x.shape[1] - 1))
-        for block in _blocks(self.visual):
-            x = block(x)
+        x = _run(_blocks(self.visual), x)
         x = x.view(b, t, *x.shape[1:])
         normed = self.visual.ln_post(x)
         pooled = normed[:, :, 0]
@@ -285,6 +314,14 @@ def _embed(visual: Any, frames: Tensor) -> Tensor:
     x = torch.cat([first, x.flatten(2).transpose(1, 2)], dim=1)
     out: Tensor = visual.ln_pre(x + table.to(x.dtype))
     return out
+
+
+def _run(blocks: list[nn.Module], x: Tensor) -> Tensor:
+    """Pass (F, 1 + N, W) through blocks."""
+    with attention_kernel(x.device, x.shape[1], x.shape[1]):
+        for block in blocks:
+            x = block(x)
+    return x
 
 
 def _class_attention(block: Any, x: Tensor) -> Tensor:
@@ -365,7 +402,4 @@ def _tower_state(state: dict[str, Tensor], source: str) -> tuple[dict[str, Tenso
     tower = (
         {key[match.end() :]: state[key] for key, match in found.items()} if found else dict(state)
     )
-    conv = tower.get("conv1.weight")
-    if conv is not None and conv.ndim == 5:  # VideoMamba's teacher: a frame is a clip of length 1
-        tower["conv1.weight"] = conv.squeeze(2)
     return tower, [key for key in state if key not in found] if found else []

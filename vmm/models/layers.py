@@ -15,6 +15,15 @@ from torch import Tensor, nn
 Pooling = Literal["cls", "avg", "cls+avg", "cls_cat_avg"]
 
 
+def rms_norm(norm: nn.RMSNorm, residual: Tensor) -> Tensor:
+    """Normalise the float32 residual stream; returns the type of the norm's weights.
+
+    In float32 also in a model of bfloat16 weights, as the published kernel does.
+    """
+    weight = norm.weight.to(residual.dtype)
+    return F.rms_norm(residual, norm.normalized_shape, weight, norm.eps).to(norm.weight.dtype)
+
+
 class PatchEmbed(nn.Module):
     """Cut a clip into tubelets and project each to a token.
 

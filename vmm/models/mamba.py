@@ -13,6 +13,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from vmm.models.layers import rms_norm
 from vmm.ops.bidirectional import Direction, bidirectional_scan
 from vmm.ops.causal_conv import causal_conv1d
 
@@ -105,7 +106,7 @@ class BiMambaMixer(nn.Module):
         )
 
     @torch.no_grad()
-    def reset_parameters(self, scheme: MixerInit, depth: int) -> None:
+    def reset_parameters(self, scheme: MixerInit, residual_branches: int) -> None:
         """Initialise the projections.
 
         ``mamba`` draws the step sizes log-uniformly from [1e-3, 0.1] (Mamba, section 3.6), in both
@@ -115,7 +116,8 @@ class BiMambaMixer(nn.Module):
 
         Args:
             scheme: Which of the two.
-            depth: Blocks in the encoder; the output projection is scaled by 1 / sqrt(depth).
+            residual_branches: The output projection is divided by the square root of this number,
+                so that the residual stream of a deep encoder starts no larger than a shallow one's.
         """
         for x_proj, dt_proj in ((self.x_proj, self.dt_proj), (self.x_proj_b, self.dt_proj_b)):
             if scheme == "reference":
@@ -131,7 +133,7 @@ class BiMambaMixer(nn.Module):
         if scheme == "reference":
             nn.init.trunc_normal_(self.in_proj.weight, std=0.02)
         nn.init.kaiming_uniform_(self.out_proj.weight, a=math.sqrt(5))
-        self.out_proj.weight.div_(math.sqrt(depth))
+        self.out_proj.weight.div_(math.sqrt(residual_branches))
 
 
 class BiMambaBlock(nn.Module):
@@ -151,5 +153,5 @@ class BiMambaBlock(nn.Module):
 
     def forward(self, residual: Tensor) -> Tensor:
         """Return the mixer's output (B, L, D) for the residual stream (B, L, D)."""
-        mixed: Tensor = self.mixer(self.norm(residual))
+        mixed: Tensor = self.mixer(rms_norm(self.norm, residual))
         return mixed

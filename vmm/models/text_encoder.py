@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vmm.models.bert import Bert, BertLayer, MlmHead
+from vmm.models.bert import Bert, BertArchitecture, BertLayer, MlmHead
 from vmm.models.weights import KeyReport, load_accounted, read_state_dict
 from vmm.types import TextTokens
 
@@ -79,6 +79,8 @@ class BertTextEncoder(nn.Module):
             = no layer sees the video.
         pretrained: Whether ``load_pretrained`` loads anything.
         max_words: Captions are cut to this many word pieces, [CLS] and [SEP] included.
+        architecture: Sizes, where they are known; ``name`` then only says where the vocabulary is,
+            and None reads the sizes there too.
 
     Raises:
         ValueError: If the configuration cannot be read, is not a BERT's, or does not allow
@@ -92,9 +94,10 @@ class BertTextEncoder(nn.Module):
         fusion_layer: int | None = None,
         pretrained: bool = True,
         max_words: int = 32,
+        architecture: BertArchitecture | None = None,
     ) -> None:
         super().__init__()
-        config = _read_config(name)
+        config = architecture or _read_architecture(name)
         depth = config.num_hidden_layers
         if fusion_layer is None:
             fusion_layer = depth
@@ -112,8 +115,9 @@ class BertTextEncoder(nn.Module):
         self.fusion_layer = fusion_layer
         self.pretrained = pretrained
         self.max_words = max_words
-        self.embed_dim: int = config.hidden_size
-        self.vocab_size: int = config.vocab_size
+        self.architecture = config
+        self.embed_dim = config.hidden_size
+        self.vocab_size = config.vocab_size
         self.bert = Bert(config, fusion_layer, vision_dim)
         self.cls = MlmHead(config)
         self._tokenizer: Any = None
@@ -249,7 +253,7 @@ def _expand_mask(mask: Tensor) -> Tensor:
     return mask.bool()[:, None, None]
 
 
-def _read_config(name: str) -> Any:
+def _read_architecture(name: str) -> BertArchitecture:
     from transformers import AutoConfig
 
     try:
@@ -265,7 +269,8 @@ def _read_config(name: str) -> Any:
             f"text encoder {name!r} is of type {kind[0]} with activation {kind[1]}; "
             "choose a BERT with gelu"
         )
-    return config
+    sizes = {field.name: getattr(config, field.name) for field in fields(BertArchitecture)}
+    return BertArchitecture(**sizes)
 
 
 def _read_tokenizer(name: str, vocab_size: int) -> Any:

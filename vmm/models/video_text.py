@@ -1,7 +1,7 @@
 """The video-text model: two encoders, a joint space, a matching head.
 
-VideoMamba, section 3.3, stage 2. Shape legend: see ``vmm.types``; E is the joint width, Dt the
-text width.
+VideoMamba (arXiv 2403.06977), section 3.3, stage 2. Shape legend: see ``vmm.types``; E is the
+joint width, Dt the text width, Bv and Bt count clips and captions, M pairs of both.
 """
 
 from __future__ import annotations
@@ -11,32 +11,32 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from vmm.models.alignment_head import AlignmentHead
 from vmm.models.text_encoder import BertTextEncoder, VisionKV
 from vmm.models.video_encoder import VideoEncoder
-from vmm.types import TextTokens, VideoFeatures
+from vmm.ops.similarity import frame_similarity
+from vmm.types import TextTokens
 
 
 class VideoEncoding(NamedTuple):
     """A batch of clips, encoded."""
 
-    features: VideoFeatures
-    projected: Tensor
-    """(B, P, E) in the joint space, not normalised."""
+    tokens: Tensor
+    """(B, visible patches, D), frame-major, without the class token."""
+    pooled: Tensor
+    """(B, P, D)."""
+    aligned: Tensor | None
+    """(K, B, 1 + visible patches, teacher width), not normalised, class token first; None for a
+    model without an alignment head."""
 
 
 class TextEncoding(NamedTuple):
     """A batch of captions, encoded without looking at any video."""
 
-    states: Tensor
-    """(B, S, Dt) hidden states of the unimodal layers."""
-    attention_mask: Tensor
-    """(B, S), 1 = a real token."""
-    projected: Tensor
-    """(B, E) in the joint space, not normalised."""
-
-    def rows(self, index: Tensor) -> TextEncoding:
-        """Select captions by an (M,) int64 index, repeats allowed."""
-        return TextEncoding(*(part.index_select(0, index) for part in self))
+    tokens: Tensor
+    """(B, S, Dt) states of the unimodal layers."""
+    pooled: Tensor
+    """(B, Dt) state of the first token."""
 
 
 class VideoTextModel(nn.Module):
@@ -47,6 +47,7 @@ class VideoTextModel(nn.Module):
         text_encoder: A text encoder whose fusion layers accept this video encoder's width.
         proj_dim: Width E of the joint space.
         temperature: Start value of the learned temperature; similarities are divided by it.
+        align_head: Maps the encoder's taps to a teacher's space; None where nothing is aligned.
 
     Raises:
         ValueError: If the text encoder was built for another video width.
@@ -58,6 +59,7 @@ class VideoTextModel(nn.Module):
         text_encoder: BertTextEncoder,
         proj_dim: int = 512,
         temperature: float = 0.07,
+        align_head: AlignmentHead | None = None,
     ) -> None:
         super().__init__()
         if text_encoder.vision_dim != video_encoder.embed_dim:
@@ -72,6 +74,7 @@ class VideoTextModel(nn.Module):
         self.text_proj = nn.Linear(text_encoder.embed_dim, proj_dim)
         self.itm_head = nn.Linear(text_encoder.embed_dim, 2)
         self.temperature = nn.Parameter(torch.tensor(float(temperature)))
+        self.align_head = align_head
 
     @torch.no_grad()
     def clamp_temperature(self, low: float = 0.001, high: float = 0.5) -> None:
@@ -79,37 +82,82 @@ class VideoTextModel(nn.Module):
         self.temperature.clamp_(low, high)
 
     def encode_video(
-        self,
-        video: Tensor,
-        dropped: Tensor | None = None,
-        keep_temporal: bool = True,
-        with_taps: bool = False,
+        self, video: Tensor, mask: Tensor | None = None, keep_temporal: bool = True
     ) -> VideoEncoding:
-        """Encode clips (B, T, C, H, W) and project their pooled features.
+        """Encode clips; an image is a clip of one frame.
 
         Args:
-            video: (B, T, C, H, W) float32.
-            dropped: (B, 1 + T * N) bool, True = hidden; None = nothing hidden.
-            keep_temporal: One joint vector per frame instead of one per clip.
-            with_taps: Also return the features for the alignment loss.
+            video: (B, T, C, H, W) float, normalised.
+            mask: (B, 1 + T * N) bool, True = hidden, class token (never hidden) first, then
+                frame-major patches; None = nothing hidden.
+            keep_temporal: Pool every frame apart, P = T, instead of the clip, P = 1.
+
+        Raises:
+            ValueError: If a shape does not fit, or rows of ``mask`` hide unequal numbers.
         """
-        features = self.video_encoder(video, dropped, keep_temporal, with_taps)
-        return VideoEncoding(features, self.vision_proj(features.pooled))
+        head = self.align_head
+        features = self.video_encoder(video, mask, keep_temporal, head is not None)
+        aligned = None if head is None else head(features.taps, mask)
+        return VideoEncoding(features.tokens, features.pooled, aligned)
 
-    def encode_text(self, tokens: TextTokens) -> TextEncoding:
-        """Encode captions; the first token's state is the caption's joint vector."""
-        states = self.text_encoder.encode(tokens)
-        return TextEncoding(states, tokens.attention_mask, self.text_proj(states[:, 0]))
+    def encode_text(self, input_ids: Tensor, attention_mask: Tensor) -> TextEncoding:
+        """Encode tokenised captions.
 
-    def fuse(self, text: TextEncoding, vision: VisionKV) -> Tensor:
-        """Let captions look at videos, row by row: (B, S, Dt) states of the fusion layers."""
-        return self.text_encoder.fuse(text.states, text.attention_mask, vision)
+        Args:
+            input_ids: (B, S) int64.
+            attention_mask: (B, S), 1 = a real token.
+        """
+        states = self.text_encoder.encode(TextTokens(input_ids, attention_mask))
+        return TextEncoding(states, states[:, 0])
 
-    def match_logits(self, text: TextEncoding, vision: VisionKV) -> Tensor:
-        """Score pairs of captions and videos, row by row.
+    def project_video(self, pooled: Tensor) -> Tensor:
+        """Map pooled clips (B, P, D) to the joint space: (B, P, E), not normalised."""
+        projected: Tensor = self.vision_proj(pooled)
+        return projected
+
+    def project_text(self, pooled: Tensor) -> Tensor:
+        """Map pooled captions (B, Dt) to the joint space: (B, E), not normalised."""
+        projected: Tensor = self.text_proj(pooled)
+        return projected
+
+    def similarity(
+        self, video_proj: Tensor, text_proj: Tensor, temperature: float | Tensor = 1.0
+    ) -> Tensor:
+        """Compare clips with captions: the mean over P of the cosines, over the temperature.
+
+        Args:
+            video_proj: (Bv, P, E) from ``project_video``.
+            text_proj: (Bt, E) from ``project_text``.
+            temperature: Divides the similarities; 1 in retrieval.
 
         Returns:
-            (B, 2) logits; class 1 = they belong together.
+            (Bv, Bt) float32, clips by captions.
         """
-        logits: Tensor = self.itm_head(self.fuse(text, vision)[:, 0])
+        return frame_similarity(video_proj, text_proj) / temperature
+
+    def fuse(
+        self, text_tokens: Tensor, attention_mask: Tensor, video_tokens: Tensor | VisionKV
+    ) -> Tensor:
+        """Let captions look at videos, row by row.
+
+        Args:
+            text_tokens: (M, S, Dt) from ``encode_text``.
+            attention_mask: (M, S), 1 = a real token.
+            video_tokens: (M, visible patches, D) from ``encode_video``, or what
+                ``text_encoder.project_vision`` made of them once for many captions.
+
+        Returns:
+            (M, S, Dt) states of the fusion layers.
+        """
+        if isinstance(video_tokens, Tensor):
+            video_tokens = self.text_encoder.project_vision(video_tokens)
+        return self.text_encoder.fuse(text_tokens, attention_mask, video_tokens)
+
+    def match_logits(self, fused: Tensor) -> Tensor:
+        """Score fused pairs (M, S, Dt): (M, 2) logits; class 1 = they belong together."""
+        logits: Tensor = self.itm_head(fused[:, 0])
         return logits
+
+    def mlm_logits(self, fused: Tensor) -> Tensor:
+        """Guess the words of fused states: (..., Dt) to (..., vocabulary)."""
+        return self.text_encoder.mlm_logits(fused)

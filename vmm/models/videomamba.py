@@ -20,6 +20,7 @@ from vmm.models.layers import (
     interpolate_spatial,
     interpolate_temporal,
     pool_tokens,
+    rms_norm,
 )
 from vmm.models.mamba import BiMambaBlock, MixerInit
 from vmm.models.video_encoder import VideoEncoder
@@ -44,6 +45,8 @@ class VideoMamba(VideoEncoder):
         d_conv: Taps of the mixer's convolution.
         expand: Inner width of the mixer divided by D.
         pooling: How tokens become the pooled feature; ``cls+avg`` is the published choice.
+        pool_norm: Normalise the pooled feature once more, as the published stage-2 model does; its
+            classifiers and its stage-1 model do not.
         drop_path_rate: Stochastic depth of the last block; grows linearly from 0.
         num_checkpointed: The first so many blocks recompute their activations in backward.
         num_taps: Layers K whose features the alignment loss reads, counted from the last.
@@ -69,12 +72,14 @@ class VideoMamba(VideoEncoder):
         d_conv: int = 4,
         expand: int = 2,
         pooling: Pooling = "cls+avg",
+        pool_norm: bool = True,
         drop_path_rate: float = 0.0,
         num_checkpointed: int = 0,
         num_taps: int = 1,
         tap_interval: int = 1,
         tap: Tap = "before_last_mixer",
         init: MixerInit = "mamba",
+        rescale_prenorm_residual: bool = True,
     ) -> None:
         super().__init__(embed_dim, num_frames, image_size, patch_size, tubelet_size)
         self.tap_layers = [depth - 1 - k * tap_interval for k in reversed(range(num_taps))]
@@ -97,12 +102,12 @@ class VideoMamba(VideoEncoder):
             BiMambaBlock(embed_dim, d_state, d_conv, expand) for _ in range(depth)
         )
         self.norm = nn.RMSNorm(embed_dim, eps=1e-5)
-        self.pool_norm = nn.LayerNorm(embed_dim, eps=1e-5)
+        self.pool_norm = nn.LayerNorm(embed_dim, eps=1e-5) if pool_norm else nn.Identity()
 
         nn.init.trunc_normal_(self.pos_embed, std=0.02)
         for layer in self.layers:
             assert isinstance(layer, BiMambaBlock)
-            layer.mixer.reset_parameters(init, depth)
+            layer.mixer.reset_parameters(init, depth if rescale_prenorm_residual else 1)
 
     def no_weight_decay(self) -> set[str]:
         """The position tables and the class token."""
@@ -175,7 +180,7 @@ class VideoMamba(VideoEncoder):
                 taps.append(residual)
             residual = residual + drop_path(hidden, self.drop_path_rates[i], self.training)
             if tapped and i < last:
-                taps.append(self.norm(residual))
+                taps.append(rms_norm(self.norm, residual).to(residual.dtype))
             elif tapped and self.tap == "after_last_mixer":
                 taps.append(residual)
-        return self.norm(residual), taps
+        return rms_norm(self.norm, residual), taps

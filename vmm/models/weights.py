@@ -2,18 +2,53 @@
 
 from __future__ import annotations
 
+import json
 import pickle
+import pickletools
 import re
-from collections.abc import Mapping
+import types
+import warnings
+import zipfile
+from collections import OrderedDict
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
+from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 _WRAPPERS = ("state_dict", "model", "module")
+
+
+class _Inert:
+    """Takes the place of an object that a training loop saved and nobody needs."""
+
+    def __init__(self, *args: object) -> None:
+        pass
+
+    def __setstate__(self, state: object) -> None:
+        pass
+
+
+def _joined(*parts: str) -> str:
+    """Stand in for a path: its text."""
+    return "/".join(parts)
+
+
+# What research code leaves in its checkpoints beside tensors. None of these names is looked up;
+# each gets a stand-in that only holds data.
+_STAND_INS: dict[str, Callable[..., Any]] = {
+    "argparse.Namespace": types.SimpleNamespace,
+    "easydict.EasyDict": OrderedDict,
+    "utils.easydict.EasyDict": OrderedDict,
+    "pathlib.PosixPath": _joined,
+    "pathlib.WindowsPath": _joined,
+    "numpy.dtype": _Inert,
+    "numpy.core.multiarray.scalar": _Inert,
+    "numpy._core.multiarray.scalar": _Inert,
+    "_codecs.encode": _Inert,
+}
 
 
 class KeyReport(NamedTuple):
@@ -33,29 +68,140 @@ class KeyReport(NamedTuple):
         return f"{counts} ({'; '.join(reasons)})" if reasons else counts
 
 
+class WeightFile(NamedTuple):
+    """What a weight file holds."""
+
+    state: dict[str, Tensor]
+    """The tensors, out of the usual wrappers."""
+    settings: dict[str, Any]
+    """The ``config`` or ``args`` saved beside them, as plain dictionaries; often empty."""
+
+
 def read_state_dict(path: Path) -> dict[str, Tensor]:
-    """Read the tensors of a ``.safetensors`` or PyTorch file, out of the usual wrappers.
+    """Read the tensors of a ``.safetensors`` or PyTorch file; see ``read_weight_file``."""
+    return read_weight_file(path).state
+
+
+def read_weight_file(path: Path) -> WeightFile:
+    """Read a ``.safetensors`` or PyTorch file on the CPU, without running code that it names.
 
     Raises:
         ValueError: If the file is missing, broken, or holds more than plain data.
     """
     if not path.is_file():
         raise ValueError(f"no weight file {path}; check the path, or download the file first")
+    _refuse_text(path)
     try:
-        if path.suffix == ".safetensors":
-            return load_file(path)
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError) as error:
+        content = _load_safe(path) if path.suffix == ".safetensors" else _load_pickle(path)
+    except (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError, OSError) as error:
+        code = _named_code(path)
+        if code:
+            raise _refusal(path, code) from error
+        # torch's own text for what is no checkpoint at all recommends to switch its safety off
+        detail = "" if isinstance(error, pickle.UnpicklingError) else str(error).partition("\n")[0]
         raise ValueError(
-            f"{path} is not a weight file that is safe to read; save its state dict as "
-            f".safetensors or with torch.save. {error}"
+            f"{path} is damaged or no weight file; download or save it again. {detail}".strip()
         ) from error
+    settings: Any = {}
+    if isinstance(content, Mapping):
+        settings = _plain(content.get("config", content.get("args", {})))
     for wrapper in _WRAPPERS:
         if isinstance(content, Mapping) and isinstance(content.get(wrapper), Mapping):
             content = content[wrapper]
     if not isinstance(content, Mapping):
         raise ValueError(f"{path} holds a {type(content).__name__}, not a state dict")
-    return {key: value for key, value in content.items() if isinstance(value, Tensor)}
+    for key, value in content.items():
+        if not isinstance(value, Tensor):
+            raise ValueError(f"{path}: {key} is a {type(value).__name__}, not a tensor")
+        if value.numel() * value.element_size() > value.untyped_storage().nbytes():
+            raise ValueError(
+                f"{path}: {key} claims {value.numel()} numbers and stores fewer; "
+                "the file is damaged or hostile"
+            )
+    # Copied out of the mapped file, which may be overwritten while the tensors live.
+    state = {key: value.clone() for key, value in content.items()}
+    return WeightFile(state, settings if isinstance(settings, dict) else {})
+
+
+def _refuse_text(path: Path) -> None:
+    """Recognise the texts that people take for weights, by the first bytes."""
+    with path.open("rb") as file:
+        head = file.read(64).lstrip()
+    if not head:
+        raise ValueError(f"{path} is empty; download it again")
+    if head.startswith(b"version https://git-lfs"):
+        raise ValueError(f"{path} is a Git LFS pointer, not the file; run `git lfs pull`")
+    if head[:1] == b"<":
+        raise ValueError(f"{path} is a web page, not a weight file; download the file itself")
+
+
+def _load_safe(path: Path) -> dict[str, Any]:
+    """Read tensors, and the settings that may stand in the header."""
+    with safe_open(path, "pt") as file:
+        header = (file.metadata() or {}).get("config")
+        state = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+    try:
+        return {"model": state, "config": json.loads(header)} if header else state
+    except ValueError:
+        return state  # a config of someone else's, in another form
+
+
+def _load_pickle(path: Path) -> object:
+    """Unpickle tensors, plain data and stand-ins."""
+    stand_ins = dict(_STAND_INS)
+    try:
+        named = torch.serialization.get_unsafe_globals_in_checkpoint(str(path))
+    except ValueError:  # the format before zip files; unpickling refuses what it does not know
+        named = []
+    # Projects carry their own copy of this class under all kinds of module names.
+    stand_ins |= {name: OrderedDict for name in named if name.endswith(".EasyDict")}
+    unknown = sorted(set(named) - set(stand_ins))
+    if unknown:
+        raise _refusal(path, unknown)
+    allowed: list[Any] = [(function, name) for name, function in stand_ins.items()]
+    with warnings.catch_warnings(), torch.serialization.safe_globals(allowed):
+        warnings.filterwarnings("ignore", "Detected pickle protocol")
+        # Mapped, so that what nobody asks for, such as an optimizer's moments, is never read.
+        content: object = torch.load(
+            path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path)
+        )
+    return content
+
+
+def _named_code(path: Path) -> list[str]:
+    """Name what a bare pickle would call, without running it; empty for anything else."""
+    names: list[str] = []
+    texts: list[str] = []
+    try:
+        with path.open("rb") as file:
+            for operation, argument, _ in pickletools.genops(file):
+                if operation.name == "GLOBAL":
+                    names.append(str(argument).replace(" ", "."))
+                elif operation.name == "STACK_GLOBAL":
+                    names.append(".".join(texts[-2:]))
+                elif isinstance(argument, str):
+                    texts.append(argument)
+    except (ValueError, EOFError, OverflowError):
+        return []  # no pickle
+    return names
+
+
+def _refusal(path: Path, code: list[str]) -> ValueError:
+    return ValueError(
+        f"{path} was not loaded: it would run code of {', '.join(code)}; save its state dict "
+        "alone, with torch.save or safetensors"
+    )
+
+
+def _plain(value: Any) -> Any:
+    """Turn stand-ins into dictionaries, lists, numbers and text; leave out the rest."""
+    if isinstance(value, types.SimpleNamespace):
+        value = vars(value)
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    return value if isinstance(value, str | int | float | bool) else None
 
 
 def load_accounted(

@@ -19,12 +19,11 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from vmm import masking
 from vmm.losses.alignment import AlignmentKind, alignment_loss
-from vmm.models.alignment_head import AlignmentHead
 from vmm.models.clip_vit import ClipTeacher
 from vmm.models.video_encoder import VideoEncoder
 from vmm.optim import DecayPolicy, param_groups, warmup_cosine
 from vmm.tasks.start import load_start_weights
-from vmm.types import VideoFeatures, VideoTextBatch
+from vmm.types import VideoTextBatch
 
 logger = logging.getLogger(__name__)
 
@@ -112,7 +111,6 @@ class PretrainTask(L.LightningModule):
         self.warmup_steps = warmup_steps
         self.min_lr_ratio = min_lr_ratio
         self.init_from = init_from
-        self.align_head: AlignmentHead | None = None
         self._loaded = False
         if teacher is None:
             for media, mask in self.masks.items():
@@ -131,6 +129,10 @@ class PretrainTask(L.LightningModule):
     def compute_losses(self, batch: VideoTextBatch) -> LossOutput:
         """Losses of one batch: no logging, no trainer."""
 
+    def lr_ratios(self) -> dict[str, float]:
+        """Parameters that learn at another rate; see ``vmm.optim.param_groups``."""
+        return {}
+
     def load_pretrained(self) -> None:
         """Load published weights that the recipe names; ``init_from`` comes after and wins."""
         self.video_encoder.load_pretrained()
@@ -148,12 +150,13 @@ class PretrainTask(L.LightningModule):
             if self.init_from is not None:
                 load_start_weights(self, Path(self.init_from))
 
-    def view(self, batch: VideoTextBatch) -> View:
-        """Draw the mask of a batch and ask the teacher about the visible tokens."""
+    def view(self, batch: VideoTextBatch, dropped: Tensor | None = None) -> View:
+        """Draw the mask of a batch, if none is given, and ask the teacher about what is visible."""
         video = batch["video"]
         teacher = self.teacher(video) if self.teacher is not None else None
         attention = teacher.attention if teacher is not None else None
-        dropped = self.draw_mask(self.masks[batch["media"]], video, attention)
+        if dropped is None:
+            dropped = self.draw_mask(self.masks[batch["media"]], video, attention)
         target = None
         if teacher is not None:
             target = teacher.tokens
@@ -182,12 +185,10 @@ class PretrainTask(L.LightningModule):
             return masking.frame_row_mask(b, steps, (h, w), mask.ratio, device=video.device)
         return masking.clip_row_mask(b, steps, (h, w), mask.ratio, device=video.device)
 
-    def align(self, features: VideoFeatures, view: View) -> Tensor:
-        """Alignment loss of the student's taps with the teacher's tokens at visible places."""
-        assert features.taps is not None and view.target is not None
-        assert self.align_head is not None
-        student = self.align_head(features.taps, view.dropped)
-        return alignment_loss(student, view.target, self.align_kind)
+    def align(self, aligned: Tensor | None, view: View) -> Tensor:
+        """Alignment loss of the student with the teacher's tokens at the visible places."""
+        assert aligned is not None and view.target is not None
+        return alignment_loss(aligned, view.target, self.align_kind)
 
     def training_step(self, batch: VideoTextBatch, batch_idx: int) -> Tensor:
         """One step: losses, then their curves."""
@@ -200,8 +201,10 @@ class PretrainTask(L.LightningModule):
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """Parameter groups, the injected optimizer, warm-up and cosine decay by step."""
-        groups = param_groups(self, self.weight_decay, self.decay_policy)
+        groups = param_groups(self, self.weight_decay, self.decay_policy, self.lr_ratios())
         optimizer = self.optimizer(groups)
+        for group in optimizer.param_groups:
+            group["lr"] *= group["lr_ratio"]
         total = int(self.trainer.estimated_stepping_batches)
 
         def multiplier(step: int) -> float:

@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import torch
 from lightning.pytorch.cli import OptimizerCallable
-from torch import Tensor, nn
+from torch import Tensor
 
 from vmm.losses.alignment import AlignmentKind
 from vmm.models.alignment_head import AlignmentHead
 from vmm.models.clip_vit import ClipTeacher
+from vmm.models.masked_student import MaskedStudent
 from vmm.models.video_encoder import VideoEncoder
 from vmm.optim import DecayPolicy
 from vmm.tasks.base import LossOutput, MaskSettings, PretrainTask
@@ -67,22 +68,18 @@ class MaskedPretrainTask(PretrainTask):
             min_lr_ratio,
             init_from,
         )
-        # One level deep, so that both stages store the encoder under the same key.
-        self.model = nn.ModuleDict({"video_encoder": video_encoder})
-        self.align_head = AlignmentHead(video_encoder.embed_dim, teacher.output_dim, num_taps)
+        head = AlignmentHead(video_encoder.embed_dim, teacher.output_dim, num_taps)
+        self.model = MaskedStudent(video_encoder, head)
 
     @property
     def video_encoder(self) -> VideoEncoder:
         """The student."""
-        encoder = self.model["video_encoder"]
-        assert isinstance(encoder, VideoEncoder)
-        return encoder
+        return self.model.video_encoder
 
     def compute_losses(self, batch: VideoTextBatch) -> LossOutput:
         """Alignment at the visible tokens of one batch."""
         view = self.view(batch)
-        features = self.video_encoder(batch["video"], view.dropped, with_taps=True)
-        loss = self.align(features, view)
+        loss = self.align(self.model(batch["video"], view.dropped), view)
         return LossOutput(loss, {"align": loss}, {})
 
     def validation_step(self, batch: VideoTextBatch, batch_idx: int) -> Tensor:

@@ -14,9 +14,12 @@ from torch import Tensor, nn
 
 from vmm.export.run import find_checkpoint, read_weights
 from vmm.models.video_encoder import VideoEncoder
+from vmm.models.weights import load_accounted
 
 logger = logging.getLogger(__name__)
 
+# Stage 1 and classifiers of the published system have no norm after pooling.
+_NEW = {r"^pool_norm\.": "only one of both has a norm after pooling"}
 _WRAPPER = "model."  # encoders, projections and heads live in the task's model
 
 
@@ -49,7 +52,7 @@ def load_start_weights(task: nn.Module, path: Path) -> list[str]:
     if "video_encoder" not in offered:
         raise ValueError(
             f"{file} holds no video_encoder (only {sorted(offered)}); "
-            "init_from wants a run of `vmm fit`"
+            "init_from wants a run of `vmm fit` or a folder of `vmm import`"
         )
     holder = getattr(task, "model", task)
     loaded = []
@@ -60,13 +63,8 @@ def load_start_weights(task: nn.Module, path: Path) -> list[str]:
         if isinstance(module, nn.Parameter):
             module.data.copy_(weights[""])
         elif isinstance(module, nn.Module):
-            try:
-                module.load_state_dict(weights)
-            except RuntimeError as error:
-                raise ValueError(
-                    f"{name} of {file} does not fit this run's {name}; use the same "
-                    f"settings in both recipes.\n{error}"
-                ) from error
+            report = load_accounted(module, weights, f"{name} of {file}", _NEW, _NEW)
+            logger.info("init_from: %s of %s: %s", name, file, report)
         else:
             logger.info("init_from: %s of %s is not part of this run, left out", name, file)
             continue

@@ -16,8 +16,8 @@ from torch import Tensor
 
 from vmm.distributed import GatherGradient, gather_objects
 from vmm.losses.alignment import AlignmentKind
-from vmm.losses.contrastive import contrastive_loss, frame_similarity
-from vmm.losses.matching import matching_loss, sample_hard_negatives
+from vmm.losses.contrastive import contrastive_loss
+from vmm.losses.matching import HardNegatives, matching_loss, sample_hard_negatives
 from vmm.losses.mlm import mlm_loss
 from vmm.masking import mlm_mask
 from vmm.metrics import retrieval_metrics
@@ -25,7 +25,8 @@ from vmm.models.alignment_head import AlignmentHead
 from vmm.models.clip_vit import ClipTeacher
 from vmm.models.text_encoder import BertTextEncoder, VisionKV
 from vmm.models.video_encoder import VideoEncoder
-from vmm.models.video_text import TextEncoding, VideoEncoding, VideoTextModel
+from vmm.models.video_text import VideoTextModel
+from vmm.ops.similarity import frame_similarity
 from vmm.optim import DecayPolicy
 from vmm.tasks.base import LossOutput, MaskSettings, PretrainTask
 from vmm.types import TextTokens, VideoTextBatch
@@ -46,6 +47,29 @@ class LossWeights:
     vtm: float = 1.0
     mlm: float = 1.0
     align: float = 0.0
+
+
+class MaskedWords(NamedTuple):
+    """Captions with hidden words, and what the words were."""
+
+    input_ids: Tensor
+    """(B, S) int64."""
+    labels: Tensor
+    """(B, S) int64, -100 where nothing is to be guessed."""
+
+
+class Draws(NamedTuple):
+    """What a training step draws at random; None = draw it. For exact comparisons."""
+
+    dropped: Tensor | None = None
+    """(B, 1 + T * N) bool, True = a hidden token."""
+    negatives: HardNegatives | None = None
+    """Partners for the matching loss."""
+    masked_words: MaskedWords | None = None
+    """Captions for masked language modelling."""
+
+
+_DRAW_ALL = Draws()
 
 
 class Retrieved(NamedTuple):
@@ -77,6 +101,8 @@ class VideoTextTask(PretrainTask):
         image_mask: Masking of stills.
         align_kind: ``l2`` is 2 - 2 cos, as published.
         optimizer: Makes the optimizer from parameter groups.
+        text_lr_ratio: Learning rate of the text encoder, as a share of the optimizer's: a BERT
+            wants smaller steps than a state-space encoder.
         weight_decay: For the parameters that are decayed at all.
         decay_policy: Which those are.
         warmup_steps: Optimizer steps of linear warm-up.
@@ -103,6 +129,7 @@ class VideoTextTask(PretrainTask):
         image_mask: MaskSettings = MaskSettings("none"),
         align_kind: AlignmentKind = "l2",
         optimizer: OptimizerCallable = lambda p: torch.optim.AdamW(p, lr=4e-4),
+        text_lr_ratio: float = 1.0,
         weight_decay: float = 0.05,
         decay_policy: DecayPolicy = "standard",
         warmup_steps: int = 1000,
@@ -130,11 +157,13 @@ class VideoTextTask(PretrainTask):
         self.mlm_probability = mlm_probability
         self.hard_negatives = hard_negatives
         self.gather: GatherGradient = gather
-        self.model = VideoTextModel(
-            video_encoder, text_encoder(video_encoder.embed_dim), proj_dim, temperature
-        )
+        self.text_lr_ratio = text_lr_ratio
+        head = None
         if loss_weights.align and teacher is not None:
-            self.align_head = AlignmentHead(video_encoder.embed_dim, teacher.output_dim, num_taps)
+            head = AlignmentHead(video_encoder.embed_dim, teacher.output_dim, num_taps)
+        self.model = VideoTextModel(
+            video_encoder, text_encoder(video_encoder.embed_dim), proj_dim, temperature, head
+        )
         self._retrieved: list[Retrieved] = []
 
     @property
@@ -142,40 +171,51 @@ class VideoTextTask(PretrainTask):
         """The model's video encoder."""
         return self.model.video_encoder
 
+    def lr_ratios(self) -> dict[str, float]:
+        """The text encoder's."""
+        return {"model.text_encoder.": self.text_lr_ratio}
+
     def load_pretrained(self) -> None:
         """Load both encoders' published weights, where the recipe names them."""
         self.video_encoder.load_pretrained()
         self.model.text_encoder.load_pretrained()
 
-    def compute_losses(self, batch: VideoTextBatch) -> LossOutput:
-        """All terms with a weight, on what the mask leaves visible."""
+    def compute_losses(self, batch: VideoTextBatch, draws: Draws = _DRAW_ALL) -> LossOutput:
+        """All terms with a weight, on what the mask leaves visible.
+
+        Args:
+            batch: Clips or stills with captions.
+            draws: What not to draw at random.
+        """
         weights = self.loss_weights
         model = self.model
         model.clamp_temperature()
 
-        view = self.view(batch)
-        video = model.encode_video(
-            batch["video"], view.dropped, self._keep_temporal(view.dropped), bool(weights.align)
-        )
+        view = self.view(batch, draws.dropped)
+        keep_temporal = self._keep_temporal(view.dropped)
+        video = model.encode_video(batch["video"], view.dropped, keep_temporal)
         tokens = model.text_encoder.tokenize(batch["text"], self.device)
-        text = model.encode_text(tokens)
+        text = model.encode_text(tokens.input_ids, tokens.attention_mask)
 
+        video_proj, text_proj = model.project_video(video.pooled), model.project_text(text.pooled)
         terms: dict[str, Tensor] = {}
         log = {"temperature": model.temperature.detach()}
         if weights.vtc:
             vtc = contrastive_loss(
-                video.projected, text.projected, model.temperature, batch["idx"], self.gather
+                video_proj, text_proj, model.temperature, batch["idx"], self.gather
             )
             terms["vtc"] = vtc.loss
             log |= {"vtc_t2v_accuracy": vtc.t2v_accuracy, "vtc_v2t_accuracy": vtc.v2t_accuracy}
         if weights.vtm or weights.mlm:
-            vision = model.text_encoder.project_vision(video.features.tokens)
+            vision = model.text_encoder.project_vision(video.tokens)
         if weights.vtm:
-            terms["vtm"] = self._matching(video, text, vision, batch["idx"])
+            negatives = draws.negatives or self._negatives(video_proj, text_proj, batch["idx"])
+            terms["vtm"] = self._matching(text.tokens, tokens.attention_mask, vision, negatives)
         if weights.mlm:
-            terms["mlm"] = self._masked_language(tokens, vision)
+            masked = draws.masked_words or self._mask_words(tokens)
+            terms["mlm"] = self._masked_language(masked, tokens.attention_mask, vision)
         if weights.align:
-            terms["align"] = self.align(video.features, view)
+            terms["align"] = self.align(video.aligned, view)
 
         total = torch.stack([getattr(weights, name) * term for name, term in terms.items()]).sum()
         return LossOutput(total, terms, log)
@@ -184,27 +224,30 @@ class VideoTextTask(PretrainTask):
         """Whether every frame is pooled apart: a tube mask leaves frames comparable, others not."""
         return dropped is None or all(mask.kind == "tube" for mask in self.masks.values())
 
-    def _matching(
-        self, video: VideoEncoding, text: TextEncoding, vision: VisionKV, idx: Tensor
-    ) -> Tensor:
-        """Matching loss over true pairs, hard negative videos and hard negative captions."""
-        with torch.no_grad():
-            similarity = frame_similarity(video.projected, text.projected)
-        negatives = sample_hard_negatives(
-            similarity / self.model.temperature.detach(),
-            idx,
-            how="hard" if self.hard_negatives else "random",
+    @torch.no_grad()
+    def _negatives(self, video_proj: Tensor, text_proj: Tensor, idx: Tensor) -> HardNegatives:
+        """Draw a wrong partner for every clip and caption of this process's batch."""
+        similarity = self.model.similarity(video_proj, text_proj, self.model.temperature)
+        return sample_hard_negatives(
+            similarity, idx, how="hard" if self.hard_negatives else "random"
         )
-        own = torch.arange(len(idx), device=idx.device)
+
+    def _matching(
+        self, text: Tensor, attention_mask: Tensor, vision: VisionKV, negatives: HardNegatives
+    ) -> Tensor:
+        """Matching loss over true pairs, negative videos and negative captions."""
+        own = torch.arange(len(text), device=text.device)
         some = negatives.valid
         text_rows = torch.cat([own, own[some], negatives.text_for_video[some]])
         video_rows = torch.cat([own, negatives.video_for_text[some], own[some]])
-        logits = self.model.match_logits(text.rows(text_rows), vision[video_rows])
-        matched = torch.arange(len(text_rows), device=idx.device) < len(own)
-        return matching_loss(logits, matched)
+        fused = self.model.fuse(
+            text.index_select(0, text_rows), attention_mask[text_rows], vision[video_rows]
+        )
+        matched = torch.arange(len(text_rows), device=text.device) < len(own)
+        return matching_loss(self.model.match_logits(fused), matched)
 
-    def _masked_language(self, tokens: TextTokens, vision: VisionKV) -> Tensor:
-        """Guess hidden words from the others and the video."""
+    def _mask_words(self, tokens: TextTokens) -> MaskedWords:
+        """Draw which words stay hidden."""
         encoder = self.model.text_encoder
         ids, labels = mlm_mask(
             tokens.input_ids,
@@ -214,10 +257,17 @@ class VideoTextTask(PretrainTask):
             vocab_size=encoder.vocab_size,
             probability=self.mlm_probability,
         )
-        states = encoder.encode(TextTokens(ids, tokens.attention_mask))
-        states = encoder.fuse(states, tokens.attention_mask, vision)
-        hidden = labels != -100
-        return mlm_loss(encoder.mlm_logits(states[hidden]), labels[hidden])
+        return MaskedWords(ids, labels)
+
+    def _masked_language(
+        self, masked: MaskedWords, attention_mask: Tensor, vision: VisionKV
+    ) -> Tensor:
+        """Guess hidden words from the others and the video."""
+        model = self.model
+        text = model.encode_text(masked.input_ids, attention_mask)
+        states = model.fuse(text.tokens, attention_mask, vision)
+        hidden = masked.labels != -100
+        return mlm_loss(model.mlm_logits(states[hidden]), masked.labels[hidden])
 
     def validation_step(self, batch: VideoTextBatch, batch_idx: int) -> None:
         """Encode held-out clips and captions for the retrieval metrics of the epoch."""
@@ -225,8 +275,8 @@ class VideoTextTask(PretrainTask):
 
     def _retrieve(self, batch: VideoTextBatch) -> Retrieved:
         tokens = self.model.text_encoder.tokenize(batch["text"], self.device)
-        video = self.model.encode_video(batch["video"]).projected
-        text = self.model.encode_text(tokens).projected
+        video = self.model.project_video(self.model.encode_video(batch["video"]).pooled)
+        text = self.model.project_text(self.model.encode_text(*tokens).pooled)
         return Retrieved(batch["key"], video.float().cpu(), text.float().cpu())
 
     def on_validation_epoch_end(self) -> None:

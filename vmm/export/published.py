@@ -1,0 +1,197 @@
+"""``vmm import`` and ``vmm export-upstream``: published checkpoints in, published checkpoints out.
+
+An imported folder is a run directory: evaluation, ``init_from`` and export take it like one.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import sys
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from safetensors.torch import save_file
+
+import vmm
+from vmm.export.run import (
+    IMPORTED_WEIGHTS,
+    build_model,
+    find_checkpoint,
+    read_config,
+    read_weights,
+    sha256,
+)
+from vmm.models.checkpoints import Published, load_published, save_published
+from vmm.models.published_layout import Family
+
+ACCOUNT = "import.json"
+CLIP_CONFIG = "open_clip_config.json"
+
+_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+_TASKS = {
+    "vmm.models.video_text.VideoTextModel": "vmm.tasks.video_text.VideoTextTask",
+    "vmm.models.masked_student.MaskedStudent": "vmm.tasks.masked_pretrain.MaskedPretrainTask",
+}
+_FAMILY_OF_TASK: dict[str, Family] = {
+    "vmm.tasks.video_text.VideoTextTask": "video_text",
+    "vmm.tasks.masked_pretrain.MaskedPretrainTask": "masked_pretrain",
+}
+# What vmm's own runs hold and the published layouts do not.
+_NOT_UPSTREAM = ("teacher.",)
+
+
+def import_checkpoint(source: str, out: Path, **options: Any) -> Published:
+    """Turn a published checkpoint into a run directory.
+
+    Args:
+        source: File, or ``owner/repository:file`` on the Hugging Face hub.
+        out: Folder to create: ``config.yaml``, ``model.safetensors`` and ``import.json``, the
+            account of every key; for a CLIP tower also its open_clip config.
+        options: As for ``vmm.models.checkpoints.load_published``.
+
+    Raises:
+        ValueError: If the file cannot be used or ``out`` is not empty; nothing is written then.
+    """
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise ValueError(f"{out} exists and is not an empty folder; name another")
+    published = load_published(source, **options)
+    unfinished = out.parent / f".{out.name}.partial-{os.getpid()}"
+    unfinished.mkdir(parents=True)
+    try:
+        state = published.model.state_dict()
+        save_file(
+            {key: value.contiguous() for key, value in state.items()}, unfinished / IMPORTED_WEIGHTS
+        )
+        (unfinished / "config.yaml").write_text(yaml.safe_dump(_recipe(published), sort_keys=False))
+        if published.family == "clip_visual":
+            config = json.dumps(published.config["open_clip"], indent=2)
+            (unfinished / CLIP_CONFIG).write_text(config + "\n")
+        account = {
+            "vmm": vmm.__version__,
+            "source": source,
+            "sha256": sha256(Path(source)) if Path(source).is_file() else None,
+            "family": published.family,
+            "parameters": sum(p.numel() for p in published.model.parameters()),
+            **published.report._asdict(),
+        }
+        (unfinished / ACCOUNT).write_text(json.dumps(account, indent=1) + "\n")
+        if out.exists():
+            out.rmdir()
+        unfinished.rename(out)
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)
+    return published
+
+
+def _recipe(published: Published) -> dict[str, Any]:
+    """Describe the model as a run's ``config.yaml`` does."""
+    node = published.config
+    if published.family == "clip_visual":
+        return {"model": {"class_path": "vmm.models.clip_vit.ClipTeacher", "init_args": {}}}
+    arguments = {k: v for k, v in node["init_args"].items() if k != "align_head"}
+    task = _TASKS.get(node["class_path"], node["class_path"])
+    encoder = arguments["video_encoder"]["init_args"]
+    clip = {name: encoder[name] for name in ("num_frames", "image_size")} | {"antialias": False}
+    return {
+        "model": {"class_path": task, "init_args": arguments},
+        "data": {"class_path": "vmm.data.datamodules.WebVideoData", "init_args": clip},
+    }
+
+
+def export_upstream(run: Path, out: Path, checkpoint: str = "best", dtype: str = "float32") -> int:
+    """Write a run's weights in the published layout.
+
+    Args:
+        run: Directory of ``vmm fit`` or ``vmm import``.
+        out: File to write, ``.pth`` or ``.safetensors``.
+        checkpoint: As for ``vmm.export.run.find_checkpoint``.
+        dtype: ``float32`` or ``bfloat16``, as the published stage-2 files.
+
+    Returns:
+        Number of tensors written.
+
+    Raises:
+        ValueError: If the run's model has no published layout.
+    """
+    family = _family(run)
+    weights = read_weights(find_checkpoint(run, checkpoint))
+    state = {
+        key.removeprefix("model."): value
+        for key, value in weights.items()
+        if not key.startswith(_NOT_UPSTREAM)
+    }
+    if family == "masked_pretrain":  # the published stage 1 has no norm after pooling
+        state = {k: v for k, v in state.items() if not k.startswith("video_encoder.pool_norm.")}
+    heads = None
+    if family == "video_text":
+        heads = build_model(read_config(run)).text_encoder.architecture.num_attention_heads
+    save_published(state, family, out, _DTYPES[dtype], heads)
+    return len(state)
+
+
+def _family(run: Path) -> Family:
+    if (run / ACCOUNT).is_file():
+        family: Family = json.loads((run / ACCOUNT).read_text())["family"]
+        return family
+    task = (read_config(run).get("model") or {}).get("class_path")
+    if task not in _FAMILY_OF_TASK:
+        raise ValueError(f"runs of {task} have no published layout; export a run of stage 1 or 2")
+    return _FAMILY_OF_TASK[task]
+
+
+def main_import(argv: Sequence[str]) -> int:
+    """``vmm import``; returns the exit status."""
+    parser = argparse.ArgumentParser(
+        prog="vmm import",
+        description="Turn a published VideoMamba checkpoint (or a CLIP tower) into a folder that "
+        "evaluation and init_from take like a run directory. No code in the file is run.",
+    )
+    parser.add_argument("checkpoint", help="file, or OWNER/REPOSITORY:FILE on the hub")
+    parser.add_argument("out", type=Path, help="folder to create")
+    parser.add_argument("--num-frames", type=int, help="fit the position table over time")
+    parser.add_argument("--image-size", type=int, help="fit the position table over space, pixels")
+    parser.add_argument("--text-num-heads", type=int, help="attention heads of the text encoder")
+    parser.add_argument("--clip-num-heads", type=int, help="attention heads of a CLIP tower")
+    parser.add_argument(
+        "--tokenizer",
+        default="bert-base-uncased",
+        help="hub name or folder of the text encoder's vocabulary (default: %(default)s)",
+    )
+    arguments = vars(parser.parse_args(argv))
+    source, out = arguments.pop("checkpoint"), arguments.pop("out")
+    published = import_checkpoint(source, out, **arguments)
+    report = published.report
+    lines = [f"{source}: {published.family}, {len(report.used)} keys used"]
+    for title, keys in (
+        ("dropped", report.dropped),
+        ("not in the file", report.new),
+        ("changed", report.changed),
+    ):
+        counts = Counter(keys.values())
+        lines += [f"  {title}: {count} ({reason})" for reason, count in counts.items()]
+    lines.append(f"wrote {out}; the account of every key is {out / ACCOUNT}")
+    sys.stdout.write("\n".join(lines) + "\n")
+    return 0
+
+
+def main_export_upstream(argv: Sequence[str]) -> int:
+    """``vmm export-upstream``; returns the exit status."""
+    parser = argparse.ArgumentParser(
+        prog="vmm export-upstream",
+        description="Write the weights of a run in the layout of the published VideoMamba files.",
+    )
+    parser.add_argument("run", type=Path, help="directory of `vmm fit` or `vmm import`")
+    parser.add_argument("out", type=Path, help="file to write: .pth or .safetensors")
+    parser.add_argument("--checkpoint", default="best", help="best, last or a file name")
+    parser.add_argument("--dtype", choices=_DTYPES, default="float32")
+    arguments = parser.parse_args(argv)
+    count = export_upstream(arguments.run, arguments.out, arguments.checkpoint, arguments.dtype)
+    sys.stdout.write(f"wrote {count} weights to {arguments.out}\n")
+    return 0
