@@ -1,5 +1,6 @@
 """Oracle: sort every possible order of the tied candidates and average."""
 
+import math
 from itertools import permutations
 
 import pytest
@@ -10,6 +11,7 @@ from vmm.metrics import (
     bootstrap_interval,
     expected_rank,
     hit_probability,
+    multiple_choice_scores,
     pair_accuracy,
     retrieval_metrics,
     text_to_video_ranks,
@@ -143,6 +145,17 @@ def test_accuracy():
     assert accuracy(torch.tensor([1, 0, 2, 2]), torch.tensor([1, 1, 2, 0])) == 50
     with pytest.raises(ValueError, match="same shape"):
         accuracy(torch.zeros(2), torch.zeros(3))
+
+
+def test_multiple_choice_scores_by_hand():
+    logits = torch.tensor([[[0.0, 1.0], [2.0, 0.5]]])
+    similarity = torch.tensor([[3.0, 4.0]])
+    sigmoid = [1 / (1 + math.exp(-1.0)), 1 / (1 + math.exp(1.5))]
+    softmax = [1 / (1 + math.e), math.e / (1 + math.e)]
+    expected = [0.7 * m + 0.3 * s for m, s in zip(sigmoid, softmax, strict=True)]
+    assert multiple_choice_scores(logits, similarity)[0].tolist() == pytest.approx(expected)
+    with pytest.raises(ValueError, match="two classes"):
+        multiple_choice_scores(logits[0], similarity)
 
 
 def test_bootstrap_interval_has_the_textbook_width():

@@ -177,6 +177,34 @@ def accuracy(predicted: Tensor, labels: Tensor) -> float:
     return 100 * (predicted == labels).double().mean().item()
 
 
+def multiple_choice_scores(
+    match_logits: Tensor, similarity: Tensor, match_weight: float = 0.7
+) -> Tensor:
+    """Score the options of multiple-choice questions, as the published MSRVTT-MC evaluation does.
+
+    The probability that clip and option match, and the softmax over the options of the dual
+    encoder's similarity, weighted 0.7 to 0.3. The highest score is the answer.
+
+    Args:
+        match_logits: (Q, options, 2) logits of the matching head; class 1 = they match.
+        similarity: (Q, options) similarities, divided by the model's temperature.
+        match_weight: Share of the matching head.
+
+    Returns:
+        (Q, options) float32 in [0, 1].
+
+    Raises:
+        ValueError: If the shapes do not belong together.
+    """
+    if match_logits.shape != (*similarity.shape, 2):
+        raise ValueError(
+            f"match_logits {tuple(match_logits.shape)} must be the shape of similarity "
+            f"{tuple(similarity.shape)} and two classes"
+        )
+    matching = match_logits.float().softmax(-1)[..., 1]
+    return match_weight * matching + (1 - match_weight) * similarity.float().softmax(-1)
+
+
 def bootstrap_interval(
     values: Tensor,
     groups: Tensor | None = None,

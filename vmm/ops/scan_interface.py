@@ -17,8 +17,8 @@ from typing import NamedTuple
 from torch import Tensor
 
 BACKENDS: dict[str, str] = {
-    "triton": "vmm.ops.scan_triton",
     "mamba_ssm": "vmm.ops.scan_mamba_ssm",
+    "triton": "vmm.ops.scan_triton",
     "cpu": "vmm.ops.scan_cpu",
     "chunked": "vmm.ops.scan_chunked",
     "reference": "vmm.ops.scan_reference",
