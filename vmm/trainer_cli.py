@@ -26,7 +26,7 @@ from vmm.models.clip_vit import FrameViT  # noqa: F401
 from vmm.models.videomamba import VideoMamba  # noqa: F401
 from vmm.ops.cpu_matmul import enable_fast_cpu_matmul
 from vmm.tasks.base import PretrainTask
-from vmm.tasks.checkpoint_io import SafeCheckpointIO  # noqa: F401
+from vmm.tasks.checkpoint_io import LastCheckpoint, SafeCheckpointIO  # noqa: F401
 from vmm.tasks.embedding_writer import EmbeddingWriter
 from vmm.tasks.masked_pretrain import MaskedPretrainTask  # noqa: F401
 from vmm.tasks.video_text import VideoTextTask  # noqa: F401
@@ -91,7 +91,7 @@ class VmmCLI(LightningCLI):
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Name the callbacks that always exist, so that overlays can change one setting each."""
         parser.add_lightning_class_args(ModelCheckpoint, "checkpoint")
-        parser.set_defaults({"checkpoint.save_last": True})
+        parser.add_lightning_class_args(LastCheckpoint, "last_checkpoint")
         parser.add_lightning_class_args(LearningRateMonitor, "lr_monitor")
         parser.set_defaults({"lr_monitor.logging_interval": "step"})
 

@@ -1,10 +1,13 @@
 import argparse
 import pickle
 
+import lightning as L
 import pytest
 import torch
+from lightning.pytorch.callbacks import ModelCheckpoint
+from torch.utils.data import DataLoader
 
-from vmm.tasks.checkpoint_io import SafeCheckpointIO
+from vmm.tasks.checkpoint_io import LastCheckpoint, SafeCheckpointIO
 
 
 def test_round_trip_leaves_one_file(tmp_path):
@@ -38,3 +41,48 @@ def test_a_failed_write_keeps_the_old_file(tmp_path, monkeypatch):
         io.save_checkpoint({"step": 2}, path)
     assert torch.load(path, weights_only=True) == {"step": 1}
     assert list(tmp_path.iterdir()) == [path]
+
+
+class Worsening(L.LightningModule):
+    """A model whose validation metric gets worse from the second validation on."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer = torch.nn.Linear(1, 1)
+
+    def training_step(self, batch, index):
+        return self.layer(batch).sum()
+
+    def validation_step(self, batch, index):
+        self.log("val/score", float(-self.global_step))
+
+    def configure_optimizers(self):
+        return torch.optim.SGD(self.parameters(), 0.1)
+
+
+def fit(folder, max_epochs, **options):
+    best = ModelCheckpoint(dirpath=folder, monitor="val/score", mode="max")
+    trainer = L.Trainer(
+        default_root_dir=folder.parent,
+        accelerator="cpu",
+        max_epochs=max_epochs,
+        val_check_interval=3,
+        callbacks=[best, LastCheckpoint()],
+        logger=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+    )
+    trainer.fit(Worsening(), DataLoader(torch.ones(7, 1)), DataLoader(torch.ones(1, 1)), **options)
+    return trainer
+
+
+def test_the_last_checkpoint_is_the_newest_also_when_the_best_is_old(tmp_path):
+    folder = tmp_path / "checkpoints"
+    fit(folder, 1)
+    files = {path.name: torch.load(path, weights_only=True) for path in folder.glob("*.ckpt")}
+    assert files.pop("last.ckpt")["global_step"] == 7
+    ((name, best),) = files.items()
+    assert name == "epoch=0-step=3.ckpt" and best["global_step"] == 3
+    fit(folder, 2, ckpt_path=str(folder / "last.ckpt"))
+    assert torch.load(folder / "last.ckpt", weights_only=True)["global_step"] == 14
+    assert (folder / "epoch=0-step=3.ckpt").is_file()
