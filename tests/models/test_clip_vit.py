@@ -10,7 +10,8 @@ from safetensors.torch import load_file, save_file
 pytest.importorskip("open_clip", reason="the package open-clip-torch is not installed")
 
 from vmm.masking import attention_guided_mask, random_mask
-from vmm.models.clip_vit import ClipTeacher, FrameViT, build_visual, load_visual, model_config
+from vmm.models.clip_tower import build_visual, load_visual, model_config
+from vmm.models.clip_vit import ClipTeacher, FrameViT
 
 ROOT = Path(__file__).parents[2]
 GOLDEN = ROOT / "tests" / "golden" / "model_state.safetensors"

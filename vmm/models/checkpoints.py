@@ -24,7 +24,8 @@ from torch import Tensor, nn
 
 from vmm.models.alignment_head import AlignmentHead
 from vmm.models.classifier import VideoClassifier
-from vmm.models.clip_vit import ClipTeacher, fit_tower
+from vmm.models.clip_tower import fit_tower
+from vmm.models.clip_vit import ClipTeacher
 from vmm.models.layers import Pooling
 from vmm.models.masked_student import MaskedStudent
 from vmm.models.published_layout import (
