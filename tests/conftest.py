@@ -2,8 +2,20 @@ import os
 from pathlib import Path
 
 import pytest
+import torch
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # no test may ask the network for a model
+
+if not torch.cuda.is_available() and "TRITON_INTERPRET" not in os.environ:
+    # Triton decides when it is imported, which Lightning does, whether its own functions can be
+    # interpreted; tests/ops/conftest.py switches the interpreter on for single tests.
+    os.environ["TRITON_INTERPRET"] = "1"
+    try:
+        import triton  # noqa: F401
+    except ImportError:
+        pass
+    finally:
+        del os.environ["TRITON_INTERPRET"]
 
 GOLDEN = Path(__file__).parent / "golden"
 ROOT = Path(__file__).parent.parent
@@ -35,8 +47,6 @@ def relative_error():
 
 @pytest.fixture(autouse=True)
 def _one_thread():
-    import torch
-
     torch.manual_seed(0)
 
 

@@ -15,6 +15,7 @@ from safetensors.torch import load_file, save_file
 
 from tests.models import published as make
 from vmm.models.checkpoints import load_published, save_published
+from vmm.models.published_shapes import ShapeError, text_encoder_arguments
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 STAGE1 = GOLDEN / "stage1_checkpoint-latest.pth"
@@ -404,6 +405,16 @@ DAMAGED = {
         lambda p: save(without(small_video_text(), r"layer\.2\.crossattention"), p),
         "cross-attention in the text layers",
     ),
+    "no cross-attention in the last layer": (
+        lambda p: save(
+            without(
+                make.video_text(**SMALL, text=(64, 4, 2, 96, 60, 20), output=24, joint=20),
+                r"layer\.3\.crossattention",
+            ),
+            p,
+        ),
+        r"cross-attention in the text layers \[2\] of 4",
+    ),
     "a text layer missing": (
         lambda p: save(without(small_video_text(), r"encoder\.layer\.1\."), p),
         "missing",
@@ -497,6 +508,14 @@ def test_damaged_and_foreign_files_give_one_clear_error(name, tmp_path):
     with pytest.raises(ValueError, match=message) as caught:
         load_published(file, text_num_heads=HEADS)
     assert str(file) in str(caught.value)
+
+
+def test_a_published_text_encoder_must_see_the_video_from_its_ninth_layer_on():
+    shapes = make.bert(768, 12, 9, 576, 3072, 30522, 512)
+    state = {key: torch.empty(shape, device="meta") for key, shape in shapes.items()}
+    assert text_encoder_arguments(state, None)["fusion_layer"] == 9
+    with pytest.raises(ShapeError, match=r"text layers \[10, 11\] of 12; .* from layer 9"):
+        text_encoder_arguments(without(state, r"layer\.9\.crossattention"), None)
 
 
 @pytest.mark.parametrize("how", ["torch", "pickle", "legacy"])

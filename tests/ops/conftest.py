@@ -1,19 +1,7 @@
-import os
-
 import pytest
 import torch
 
 INTERPRETER = "TRITON_INTERPRET"
-
-if not torch.cuda.is_available() and INTERPRETER not in os.environ:
-    # Triton decides when it is imported whether its own functions can be interpreted.
-    os.environ[INTERPRETER] = "1"
-    try:
-        import triton  # noqa: F401
-    except ImportError:
-        pass
-    finally:
-        del os.environ[INTERPRETER]
 
 
 @pytest.fixture

@@ -95,7 +95,7 @@ def mixer(monkeypatch):
         skip_without(backend)
         monkeypatch.setenv("VMM_SCAN_BACKEND", backend)
         mixer = BiMambaMixer(8, d_state=3)
-        mixer.reset_parameters("mamba", depth=1)
+        mixer.reset_parameters("mamba", residual_branches=1)
         return mixer
 
     yield make

@@ -17,8 +17,9 @@ from vmm.models.bert import BertArchitecture
 VARIANTS = {192: ("tiny", 24), 384: ("small", 24), 576: ("middle", 32), 768: ("base", 24)}
 """Published sizes: width to name and number of blocks."""
 
-# The published text encoders, by width: layers and attention heads.
+# The published text encoders, by width: layers, the first that sees the video, attention heads.
 _BERT_LAYERS = {768: 12, 1024: 24}
+_BERT_FUSION = {768: 9, 1024: 19}
 _BERT_HEADS = {768: 12, 1024: 16}
 _CLIP_HEAD_WIDTH = 64
 # OpenCLIP's large ViTs have other heads: width to number of heads.
@@ -96,10 +97,11 @@ def text_encoder_arguments(state: Mapping[str, Tensor], num_heads: int | None) -
             f"{_BERT_LAYERS[width]}; layers are missing or do not belong here"
         )
     fusion = _indices(state, layers + r"(\d+)\.crossattention\.")
-    if not fusion or fusion != list(range(fusion[0], depth)):
+    first_fusion = _BERT_FUSION.get(width, min(fusion, default=depth))
+    if not fusion or fusion != list(range(first_fusion, depth)):
         raise ShapeError(
-            f"cross-attention in the text layers {fusion} of {depth}; it must reach from one "
-            "layer to the last"
+            f"cross-attention in the text layers {fusion} of {depth}; it must reach from "
+            f"{'layer ' + str(_BERT_FUSION[width]) if width in _BERT_FUSION else 'one'} to the last"
         )
     first = f"{prefix}encoder.layer.0."
     heads = num_heads or _BERT_HEADS.get(width)

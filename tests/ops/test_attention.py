@@ -1,0 +1,56 @@
+import pytest
+import torch
+import torch.nn.functional as F
+
+from vmm.ops import attention as module
+from vmm.ops.attention import attention
+
+
+@pytest.mark.parametrize(("queries", "keys"), [(7, 7), (5, 40), (300, 300)])
+@pytest.mark.parametrize("masked", [False, True])
+def test_equals_the_formula(queries, keys, masked):
+    q, k, v = (torch.randn(3, 2, n, 8, requires_grad=True) for n in (queries, keys, keys))
+    mask = None
+    if masked:
+        mask = torch.rand(3, 1, 1, keys) < 0.7
+        mask[..., 0] = True
+    scores = q @ k.transpose(-2, -1) / 8**0.5
+    if mask is not None:
+        scores = scores.masked_fill(~mask, -torch.inf)
+    expected = scores.softmax(-1) @ v
+    got = attention(q, k, v, mask)
+    torch.testing.assert_close(got, expected)
+    weight = torch.randn_like(got)
+    for a, b in zip(
+        torch.autograd.grad((got * weight).sum(), (q, k, v)),
+        torch.autograd.grad((expected * weight).sum(), (q, k, v)),
+        strict=True,
+    ):
+        torch.testing.assert_close(a, b)
+
+
+@pytest.mark.parametrize(
+    ("queries", "keys", "expanded", "plain"),
+    [
+        (15, 15, False, True),
+        (256, 256, False, True),
+        (256, 257, False, False),
+        (15, 15, True, False),
+    ],
+)
+def test_the_plain_kernel_is_for_short_sequences_on_cpus(
+    monkeypatch, queries, keys, expanded, plain
+):
+    chosen = []
+
+    def record(*args):
+        chosen.append(torch.backends.cuda.flash_sdp_enabled())
+        return original(*args)
+
+    original = F.scaled_dot_product_attention
+    monkeypatch.setattr(module.F, "scaled_dot_product_attention", record)
+    q, k = torch.randn(2, 1, queries, 4), torch.randn(2, 1, keys, 4)
+    if expanded:
+        k = k[:1].expand(2, -1, -1, -1)
+    attention(q, k, k, None)
+    assert chosen == [not plain]
