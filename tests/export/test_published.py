@@ -1,4 +1,5 @@
 import json
+import re
 import subprocess
 import sys
 
@@ -142,6 +143,25 @@ def test_nothing_is_overwritten(stage2, tmp_path, capsys):
     assert main(["import", str(stage2), str(tmp_path / "out")]) == 2
     assert "not an empty folder" in capsys.readouterr().err
     assert (tmp_path / "out" / "mine.txt").read_text() == "mine"
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--num-frames", "0"], "num_frames 0 .* must be at least 1"),
+        (["--image-size", "40"], "image_size 40 is not a multiple of patch_size 16"),
+    ],
+)
+def test_sizes_that_no_model_has_are_refused(stage1, tmp_path, capsys, options, message):
+    assert main(["import", str(stage1), str(tmp_path / "out"), *options]) == 2
+    assert re.search(message, capsys.readouterr().err)
+    assert not (tmp_path / "out").exists()
+
+
+def test_there_must_be_a_folder_to_export_to(stage1, tmp_path, capsys):
+    import_checkpoint(str(stage1), tmp_path / "run")
+    assert main(["export-upstream", str(tmp_path / "run"), str(tmp_path / "no" / "x.pth")]) == 2
+    assert "make it first" in capsys.readouterr().err
 
 
 def test_a_clip_tower_becomes_a_teacher(tmp_path):

@@ -181,8 +181,11 @@ def save_published(
             the weights, in the place where the published training code has its config.
 
     Raises:
-        ValueError: If there is a weight that the layout has no place for, or none that it needs.
+        ValueError: If there is a weight that the layout has no place for, or none that it needs, or
+            the folder does not exist.
     """
+    if not Path(path).parent.is_dir():
+        raise ValueError(f"there is no folder {Path(path).parent} to write to; make it first")
     if family != "clip_visual" and f"{_ENCODER}layers.0.mixer.A_b_log" not in state:
         raise ValueError(
             "the published layouts are those of VideoMamba encoders; this model has another"

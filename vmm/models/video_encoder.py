@@ -23,7 +23,7 @@ class VideoEncoder(nn.Module, ABC):
         tubelet_size: Frames per token along time.
 
     Raises:
-        ValueError: If the sizes do not divide each other.
+        ValueError: If a size is below 1 or the sizes do not divide each other.
     """
 
     def __init__(
@@ -35,6 +35,10 @@ class VideoEncoder(nn.Module, ABC):
         tubelet_size: int = 1,
     ) -> None:
         super().__init__()
+        if min(num_frames, image_size) < 1:
+            raise ValueError(
+                f"num_frames {num_frames} and image_size {image_size} must be at least 1"
+            )
         if image_size % patch_size:
             raise ValueError(
                 f"image_size {image_size} is not a multiple of patch_size {patch_size}; "
