@@ -164,6 +164,29 @@ def test_there_must_be_a_folder_to_export_to(stage1, tmp_path, capsys):
     assert "make it first" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("{", "is damaged"),
+        ("[]", "is damaged"),
+        ('{"family": "other"}', "names the family 'other'"),
+    ],
+)
+def test_a_strange_account_is_named(stage1, tmp_path, capsys, content, message):
+    import_checkpoint(str(stage1), tmp_path / "run")
+    (tmp_path / "run" / "import.json").write_text(content)
+    assert main(["export-upstream", str(tmp_path / "run"), str(tmp_path / "x.pth")]) == 2
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "x.pth").exists()
+
+
+@pytest.mark.parametrize("heads", ["-2", "7"])
+def test_heads_that_cannot_be_are_refused(stage2, tmp_path, capsys, heads):
+    command = ["import", str(stage2), str(tmp_path / "out"), f"--text-num-heads={heads}"]
+    assert main(command) == 2
+    assert f"{heads} attention heads do not divide" in capsys.readouterr().err
+
+
 def test_a_clip_tower_becomes_a_teacher(tmp_path):
     from vmm.models.clip_vit import ClipTeacher
 

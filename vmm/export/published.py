@@ -29,7 +29,7 @@ from vmm.export.run import (
     sha256,
 )
 from vmm.models.checkpoints import Published, load_published, save_published
-from vmm.models.published_layout import Family
+from vmm.models.published_layout import LAYOUTS, Family
 
 ACCOUNT = "import.json"
 CLIP_CONFIG = "open_clip_config.json"
@@ -137,9 +137,16 @@ def export_upstream(run: Path, out: Path, checkpoint: str = "best", dtype: str =
 
 
 def _family(run: Path) -> Family:
-    if (run / ACCOUNT).is_file():
-        family: Family = json.loads((run / ACCOUNT).read_text())["family"]
-        return family
+    account = run / ACCOUNT
+    if account.is_file():
+        try:
+            named = json.loads(account.read_text())["family"]
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
+            raise ValueError(f"{account} is damaged; import the checkpoint again") from error
+        known: dict[str, Family] = {family: family for family in LAYOUTS}
+        if not isinstance(named, str) or named not in known:
+            raise ValueError(f"{account} names the family {named!r}; vmm knows {', '.join(known)}")
+        return known[named]
     task = (read_config(run).get("model") or {}).get("class_path")
     if task not in _FAMILY_OF_TASK:
         raise ValueError(f"runs of {task} have no published layout; export a run of stage 1 or 2")

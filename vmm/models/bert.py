@@ -37,7 +37,7 @@ class BertArchitecture:
         pad_token_id: Word that fills captions up.
 
     Raises:
-        ValueError: If the heads do not divide the width.
+        ValueError: If there is no head or the heads do not divide the width.
     """
 
     vocab_size: int = 30522
@@ -55,7 +55,7 @@ class BertArchitecture:
 
     def __post_init__(self) -> None:
         """Check the heads."""
-        if self.hidden_size % self.num_attention_heads:
+        if self.num_attention_heads < 1 or self.hidden_size % self.num_attention_heads:
             raise ValueError(
                 f"{self.num_attention_heads} attention heads do not divide the width "
                 f"{self.hidden_size}; choose a divisor"

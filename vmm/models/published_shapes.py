@@ -140,7 +140,7 @@ def clip_config(state: Mapping[str, Tensor], num_heads: int | None) -> dict[str,
     heads = num_heads or _CLIP_HEADS.get(width, width // _CLIP_HEAD_WIDTH)
     if num_heads is None and width % _CLIP_HEAD_WIDTH:
         raise ValueError(_UNKNOWN_HEADS.format(width=width, argument="clip_num_heads"))
-    if width % heads:
+    if heads < 1 or width % heads:
         raise ValueError(f"{heads} attention heads do not divide the width {width}")
     hidden = _shape(state, "visual.transformer.resblocks.0.mlp.c_fc.weight", 2)[0]
     return {

@@ -142,7 +142,7 @@ def _load_safe(path: Path) -> dict[str, Any]:
         state = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
     try:
         return {"model": state, "config": json.loads(header)} if header else state
-    except ValueError:
+    except (ValueError, RecursionError):
         return state  # a config of someone else's, in another form
 
 
