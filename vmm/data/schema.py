@@ -30,6 +30,9 @@ KNOWN_EXTENSIONS = frozenset((*VIDEO_EXTENSIONS, *IMAGE_EXTENSIONS, TEXT_EXTENSI
 # Metadata fields that vmm reads. REVERSED_CAPTION describes the same clip played backwards.
 CAPTION = "caption"
 REVERSED_CAPTION = "reversed_caption"
+# Seconds: the part of the video that the sample is about.
+START = "start"
+END = "end"
 
 
 class RawSample(NamedTuple):

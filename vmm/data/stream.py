@@ -148,7 +148,7 @@ class TrainStream(IterableDataset[VideoTextBatch]):
                 other = derive_seed("replacement", *where, attempt) % len(source)
                 place = source.locate(other)
                 continue
-            video = train_transform(frames, self._settings, generator)
+            video = train_transform(frames, self._settings, generator, raw.captions)
             drawn = torch.randint(len(raw.captions), (), generator=generator)
             caption = raw.captions[int(drawn)]
             if self._positives == "caption":
