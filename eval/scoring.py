@@ -14,7 +14,6 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from vmm.models.text_encoder import VisionKV
 from vmm.models.video_text import VideoTextModel
 from vmm.ops.similarity import frame_similarity
 
@@ -131,20 +130,10 @@ def match_scores(
             for start in range(0, len(rows), _MAX_PAIRS):
                 part = rows[start : start + _MAX_PAIRS]
                 states, mask = text.tokens[part].to(device), text.attention_mask[part].to(device)
-                fused = model.fuse(states, mask, _repeat(vision, len(part)))
+                fused = model.fuse(states, mask, vision.repeated(len(part)))
                 scores[part, clip] = model.match_logits(fused)[:, 1].float().cpu()
                 bar.update(len(part))
     return scores
-
-
-def _repeat(vision: VisionKV, times: int) -> VisionKV:
-    """Show one clip to many captions, without copying its keys and values."""
-
-    def view(x: Tensor) -> Tensor:
-        return x.expand(times, *x.shape[1:])
-
-    mask = None if vision.mask is None else view(vision.mask)
-    return VisionKV(tuple(map(view, vision.keys)), tuple(map(view, vision.values)), mask)
 
 
 def rerank(dual: Tensor, match: Tensor, top: Tensor, dim: int) -> Tensor:

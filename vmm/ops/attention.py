@@ -48,7 +48,7 @@ def attention(
     Returns:
         (B, h, S, d).
     """
-    if len(key) > 1 and key.stride(0) == 0:  # the plain kernel would copy it to every sample
+    if key.shape[0] > 1 and key.stride(0) == 0:  # the plain kernel would copy it to every sample
         return F.scaled_dot_product_attention(query, key, value, mask, dropout)
     with attention_kernel(query.device, query.shape[2], key.shape[2]):
         return F.scaled_dot_product_attention(query, key, value, mask, dropout)
