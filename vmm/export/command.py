@@ -43,7 +43,12 @@ def load_parts(
         ValueError: If it is none of these, or damaged.
     """
     if source.is_file():
-        source, checkpoint = source.absolute().parent.parent, str(source.absolute())
+        checkpoint, source = str(source.absolute()), source.absolute().parent.parent
+        if not (source / "config.yaml").is_file():
+            raise ValueError(
+                f"{checkpoint} is in no run directory, so its sizes and preprocessing are not "
+                "known; `vmm import` makes a run directory of a published checkpoint"
+            )
     if is_encoder_folder(source):
         return read_folder(source)[0]
     run = load_run(source, checkpoint)

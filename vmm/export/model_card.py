@@ -23,9 +23,8 @@ tags: [video-text-retrieval, videomamba, vmm]
 
 # {title}
 
-A video-text encoder of {parameters:.1f} million parameters, trained with
-[vmm](https://arxiv.org/abs/2403.06977) and exported by `vmm export`. It looks at
-{clip.num_frames} frames of {clip.image_size} pixels.
+A video-text encoder of {parameters:.1f} million parameters, trained and exported with vmm. It looks
+at {clip.num_frames} frames of {clip.image_size} pixels.
 
 ```python
 from vmm import VideoTextEncoder

@@ -54,7 +54,7 @@ def _write(parts: EncoderParts, name: str, inputs: tuple[Tensor, ...], path: Pat
         dynamo=True,
         verbose=False,
         input_names=_INPUTS.get(name, ["video"]),
-        output_names=["embedding"],
+        output_names=["vectors"],
     )
     assert written is not None
     written.save(path)

@@ -48,8 +48,8 @@ def write_programs(parts: EncoderParts, folder: Path, frames: Sequence[int]) -> 
         differences[path.name] = _difference(path, loaded(*inputs), want)
         if compiler:
             path = folder / f"{name}.compiled.pt2"
-            torch._inductor.aoti_compile_and_package(program, package_path=path)
-            run = torch._inductor.aoti_load_package(path)
+            torch._inductor.aoti_compile_and_package(program, package_path=str(path))
+            run = torch._inductor.aoti_load_package(str(path))
             differences[path.name] = _difference(path, run(*inputs), want)
     return differences
 
