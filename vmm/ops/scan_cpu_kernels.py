@@ -17,7 +17,7 @@ from typing import Literal
 from vmm.ops.cpu_blocks import Block, each_block, sample_and_group
 from vmm.ops.cpu_emitter import LANES, Emitter, Value
 
-TILE = 32
+TILE = 64
 """Steps between two kept states, which take d_state / TILE times the memory of one input."""
 
 Part = Literal["whole", "first", "second"]
