@@ -17,11 +17,11 @@ from typing import Literal
 from vmm.ops.cpu_blocks import Block, each_block, sample_and_group
 from vmm.ops.cpu_emitter import LANES, Emitter, Value
 
-TILE = 32
+TILE = 64
 """Steps between two kept states, which take d_state / TILE times the memory of one input."""
 
-Part = Literal["whole", "first", "second"]
-"""A scan of its own, or which of two directions that are summed."""
+Part = Literal["whole", "first", "second", "added"]
+"""A scan of its own, one of two directions that are summed, or one to which ``other`` is added."""
 
 _LN2 = math.log(2.0)
 
@@ -63,6 +63,14 @@ class _Scan:
         raw = self.raw_step(t)
         return self.code.softplus(raw) if self._softplus else raw
 
+    def next_step(self, t: Value) -> Value:
+        """Return the step size after t, or again the last one.
+
+        The loops ask for it one round ahead: all else in a round waits for the step size, whose
+        long chain of operations then overlaps with the round before.
+        """
+        return self.step(self.code.least(t + 1, self.code.arguments["length"] - 1))
+
     def a(self, n: int) -> Value:
         """Return A of state n."""
         return self.code.load(self._a + n * self.code.bytes)
@@ -92,37 +100,40 @@ def write_forward(
 
     ``state`` (batch, blocks, states, lanes) is the one before the first step, and then after the
     last.
-    The second of two directions adds what the first left in ``out``; only it passes the gate.
+    The second of two directions adds what the first left in ``out``, "added" adds ``other``; the
+    first does not pass the gate.
     """
 
     def one_block(at: Block) -> None:
         scan = _Scan(at, states, softplus)
 
-        def one_tile(tile: Value, *state: Value) -> list[Value]:
+        def one_tile(tile: Value, step: Value, *state: Value) -> list[Value]:
             code.when(code.arguments["starts"], lambda: scan.store(state, scan.start(tile)))
 
-            def one_step(k: Value, *state: Value) -> list[Value]:
+            def one_step(k: Value, step: Value, *state: Value) -> list[Value]:
                 t = tile * TILE + k
-                step, u = scan.step(t), at.read("u", t)
+                u = at.read("u", t)
                 scaled = step * u
-                new = []
+                new = [scan.next_step(t)]
                 y = [scan.skip * u, code.number(0.0)]  # two sums: their additions overlap
                 for n in range(states):
                     new.append(scan.new_state(step, scaled, state[n], t, n)[0])
-                    y[n % 2] = y[n % 2] + scan.selected("C", t, n) * new[n]
+                    y[n % 2] = y[n % 2] + scan.selected("C", t, n) * new[-1]
                 out = y[0] + y[1]
-                if part == "second":
-                    out = out + at.read("out", t)
+                if part in ("second", "added"):
+                    out = out + at.read("out" if part == "second" else "other", t)
                 if gate:
                     z = at.read("z", t)
                     out = out * (z * code.sigmoid(z))
                 at.write("out", t, out)
                 return new
 
-            return code.loop(_tile_length(code, tile), one_step, *state)
+            return code.loop(_tile_length(code, tile), one_step, step, *state)
 
         state = at.per_sample("state", states)
-        scan.store(code.loop(_tiles(code), one_tile, *scan.load(state)), state)
+        first = scan.step(code.arguments["length"] * 0)
+        _, *last = code.loop(_tiles(code), one_tile, first, *scan.load(state))
+        scan.store(last, state)
 
     code.each_item(lambda item: each_block(code, item, one_block))
 
@@ -202,16 +213,19 @@ def _recompute(
     start = scan.load(scan.start(tile))
     scan.store(start, scratch.states("state", tile * 0))
 
-    def one_step(k: Value, d_skip: Value, *state: Value) -> list[Value]:
+    def one_step(k: Value, step: Value, d_skip: Value, *state: Value) -> list[Value]:
         t = tile * TILE + k
-        step, u, d_y = scan.step(t), at.read("u", t), at.read("d_out", t)
+        u, d_y = at.read("u", t), at.read("d_out", t)
         if gate:
             z = at.read("z", t)
             sigmoid = code.sigmoid(z)
             d_silu, d_y = d_y * (sigmoid * (1.0 + z * (1.0 - sigmoid))), d_y * (z * sigmoid)
+        if part == "added":
+            at.write("d_other", t, d_y)
         code.store(step, scratch.vector("step", k))
         code.store(d_y, scratch.vector("d_y", k))
         scaled = step * u
+        following = scan.next_step(t)
         y = [scan.skip * u, code.number(0.0)]
         new, decays = [], []
         for n in range(scan.states):
@@ -225,12 +239,13 @@ def _recompute(
         scan.store(new, scratch.states("state", k + 1))
         if gate:
             out = y[0] + y[1]
-            if part == "second":
-                out = out + at.read("d_z", t)
+            if part in ("second", "added"):
+                out = out + at.read("d_z" if part == "second" else "other", t)
             at.write("d_z", t, out if part == "first" else d_silu * out)
-        return [d_skip + d_y * u, *new]
+        return [following, d_skip + d_y * u, *new]
 
-    d_skip, *_ = code.loop(length, one_step, code.number(0.0), *start)
+    first = scan.step(tile * TILE)
+    _, d_skip, *_ = code.loop(length, one_step, first, code.number(0.0), *start)
     code.add_to(at.per_sample("d_D"), d_skip)
 
 
