@@ -9,6 +9,7 @@ antialiasing, rounded to whole numbers. Sums run in another order than in torch,
 value in five hundred is rounded to the neighbouring one of 256.
 """
 
+import itertools
 import json
 import sys
 from pathlib import Path
@@ -26,7 +27,7 @@ def middle_frames(path: Path, count: int) -> np.ndarray:
             pixels = frame.to_ndarray(format="rgb24")
             frames.append(np.rot90(pixels, round(frame.rotation / 90) % 4))
     edges = np.linspace(0, len(frames), min(count, len(frames)) + 1).astype(int)
-    chosen = [(first + end - 1) // 2 for first, end in zip(edges, edges[1:], strict=False)]
+    chosen = [(first + end - 1) // 2 for first, end in itertools.pairwise(edges)]
     chosen += chosen[-1:] * (count - len(chosen))
     return np.stack([frames[i] for i in chosen])
 

@@ -1,3 +1,4 @@
+import itertools
 import shutil
 import subprocess
 import sys
@@ -27,7 +28,7 @@ def frames_of(path):
 
 def middle(length, count):
     edges = np.linspace(0, length, min(count, length) + 1).astype(int)
-    chosen = [int(a + b - 1) // 2 for a, b in zip(edges, edges[1:], strict=False)]
+    chosen = [int(a + b - 1) // 2 for a, b in itertools.pairwise(edges)]
     return chosen + chosen[-1:] * (count - len(chosen))
 
 
@@ -128,7 +129,7 @@ def test_bad_videos_are_named(encoder, clips, tmp_path):
             encoder.encode_video([clips[0], path])
     with pytest.raises(ValueError, match="cannot read video 1: empty"):
         encoder.encode_video([clips[0], b""])
-    with pytest.raises(ValueError, match="cannot read .*tmp|cannot read /"):
+    with pytest.raises(ValueError, match=r"cannot read .*directory"):
         encoder.encode_video([tmp_path])
 
 

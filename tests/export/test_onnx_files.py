@@ -138,5 +138,3 @@ def test_the_example_says_what_it_cannot_do(root, folder, clips, tmp_path):
     frames = np.zeros((4, 8, 8, 3), np.uint8)
     with pytest.raises(SystemExit, match="middle of segments"):
         example(root).to_input(frames, settings | {"fit": "crop"})
-
-

@@ -16,9 +16,7 @@ def no_compiler(monkeypatch):
     monkeypatch.setattr(program_files.shutil, "which", lambda _: None)
 
 
-def test_programs_run_in_a_process_without_the_model(
-    encoder_folder, clips, tmp_path, no_compiler
-):
+def test_programs_run_in_a_process_without_the_model(encoder_folder, clips, tmp_path, no_compiler):
     out = tmp_path / "out"
     arguments = [str(encoder_folder), str(out), "--format", "pt2", "--num-frames", "4", "9"]
     assert main(arguments) == 0
@@ -52,7 +50,7 @@ def test_a_program_that_differs_is_refused(encoder_folder, tmp_path, no_compiler
     parts.model.requires_grad_(False)
     right = program_files.expected
     monkeypatch.setattr(program_files, "expected", lambda *x: right(*x) + 1e-4)
-    with pytest.raises(ValueError, match="differs from the model by 1.0e-04"):
+    with pytest.raises(ValueError, match=r"differs from the model by \S+, more"):
         program_files.write_programs(parts, tmp_path, [4])
 
 

@@ -5,6 +5,7 @@ import torch.nn.functional as F
 from vmm.export.standard_ops import standard_decompositions
 from vmm.ops.bidirectional import Direction, bidirectional_scan
 from vmm.ops.causal_conv import causal_conv1d
+from vmm.ops.scan_interface import ScanInputs
 from vmm.ops.selective_scan import selective_scan_ref
 
 OPS = torch.ops.vmm
@@ -20,11 +21,14 @@ def inputs(length, batch=2, channels=6, states=3):
 @pytest.mark.parametrize("reverse", [False, True])
 @pytest.mark.parametrize("length", [1, 15, 16, 17, 40])
 def test_scan(length, reverse):
-    tensors = inputs(length)
+    tensors, other = inputs(length), torch.randn(2, 6, length)
     got = standard_decompositions()[OPS.selective_scan.default](
-        *tensors, None, True, reverse, False, "cpu"
+        *ScanInputs(*tensors, other=other), True, reverse, False, "cpu"
     )[0]
-    want = selective_scan_ref(*tensors, delta_softplus=True, reverse=reverse)
+    ungated = selective_scan_ref(
+        *tensors[:6], None, tensors[7], delta_softplus=True, reverse=reverse
+    )
+    want = (ungated + other) * F.silu(tensors[6])
     torch.testing.assert_close(got, want, rtol=1e-5, atol=1e-5)
     assert got.transpose(1, 2).is_contiguous()
 
@@ -33,7 +37,8 @@ def test_scan_without_the_optional_parts():
     u, delta, a, b, c, *_ = inputs(20)
     scan = standard_decompositions()[OPS.selective_scan.default]
     step = F.softplus(delta)
-    got = scan(u, step, a, b, c, None, None, None, None, False, False, False, "cpu")[0]
+    given = ScanInputs(u, step, a, b, c, None, None, None)
+    got = scan(*given, False, False, False, "cpu")[0]
     torch.testing.assert_close(got, selective_scan_ref(u, step, a, b, c), rtol=1e-5, atol=1e-5)
 
 

@@ -16,12 +16,10 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch._higher_order_ops.scan import scan_op as scan_over_chunks
 
-from vmm.ops import conv_torch
+from vmm.ops import bidirectional, conv_op, conv_torch, scan_op  # noqa: F401  registers them
 from vmm.ops.conv_interface import ConvInputs
 from vmm.ops.op_tools import packed
 from vmm.ops.scan_interface import PairInputs, ScanInputs
-
-__all__ = ["standard_decompositions"]
 
 _CHUNK = 16
 
@@ -47,7 +45,10 @@ def _bidirectional_scan(*arguments: Any) -> tuple[Tensor, Tensor]:
 def _selective_scan(*arguments: Any) -> tuple[Tensor, Tensor, Tensor]:
     """Stand in for ``vmm.ops.scan_op.scan_op``, from a state of zeros."""
     inputs, (softplus, reverse) = ScanInputs(*arguments[:-4]), arguments[-4:-2]
+    assert inputs.state is None  # the towers see whole clips
     y = _scan(inputs, softplus, reverse)
+    if inputs.other is not None:
+        y = y + inputs.other
     return packed(_gated(y, inputs.z)), y.new_empty(0), y.new_empty(0)
 
 
