@@ -24,6 +24,8 @@ from torch import Tensor
 
 PACKAGES = ("torch", "triton", "llvmlite", "numpy", "transformers", "mambapy", "mamba_ssm", "timm")
 
+TURN_S = 0.02
+
 
 def device() -> torch.device:
     """The GPU if there is one. ``CUDA_VISIBLE_DEVICES= `` in front of a command hides it."""
@@ -71,10 +73,13 @@ class Timing(NamedTuple):
 class Race:
     """Times variants side by side over growing sizes; who would take too long drops out.
 
+    A turn is several runs of a quick variant, so that what the one before it did to the caches and
+    to the heap is not counted.
+
     Args:
-        rounds: Runs of each variant, in turns with the others.
+        rounds: Turns of each variant.
         limit_s: A variant is not run where one run is expected to take longer, and gets fewer
-            rounds where all together would.
+            turns where all together would.
     """
 
     def __init__(self, rounds: int, limit_s: float) -> None:
@@ -92,12 +97,12 @@ class Race:
         seconds: dict[str, list[float]] = {}
         for name, call in variants.items():
             if self._expected(name, size) <= self.limit_s:
-                first = elapsed(call)  # warms up, compiles; counts only where it is too slow
+                first = elapsed(call)  # warms up, compiles; counts only where it is slow
                 seconds[name] = [first] if first > self.limit_s / 2 else []
         for _ in range(self.rounds):
             for name, times in seconds.items():
-                if sum(times) < self.limit_s / 2:
-                    times.append(elapsed(variants[name]))
+                if sum(times) < self.limit_s:
+                    times += _turn(variants[name])
         for name, times in seconds.items():
             self._past.setdefault(name, []).append((size, min(times)))
         return {
@@ -115,6 +120,14 @@ class Race:
         if len(past) > 1:
             power = math.log(last / past[-2][1]) / math.log(last_size / past[-2][0])
         return last * (size / last_size) ** max(power, 1.0)
+
+
+def _turn(call: Callable[[], object]) -> list[float]:
+    """Return the seconds of as many runs as fill a turn, at least one."""
+    times = [elapsed(call)]
+    while sum(times) < TURN_S:
+        times.append(elapsed(call))
+    return times
 
 
 def elapsed(call: Callable[[], object]) -> float:
