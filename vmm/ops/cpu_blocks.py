@@ -65,11 +65,10 @@ class Block:
         code: The kernel.
         batch: Which sample.
         index: Which block.
-        place: Which block of its group.
     """
 
-    def __init__(self, code: Emitter, batch: Value, index: Value, place: Value) -> None:
-        self.code, self.batch, self.index, self.place = code, batch, index, place
+    def __init__(self, code: Emitter, batch: Value, index: Value) -> None:
+        self.code, self.batch, self.index = code, batch, index
         self._offset = index * code.bytes
 
     def row(self, name: str, t: Value) -> Value:
@@ -110,6 +109,6 @@ def each_block(code: Emitter, item: Value, body: Callable[[Block], None]) -> Non
     def one(place: Value) -> None:
         index = first + place
         code.keep_lanes(arg["channels"] - index * LANES)
-        body(Block(code, batch, index, place))
+        body(Block(code, batch, index))
 
     code.loop(code.least(arg["group_blocks"], arg["blocks"] - first), one)

@@ -26,9 +26,9 @@ Part = Literal["whole", "first", "second"]
 _LN2 = math.log(2.0)
 
 
-def scratch_size(states: int, group_blocks: int) -> int:
+def scratch_size(states: int) -> int:
     """Return how many float32 numbers the gradient kernel needs per thread."""
-    return LANES * (states * (4 * TILE + 1 + group_blocks) + 2 * TILE)
+    return LANES * (states * (4 * TILE + 1) + 2 * TILE)
 
 
 class _Scan:
@@ -90,6 +90,8 @@ def write_forward(
 ) -> None:
     """Write out = scan(u, delta, A, B, C, D, z); keeps states if ``starts`` is not zero.
 
+    ``state`` (batch, blocks, states, lanes) is the one before the first step, and then after the
+    last.
     The second of two directions adds what the first left in ``out``; only it passes the gate.
     """
 
@@ -119,13 +121,14 @@ def write_forward(
 
             return code.loop(_tile_length(code, tile), one_step, *state)
 
-        code.loop(_tiles(code), one_tile, *[code.number(0.0)] * states)
+        state = at.per_sample("state", states)
+        scan.store(code.loop(_tiles(code), one_tile, *scan.load(state)), state)
 
     code.each_item(lambda item: each_block(code, item, one_block))
 
 
 class _Scratch:
-    """Addresses of a thread's private memory: one tile of one block, and the carried gradient."""
+    """Addresses of a thread's private memory: what is known of one tile of one block."""
 
     def __init__(self, code: Emitter, states: int) -> None:
         self._code, self._vectors = code, states * code.bytes
@@ -136,7 +139,6 @@ class _Scratch:
             "d_c": TILE * self._vectors,
             "step": TILE * code.bytes,
             "d_y": TILE * code.bytes,
-            "carry": 0,  # the rest, by place in the group
         }
         self._starts = {}
         address = code.scratch
@@ -158,9 +160,10 @@ def write_backward(
 ) -> None:
     """Write the gradients of all inputs, given that of ``out`` and the kept states.
 
-    d_u, d_delta and d_z are complete. d_A (batch, blocks, states, lanes), d_D and d_delta_bias
-    (batch, blocks, lanes) start from zero and have to be summed over samples, d_B and d_C (groups,
-    batch, length, states) over groups. The first of two directions leaves its output before the
+    d_u, d_delta and d_z are complete; d_state is the gradient of the last state, and then of the
+    first. d_A (batch, blocks, states, lanes), d_D and d_delta_bias (batch, blocks, lanes) start
+    from zero and have to be summed over samples, d_B and d_C (groups, batch, length, states) over
+    groups. The first of two directions leaves its output before the
     gate in d_z, where the second one adds its own and makes the gradient of it.
     """
     scratch = _Scratch(code, states)
@@ -170,7 +173,6 @@ def write_backward(
         code.loop(count * states, lambda k: code.store(zero, scratch.vector(name, k)))
 
     def one_item(item: Value) -> None:
-        clear("carry", code.arguments["group_blocks"])
         tiles = _tiles(code)
 
         def one_tile(i: Value) -> None:
@@ -233,7 +235,7 @@ def _recompute(
 
 
 def _propagate(scan: _Scan, tile: Value, length: Value, scratch: _Scratch, softplus: bool) -> None:
-    """Walk a tile backwards; ``g`` is the gradient of the state, carried from tile to tile."""
+    """Walk a tile backwards; ``g`` is the gradient of the state, carried in ``d_state``."""
     at, code = scan.at, scan.code
     d_a = at.per_sample("d_A", scan.states)
 
@@ -262,7 +264,7 @@ def _propagate(scan: _Scan, tile: Value, length: Value, scratch: _Scratch, softp
         at.write("d_delta", t, d_delta)
         return [d_bias + d_delta, *following]
 
-    carry = scratch.states("carry", at.place)
+    carry = at.per_sample("d_state", scan.states)
     d_bias, *following = code.loop(length, one_step, code.number(0.0), *scan.load(carry))
     scan.store(following, carry)
     code.add_to(at.per_sample("d_delta_bias"), d_bias)
