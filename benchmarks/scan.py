@@ -26,6 +26,7 @@ from benchmarks.scan_cases import (
     our_scans,
 )
 from benchmarks.scan_report import ERROR, GRADIENTS, OUTPUT
+from vmm.ops.cpu_memory import keep_freed_memory
 from vmm.ops.selective_scan import selective_scan
 
 WIDTHS = {"Ti": 384, "M": 1152}  # d_inner of VideoMamba-Ti and -M
@@ -58,12 +59,15 @@ LONG = Sizes(
 
 
 def cases(sizes: Sizes) -> list[Case]:
-    """Return all that is timed."""
+    """Return all that is timed; keeping freed memory cannot be undone, so that comes last."""
     found = []
     for width, what in itertools.product(sizes.widths, (FORWARD, TRAINING)):
         for task, batch in itertools.product((ONE, BOTH), sizes.batches):
             found.append(Case(task, what, WIDTHS[width], batch))
         found.append(Case(ONE, what, WIDTHS[width], sizes.batches[0], "bfloat16"))
+    if common.device().type == "cpu":
+        again = [case for case in found if case.task == ONE and case.dtype == "float32"]
+        found += [case._replace(kept=True) for case in again if case.batch == sizes.batches[0]]
     return found
 
 
@@ -71,6 +75,8 @@ def time_case(case: Case, sizes: Sizes, scans: dict[str, peers.Scan]) -> list[di
     """Time all variants at all lengths, with the memory of training at the first batch size."""
     if case.dtype == "bfloat16":
         scans = dict(list(our_scans().items())[:1])
+    if case.kept:
+        keep_freed_memory()
     rows = []
     race = common.Race(sizes.rounds, sizes.limit_s)
     for length in sizes.lengths:
@@ -79,8 +85,8 @@ def time_case(case: Case, sizes: Sizes, scans: dict[str, peers.Scan]) -> list[di
             row = case._asdict() | {"length": length, "variant": name}
             row |= {"ms": 1e3 * timing.fastest, "median_ms": 1e3 * timing.median}
             row["runs"] = timing.runs
-            wanted = case.what == TRAINING and case.dtype == "float32" and name != YARDSTICK
-            if wanted and case.batch == sizes.batches[0] and timing.fastest < 1:
+            wanted = case == Case(case.task, TRAINING, case.width, sizes.batches[0])
+            if wanted and name != YARDSTICK and timing.fastest < 1:
                 row |= memory(running[name], inputs[0])
             rows.append(row)
     return rows

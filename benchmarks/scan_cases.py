@@ -30,6 +30,7 @@ class Case(NamedTuple):
         width: Channels E (d_inner).
         batch: Samples.
         dtype: Of the inputs that have a length.
+        kept: Freed memory stays with the process (``vmm.ops.cpu_memory``).
     """
 
     task: str
@@ -37,6 +38,7 @@ class Case(NamedTuple):
     width: int
     batch: int
     dtype: str = "float32"
+    kept: bool = False
 
 
 def our_scans() -> dict[str, Scan]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 ERROR, OUTPUT = "error", "output"
 GRADIENTS = ("u", "delta", "A", "B", "C", "D", "z", "delta_bias")
 ONE_FRAME, EIGHT_FRAMES = 197, 1569  # tokens
+LONG = f"from {EIGHT_FRAMES} tokens on"
 OURS, FALLBACK = next(iter(our_scans())), "vmm chunked"
 GOALS = {FORWARD: (13, 45, 6), TRAINING: (14, 50, 7)}
 """At one frame, from eight frames on, and for the fallback from eight frames on."""
@@ -32,8 +34,11 @@ GOALS = {FORWARD: (13, 45, 6), TRAINING: (14, 50, 7)}
 TEXT = f"""The fastest of several runs, all variants in turns; {STATES} states, with step-size bias,
 softplus, skip and gate. `{YARDSTICK}` are the matrix products of the block around one scan.
 `{TWO_CALLS}` flips what enters and leaves the second half of a published block. A dash: one run was
-expected to take too long. Extra memory is the peak of forward and backward beyond inputs, output
-and gradients; one activation is (batch, tokens, width) in float32."""
+expected to take too long. By default the C library gives freed memory back to the system and pays
+for every page again, which costs packages with large intermediate results most; vmm's commands keep
+it (vmm.ops.cpu_memory), which makes others faster too. Extra memory is the peak of forward and
+backward beyond inputs, output and gradients; one activation is (batch, tokens, width) in float32.
+Bars are the worst of all widths at batch 1."""
 
 Rows = list[dict[str, Any]]
 Lines = dict[str, dict[int, float]]
@@ -81,59 +86,62 @@ def gains(times: Lines, ours: str, others: list[str] | None = None) -> dict[int,
 
 
 def bars(rows: Rows) -> list[report.Bar]:
-    """Return the promises for this device, and what became of them."""
-    found: list[report.Bar] = []
-    for case in cases(rows):
-        if case.batch == 1 and case.dtype == "float32":
-            found += _speed_bars(lines(rows, case), case)
-            found += _memory_bars(lines(rows, case, "extra_activations"), case)
-    ours = [row for row in rows if row["task"] == ERROR and row["variant"] == OURS]
-    for what, goal, keys in (
-        ("output", 2e-6, [OUTPUT]),
-        ("worst gradient", 1e-5, list(GRADIENTS)),
-    ):
-        worst = max((row[key] for row in ours for key in keys), default=float("nan"))
-        found.append(report.Bar(f"{OURS}: error of the {what}", goal, worst, at_most=True))
-    return found
-
-
-def _speed_bars(times: Lines, case: Case) -> Iterator[report.Bar]:
-    where = f"{case.what}, width {case.width}"
-    if case.task == BOTH:
-        goals = [(ONE_CALL, [TWO_CALLS], TWO_CALLS, 1.3 if _on_cpu() else 1.5)]
-    elif _on_cpu():
-        at_one, goal, fallback_goal = GOALS[case.what]
-        gain = gains(times, OURS).get(ONE_FRAME)
-        if gain is not None:
-            text = f"{OURS} against other packages, {where}, {ONE_FRAME} tokens"
-            yield report.Bar(text, at_one, gain)
-        goals = [
-            (OURS, None, "other packages", goal),
-            (FALLBACK, None, "other packages", fallback_goal),
+    """Return the promises for this device and what became of them, the worst of all widths."""
+    found = list(_package_bars(rows)) if _on_cpu() else []
+    for what in (FORWARD, TRAINING):
+        gain = [gains(x, ONE_CALL, [TWO_CALLS]) for x in _of(rows, BOTH, what)]
+        goal = 1.3 if _on_cpu() else 1.5
+        text = f"{ONE_CALL}: times faster than {TWO_CALLS}, {what}, {LONG}"
+        found += _worst(text, goal, [x for one in gain for x in _long(one)])
+    for task, name in ((ONE, OURS), (BOTH, ONE_CALL)):
+        memory = [x.get(name, {}) for x in _of(rows, task, TRAINING, "extra_activations")]
+        text = f"{name}: extra memory in activations, {LONG}"
+        found += _worst(text, 0.5, [x for one in memory for x in _long(one)], at_most=True)
+    if not _on_cpu():
+        parts = [
+            mine / memory[TWO_CALLS][length]
+            for memory in _of(rows, BOTH, TRAINING, "extra_mib")
+            for length, mine in memory[ONE_CALL].items()
+            if length >= EIGHT_FRAMES
         ]
-    else:
-        goals = []
-    for ours, others, against, goal in goals:
-        long = [x for n, x in gains(times, ours, others).items() if n >= EIGHT_FRAMES]
-        if long:
-            text = f"{ours} against {against}, {where}, least from {EIGHT_FRAMES} tokens on"
-            yield report.Bar(text, goal, min(long))
+        found += _worst(f"extra memory of one call : {TWO_CALLS}, {LONG}", 0.5, parts, True)
+    ours = [row for row in rows if row["task"] == ERROR and row["variant"] == OURS]
+    found += _worst(f"{OURS}: error of the output", 2e-6, [row[OUTPUT] for row in ours], True)
+    gradients = [row[key] for row in ours for key in GRADIENTS]
+    return found + _worst(f"{OURS}: error of the worst gradient", 1e-5, gradients, True)
 
 
-def _memory_bars(memory: Lines, case: Case) -> Iterator[report.Bar]:
-    for name in (OURS, ONE_CALL):
-        long = [x for n, x in memory.get(name, {}).items() if n >= EIGHT_FRAMES]
-        if long:
-            text = f"{name}: extra memory in activations, width {case.width}, most from "
-            yield report.Bar(text + f"{EIGHT_FRAMES} tokens on", 0.5, max(long), at_most=True)
-    long = [
-        mine / memory[TWO_CALLS][length]
-        for length, mine in memory.get(ONE_CALL, {}).items()
-        if not _on_cpu() and length >= EIGHT_FRAMES
+def _package_bars(rows: Rows) -> Iterator[report.Bar]:
+    for (what, goals), kept in itertools.product(GOALS.items(), (False, True)):
+        times = _of(rows, ONE, what, kept=kept)
+        after = f"than other packages, {what}{', freed memory kept' * kept}"
+        at_one, goal, fallback_goal = goals
+        ours = [gains(x, OURS) for x in times]
+        first = [x[ONE_FRAME] for x in ours if ONE_FRAME in x]
+        yield from _worst(f"{OURS}: times faster {after}, {ONE_FRAME} tokens", at_one, first)
+        long = [x for one in ours for x in _long(one)]
+        yield from _worst(f"{OURS}: times faster {after}, {LONG}", goal, long)
+        long = [x for one in times for x in _long(gains(one, FALLBACK))]
+        yield from _worst(f"{FALLBACK}: times faster {after}, {LONG}", fallback_goal, long)
+
+
+def _of(rows: Rows, task: str, what: str, value: str = "ms", kept: bool = False) -> list[Lines]:
+    """Return the lines of all widths, batch 1, float32."""
+    return [
+        lines(rows, case, value)
+        for case in cases(rows)
+        if case == Case(task, what, case.width, 1, kept=kept)
     ]
-    if long:
-        text = f"extra memory of one call : {TWO_CALLS}, width {case.width}"
-        yield report.Bar(text, 0.5, max(long), at_most=True)
+
+
+def _long(values: dict[int, float]) -> list[float]:
+    return [x for length, x in values.items() if length >= EIGHT_FRAMES]
+
+
+def _worst(text: str, goal: float, found: list[float], at_most: bool = False) -> list[report.Bar]:
+    """Return one bar, or none where nothing was measured."""
+    worst = (max if at_most else min)(found, default=None)
+    return [] if worst is None else [report.Bar(text, goal, worst, at_most)]
 
 
 def tables(rows: Rows) -> dict[str, str]:
@@ -160,12 +168,13 @@ def tables(rows: Rows) -> dict[str, str]:
 def _table(rows: Rows, chosen: list[Case], value: str) -> str:
     of_case = {case: lines(rows, case, value) for case in chosen}
     names = list(dict.fromkeys(name for found in of_case.values() for name in found))
-    head = ["pass", "width", "batch", "inputs", "tokens", *names]
+    head = ["pass", "width", "batch", "inputs", "freed memory", "tokens", *names]
     body = []
     for case, found in of_case.items():
         for length in sorted({n for points in found.values() for n in points}):
             numbers = [report.number(found.get(name, {}).get(length)) for name in names]
-            place = [case.what, str(case.width), str(case.batch), case.dtype, str(length)]
+            place = [case.what, str(case.width), str(case.batch), case.dtype]
+            place += ["kept" if case.kept else "given back", str(length)]
             body.append([*place, *numbers])
     return report.table(head, body)
 
