@@ -18,6 +18,7 @@ from torch.utils._python_dispatch import TorchDispatchMode  # documented, in spi
 from benchmarks import common, report
 from vmm.models.mamba import BiMambaBlock
 from vmm.ops.cpu_matmul import enable_fast_cpu_matmul
+from vmm.ops.cpu_memory import keep_freed_memory
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -26,6 +27,8 @@ WIDTHS = {"Ti": 192, "M": 576}  # of VideoMamba-Ti and -M
 FORWARD, TRAINING = "forward", "forward+backward"
 DEFAULT, ONEDNN, BFLOAT16 = "fp32", "fp32 oneDNN", "bf16 autocast"
 BLOCK, MATMULS, SCAN = "block", "matrix products", "scan and convolutions"
+GIVEN_BACK, KEPT = "given back", "kept"
+EIGHT_FRAMES = 1569  # tokens
 PRODUCTS = {"mm", "addmm", "bmm", "baddbmm", "linear"}
 GOALS = {"Ti": (0.30, 2.0), "M": (0.22, 1.4)}
 """At most: scan and convolutions / block, and block / matrix products; forward, fp32 oneDNN."""
@@ -33,7 +36,9 @@ GOALS = {"Ti": (0.30, 2.0), "M": (0.22, 1.4)}
 TEXT = f"""Milliseconds, the fastest of several runs, all in turns. `{MATMULS}` and `{SCAN}` are the
 block's own operations replayed alone, on what they get in the block; the rest is the difference:
 norm, casts, sums of gradients. `{DEFAULT}` is PyTorch's default, `{ONEDNN}` what
-vmm.ops.cpu_matmul.enable_fast_cpu_matmul chooses."""
+vmm.ops.cpu_matmul.enable_fast_cpu_matmul chooses. Freed memory is kept, as vmm's commands do
+(vmm.ops.cpu_memory), but in the lines that show what giving it back costs. The bars are those of
+the forward pass."""
 
 
 class Sizes(NamedTuple):
@@ -150,10 +155,15 @@ def parts(width: str, length: int, backward: bool, precision: str) -> dict[str, 
     return {name: with_precision(call) for name, call in found.items()}
 
 
-def measure(sizes: Sizes) -> list[dict[str, Any]]:
-    """Time block and parts; all precisions of a case run in turns."""
+def measure(sizes: Sizes, ways: list[str], freed: str) -> list[dict[str, Any]]:
+    """Time block and parts; all precisions of a case run in turns.
+
+    Args:
+        sizes: How much.
+        ways: Of ``precisions``.
+        freed: What happens to freed memory, for the report.
+    """
     rows = []
-    ways = precisions()
     cases = list(itertools.product(sizes.widths, (FORWARD, TRAINING), sizes.lengths))
     for width, what, length in report.progress(cases, "block"):
         running = {
@@ -173,6 +183,7 @@ def measure(sizes: Sizes) -> list[dict[str, Any]]:
                     "pass": what,
                     "tokens": length,
                     "precision": way,
+                    "freed memory": freed,
                     "block_ms": block,
                     "products_ms": products,
                     "scan_ms": scan,
@@ -188,7 +199,8 @@ def bars(rows: list[dict[str, Any]]) -> list[report.Bar]:
     """Return the promises, and what became of them."""
     found = []
     for row in rows:
-        if (row["pass"], row["precision"]) == (FORWARD, ONEDNN) and row["tokens"] >= 1569:
+        kind = row["pass"], row["precision"], row["freed memory"]
+        if kind == (FORWARD, ONEDNN, KEPT) and row["tokens"] >= EIGHT_FRAMES:
             share, ratio = GOALS[row["width"]]
             where = f"{row['width']}, {row['tokens']} tokens"
             name = f"{SCAN} : block, {where}"
@@ -203,12 +215,8 @@ def build(rows: list[dict[str, Any]], settings: dict[str, Any]) -> report.Report
     columns = list(rows[0])
     lines = [[x if isinstance(x, str) else report.number(x) for x in r.values()] for r in rows]
     tables = {"Times and ratios": report.table(columns, lines)}
-    title = f"One B-Mamba block on {'one CPU thread' if _on_cpu() else 'a GPU'}"
+    title = f"One B-Mamba block on {common.place()}"
     return report.Report("block", title, TEXT, settings, rows, tables, bars(rows), [])
-
-
-def _on_cpu() -> bool:
-    return common.device().type == "cpu"
 
 
 def draw(rows: list[dict[str, Any]]) -> Figure:
@@ -216,9 +224,12 @@ def draw(rows: list[dict[str, Any]]) -> Figure:
     panels = list(dict.fromkeys((row["width"], row["pass"]) for row in rows))
     figure, axes = report.new_figure(2, -(-len(panels) // 2))
     parts = {"products_ms": MATMULS, "scan_ms": SCAN, "rest_ms": "rest"}
+    lengths = {row["tokens"] for row in rows}
+    length = EIGHT_FRAMES if EIGHT_FRAMES in lengths else max(lengths)
     for axis, (width, what) in zip(axes.flatten(), panels, strict=False):
-        chosen = [row for row in rows if (row["width"], row["pass"]) == (width, what)]
-        names = [f"{row['precision']}\n{row['tokens']} tokens" for row in chosen]
+        kind = width, what, length
+        chosen = [row for row in rows if (row["width"], row["pass"], row["tokens"]) == kind]
+        names = [f"{row['precision']}\nfreed memory {row['freed memory']}" for row in chosen]
         below = [0.0] * len(chosen)
         for field, name in parts.items():
             heights = [100 * row[field] / row["block_ms"] for row in chosen]
@@ -226,7 +237,9 @@ def draw(rows: list[dict[str, Any]]) -> Figure:
             below = [low + height for low, height in zip(below, heights, strict=True)]
         for place, row in enumerate(chosen):
             axis.text(101, place, f"{report.number(row['block_ms'])} ms", va="center", fontsize=8)
-        axis.set(title=f"{width}, {what}", xlabel="share of the block's time, %", xlim=(0, 120))
+        axis.set(title=f"{width}, {what}, {length} tokens", xlim=(0, 120))
+        axis.set(xlabel="share of the block's time, %", xticks=range(0, 101, 20))
+        axis.tick_params(axis="y", labelsize=8)
         axis.invert_yaxis()
     handles, labels = axes.flatten()[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside upper center", ncols=3, frameon=False)
@@ -237,7 +250,10 @@ def main() -> None:
     """Measure, and write the three files."""
     options = report.options("benchmarks.block", __doc__, "one length")
     sizes = SHORT if options.short else LONG
-    rows = measure(sizes)
+    ways = precisions()
+    rows = measure(sizes, [way for way in ways if way == ONEDNN], GIVEN_BACK)
+    keep_freed_memory()
+    rows += measure(sizes, ways, KEPT)
     page = build(rows, sizes._asdict()).write(options, draw(rows))
     print(page.read_text("utf-8"))
 

@@ -7,6 +7,7 @@ matter little. On a GPU it is the time between two events.
 
 from __future__ import annotations
 
+import ctypes
 import importlib.metadata
 import importlib.util
 import math
@@ -30,6 +31,11 @@ TURN_S = 0.02
 def device() -> torch.device:
     """The GPU if there is one. ``CUDA_VISIBLE_DEVICES= `` in front of a command hides it."""
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def place() -> str:
+    """What titles say about it."""
+    return "one CPU thread" if device().type == "cpu" else "a GPU"
 
 
 def hardware() -> dict[str, Any]:
@@ -186,14 +192,36 @@ def extra_memory(call: Callable[[], Sequence[Tensor]]) -> int | None:
 
 def _resident_peak(call: Callable[[], Sequence[Tensor]]) -> int:
     """Measure ``extra_memory`` in this process."""
-    import ctypes
-
     call()  # loads code, which is memory too
-    ctypes.CDLL(None).malloc_trim(0)
-    Path("/proc/self/clear_refs").write_text("5", encoding="ascii")  # forget the peak so far
+    _forget_peak()
     before = _status("VmRSS")
     left = call()
     return _status("VmHWM") - before - num_bytes(left)
+
+
+def _forget_peak() -> None:
+    """Give free heap back to the system and let the peak begin at what is left."""
+    ctypes.CDLL(None).malloc_trim(0)
+    Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
+
+
+def peak_memory(call: Callable[[], object]) -> int | None:
+    """Return the most bytes that the whole process, or the GPU, holds during a call.
+
+    Returns:
+        Bytes, or None where it could not be measured (no Linux).
+    """
+    if torch.cuda.is_available():
+        torch.cuda.reset_peak_memory_stats()
+        call()
+        torch.cuda.synchronize()
+        return torch.cuda.max_memory_allocated()
+    if platform.system() != "Linux":
+        call()
+        return None
+    _forget_peak()
+    call()
+    return _status("VmHWM")
 
 
 def _status(field: str) -> int:

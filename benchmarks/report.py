@@ -168,8 +168,9 @@ def new_figure(columns: int, rows: int = 1) -> tuple[Figure, Any]:
     from matplotlib import pyplot
 
     figure, axes = pyplot.subplots(
-        rows, columns, figsize=(5.2 * columns, 4.2 * rows), squeeze=False, layout="constrained"
+        rows, columns, figsize=(5.4 * columns, 4.4 * rows), squeeze=False, layout="constrained"
     )
+    figure.get_layout_engine().set(w_pad=0.15, h_pad=0.15)
     return figure, axes
 
 
@@ -183,6 +184,8 @@ def draw_lines(
         lines: Name to points; a colour belongs to a place in this order, also where it is empty.
         labels: ``title``, ``xlabel``, ``ylabel``.
     """
+    from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
+
     for place, (name, points) in enumerate(lines.items()):
         if points:
             width = 2.4 if name.startswith("vmm") else 1.2
@@ -192,4 +195,9 @@ def draw_lines(
     ticks = sorted({x for points in lines.values() for x, _ in points})
     axis.set_xticks(ticks, labels=[f"{tick:g}" for tick in ticks], minor=False)
     axis.set_xticks([], minor=True)
+    axis.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axis.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+    axis.yaxis.set_minor_formatter(NullFormatter())
     axis.grid(visible=True, which="major", alpha=0.3)
+    below = {"loc": "upper center", "bbox_to_anchor": (0.5, -0.14), "frameon": False}
+    axis.legend(fontsize=8, ncols=2, **below)

@@ -46,7 +46,7 @@ Lines = dict[str, dict[int, float]]
 
 def build(rows: Rows, notes: list[str], settings: dict[str, Any]) -> report.Report:
     """Return the report on all rows."""
-    title = f"Selective scan on {'one CPU thread' if _on_cpu() else 'a GPU'}"
+    title = f"Selective scan on {common.place()}"
     return report.Report("scan", title, TEXT, settings, rows, tables(rows), bars(rows), notes)
 
 
@@ -204,4 +204,3 @@ def draw(rows: Rows) -> Figure:
 def _draw(axis: Any, found: Lines, title: str, unit: str) -> None:
     points = {name: list(line.items()) for name, line in found.items()}
     report.draw_lines(axis, points, title=title, xlabel="tokens", ylabel=unit)
-    axis.legend(fontsize=8)
