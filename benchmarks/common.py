@@ -165,6 +165,9 @@ def extra_memory(call: Callable[[], Sequence[Tensor]]) -> int | None:
 
     Returns:
         Bytes, or None where it could not be measured (no Linux, or it ran out of memory).
+
+    Raises:
+        ValueError: If PyTorch has several threads, which a fork would leave waiting forever.
     """
     if torch.cuda.is_available():
         call()
@@ -176,6 +179,11 @@ def extra_memory(call: Callable[[], Sequence[Tensor]]) -> int | None:
         return torch.cuda.max_memory_allocated() - before - num_bytes(left)
     if platform.system() != "Linux":
         return None
+    if torch.get_num_threads() > 1:
+        raise ValueError(
+            f"PyTorch has {torch.get_num_threads()} threads; call torch.set_num_threads(1) at the "
+            "start to measure memory"
+        )
     reader, writer = os.pipe()
     child = os.fork()
     if child == 0:

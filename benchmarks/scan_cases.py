@@ -16,7 +16,9 @@ from vmm.ops.selective_scan import selective_scan
 
 STATES = 16
 ONE_CALL, TWO_CALLS = "vmm, one call", "two calls with flips"
-YARDSTICK = "linear layers"
+LINEAR, COPY = "linear layers", "copying as many bytes"
+YARDSTICKS = (LINEAR, COPY)
+"""Timed beside the scans, but no scans."""
 ONE, BOTH = "one direction", "both directions"
 FORWARD, TRAINING = "forward", "forward+backward"
 
@@ -129,8 +131,35 @@ def calls(
         inputs = make_inputs(*shape, dtype=getattr(torch, case.dtype))
     found = {name: call_of(scan, inputs, backward) for name, scan in scans.items()}
     if case.task == ONE:
-        found[YARDSTICK] = linear_layers(*shape, backward)
+        found[LINEAR] = linear_layers(*shape, backward)
+    found[COPY] = copy_of(least_bytes(case, length, inputs[0].element_size()))
     return found, inputs
+
+
+def least_bytes(case: Case, length: int, size: int) -> int:
+    """Return how many bytes a scan must at least read and write, in numbers of ``size`` bytes.
+
+    Forward reads u, delta, B and C of each direction and z, and writes the output. Backward reads
+    them again with the output's gradient, and writes a gradient for each.
+    """
+    ways = 2 if case.task == BOTH else 1
+    inputs = ways * (2 * case.width + 2 * STATES) + case.width
+    moved = inputs + case.width
+    if case.what == TRAINING:
+        moved += inputs + case.width + inputs
+    return case.batch * length * moved * size
+
+
+def state_updates(case: Case, length: int) -> int:
+    """Return how often one state is multiplied, increased and read out in a forward pass."""
+    return (2 if case.task == BOTH else 1) * case.batch * length * case.width * STATES
+
+
+def copy_of(size: int) -> Callable[[], list[Tensor]]:
+    """Return a copy that reads and writes so many bytes together: the floor that memory sets."""
+    source = torch.zeros(size // 2, dtype=torch.uint8, device=device())
+    target = torch.zeros_like(source)
+    return lambda: [target.copy_(source)]
 
 
 def linear_layers(

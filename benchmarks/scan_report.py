@@ -9,15 +9,18 @@ from typing import TYPE_CHECKING, Any
 from benchmarks import common, report
 from benchmarks.scan_cases import (
     BOTH,
+    COPY,
     FORWARD,
+    LINEAR,
     ONE,
     ONE_CALL,
     STATES,
     TRAINING,
     TWO_CALLS,
-    YARDSTICK,
+    YARDSTICKS,
     Case,
     our_scans,
+    state_updates,
 )
 
 if TYPE_CHECKING:
@@ -32,7 +35,8 @@ GOALS = {FORWARD: (13, 45, 6), TRAINING: (14, 50, 7)}
 """At one frame, from eight frames on, and for the fallback from eight frames on."""
 
 TEXT = f"""The fastest of several runs, all variants in turns; {STATES} states, with step-size bias,
-softplus, skip and gate. `{YARDSTICK}` are the matrix products of the block around one scan.
+softplus, skip and gate. `{LINEAR}` are the matrix products of the block around one scan,
+`{COPY}` the floor that memory sets: every input and output, and every gradient, moved once.
 `{TWO_CALLS}` flips what enters and leaves the second half of a published block. A dash: one run was
 expected to take too long. By default the C library gives freed memory back to the system and pays
 for every page again, which costs packages with large intermediate results most; vmm's commands keep
@@ -76,7 +80,7 @@ def lines(rows: Rows, case: Case, value: str = "ms") -> Lines:
 def gains(times: Lines, ours: str, others: list[str] | None = None) -> dict[int, float]:
     """Return by length how many times the fastest of the others (None: other packages) takes."""
     if others is None:
-        others = [name for name in times if name != YARDSTICK and not name.startswith("vmm")]
+        others = [name for name in times if name not in YARDSTICKS and not name.startswith("vmm")]
     found = {}
     for length, mine in times.get(ours, {}).items():
         theirs = [times[name][length] for name in others if length in times.get(name, {})]
@@ -150,6 +154,7 @@ def tables(rows: Rows) -> dict[str, str]:
     for task in (ONE, BOTH):
         chosen = [case for case in cases(rows) if case.task == task]
         found[f"Milliseconds, {task}"] = _table(rows, chosen, "ms")
+    found["Distance to the floor"] = _floor(rows)
     trained = [case for case in cases(rows) if lines(rows, case, "extra_mib")]
     if trained:
         found["Extra memory of forward and backward, MiB"] = _table(rows, trained, "extra_mib")
@@ -163,6 +168,23 @@ def tables(rows: Rows) -> dict[str, str]:
         ],
     )
     return found
+
+
+def _floor(rows: Rows) -> str:
+    """Return how far ours are from only moving the bytes, at the longest sequence of each case."""
+    head = ["task", "pass", "width", "batch", "inputs", "tokens", "variant", "ms", COPY]
+    head += ["distance", "picoseconds per state update"]
+    body = []
+    for case, name in itertools.product(cases(rows), (OURS, ONE_CALL)):
+        times = lines(rows, case)
+        if case.kept or name not in times:
+            continue
+        length, mine = max(times[name].items())
+        copied = times[COPY][length]
+        place = [case.task, case.what, str(case.width), str(case.batch), case.dtype, str(length)]
+        numbers = [mine, copied, mine / copied, 1e9 * mine / state_updates(case, length)]
+        body.append([*place, name, *(report.number(x) for x in numbers)])
+    return report.table(head, body)
 
 
 def _table(rows: Rows, chosen: list[Case], value: str) -> str:
