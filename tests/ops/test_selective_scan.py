@@ -367,7 +367,7 @@ def in_pieces(cuts, u, delta, A, B, C, D, z, delta_bias, state, reverse, backend
 def test_pieces_with_their_states_are_the_whole_scan_also_in_gradients(backend, reverse):
     device = device_for(backend)
     dtype = torch.float64 if backend in ("chunked", "reference") else torch.float32
-    inputs = make_inputs(length=53) | {"state": torch.randn(2, 20, 16, dtype=torch.float64)}
+    inputs = make_inputs(length=90) | {"state": torch.randn(2, 20, 16, dtype=torch.float64)}
     d_last = torch.randn(2, 20, 16, dtype=torch.float64)
 
     def evaluate(cuts, dtype, device, backend):
@@ -378,7 +378,7 @@ def test_pieces_with_their_states_are_the_whole_scan_also_in_gradients(backend, 
         return {"out": out, "last": last} | dict(zip(leaves, grads, strict=True))
 
     expected = evaluate([], torch.float64, "cpu", "reference")
-    actual = evaluate([1, 34], dtype, device, backend)  # 34: more than a tile of the CPU kernel
+    actual = evaluate([1, 70], dtype, device, backend)  # 69: more than a tile of the CPU kernel
     assert_close(actual, expected, FLOAT64 if dtype == torch.float64 else 4 * FLOAT32)
 
 

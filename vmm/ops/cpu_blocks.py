@@ -15,9 +15,6 @@ from torch import Tensor
 
 from vmm.ops.cpu_emitter import LANES, Emitter, Value
 
-_GROUP = 16
-"""Most blocks in a group: bounds the memory that a gradient keeps in cache."""
-
 
 def by_block(x: Tensor) -> Tensor:
     """Cut (E, ...) into blocks, padded with zeros, lanes innermost: (blocks, ..., lanes)."""
@@ -47,7 +44,7 @@ def size_arguments(x: Tensor) -> dict[str, int]:
     """Return the sizes of (B, E, L) x and a division into items with work for every thread."""
     batch, channels, length = x.shape
     blocks = -(-channels // LANES)
-    groups = max(-(-blocks // _GROUP), -(-torch.get_num_threads() // max(batch, 1)))
+    groups = -(-torch.get_num_threads() // max(batch, 1))
     group_blocks = -(-blocks // min(groups, blocks))
     return {
         "length": length,

@@ -19,7 +19,7 @@ from torch import Tensor
 from vmm.ops.op_tools import empty_packed
 from vmm.ops.scan_interface import ScanInputs, ScanOptions
 
-CHUNK = 16
+CHUNK = 32
 
 
 def why_not(u: Tensor, A: Tensor) -> str | None:

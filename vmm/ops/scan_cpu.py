@@ -170,12 +170,16 @@ def _gradients(
         results["d_u"],
         results["d_delta"],
         d_a,
-        d_b.sum(0),
-        d_c.sum(0),
+        _summed(d_b),
+        _summed(d_c),
         d_skip,
         d_z,
         d_bias,
     )
+
+
+def _summed(x: Tensor) -> Tensor:
+    return x[0] if len(x) == 1 else x.sum(0)  # the sum of one would be a copy
 
 
 def _prepare(inputs: ScanInputs) -> tuple[dict[str, Tensor], dict[str, Tensor]]:

@@ -17,7 +17,7 @@ from typing import Literal
 from vmm.ops.cpu_blocks import Block, each_block, sample_and_group
 from vmm.ops.cpu_emitter import LANES, Emitter, Value
 
-TILE = 32
+TILE = 64
 """Steps between two kept states, which take d_state / TILE times the memory of one input."""
 
 Part = Literal["whole", "first", "second"]
@@ -63,6 +63,14 @@ class _Scan:
         raw = self.raw_step(t)
         return self.code.softplus(raw) if self._softplus else raw
 
+    def next_step(self, t: Value) -> Value:
+        """Return the step size after t, or again the last one.
+
+        The loops ask for it one round ahead: all else in a round waits for the step size, whose
+        long chain of operations then overlaps with the round before.
+        """
+        return self.step(self.code.least(t + 1, self.code.arguments["length"] - 1))
+
     def a(self, n: int) -> Value:
         """Return A of state n."""
         return self.code.load(self._a + n * self.code.bytes)
@@ -98,18 +106,18 @@ def write_forward(
     def one_block(at: Block) -> None:
         scan = _Scan(at, states, softplus)
 
-        def one_tile(tile: Value, *state: Value) -> list[Value]:
+        def one_tile(tile: Value, step: Value, *state: Value) -> list[Value]:
             code.when(code.arguments["starts"], lambda: scan.store(state, scan.start(tile)))
 
-            def one_step(k: Value, *state: Value) -> list[Value]:
+            def one_step(k: Value, step: Value, *state: Value) -> list[Value]:
                 t = tile * TILE + k
-                step, u = scan.step(t), at.read("u", t)
+                u = at.read("u", t)
                 scaled = step * u
-                new = []
+                new = [scan.next_step(t)]
                 y = [scan.skip * u, code.number(0.0)]  # two sums: their additions overlap
                 for n in range(states):
                     new.append(scan.new_state(step, scaled, state[n], t, n)[0])
-                    y[n % 2] = y[n % 2] + scan.selected("C", t, n) * new[n]
+                    y[n % 2] = y[n % 2] + scan.selected("C", t, n) * new[-1]
                 out = y[0] + y[1]
                 if part == "second":
                     out = out + at.read("out", t)
@@ -119,10 +127,12 @@ def write_forward(
                 at.write("out", t, out)
                 return new
 
-            return code.loop(_tile_length(code, tile), one_step, *state)
+            return code.loop(_tile_length(code, tile), one_step, step, *state)
 
         state = at.per_sample("state", states)
-        scan.store(code.loop(_tiles(code), one_tile, *scan.load(state)), state)
+        first = scan.step(code.arguments["length"] * 0)
+        _, *last = code.loop(_tiles(code), one_tile, first, *scan.load(state))
+        scan.store(last, state)
 
     code.each_item(lambda item: each_block(code, item, one_block))
 
@@ -202,9 +212,9 @@ def _recompute(
     start = scan.load(scan.start(tile))
     scan.store(start, scratch.states("state", tile * 0))
 
-    def one_step(k: Value, d_skip: Value, *state: Value) -> list[Value]:
+    def one_step(k: Value, step: Value, d_skip: Value, *state: Value) -> list[Value]:
         t = tile * TILE + k
-        step, u, d_y = scan.step(t), at.read("u", t), at.read("d_out", t)
+        u, d_y = at.read("u", t), at.read("d_out", t)
         if gate:
             z = at.read("z", t)
             sigmoid = code.sigmoid(z)
@@ -212,6 +222,7 @@ def _recompute(
         code.store(step, scratch.vector("step", k))
         code.store(d_y, scratch.vector("d_y", k))
         scaled = step * u
+        following = scan.next_step(t)
         y = [scan.skip * u, code.number(0.0)]
         new, decays = [], []
         for n in range(scan.states):
@@ -228,9 +239,10 @@ def _recompute(
             if part == "second":
                 out = out + at.read("d_z", t)
             at.write("d_z", t, out if part == "first" else d_silu * out)
-        return [d_skip + d_y * u, *new]
+        return [following, d_skip + d_y * u, *new]
 
-    d_skip, *_ = code.loop(length, one_step, code.number(0.0), *start)
+    first = scan.step(tile * TILE)
+    _, d_skip, *_ = code.loop(length, one_step, first, code.number(0.0), *start)
     code.add_to(at.per_sample("d_D"), d_skip)
 
 
