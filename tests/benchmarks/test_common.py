@@ -56,6 +56,12 @@ def test_the_first_run_is_not_counted_and_turns_alternate(clock):
     assert [name for name, _ in itertools.groupby(order)] == ["a", "b"] * 3
 
 
+def test_slow_variants_get_fewer_turns(clock):
+    times = common.Race(rounds=9, limit_s=10).run(1, {"a": lambda: 4.0, "b": lambda: 7.0})
+    assert times["a"].runs == 3  # 12 s; a fourth turn does not begin
+    assert times["b"].runs == 2  # too slow to warm up for nothing
+
+
 def test_a_turn_of_a_quick_variant_is_many_runs(clock):
     times = common.Race(rounds=2, limit_s=1).run(1, {"quick": lambda: common.TURN_S / 4})
     assert times["quick"].runs == 8
