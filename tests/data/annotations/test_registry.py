@@ -78,8 +78,8 @@ def write(folder, name, content):
 @pytest.mark.parametrize(
     ("dataset", "name", "content", "message"),
     [
-        ("captions", "a.json", '[{"video": "x.mp4"}]', "item 0: expected text .*'caption'.*has: video"),
-        ("captions", "a.json", '[{"caption": "x"}]', "item 0: expected text in the field 'video' or"),
+        ("captions", "a.json", '[{"video": "x.mp4"}]', "item 0: .*'caption'.*has: video"),
+        ("captions", "a.json", '[{"caption": "x"}]', "item 0: expected text .*'video' or"),
         ("captions", "a.json", '[{"video": "x", "caption": 3}]', "item 0: expected text or a list"),
         ("captions", "a.json", '[{"video": "x", "caption": [["a"]]}]', "item 0: expected text or"),
         ("captions", "a.json", '[{"video": "x", "caption": "a"}, 7]', "item 1: .* not int"),
@@ -93,8 +93,8 @@ def write(folder, name, content):
         ("captions", "a.csv", "video,caption\nx.mp4,a,b\n", "line 2: 3 columns, the header has 2"),
         ("captions", "a.csv", "video,caption\nx.mp4\n", "line 2: expected text .*'caption'"),
         ("captions", "a.csv", 'video,caption\nx.mp4,"a\ny.mp4,b\n', "unexpected end of data"),
-        ("captions", "a.csv", "video,caption,start,end\nx,a,5,2\n", "line 2: expected 0 <= start < end"),
-        ("captions", "a.csv", "video,caption,start,end\nx,a,nan,2\n", "a number in the field 'start'"),
+        ("captions", "a.csv", "video,caption,start,end\nx,a,5,2\n", "line 2: .* 0 <= start < end"),
+        ("captions", "a.csv", "video,caption,start,end\nx,a,nan,2\n", "a number in .*'start'"),
         ("msrvtt", "a.json", '{"videos": [], "sentences": [{"video_id": "v", "caption": "c"}]}',
          "every sentence's video among 'videos', not 'v'"),
         ("msrvtt", "a.json", '{"videos": {}, "sentences": 3}', "list of records in .* 'sentences'"),
@@ -105,7 +105,7 @@ def write(folder, name, content):
         ("activitynet", "a.json", '{"v_a": [1]}', "'v_a': expected a record with named fields"),
         ("activitynet", "a.json", '{"v_a": {"sentences": ["s"], "timestamps": 1, "duration": 1}}',
          "'v_a': expected a list of .start, end."),
-        ("lsmdc", "a.csv", "clip\t1\t2\tsentence\n", "line 1: expected at least 6 columns.*found 4"),
+        ("lsmdc", "a.csv", "clip\t1\t2\tsentence\n", "line 1: .*at least 6 columns.*found 4"),
         ("coco", "a.json", '{"images": [{"filename": "x", "sentences": "no"}]}',
          r"images\[0\]: expected a list of records in the field 'sentences'"),
         ("kinetics", "a.csv", "label,youtube_id,time_start,time_end\nx,y,1.5,3\n",
@@ -121,7 +121,8 @@ def write(folder, name, content):
         ("lvbench", "a.jsonl", '{"key": "k", "qa": [{"uid": 1, "question": "q", "answer": "A"}]}',
          r"item 0, qa\[0\]: expected options \(A\)"),
         ("videomme", "a.json", '[{"videoID": "v", "question_id": "1", "question": "q", '
-         '"task_type": "t", "options": ["A. x", "B. y"], "answer": "yes"}]', "a letter .* not 'YES'"),
+         '"task_type": "t", "options": ["A. x", "B. y"], "answer": "yes"}]',
+         "a letter .* not 'YES'"),
     ],
 )  # fmt: skip
 def test_a_wrong_file_is_refused_with_the_place_and_what_was_expected(
