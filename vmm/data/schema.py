@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Container
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 Media = Literal["video", "image"]
 
@@ -30,6 +30,23 @@ KNOWN_EXTENSIONS = frozenset((*VIDEO_EXTENSIONS, *IMAGE_EXTENSIONS, TEXT_EXTENSI
 # Metadata fields that vmm reads. REVERSED_CAPTION describes the same clip played backwards.
 CAPTION = "caption"
 REVERSED_CAPTION = "reversed_caption"
+# Seconds: the part of the video that the sample is about.
+START = "start"
+END = "end"
+
+
+class RawSample(NamedTuple):
+    """One sample as it is stored."""
+
+    key: str
+    """``shard/key``, unique in the set."""
+    number: int
+    """Position in the set, in shard order."""
+    extension: str
+    data: bytes
+    """The video or image file."""
+    captions: list[str]
+    metadata: dict[str, Any]
 
 
 def split_member(name: str) -> tuple[str, str] | None:

@@ -12,16 +12,17 @@ from pathlib import Path
 from typing import Any, BinaryIO, Literal, NamedTuple
 
 import numpy as np
-import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from vmm.data.decode import DecodeError, Reason, decode_image, decode_video
+from vmm.data.clips import load_frames
+from vmm.data.decode import DecodeError, Reason
 from vmm.data.index import Entry, ShardIndex, load_index, load_indexes
 from vmm.data.patterns import expand_shards, short_names
 from vmm.data.schema import (
     JSON_EXTENSION,
     TEXT_EXTENSION,
+    RawSample,
     captions_of,
     media_member,
     parse_metadata,
@@ -30,20 +31,6 @@ from vmm.data.transforms import ClipSettings, eval_transform
 from vmm.types import Media
 
 _log = logging.getLogger(__name__)
-
-
-class RawSample(NamedTuple):
-    """One sample as it is stored."""
-
-    key: str
-    """``shard/key``, unique in the set."""
-    number: int
-    """Position in the set, in shard order."""
-    extension: str
-    data: bytes
-    """The video or image file."""
-    captions: list[str]
-    metadata: dict[str, Any]
 
 
 class ShardSet:
@@ -287,28 +274,3 @@ class EvaluationClips(Dataset[EvaluationSample]):
         """
         raw = self._set.read(*self._set.locate(index))
         return raw.extension, raw.data
-
-
-def load_frames(
-    raw: RawSample,
-    media: Media,
-    settings: ClipSettings,
-    generator: torch.Generator | None = None,
-) -> Tensor:
-    """Decode the frames of a clip, or the one of an image.
-
-    Args:
-        raw: The sample.
-        media: How to read it.
-        settings: Frame count and sampling rule.
-        generator: Draws the frames for training; None = the middle frames.
-
-    Returns:
-        (T, C, H, W) uint8; T is 1 for an image.
-
-    Raises:
-        DecodeError: If it cannot be decoded.
-    """
-    if media == "image":
-        return decode_image(raw.data)
-    return decode_video(raw.data, lambda available: settings.choose(available, generator))

@@ -13,9 +13,10 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
+from vmm.data.clips import load_frames
 from vmm.data.decode import DecodeError
 from vmm.data.order import ShardOrder, StepPlan, derive_seed
-from vmm.data.shards import BadSamples, ShardSet, load_frames
+from vmm.data.shards import BadSamples, ShardSet
 from vmm.data.transforms import ClipSettings, train_transform
 from vmm.types import Media, VideoTextBatch
 
@@ -147,7 +148,7 @@ class TrainStream(IterableDataset[VideoTextBatch]):
                 other = derive_seed("replacement", *where, attempt) % len(source)
                 place = source.locate(other)
                 continue
-            video = train_transform(frames, self._settings, generator)
+            video = train_transform(frames, self._settings, generator, raw.captions)
             drawn = torch.randint(len(raw.captions), (), generator=generator)
             caption = raw.captions[int(drawn)]
             if self._positives == "caption":
