@@ -8,17 +8,24 @@ import sys
 import pytest
 import torch
 
-from vmm.data.shards import BadSamples, ShardSet
-from vmm.data.stream import TrainLoader, TrainStream
+from vmm.data.corpora import Mixture
+from vmm.data.faults import BadSamples, UnusableData
+from vmm.data.loader import TrainLoader
+from vmm.data.shards import ShardSet
+from vmm.data.stream import TrainStream
 from vmm.data.transforms import IMAGENET_MEAN, IMAGENET_STD, ClipSettings
 
 SETTINGS = ClipSettings(num_frames=4, image_size=16, crop_scale=(0.3, 1.0))
 
 
-def make_stream(folder, **options):
-    sources = {media: ShardSet(f"{folder}/{media}-*.tar", media) for media in ("video", "image")}
+def one(shards, media="video", seed=0):
+    return Mixture({"": ShardSet(shards, media)}, seed=seed)
+
+
+def make_stream(folder, seed=0, **options):
+    sources = {m: one(f"{folder}/{m}-*.tar", m, seed) for m in ("video", "image")}
     sizes = options.pop("batch_sizes", {"video": 8, "image": 4})
-    return TrainStream(sources, sizes, SETTINGS, **options)
+    return TrainStream(sources, sizes, SETTINGS, seed, **options)
 
 
 def loader(stream, workers=0, completed=0):
@@ -124,7 +131,7 @@ def test_equal_captions_can_share_an_idx(tools, tmp_path):
         )
     ]
     tools.write_tar(tmp_path / "a.tar", members)
-    videos = ShardSet(f"{tmp_path}/a.tar", "video")
+    videos = one(f"{tmp_path}/a.tar")
     for positives, distinct in (("sample", 4), ("caption", 3)):
         stream = TrainStream({"video": videos}, {"video": 4}, SETTINGS, positives=positives)
         batch = stream.batch(0)
@@ -150,7 +157,7 @@ def test_one_of_several_captions_is_drawn(tools, tmp_path):
         ("a.mp4", tools.coded_mp4(1)),
         ("a.json", json.dumps({"caption": captions}).encode()),
     ]
-    videos = ShardSet(str(tools.write_tar(tmp_path / "a.tar", members)), "video")
+    videos = one(str(tools.write_tar(tmp_path / "a.tar", members)))
     stream = TrainStream({"video": videos}, {"video": 1}, SETTINGS)
     assert {stream.batch(step)["text"][0] for step in range(30)} == set(captions)
 
@@ -176,7 +183,7 @@ def partly_broken(tools, tmp_path):
 def test_a_broken_video_is_replaced_with_its_caption(partly_broken, tools):
     folder, broken = partly_broken
     record = folder / "bad.jsonl"
-    videos = ShardSet(f"{folder}/video-0.tar", "video")
+    videos = one(f"{folder}/video-0.tar")
     bad = BadSamples(str(record))
     stream = TrainStream({"video": videos}, {"video": 8}, SETTINGS, bad=bad)
     seen = []
@@ -191,7 +198,8 @@ def test_a_broken_video_is_replaced_with_its_caption(partly_broken, tools):
     assert len(seen) == 32 and not set(seen) & set(broken)
     lines = [json.loads(line) for line in record.read_text().splitlines()]
     assert {int(line["key"]) for line in lines} == set(broken)
-    assert len(lines) == bad.counts.total() >= 2 * len(broken)
+    assert len(lines) == len(broken) and bad.counts.total() >= 2 * len(broken)
+    assert all(line["shard"] == "video-0" and line["reason"] for line in lines)
     # The same on any topology, so the same when asked again.
     again = TrainStream({"video": videos}, {"video": 4}, SETTINGS, rank=1, world_size=2)
     assert again.batch(0)["key"] == stream.batch(0)["key"][4:]
@@ -201,9 +209,9 @@ def test_a_broken_video_is_replaced_with_its_caption(partly_broken, tools):
 def test_nothing_but_broken_videos_is_one_clear_error(tools, tmp_path, workers):
     members = [m for c in range(4) for m in ((f"{c}.mp4", b"garbage"), (f"{c}.txt", b"a"))]
     tools.write_tar(tmp_path / "a.tar", members)
-    videos = ShardSet(f"{tmp_path}/a.tar", "video")
+    videos = one(f"{tmp_path}/a.tar")
     stream = TrainStream({"video": videos}, {"video": 2}, SETTINGS)
-    with pytest.raises(RuntimeError, match="8 videos in a row could not be decoded"):
+    with pytest.raises(UnusableData, match=r"^8 videos in a row could not be decoded"):
         list(loader(stream, workers))
 
 
@@ -212,14 +220,15 @@ def test_too_few_samples_for_a_step(coded_shards):
         make_stream(coded_shards, batch_sizes={"video": 4, "image": 9}, world_size=2)
 
 
-def test_other_data_is_refused_when_continuing(coded_shards):
-    state = json.loads(json.dumps(loader(make_stream(coded_shards)).state_dict()))
-    loader(make_stream(coded_shards, steps_per_epoch=3)).load_state_dict(state)
+def test_the_identity_is_that_of_the_global_batches(coded_shards):
+    own = make_stream(coded_shards).identity()
+    assert own == json.loads(json.dumps(own))
     half = {"video": 4, "image": 2}
-    loader(make_stream(coded_shards, batch_sizes=half, world_size=2)).load_state_dict(state)
+    assert make_stream(coded_shards, batch_sizes=half, world_size=2).identity() == own
+    assert make_stream(coded_shards, steps_per_epoch=3).identity() == own
     for options, name in (({"seed": 1}, "seed"), ({"batch_sizes": half}, "global_batch")):
-        with pytest.raises(ValueError, match=f"cannot continue .*{name}"):
-            loader(make_stream(coded_shards, **options)).load_state_dict(state)
+        other = make_stream(coded_shards, **options).identity()
+        assert {key for key in own if own[key] != other[key]} == {name}
 
 
 def test_workers_outlive_the_signals_that_stop_a_run(coded_shards):
@@ -234,10 +243,12 @@ def test_workers_outlive_the_signals_that_stop_a_run(coded_shards):
 
 SCRIPT = """
 import sys
-from vmm.data.shards import ShardSet
-from vmm.data.stream import TrainLoader, TrainStream
+from vmm.data.corpora import open_corpora
+from vmm.data.loader import TrainLoader
+from vmm.data.stream import TrainStream
 from vmm.data.transforms import ClipSettings
-stream = TrainStream({"video": ShardSet(sys.argv[1], "video")}, {"video": 4}, ClipSettings(4, 16))
+sources = open_corpora({"video": sys.argv[1]}, seed=0)
+stream = TrainStream(sources, {"video": 4}, ClipSettings(4, 16))
 batches = iter(TrainLoader(stream, 1, lambda: 0))
 next(batches)
 raise KeyError("training failed")
