@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import logging
 import os
-import subprocess
-import sys
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import lightning as L
@@ -15,20 +11,19 @@ import torch
 import torch.distributed as dist
 from torch.utils.data import DataLoader
 
-import vmm
 from vmm.data.collate import Positives, collate
-from vmm.data.corpora import Shards, open_corpora, patterns_of
+from vmm.data.corpora import Mixture, Shards, open_corpora, patterns_of
+from vmm.data.demo import make_demo_shards
 from vmm.data.faults import BadSamples
 from vmm.data.index import load_indexes
 from vmm.data.loader import TrainLoader, init_worker
-from vmm.data.patterns import expand_shards
+from vmm.data.patterns import expand_shards, is_remote
+from vmm.data.resampled import ResampledStream
 from vmm.data.sampling import TrainSampling
 from vmm.data.shards import EvaluationClips, EvaluationSample
-from vmm.data.stream import OnBad, TrainStream
+from vmm.data.stream import OnBad, TrainStream, refuse_other_data
 from vmm.data.transforms import IMAGENET_MEAN, IMAGENET_STD, ClipSettings
 from vmm.types import Media
-
-_log = logging.getLogger(__name__)
 
 
 class VideoDataModule(L.LightningDataModule):
@@ -74,7 +69,9 @@ class WebVideoData(VideoDataModule):
 
     Shards are local tars named by patterns with ``$VARIABLES``, ``{000..007}`` and ``*``, or by
     their folder. Several corpora go by name, each with its ``shards`` and a ``weight``: the passes
-    over it during one pass over the mixture.
+    over it during one pass over the mixture. Training shards may also be URLs (``s3://``,
+    ``gs://``, ``https://``) and ``pipe:`` commands: then shards are drawn with replacement, and
+    the run is not exactly resumable.
 
     Args:
         train_videos: Training shards of videos, or several corpora.
@@ -154,7 +151,7 @@ class WebVideoData(VideoDataModule):
         self.on_bad: OnBad = on_bad
         self.bad = BadSamples(quarantine, max_bad)
         self.make_demo = make_demo
-        self._stream: TrainStream | None = None
+        self._stream: TrainStream | ResampledStream | None = None
         self._loader: TrainLoader | None = None
         self._saved: dict[str, Any] | None = None
 
@@ -167,8 +164,9 @@ class WebVideoData(VideoDataModule):
         named = [self.train_videos, self.train_images, self.val_videos, self.test_videos]
         patterns = [pattern for shards in named if shards for pattern in patterns_of(shards)]
         if self.make_demo:
-            _make_demo(patterns)
-        for _ in load_indexes([path for pattern in patterns for path in expand_shards(pattern)]):
+            make_demo_shards(patterns)
+        local = [pattern for pattern in patterns if not is_remote(pattern)]
+        for _ in load_indexes(expand_shards(local)):
             pass
 
     def setup(self, stage: str) -> None:
@@ -209,26 +207,44 @@ class WebVideoData(VideoDataModule):
             )
         distributed = dist.is_available() and dist.is_initialized()
         rank = dist.get_rank() if distributed else 0
-        mixtures = open_corpora(sources, self.seed)
-        if rank == 0:
-            for mixture in mixtures.values():
-                for sample in mixture.left_out():
-                    self.bad.write(sample)
-        self._stream = TrainStream(
-            mixtures,
-            {"video": self.batch_size, "image": self.image_batch_size or self.batch_size},
-            self.clip_settings(),
-            seed=self.seed,
-            rank=rank,
-            world_size=dist.get_world_size() if distributed else 1,
-            steps_per_epoch=self.steps_per_epoch,
-            positives=self.positives,
-            on_bad=self.on_bad,
-            bad=self.bad,
-        )
-        self._continue(self._stream)
+        batch_sizes: dict[Media, int] = {
+            "video": self.batch_size,
+            "image": self.image_batch_size or self.batch_size,
+        }
+        if any(is_remote(p) for shards in sources.values() for p in patterns_of(shards)):
+            self._stream = ResampledStream(
+                sources,
+                batch_sizes,
+                self.clip_settings(),
+                self.steps_per_epoch,
+                seed=self.seed,
+                rank=rank,
+                positives=self.positives,
+                bad=self.bad,
+            )
+        else:
+            self._stream = TrainStream(
+                self._open_indexed(sources, record=rank == 0),
+                batch_sizes,
+                self.clip_settings(),
+                seed=self.seed,
+                rank=rank,
+                world_size=dist.get_world_size() if distributed else 1,
+                steps_per_epoch=self.steps_per_epoch,
+                positives=self.positives,
+                on_bad=self.on_bad,
+                bad=self.bad,
+            )
+        self._continue(self._stream.identity())
         self._loader = TrainLoader(self._stream, self.num_workers, self._completed_batches)
         return self._loader
+
+    def _open_indexed(self, sources: dict[Media, Shards], record: bool) -> dict[Media, Mixture]:
+        mixtures = open_corpora(sources, self.seed)
+        for mixture in mixtures.values():
+            for sample in mixture.left_out() if record else ():
+                self.bad.write(sample)
+        return mixtures
 
     def val_dataloader(self) -> DataLoader[EvaluationSample] | list[object]:
         """Return every validation clip once; fitting without validation data is allowed."""
@@ -285,12 +301,12 @@ class WebVideoData(VideoDataModule):
         if reason:
             exception.add_note(reason)
 
-    def _continue(self, stream: TrainStream) -> None:
+    def _continue(self, identity: dict[str, Any]) -> None:
         """Go on with a saved state, if there is one and the data is the same."""
         state, self._saved = self._saved, None
         if state is None or self.trainer is None:
             return
-        refuse_other_data(state, stream.identity())
+        refuse_other_data(state, identity)
         # Lightning counts the batches of an unfinished accumulation, of which the gradients are
         # lost, as done; they are trained on again.
         batches = self.trainer.fit_loop.epoch_loop.batch_progress
@@ -318,54 +334,3 @@ class WebVideoData(VideoDataModule):
         if done == self.trainer.num_training_batches:  # the end of an epoch makes a step
             return self._completed_batches()
         return self._completed_batches() - done % self.trainer.accumulate_grad_batches
-
-
-def refuse_other_data(saved: dict[str, Any], own: dict[str, Any]) -> None:
-    """Check that a run goes on with the data it began with.
-
-    Args:
-        saved: Identity of the stream that the saved run read.
-        own: Identity of the stream at hand.
-
-    Raises:
-        ValueError: If seed, global batch size, shards, captions' places or weights differ.
-    """
-    different = [name for name in own if saved.get(name) != own[name]]
-    if not different:
-        return
-    changes = ", ".join(f"{name}: {saved.get(name)} -> {own[name]}" for name in different)
-    remedy = "restore the setting, or start a new run from its weights with `init_from`"
-    if different == ["global_batch"]:
-        remedy = (
-            "batch_size (or image_batch_size) times the number of processes must stay what it "
-            "was: change data.init_args.batch_size to match"
-        )
-    raise ValueError(f"cannot continue this run with other data ({changes}); {remedy}")
-
-
-def _make_demo(patterns: list[str]) -> None:
-    """Run ``data_prep.synthesize`` if the shards of the demo are not there."""
-    folders = {os.path.dirname(pattern) for pattern in patterns}
-    if len(folders) != 1:
-        raise ValueError(
-            f"make_demo needs all shard patterns in one folder, not in {sorted(folders)}; "
-            "set data.init_args.make_demo=false for your own shards"
-        )
-    folder = folders.pop()
-    if os.path.exists(os.path.join(folder, "manifest.json")):
-        return
-    checkout = Path(vmm.__file__).parent.parent
-    if not (checkout / "data_prep" / "synthesize.py").is_file():
-        raise ValueError(
-            f"the demo shards in {folder!r} are missing, and the script that makes them comes with "
-            "the source checkout only; clone the repository, or set make_demo to false and name "
-            "shards of your own"
-        )
-    _log.warning("making the demo shards in %s: once, about half a minute", folder)
-    search = os.pathsep.join(filter(None, [str(checkout), os.environ.get("PYTHONPATH")]))
-    command = [sys.executable, "-m", "data_prep.synthesize", "--out", folder]
-    result = subprocess.run(command, env={**os.environ, "PYTHONPATH": search}, check=False)
-    if result.returncode:
-        raise ValueError(
-            f"`{' '.join(command[1:])}` failed with exit code {result.returncode}; see above"
-        )

@@ -129,19 +129,20 @@ class ReadingBoard:
 
     def __init__(self, workers: int) -> None:
         self._workers = max(workers, 1)
-        self._text = RawArray(ctypes.c_char, self._workers * _NAME_BYTES)
+        self._text = RawArray(ctypes.c_ubyte, self._workers * _NAME_BYTES)
 
     def note(self, worker: int, name: str) -> None:
         """Note what a worker begins to read."""
         text = f"{time.time():.0f} {name!r}".encode("ascii", "backslashreplace")
         first = worker * _NAME_BYTES
-        self._text[first : first + _NAME_BYTES] = text[:_NAME_BYTES].ljust(_NAME_BYTES, b"\0")
+        cell = text[:_NAME_BYTES].ljust(_NAME_BYTES, b"\0")
+        self._text[first : first + _NAME_BYTES] = list(cell)
 
     def __str__(self) -> str:
         lines = []
         for worker in range(self._workers):
-            line = self._text[worker * _NAME_BYTES : (worker + 1) * _NAME_BYTES].rstrip(b"\0")
-            since, _, name = line.decode("ascii").partition(" ")
+            cell = self._text[worker * _NAME_BYTES : (worker + 1) * _NAME_BYTES]
+            since, _, name = bytes(cell).rstrip(b"\0").decode("ascii").partition(" ")
             if name:
                 lines.append(f"worker {worker}: {name} for {time.time() - int(since):.0f} s")
         return "; ".join(lines) or "nothing yet"

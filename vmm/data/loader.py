@@ -86,6 +86,7 @@ class TrainLoader:
                 return
             except RuntimeError as error:
                 if reason := self.explain(error):
+                    kill_workers()  # or closing the loader waits for those that are stuck
                     raise RuntimeError(reason) from error
                 raise
             if isinstance(batch, UnusableData):
@@ -127,7 +128,7 @@ def init_worker(worker: int) -> None:
 
 
 @atexit.register
-def _kill_left_over_workers() -> None:
+def kill_workers() -> None:
     """End workers that a failed run leaves; Python's own SIGTERM would wait for them for ever."""
     for child in multiprocessing.active_children():
         if child.daemon:

@@ -42,6 +42,10 @@ def expand_shards(patterns: str | Sequence[str]) -> list[str]:
     """
     found: dict[str, None] = {}
     for pattern in as_list(patterns):
+        if is_remote(pattern):
+            raise ValueError(
+                f"{pattern!r} is no local shard; URLs and `pipe:` commands are for training only"
+            )
         paths, missing = _expand_one(pattern)
         if not paths:
             raise ValueError(

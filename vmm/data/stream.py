@@ -179,3 +179,26 @@ class TrainStream(IterableDataset[VideoTextBatch | UnusableData]):
             f"{_ATTEMPTS} {media}s in a row could not be decoded, the last one because of: "
             f"{failure}. The shards look broken:\n{self._bad.table()}"
         )
+
+
+def refuse_other_data(saved: dict[str, Any], own: dict[str, Any]) -> None:
+    """Check that a run goes on with the data it began with.
+
+    Args:
+        saved: Identity of the stream that the saved run read.
+        own: Identity of the stream at hand.
+
+    Raises:
+        ValueError: If seed, global batch size, shards, captions' places or weights differ.
+    """
+    different = [name for name in own if saved.get(name) != own[name]]
+    if not different:
+        return
+    changes = ", ".join(f"{name}: {saved.get(name)} -> {own[name]}" for name in different)
+    remedy = "restore the setting, or start a new run from its weights with `init_from`"
+    if different == ["global_batch"]:
+        remedy = (
+            "batch_size (or image_batch_size) times the number of processes must stay what it "
+            "was: change data.init_args.batch_size to match"
+        )
+    raise ValueError(f"cannot continue this run with other data ({changes}); {remedy}")
