@@ -4,9 +4,9 @@
 
 ``--kills`` is per cell of {1, 2, 4 workers} x {1, 2 ranks}: real processes run the real loader with
 its workers, save their position as the trainer does, and get SIGKILL at a random moment; the next
-ones go on in another cell. ``--fit-kills`` does the same to ``vmm fit`` itself, per number of ranks.
-Every batch that any process was ever given must hold exactly the samples, captions and pixels of
-the one uninterrupted sequence.
+ones go on in another cell. ``--fit-kills`` does the same to ``vmm fit`` itself, with 1 and 2 ranks
+in turn. Every batch that any process was ever given must hold exactly the samples, captions and
+pixels of the one uninterrupted sequence.
 """
 
 import argparse
@@ -65,13 +65,20 @@ def write_data(folder):
     tools.write_tar(folder / "images.tar", members)
 
 
-def make_stream(folder, rank=0, ranks=1):
+def make_stream(folder, rank=0, ranks=1, bad=None, steps_per_epoch=23):
     corpora = {"a": Corpus(f"{folder}/a"), "b": Corpus(f"{folder}/b", 1.5)}
     sources = open_corpora({"video": corpora, "image": f"{folder}/images.tar"}, seed=3)
     sizes = {media: size // ranks for media, size in BATCH.items()}
     settings = ClipSettings(num_frames=4, image_size=16, crop_scale=(0.3, 1.0))
     return TrainStream(
-        sources, sizes, settings, seed=3, rank=rank, world_size=ranks, steps_per_epoch=23
+        sources,
+        sizes,
+        settings,
+        seed=3,
+        rank=rank,
+        world_size=ranks,
+        bad=bad,
+        steps_per_epoch=steps_per_epoch,
     )
 
 
