@@ -27,6 +27,7 @@ from pathlib import Path
 
 import lightning as L
 import torch
+import yaml
 
 from vmm.data.corpora import Corpus, open_corpora
 from vmm.data.loader import TrainLoader
@@ -207,13 +208,16 @@ class Recorder(L.Callback):
         )  # fmt: skip
 
 
-def fit_command(folder, ranks, workers):
-    last = folder / "runs/stage2_vtt/run/checkpoints/last.ckpt"
+def fit_command(folder, number, ranks, workers):
+    runs = folder / "runs/stage2_vtt"
+    saved = (runs / f"run{n}/checkpoints/last.ckpt" for n in reversed(range(number)))
+    last = next((path for path in saved if path.exists()), None)
     corpora = {"a": {"shards": f"{folder}/a"}, "b": {"shards": f"{folder}/b", "weight": 1.5}}
     options = {
         "data.init_args.train_videos": json.dumps(corpora),
         "data.init_args.train_images": f"{folder}/images.tar",
         "data.init_args.val_videos": "null",
+        "data.init_args.test_videos": "null",
         "data.init_args.make_demo": "false",
         "data.init_args.batch_size": BATCH["video"] // ranks,
         "data.init_args.image_batch_size": BATCH["image"] // ranks,
@@ -225,11 +229,11 @@ def fit_command(folder, ranks, workers):
         "trainer.max_epochs": -1,
         "trainer.accelerator": "cpu",
         "trainer.devices": ranks,
-        "trainer.strategy": "auto" if ranks == 1 else "ddp",
+        "trainer.strategy": "auto" if ranks == 1 else "ddp_find_unused_parameters_true",
         "trainer.limit_val_batches": 0,
         "trainer.enable_progress_bar": "false",
         "trainer.logger.init_args.save_dir": folder / "runs",
-        "trainer.logger.init_args.version": "run",
+        "trainer.logger.init_args.version": f"run{number}",
         "last_checkpoint.every_n_train_steps": 1,
         "checkpoint.save_top_k": 0,
     }
@@ -238,7 +242,7 @@ def fit_command(folder, ranks, workers):
     command += [part for path in overlays for part in ("-c", path)]
     command += [f"--{key}={value}" for key, value in options.items()]
     command += ["--trainer.callbacks+=tests.stress.resume.Recorder"]
-    return command + ([f"--ckpt_path={last}"] if last.exists() else [])
+    return command + ([f"--ckpt_path={last}"] if last else [])
 
 
 def kill_fits(folder, kills, seed):
@@ -252,7 +256,7 @@ def kill_fits(folder, kills, seed):
         }  # fmt: skip
         output = open(folder / f"fit-{number}.txt", "wb")  # noqa: SIM115
         process = subprocess.Popen(
-            fit_command(folder, ranks, workers), cwd=ROOT, env=environment,
+            fit_command(folder, number, ranks, workers), cwd=ROOT, env=environment,
             stdout=output, stderr=output, start_new_session=True,
         )  # fmt: skip
         wanted = rng.randint(3, 9)
@@ -292,13 +296,9 @@ def kill_fits(folder, kills, seed):
 
 def fit_stream(folder):
     """The sequence that the recipe of ``fit_command`` asks for."""
-    from vmm.trainer_cli import VmmCLI  # noqa: F401
-
     corpora = {"a": Corpus(f"{folder}/a"), "b": Corpus(f"{folder}/b", 1.5)}
     sources = open_corpora({"video": corpora, "image": f"{folder}/images.tar"}, seed=3)
-    run = folder / "runs/stage2_vtt/run/config.yaml"
-    import yaml
-
+    run = folder / "runs/stage2_vtt/run0/config.yaml"
     config = yaml.safe_load(run.read_text())
     data, encoder = (config[part]["init_args"] for part in ("data", "model"))
     encoder = encoder["video_encoder"]["init_args"]
