@@ -34,7 +34,7 @@ from eval.showcase import find_examples, write_showcase
 from vmm import __version__
 from vmm.data.shards import EvaluationClips
 from vmm.export.run import Run, load_run
-from vmm.ops.cpu_matmul import enable_fast_cpu_matmul
+from vmm.ops.cpu_setup import tune_cpu
 
 logger = logging.getLogger(__name__)
 
@@ -83,7 +83,8 @@ def run_retrieval(options: argparse.Namespace, command: str) -> dict[str, Any]:
     clip = replace(run.clip, num_frames=options.num_frames or run.clip.num_frames)
     dataset = EvaluationClips(options.shards, clip, options.frame_order)
     if options.device == "cpu":
-        logger.info(enable_fast_cpu_matmul())
+        for sentence in tune_cpu().values():
+            logger.info(sentence)
     model = run.model.to(options.device)
     k = None if options.no_rerank else options.k
     evaluation = evaluate(model, dataset, k, options.batch_size, options.num_workers)

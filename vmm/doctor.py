@@ -81,7 +81,7 @@ def torchvision_pair(torch_version: str, torchvision_version: str) -> str:
 def _scan() -> list[Finding]:
     import torch
 
-    from vmm.ops.cpu_matmul import enable_fast_cpu_matmul
+    from vmm.ops.cpu_setup import tune_cpu
     from vmm.ops.selective_scan import choose_backend
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -92,8 +92,7 @@ def _scan() -> list[Finding]:
         Finding(f"selective scan {name}", "missing", why, needed=False)
         for name, why in reasons.items()
     ]
-    found.append(Finding("matrix products", "ok", enable_fast_cpu_matmul()))
-    return found
+    return found + [Finding(name, "ok", sentence) for name, sentence in tune_cpu().items()]
 
 
 def examine() -> list[Finding]:

@@ -24,7 +24,7 @@ from vmm.data.datamodules import VideoDataModule
 # Imported so that recipes may use short class names.
 from vmm.models.clip_vit import FrameViT  # noqa: F401
 from vmm.models.videomamba import VideoMamba  # noqa: F401
-from vmm.ops.cpu_matmul import enable_fast_cpu_matmul
+from vmm.ops.cpu_setup import tune_cpu
 from vmm.tasks.base import PretrainTask
 from vmm.tasks.checkpoint_io import LastCheckpoint, SafeCheckpointIO  # noqa: F401
 from vmm.tasks.embedding_writer import EmbeddingWriter
@@ -100,7 +100,7 @@ class VmmCLI(LightningCLI):
 
     def before_instantiate_classes(self) -> None:
         """Choose the matrix kernels before the first one runs."""
-        enable_fast_cpu_matmul()
+        tune_cpu()
 
 
 def run(args: list[str]) -> VmmCLI:

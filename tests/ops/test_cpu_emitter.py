@@ -121,6 +121,7 @@ def test_groups_cover_all_blocks_and_give_every_thread_work(batch, channels, thr
     assert sizes["blocks"] == -(-channels // 16)
     assert (sizes["groups"] - 1) * sizes["group_blocks"] < sizes["blocks"]
     assert sizes["groups"] * sizes["group_blocks"] >= sizes["blocks"]
-    assert sizes["group_blocks"] <= 16
+    if threads == 1:
+        assert sizes["groups"] == 1  # each group has sums of its own: memory
     if threads <= 2 and channels > 16:
         assert batch * sizes["groups"] >= threads

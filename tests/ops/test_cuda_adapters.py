@@ -8,6 +8,8 @@ import torch
 import torch.nn.functional as F
 
 from vmm.ops import conv_cuda, conv_torch, scan_mamba_ssm
+from vmm.ops.conv_interface import ConvInputs
+from vmm.ops.scan_interface import ScanInputs, ScanOptions
 from vmm.ops.selective_scan import selective_scan_ref
 
 
@@ -42,12 +44,16 @@ def scan_inputs(without=()):
     return {name: None if name in without else x for name, x in inputs.items()}
 
 
+def adapted(inputs, softplus, reverse):
+    return scan_mamba_ssm.scan(ScanInputs(**inputs), ScanOptions(softplus, reverse))[0]
+
+
 @pytest.mark.parametrize("reverse", [False, True], ids=["forward", "reverse"])
 @pytest.mark.parametrize("without", [(), ("z", "D", "delta_bias")], ids=["all", "plain"])
 def test_scan_adapter_gives_the_contract(scan_calls, reverse, without):
     inputs = scan_inputs(without)
     expected = selective_scan_ref(**inputs, delta_softplus=True, reverse=reverse)
-    out = scan_mamba_ssm.selective_scan(**inputs, delta_softplus=True, reverse=reverse)
+    out = adapted(inputs, True, reverse)
     torch.testing.assert_close(out, expected)
     assert out.transpose(1, 2).is_contiguous()
     (call,) = scan_calls
@@ -59,7 +65,7 @@ def test_scan_adapter_passes_gradients(scan_calls):
     inputs = {name: x.requires_grad_() for name, x in scan_inputs().items()}
     leaves = list(inputs.values())
     expected = torch.autograd.grad(selective_scan_ref(**inputs, reverse=True).sum(), leaves)
-    out = scan_mamba_ssm.selective_scan(**inputs, reverse=True)
+    out = adapted(inputs, False, True)
     for a, b in zip(torch.autograd.grad(out.sum(), leaves), expected, strict=True):
         torch.testing.assert_close(a, b)
 
@@ -68,7 +74,7 @@ def test_scan_adapter_gives_the_kernel_one_type_for_sequences_and_float32_for_pa
     scan_calls,
 ):
     inputs = scan_inputs() | {"u": torch.randn(2, 6, 9).bfloat16(), "D": torch.ones(6).bfloat16()}
-    assert scan_mamba_ssm.selective_scan(**inputs).dtype == torch.bfloat16
+    assert adapted(inputs, False, False).dtype == torch.bfloat16
     (call,) = scan_calls
     assert {call[name].dtype for name in ("u", "delta", "B", "C", "z")} == {torch.bfloat16}
     assert {call[name].dtype for name in ("A", "D")} == {torch.float32}
@@ -80,7 +86,7 @@ def conv_calls(monkeypatch):
 
     def causal_conv1d_fn(x, weight, bias=None, seq_idx=None, *, activation=None):
         calls.append((x, weight, bias, activation))
-        out = conv_torch.causal_conv1d(x, weight, bias, activation=None)
+        out = conv_torch.forward(ConvInputs(x, weight, bias), silu=False, reverse=False)
         return F.silu(out) if activation == "silu" else out
 
     fake_package(monkeypatch, "causal_conv1d", causal_conv1d_fn=causal_conv1d_fn)
@@ -88,11 +94,11 @@ def conv_calls(monkeypatch):
 
 
 @pytest.mark.parametrize("reverse", [False, True], ids=["causal", "reverse"])
-@pytest.mark.parametrize("activation", ["silu", None])
-def test_conv_adapter_gives_the_contract(conv_calls, reverse, activation):
+@pytest.mark.parametrize("silu", [True, False])
+def test_conv_adapter_gives_the_contract(conv_calls, reverse, silu):
     x, weight, bias = torch.randn(2, 9, 6).transpose(1, 2), torch.randn(6, 4), torch.randn(6)
-    expected = conv_torch.causal_conv1d(x, weight, bias, activation, reverse)
-    out = conv_cuda.causal_conv1d(x, weight, bias, activation, reverse)
+    expected = conv_torch.forward(ConvInputs(x, weight, bias), silu, reverse)
+    out = conv_cuda.forward(ConvInputs(x, weight, bias), silu, reverse)
     torch.testing.assert_close(out, expected)
     assert out.transpose(1, 2).is_contiguous() and conv_calls[0][0].is_contiguous()
 
@@ -126,6 +132,6 @@ def test_installed_kernels_take_what_the_adapter_passes():
         pytest.skip("no CUDA device")
     assert interface.selective_scan_fn is scan_mamba_ssm._kernel()
     inputs = {name: x.cuda() for name, x in scan_inputs().items()}
-    out = scan_mamba_ssm.selective_scan(**inputs, delta_softplus=True, reverse=True)
+    out = adapted(inputs, True, True)
     expected = selective_scan_ref(**inputs, delta_softplus=True, reverse=True)
     torch.testing.assert_close(out, expected, rtol=1e-3, atol=1e-4)

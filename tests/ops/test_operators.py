@@ -44,9 +44,10 @@ def test_scan_is_a_sound_operator(backend, reverse, plain):
     skip_without(backend)
     *tensors, bias = direction(plain)
     z = None if plain else rows(4)
-    torch.library.opcheck(scan_op, (*tensors, z, bias, True, reverse, True, backend))
+    state = None if plain else torch.randn(2, 4, 3, requires_grad=True)
+    torch.library.opcheck(scan_op, (*tensors, z, bias, state, True, reverse, True, backend))
     with torch.no_grad():
-        out, starts = scan_op(*tensors, z, bias, True, reverse, False, backend)
+        out, starts, _ = scan_op(*tensors, z, bias, state, True, reverse, False, backend)
     assert starts.numel() == 0 and out.transpose(1, 2).is_contiguous()
 
 
@@ -76,7 +77,7 @@ def test_the_operator_gives_what_the_function_gives(backend):
     expected = selective_scan(*leaves, True, True, backend="reference")
     given = [x for x in leaves if x is not None]
     gradients = torch.autograd.grad(expected.square().sum(), given)
-    out, _ = scan_op(*leaves, True, True, True, backend)
+    out, _, _ = scan_op(*leaves, None, True, True, True, backend)
     torch.testing.assert_close(out, expected)
     torch.testing.assert_close(torch.autograd.grad(out.square().sum(), given), gradients)
 
@@ -167,7 +168,7 @@ def test_autocast_stays_outside_of_the_operators(backend):
     leaves = [*tensors, rows(4), bias]
 
     def run():
-        out, _ = scan_op(*leaves, True, False, True, backend)
+        out, _, _ = scan_op(*leaves, None, True, False, True, backend)
         return [out, *torch.autograd.grad(out.sum(), leaves)]
 
     expected = run()

@@ -1,10 +1,18 @@
+import itertools
 import platform
 
 import pytest
 import torch
 import torch.nn.functional as F
 
-from vmm.ops.selective_scan import BACKENDS, choose_backend, selective_scan, selective_scan_ref
+from vmm.ops.scan_interface import STATEFUL
+from vmm.ops.selective_scan import (
+    BACKENDS,
+    choose_backend,
+    continue_scan,
+    selective_scan,
+    selective_scan_ref,
+)
 
 FLOAT64, FLOAT32 = 1e-10, 5e-6
 DTYPES = [
@@ -338,3 +346,54 @@ def test_a_tensor_on_another_device_goes_to_the_portable_backend(monkeypatch):
     monkeypatch.delenv("VMM_SCAN_BACKEND", raising=False)
     name, reasons = choose_backend(torch.zeros(1, 4, 3, device="meta"), torch.zeros(4, 2))
     assert name == "chunked" and "meta" in reasons["cpu"]
+
+
+def in_pieces(cuts, u, delta, A, B, C, D, z, delta_bias, state, reverse, backend):
+    """Scan piece by piece; the output and the last state."""
+    edges = [0, *cuts, u.shape[-1]]
+    pieces = [slice(*edge) for edge in itertools.pairwise(edges)]
+    outs = []
+    for at in reversed(pieces) if reverse else pieces:
+        own = [x[..., at] for x in (u, delta, B, C, z)]
+        out, state = continue_scan(
+            state, own[0], own[1], A, own[2], own[3], D, own[4], delta_bias, True, reverse, backend
+        )
+        outs.append(out)
+    return torch.cat(outs[::-1] if reverse else outs, -1), state
+
+
+@pytest.mark.parametrize("reverse", [False, True], ids=["forward", "reverse"])
+@pytest.mark.parametrize("backend", sorted(STATEFUL))
+def test_pieces_with_their_states_are_the_whole_scan_also_in_gradients(backend, reverse):
+    device = device_for(backend)
+    dtype = torch.float64 if backend in ("chunked", "reference") else torch.float32
+    inputs = make_inputs(length=90) | {"state": torch.randn(2, 20, 16, dtype=torch.float64)}
+    d_last = torch.randn(2, 20, 16, dtype=torch.float64)
+
+    def evaluate(cuts, dtype, device, backend):
+        leaves = {k: x.detach().to(device, dtype).requires_grad_() for k, x in inputs.items()}
+        out, last = in_pieces(cuts, **leaves, reverse=reverse, backend=backend)
+        value = out.sin().sum() + (last * d_last.to(device, dtype)).sum()
+        grads = torch.autograd.grad(value, list(leaves.values()))
+        return {"out": out, "last": last} | dict(zip(leaves, grads, strict=True))
+
+    expected = evaluate([], torch.float64, "cpu", "reference")
+    actual = evaluate([1, 70], dtype, device, backend)  # 69: more than a tile of the CPU kernel
+    assert_close(actual, expected, FLOAT64 if dtype == torch.float64 else 4 * FLOAT32)
+
+
+def test_a_given_state_is_left_alone():
+    x = torch.randn(1, 1, 4)
+    state = torch.ones(1, 1, 1)
+    continue_scan(state, x, x, -torch.ones(1, 1), x, x, backend="cpu")
+    assert state.item() == 1
+
+
+def test_a_state_that_does_not_fit_or_a_backend_that_takes_none_is_refused():
+    inputs = {name: x.float() for name, x in make_inputs().items()}
+    with pytest.raises(ValueError, match=r"state must be \(2, 20, 16\).* got \(20, 16\)"):
+        continue_scan(torch.zeros(20, 16), **inputs)
+    with pytest.raises(ValueError, match=r"state must be .*float32.*float64"):
+        continue_scan(torch.zeros(2, 20, 16, dtype=torch.float64), **inputs)
+    with pytest.raises(ValueError, match="unknown backend 'mamba_ssm'; choose one of triton"):
+        continue_scan(torch.zeros(2, 20, 16), **inputs, backend="mamba_ssm")

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from vmm.models.layers import rms_norm
 from vmm.ops.bidirectional import Direction, bidirectional_scan
 from vmm.ops.causal_conv import causal_conv1d
+from vmm.ops.selective_scan import continue_scan
 
 MixerInit = Literal["mamba", "reference"]
 
@@ -69,28 +70,65 @@ class BiMambaMixer(nn.Module):
     def forward(self, hidden: Tensor) -> Tensor:
         """Mix (B, L, D) over L; returns (B, L, D)."""
         x, z = self.in_proj(hidden).transpose(1, 2).chunk(2, dim=1)
-        forward = self._direction(
-            x, self.conv1d, self.x_proj, self.dt_proj, self.A_log, self.D, reverse=False
-        )
-        backward = self._direction(
-            x, self.conv1d_b, self.x_proj_b, self.dt_proj_b, self.A_b_log, self.D_b, reverse=True
-        )
+        forward = self._direction(self._convolve(x, reverse=False), reverse=False)
+        backward = self._direction(self._convolve(x, reverse=True), reverse=True)
         y = bidirectional_scan(forward, backward, z, delta_softplus=True)
         mixed: Tensor = self.out_proj(y.transpose(1, 2))
         return mixed
 
-    def _direction(
-        self,
-        x: Tensor,
-        conv: nn.Conv1d,
-        x_proj: nn.Linear,
-        dt_proj: nn.Linear,
-        a_log: Tensor,
-        skip: Tensor,
-        reverse: bool,
-    ) -> Direction:
-        """Convolve x (B, E, L) in one direction and derive what its scan needs."""
-        u = causal_conv1d(x, conv.weight.squeeze(1), conv.bias, activation="silu", reverse=reverse)
+    def scan_back(self, hidden: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
+        """Do the reversed direction of one piece of a sequence, the first step of ``mix_piece``.
+
+        Args:
+            hidden: (B, P + K - 1, D), the piece and the K - 1 tokens behind it, zeros where the
+                sequence has ended (K is d_conv).
+            state: (B, E, S) float32, of the piece behind it, zeros at the end of the sequence.
+
+        Returns:
+            (B, P, E) before the gate, and the state for the piece before it.
+        """
+        inner = self.out_proj.in_features
+        x = nn.functional.linear(hidden, self.in_proj.weight[:inner]).transpose(1, 2)
+        length = x.shape[-1] - self.conv1d_b.kernel_size[0] + 1
+        one = self._direction(self._convolve(x, reverse=True)[..., :length], reverse=True)
+        y, state = continue_scan(
+            state, *one[:6], delta_bias=one.delta_bias, delta_softplus=True, reverse=True
+        )
+        return y.transpose(1, 2), state
+
+    def mix_piece(self, hidden: Tensor, back: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
+        """Do the other direction of a piece and all that follows.
+
+        Args:
+            hidden: (B, K - 1 + P, D), the K - 1 tokens before the piece, zeros where the sequence
+                begins, and the piece.
+            back: (B, P, E) from ``scan_back``.
+            state: (B, E, S) float32, of the piece before it, zeros at the beginning.
+
+        Returns:
+            (B, P, D) mixed, and the state for the piece behind it.
+        """
+        x, z = self.in_proj(hidden).transpose(1, 2).chunk(2, dim=1)
+        before = self.conv1d.kernel_size[0] - 1
+        one = self._direction(self._convolve(x, reverse=False)[..., before:], reverse=False)
+        y, state = continue_scan(state, *one[:6], delta_bias=one.delta_bias, delta_softplus=True)
+        gate = nn.functional.silu(z[..., before:].transpose(1, 2))
+        mixed: Tensor = self.out_proj((y.transpose(1, 2) + back) * gate)
+        return mixed, state
+
+    def _convolve(self, x: Tensor, reverse: bool) -> Tensor:
+        conv = self.conv1d_b if reverse else self.conv1d
+        return causal_conv1d(
+            x, conv.weight.squeeze(1), conv.bias, activation="silu", reverse=reverse
+        )
+
+    def _direction(self, u: Tensor, reverse: bool) -> Direction:
+        """Derive what the scan of convolved u (B, E, L) needs."""
+        x_proj, dt_proj, a_log, skip = (
+            (self.x_proj_b, self.dt_proj_b, self.A_b_log, self.D_b)
+            if reverse
+            else (self.x_proj, self.dt_proj, self.A_log, self.D)
+        )
         sizes = [self.dt_rank, self.d_state, self.d_state]
         step, b, c = x_proj(u.transpose(1, 2)).split(sizes, dim=-1)
         # The bias of dt_proj belongs inside the softplus, in float32: the scan adds it.
@@ -155,3 +193,41 @@ class BiMambaBlock(nn.Module):
         """Return the mixer's output (B, L, D) for the residual stream (B, L, D)."""
         mixed: Tensor = self.mixer(rms_norm(self.norm, residual))
         return mixed
+
+    def beginning(self, residual: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the context and the state with which a pass over pieces begins: zeros.
+
+        The context holds the normalised tokens that the convolution of the next piece looks at,
+        (B, K - 1, D); the state is that of the scan, (B, E, S) float32.
+        """
+        mixer = self.mixer
+        reach = mixer.conv1d.kernel_size[0] - 1
+        batch, _, dim = residual.shape
+        return (
+            residual.new_zeros(batch, reach, dim, dtype=self.norm.weight.dtype),
+            residual.new_zeros(batch, *mixer.A_log.shape, dtype=_at_least_float32(residual).dtype),
+        )
+
+    def scan_back(
+        self, piece: Tensor, context: Tensor, state: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Begin a piece (B, P, D) of the residual stream; called from the last to the first.
+
+        Returns:
+            (B, P, E) for ``mix_piece``; context and state for the piece before it.
+        """
+        hidden = torch.cat([rms_norm(self.norm, _at_least_float32(piece)), context], 1)
+        y, state = self.mixer.scan_back(hidden, state)
+        return y, hidden[:, : context.shape[1]], state
+
+    def mix_piece(
+        self, piece: Tensor, back: Tensor, context: Tensor, state: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Finish a piece (B, P, D), given what ``scan_back`` gave; from the first to the last.
+
+        Returns:
+            The block's output (B, P, D); context and state for the piece behind it.
+        """
+        hidden = torch.cat([context, rms_norm(self.norm, _at_least_float32(piece))], 1)
+        mixed, state = self.mixer.mix_piece(hidden, back, state)
+        return mixed, hidden[:, hidden.shape[1] - context.shape[1] :], state

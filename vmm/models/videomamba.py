@@ -23,6 +23,7 @@ from vmm.models.layers import (
     rms_norm,
 )
 from vmm.models.mamba import BiMambaBlock, MixerInit
+from vmm.models.pieces import mix_in_pieces
 from vmm.models.video_encoder import VideoEncoder
 from vmm.types import VideoFeatures
 
@@ -49,6 +50,8 @@ class VideoMamba(VideoEncoder):
             classifiers and its stage-1 model do not.
         drop_path_rate: Stochastic depth of the last block; grows linearly from 0.
         num_checkpointed: The first so many blocks recompute their activations in backward.
+        piece_length: Longer sequences go through checkpointed blocks in pieces of so many tokens,
+            of which backward recomputes one at a time; ``encode_long_video`` uses it too.
         num_taps: Layers K whose features the alignment loss reads, counted from the last.
         tap_interval: Distance between two of them.
         tap: Where the deepest feature is taken. The published code reads the residual stream
@@ -75,6 +78,7 @@ class VideoMamba(VideoEncoder):
         pool_norm: bool = True,
         drop_path_rate: float = 0.0,
         num_checkpointed: int = 0,
+        piece_length: int = 4096,
         num_taps: int = 1,
         tap_interval: int = 1,
         tap: Tap = "before_last_mixer",
@@ -88,7 +92,11 @@ class VideoMamba(VideoEncoder):
                 f"{num_taps} taps at interval {tap_interval} do not fit into {depth} blocks; "
                 "lower num_taps or tap_interval"
             )
+        if piece_length < 1:
+            raise ValueError(f"piece_length {piece_length} must be at least 1, e.g. 4096")
         self.tap = tap
+        self.inner_dim = expand * embed_dim
+        self.piece_length = piece_length
         self.pooling = pooling
         self.num_checkpointed = num_checkpointed
         self.drop_path_rates = [drop_path_rate * i / max(depth - 1, 1) for i in range(depth)]
@@ -131,14 +139,34 @@ class VideoMamba(VideoEncoder):
         The spatial table is added to every frame, the temporal one to patches of clips with more
         than one frame; the class token gets the spatial table's first entry.
         """
-        patches = self.patch_embed(video)
-        b, t, h, w, _ = patches.shape
-        spatial = interpolate_spatial(self.pos_embed, (h, w))
-        patches = patches.flatten(2, 3) + spatial[:, None, 1:]
-        if t > 1:
-            patches = patches + interpolate_temporal(self.temporal_pos_embedding, t).unsqueeze(2)
-        cls = (self.cls_token + spatial[:, :1]).expand(b, -1, -1)
+        patches = self.embed_steps(video, 0, video.shape[1] // self.tubelet_size)
+        grid = (video.shape[-2] // self.patch_size, video.shape[-1] // self.patch_size)
+        cls = self.embed_class(grid).expand(len(video), -1, -1)
         return torch.cat([cls, patches.flatten(1, 2)], dim=1)
+
+    def embed_class(self, grid: tuple[int, int]) -> Tensor:
+        """Return the class token (1, 1, D) for frames of (h, w) patches."""
+        token: Tensor = self.cls_token + interpolate_spatial(self.pos_embed, grid)[:, :1]
+        return token
+
+    def embed_steps(self, video: Tensor, first: int, total: int) -> Tensor:
+        """Embed a portion of a video.
+
+        Args:
+            video: (B, t, C, H, W).
+            first: Step of time that the portion begins with.
+            total: Steps of the whole video.
+
+        Returns:
+            (B, t / tubelet_size, N, D).
+        """
+        patches: Tensor = self.patch_embed(video)
+        _, t, h, w, _ = patches.shape
+        patches = patches.flatten(2, 3) + interpolate_spatial(self.pos_embed, (h, w))[:, None, 1:]
+        if total > 1:
+            table = interpolate_temporal(self.temporal_pos_embedding, total)
+            patches = patches + table[:, first : first + t].unsqueeze(2)
+        return patches
 
     def forward(
         self,
@@ -164,6 +192,13 @@ class VideoMamba(VideoEncoder):
         pooled = self.pool_norm(pool_tokens(cls, patches, self.pooling, steps))
         return VideoFeatures(patches, pooled, torch.stack(taps) if taps else None)
 
+    def _checkpointed(self, layer: nn.Module, residual: Tensor) -> Tensor:
+        if residual.shape[1] > self.piece_length:
+            assert isinstance(layer, BiMambaBlock)
+            return mix_in_pieces(layer, residual, self.piece_length)
+        mixed: Tensor = checkpoint(layer, residual, use_reentrant=False)
+        return mixed
+
     def _blocks(self, x: Tensor, with_taps: bool) -> tuple[Tensor, list[Tensor]]:
         """Run all blocks on (B, L, D): the normalised output and the taps, shallow to deep."""
         # The stream stays in float32 under autocast and in bfloat16 models.
@@ -172,7 +207,7 @@ class VideoMamba(VideoEncoder):
         taps: list[Tensor] = []
         for i, layer in enumerate(self.layers):
             if i < self.num_checkpointed and torch.is_grad_enabled():
-                hidden = checkpoint(layer, residual, use_reentrant=False)
+                hidden = self._checkpointed(layer, residual)
             else:
                 hidden = layer(residual)
             tapped = with_taps and i in self.tap_layers

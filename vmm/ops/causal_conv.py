@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from vmm.ops import backends, op_tools
-from vmm.ops.conv_interface import BACKEND_VARIABLE, BACKENDS, RECORDED
+from vmm.ops.conv_interface import BACKEND_VARIABLE, BACKENDS, RECORDED, ConvInputs
 from vmm.ops.conv_op import conv_op
 
 __all__ = ["BACKENDS", "Activation", "causal_conv1d", "choose_backend"]
@@ -64,7 +64,8 @@ def causal_conv1d(
     if name in RECORDED and not torch.compiler.is_compiling():
         module = importlib.import_module(BACKENDS[name])
         with torch.autocast(x.device.type, enabled=False):
-            recorded: Tensor = module.causal_conv1d(x, weight, bias, activation, reverse)
+            inputs = ConvInputs(x, weight, bias)
+            recorded: Tensor = module.forward(inputs, activation == "silu", reverse)
         return recorded
     out: Tensor = conv_op(x, weight, bias, activation == "silu", reverse, name)
     return out

@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 
 from vmm.ops.conv_interface import ConvInputs
-from vmm.ops.op_tools import recomputed_gradients
 
 
 @functools.cache
@@ -39,36 +38,18 @@ def why_not(x: Tensor, weight: Tensor) -> str | None:
     return _missing()
 
 
-def causal_conv1d(
-    x: Tensor,
-    weight: Tensor,
-    bias: Tensor | None = None,
-    activation: str | None = "silu",
-    reverse: bool = False,
-) -> Tensor:
+def forward(inputs: ConvInputs, silu: bool, reverse: bool) -> Tensor:
     """Compute the contract of ``vmm.ops.causal_conv.causal_conv1d`` with the CUDA kernel.
 
     The kernel knows one direction, so the other one flips its input and output.
     """
+    x, weight, bias = inputs
     out = _kernel()(
         x=(x.flip(-1) if reverse else x).contiguous(),
         weight=weight.to(x.dtype).contiguous(),
         bias=None if bias is None else bias.to(x.dtype),
-        activation=activation,
+        activation="silu" if silu else None,
     )
     if reverse:
         out = out.flip(-1)
     return out.transpose(1, 2).contiguous().transpose(1, 2)
-
-
-def forward(inputs: ConvInputs, silu: bool, reverse: bool) -> Tensor:
-    """Convolve inside of the operator."""
-    return causal_conv1d(*inputs, "silu" if silu else None, reverse)
-
-
-def backward(inputs: ConvInputs, silu: bool, reverse: bool, d_out: Tensor) -> ConvInputs:
-    """Repeat the convolution and let autograd differentiate it."""
-    gradients = recomputed_gradients(
-        lambda *x: forward(ConvInputs(*x), silu, reverse), inputs, d_out
-    )
-    return ConvInputs(*gradients)  # type: ignore[arg-type]

@@ -6,7 +6,8 @@ A backend is a module with these functions:
     forward(inputs, silu, reverse)       the output
     backward(inputs, silu, reverse, d_out) -> ConvInputs     the gradient of every input
 
-``forward`` and ``backward`` are called inside an operator, where autograd does not record.
+These are called inside an operator, where autograd does not record. A backend that is made of
+differentiable functions (RECORDED) needs no ``backward``.
 """
 
 from __future__ import annotations

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from vmm.ops import op_tools
-from vmm.ops.conv_interface import BACKENDS, ConvInputs
+from vmm.ops.conv_interface import BACKENDS, RECORDED, ConvInputs
 
 _INPUTS = "Tensor x, Tensor weight, Tensor? bias"
 _OPTIONS = "bool silu, bool reverse"
@@ -55,7 +55,12 @@ def conv_backward_op(
     module = importlib.import_module(BACKENDS[backend])
     inputs = ConvInputs(x, weight, bias)
     with torch.autocast(x.device.type, enabled=False):
-        gradients = module.backward(inputs, silu, reverse, d_out)
+        if backend in RECORDED:
+            gradients = op_tools.recomputed_gradients(
+                lambda *y: [module.forward(ConvInputs(*y), silu, reverse)], inputs, [d_out]
+            )
+        else:
+            gradients = module.backward(inputs, silu, reverse, d_out)
     d_x, d_weight, d_bias = op_tools.gradients_like(gradients, inputs)
     return d_x, d_weight, d_bias
 

@@ -15,9 +15,6 @@ from torch import Tensor
 
 from vmm.ops.cpu_emitter import LANES, Emitter, Value
 
-_GROUP = 16
-"""Most blocks in a group: bounds the memory that a gradient keeps in cache."""
-
 
 def by_block(x: Tensor) -> Tensor:
     """Cut (E, ...) into blocks, padded with zeros, lanes innermost: (blocks, ..., lanes)."""
@@ -47,7 +44,7 @@ def size_arguments(x: Tensor) -> dict[str, int]:
     """Return the sizes of (B, E, L) x and a division into items with work for every thread."""
     batch, channels, length = x.shape
     blocks = -(-channels // LANES)
-    groups = max(-(-blocks // _GROUP), -(-torch.get_num_threads() // max(batch, 1)))
+    groups = -(-torch.get_num_threads() // max(batch, 1))
     group_blocks = -(-blocks // min(groups, blocks))
     return {
         "length": length,
@@ -65,11 +62,10 @@ class Block:
         code: The kernel.
         batch: Which sample.
         index: Which block.
-        place: Which block of its group.
     """
 
-    def __init__(self, code: Emitter, batch: Value, index: Value, place: Value) -> None:
-        self.code, self.batch, self.index, self.place = code, batch, index, place
+    def __init__(self, code: Emitter, batch: Value, index: Value) -> None:
+        self.code, self.batch, self.index = code, batch, index
         self._offset = index * code.bytes
 
     def row(self, name: str, t: Value) -> Value:
@@ -110,6 +106,6 @@ def each_block(code: Emitter, item: Value, body: Callable[[Block], None]) -> Non
     def one(place: Value) -> None:
         index = first + place
         code.keep_lanes(arg["channels"] - index * LANES)
-        body(Block(code, batch, index, place))
+        body(Block(code, batch, index))
 
     code.loop(code.least(arg["group_blocks"], arg["blocks"] - first), one)

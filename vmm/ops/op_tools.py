@@ -74,9 +74,13 @@ def given(gradients: Sequence[Tensor], inputs: Sequence[Tensor | None]) -> list[
 
 
 def recomputed_gradients(
-    function: Callable[..., Tensor], inputs: Sequence[Tensor | None], d_out: Tensor
+    function: Callable[..., Sequence[Tensor | None]],
+    inputs: Sequence[Tensor | None],
+    d_outs: Sequence[Tensor | None],
 ) -> list[Tensor | None]:
     """Differentiate ``function(*inputs)`` by running it again under autograd.
+
+    Outputs whose gradient is None do not count.
 
     Inside of an operator autograd is switched off below ``torch.enable_grad``, by dispatch keys
     that are excluded for this thread; for the duration of the call they are let in again.
@@ -88,7 +92,9 @@ def recomputed_gradients(
     included = torch._C._dispatch_tls_local_include_set()
     with torch._C._ForceDispatchKeyGuard(included, excluded), torch.enable_grad():
         leaves = [None if x is None else x.detach().requires_grad_() for x in inputs]
-        out = function(*leaves)
+        outs = function(*leaves)
+        counted = [(y, d_y) for y, d_y in zip(outs, d_outs, strict=True) if d_y is not None]
+        ys, d_ys = zip(*counted, strict=True)
         wanted = [x for x in leaves if x is not None]
-        gradients = iter(torch.autograd.grad(out, wanted, d_out))
+        gradients = iter(torch.autograd.grad(ys, wanted, d_ys))
         return [None if x is None else next(gradients) for x in leaves]

@@ -19,7 +19,7 @@ from torch import Tensor
 from vmm.ops.op_tools import empty_packed
 from vmm.ops.scan_interface import ScanInputs, ScanOptions
 
-CHUNK = 16
+CHUNK = 32
 
 
 def why_not(u: Tensor, A: Tensor) -> str | None:
@@ -75,12 +75,16 @@ def starts_shape(u: Tensor, A: Tensor) -> tuple[int, ...]:
     return -(-u.shape[-1] // CHUNK), u.shape[0], A.shape[1], A.shape[0]
 
 
-def forward(inputs: ScanInputs, options: ScanOptions, starts: Tensor | None) -> Tensor:
+def forward(
+    inputs: ScanInputs, options: ScanOptions, starts: Tensor | None, last: Tensor | None
+) -> Tensor:
     """Compute the contract of ``vmm.ops.selective_scan.selective_scan`` chunk by chunk."""
     scan = _Scanner(inputs, *options)
     out = empty_packed(inputs.u)
     batch, channels, _ = out.shape
     state = scan.a.new_zeros(batch, scan.a.shape[0], channels)
+    if inputs.state is not None:
+        state += inputs.state.transpose(1, 2)
     for k, at in enumerate(scan.chunks()):
         if starts is not None:
             starts[k] = state
@@ -94,10 +98,18 @@ def forward(inputs: ScanInputs, options: ScanOptions, starts: Tensor | None) -> 
         if inputs.z is not None:
             y.mul_(F.silu(scan.read(inputs.z, at)))
         scan.write(y, out, at)
+    if last is not None:
+        last.copy_(state.transpose(1, 2))
     return out
 
 
-def backward(inputs: ScanInputs, options: ScanOptions, starts: Tensor, d_out: Tensor) -> ScanInputs:
+def backward(
+    inputs: ScanInputs,
+    options: ScanOptions,
+    starts: Tensor,
+    d_out: Tensor,
+    d_last: Tensor | None,
+) -> ScanInputs:
     """Walk the chunks from the last to the first; ``carry`` is the gradient of the state."""
     scan = _Scanner(inputs, *options)
     d_u, d_delta, d_b, d_c = (empty_packed(x) for x in (inputs.u, inputs.delta, inputs.B, inputs.C))
@@ -105,6 +117,8 @@ def backward(inputs: ScanInputs, options: ScanOptions, starts: Tensor, d_out: Te
     d_a, d_skip = torch.zeros_like(scan.a), scan.a.new_zeros(scan.a.shape[1])
     d_bias = torch.zeros_like(d_skip)
     carry = torch.zeros_like(starts[0])
+    if d_last is not None:
+        carry += d_last.transpose(1, 2)
     for at, state in zip(reversed(list(scan.chunks())), reversed(starts.unbind(0)), strict=True):
         u, b, c = (scan.read(x, at) for x in (inputs.u, inputs.B, inputs.C))
         step, raw = scan.steps(at)
@@ -152,4 +166,5 @@ def backward(inputs: ScanInputs, options: ScanOptions, starts: Tensor, d_out: Te
         None if inputs.D is None else d_skip.to(inputs.D.dtype),
         d_z,
         None if inputs.delta_bias is None else d_bias.to(inputs.delta_bias.dtype),
+        None if inputs.state is None else carry.transpose(1, 2),
     )

@@ -51,10 +51,14 @@ def pair_starts_shape(u: Tensor, A: Tensor) -> tuple[int, ...]:
     return 2, *starts_shape(u, A)
 
 
-def forward(inputs: ScanInputs, options: ScanOptions, starts: Tensor | None) -> Tensor:
+def forward(
+    inputs: ScanInputs, options: ScanOptions, starts: Tensor | None, last: Tensor | None
+) -> Tensor:
     """Compute the contract of ``vmm.ops.selective_scan.selective_scan`` in compiled code."""
     out = empty_packed(inputs.u, torch.float32)
-    _scan(inputs, options, starts, out, "whole")
+    state = _scan(inputs, options, starts, out, "whole")
+    if last is not None:
+        last.copy_(_from_state(state, last))
     return out.to(inputs.u.dtype)
 
 
@@ -73,17 +77,45 @@ def pair_forward(inputs: PairInputs, delta_softplus: bool, starts: Tensor | None
 
 def _scan(
     inputs: ScanInputs, options: ScanOptions, starts: Tensor | None, out: Tensor, part: Part
-) -> None:
+) -> Tensor:
+    """Fill ``out``; returns the last state as kernels keep it."""
     rows, per_channel = _prepare(inputs)
     arguments = _inputs(rows, per_channel, starts, options.reverse)
     arguments |= row_arguments("out", out, options.reverse)
+    state = _to_state(inputs.state, inputs)
+    arguments["state"] = state.data_ptr()
     _run(write_forward, arguments, _specification(inputs, options, part), rows["u"])
+    return state
 
 
-def backward(inputs: ScanInputs, options: ScanOptions, starts: Tensor, d_out: Tensor) -> ScanInputs:
+def _to_state(x: Tensor | None, inputs: ScanInputs) -> Tensor:
+    """Copy (B, E, N) to (B, blocks, N, lanes), the layout of one kept state; None is zeros."""
+    batch, *shape = starts_shape(inputs.u, inputs.A)[1:]
+    if x is None:
+        return inputs.u.new_zeros(batch, *shape, dtype=torch.float32)
+    blocks = by_block(x.float().transpose(0, 1)).movedim(1, 0)
+    return blocks.clone(memory_format=torch.contiguous_format)  # kernels overwrite it
+
+
+def _from_state(x: Tensor, like: Tensor) -> Tensor:
+    """Undo ``_to_state``."""
+    return from_blocks(x.movedim(0, 1), like.shape[1]).transpose(0, 1)
+
+
+def backward(
+    inputs: ScanInputs,
+    options: ScanOptions,
+    starts: Tensor,
+    d_out: Tensor,
+    d_last: Tensor | None,
+) -> ScanInputs:
     """Return the gradients, in float32."""
     d_z = None if inputs.z is None else empty_packed(inputs.u, torch.float32)
-    return _gradients(inputs, options, starts, d_out, d_z, "whole")
+    d_state = _to_state(d_last, inputs)
+    gradients = _gradients(inputs, options, starts, d_out, d_z, d_state, "whole")
+    if inputs.state is None:
+        return gradients
+    return gradients._replace(state=_from_state(d_state, inputs.state))
 
 
 def pair_backward(
@@ -92,9 +124,12 @@ def pair_backward(
     """Return the gradients of both directions, in float32."""
     first, second = inputs.split()
     d_z = None if inputs.z is None else empty_packed(inputs.u, torch.float32)
-    d_first = _gradients(first, ScanOptions(delta_softplus, False), starts[0], d_out, d_z, "first")
+    carry_first, carry_second = (_to_state(None, inputs) for inputs in (first, second))
+    d_first = _gradients(
+        first, ScanOptions(delta_softplus, False), starts[0], d_out, d_z, carry_first, "first"
+    )
     d_second = _gradients(
-        second, ScanOptions(delta_softplus, True), starts[1], d_out, d_z, "second"
+        second, ScanOptions(delta_softplus, True), starts[1], d_out, d_z, carry_second, "second"
     )
     return PairInputs.join(d_first, d_second, d_z)
 
@@ -105,8 +140,10 @@ def _gradients(
     starts: Tensor,
     d_out: Tensor,
     d_z: Tensor | None,
+    d_state: Tensor,
     part: Part,
 ) -> ScanInputs:
+    """Return the gradients; ``d_state`` goes from that of the last state to that of the first."""
     rows, per_channel = _prepare(inputs)
     rows["d_out"] = channels_last(d_out.float())
     u = rows["u"]
@@ -122,6 +159,7 @@ def _gradients(
         results["d_z"] = d_z
     for name, x in (results | {"d_B": d_b[0], "d_C": d_c[0]}).items():
         arguments |= row_arguments(name, x, options.reverse)
+    arguments["d_state"] = d_state.data_ptr()
     arguments["d_B_group"] = d_b.stride(0) * d_b.element_size()
     sums = {f"d_{name}": x.new_zeros(batch, *x.shape) for name, x in per_channel.items()}
     arguments |= {name: x.data_ptr() for name, x in sums.items()}
@@ -132,12 +170,16 @@ def _gradients(
         results["d_u"],
         results["d_delta"],
         d_a,
-        d_b.sum(0),
-        d_c.sum(0),
+        _summed(d_b),
+        _summed(d_c),
         d_skip,
         d_z,
         d_bias,
     )
+
+
+def _summed(x: Tensor) -> Tensor:
+    return x[0] if len(x) == 1 else x.sum(0)  # the sum of one would be a copy
 
 
 def _prepare(inputs: ScanInputs) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
@@ -185,5 +227,5 @@ def _run(
 ) -> None:
     states = options[0]
     kernel = compile_kernel(write, arguments, *options)
-    scratch = scratch_size(states, arguments["group_blocks"])
+    scratch = scratch_size(states)
     kernel.run(arguments, len(u) * arguments["groups"], u.numel() * states, scratch)

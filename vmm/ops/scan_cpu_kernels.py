@@ -17,7 +17,7 @@ from typing import Literal
 from vmm.ops.cpu_blocks import Block, each_block, sample_and_group
 from vmm.ops.cpu_emitter import LANES, Emitter, Value
 
-TILE = 32
+TILE = 64
 """Steps between two kept states, which take d_state / TILE times the memory of one input."""
 
 Part = Literal["whole", "first", "second"]
@@ -26,9 +26,9 @@ Part = Literal["whole", "first", "second"]
 _LN2 = math.log(2.0)
 
 
-def scratch_size(states: int, group_blocks: int) -> int:
+def scratch_size(states: int) -> int:
     """Return how many float32 numbers the gradient kernel needs per thread."""
-    return LANES * (states * (4 * TILE + 1 + group_blocks) + 2 * TILE)
+    return LANES * (states * (4 * TILE + 1) + 2 * TILE)
 
 
 class _Scan:
@@ -63,6 +63,14 @@ class _Scan:
         raw = self.raw_step(t)
         return self.code.softplus(raw) if self._softplus else raw
 
+    def next_step(self, t: Value) -> Value:
+        """Return the step size after t, or again the last one.
+
+        The loops ask for it one round ahead: all else in a round waits for the step size, whose
+        long chain of operations then overlaps with the round before.
+        """
+        return self.step(self.code.least(t + 1, self.code.arguments["length"] - 1))
+
     def a(self, n: int) -> Value:
         """Return A of state n."""
         return self.code.load(self._a + n * self.code.bytes)
@@ -90,24 +98,26 @@ def write_forward(
 ) -> None:
     """Write out = scan(u, delta, A, B, C, D, z); keeps states if ``starts`` is not zero.
 
+    ``state`` (batch, blocks, states, lanes) is the one before the first step, and then after the
+    last.
     The second of two directions adds what the first left in ``out``; only it passes the gate.
     """
 
     def one_block(at: Block) -> None:
         scan = _Scan(at, states, softplus)
 
-        def one_tile(tile: Value, *state: Value) -> list[Value]:
+        def one_tile(tile: Value, step: Value, *state: Value) -> list[Value]:
             code.when(code.arguments["starts"], lambda: scan.store(state, scan.start(tile)))
 
-            def one_step(k: Value, *state: Value) -> list[Value]:
+            def one_step(k: Value, step: Value, *state: Value) -> list[Value]:
                 t = tile * TILE + k
-                step, u = scan.step(t), at.read("u", t)
+                u = at.read("u", t)
                 scaled = step * u
-                new = []
+                new = [scan.next_step(t)]
                 y = [scan.skip * u, code.number(0.0)]  # two sums: their additions overlap
                 for n in range(states):
                     new.append(scan.new_state(step, scaled, state[n], t, n)[0])
-                    y[n % 2] = y[n % 2] + scan.selected("C", t, n) * new[n]
+                    y[n % 2] = y[n % 2] + scan.selected("C", t, n) * new[-1]
                 out = y[0] + y[1]
                 if part == "second":
                     out = out + at.read("out", t)
@@ -117,15 +127,18 @@ def write_forward(
                 at.write("out", t, out)
                 return new
 
-            return code.loop(_tile_length(code, tile), one_step, *state)
+            return code.loop(_tile_length(code, tile), one_step, step, *state)
 
-        code.loop(_tiles(code), one_tile, *[code.number(0.0)] * states)
+        state = at.per_sample("state", states)
+        first = scan.step(code.arguments["length"] * 0)
+        _, *last = code.loop(_tiles(code), one_tile, first, *scan.load(state))
+        scan.store(last, state)
 
     code.each_item(lambda item: each_block(code, item, one_block))
 
 
 class _Scratch:
-    """Addresses of a thread's private memory: one tile of one block, and the carried gradient."""
+    """Addresses of a thread's private memory: what is known of one tile of one block."""
 
     def __init__(self, code: Emitter, states: int) -> None:
         self._code, self._vectors = code, states * code.bytes
@@ -136,7 +149,6 @@ class _Scratch:
             "d_c": TILE * self._vectors,
             "step": TILE * code.bytes,
             "d_y": TILE * code.bytes,
-            "carry": 0,  # the rest, by place in the group
         }
         self._starts = {}
         address = code.scratch
@@ -158,9 +170,10 @@ def write_backward(
 ) -> None:
     """Write the gradients of all inputs, given that of ``out`` and the kept states.
 
-    d_u, d_delta and d_z are complete. d_A (batch, blocks, states, lanes), d_D and d_delta_bias
-    (batch, blocks, lanes) start from zero and have to be summed over samples, d_B and d_C (groups,
-    batch, length, states) over groups. The first of two directions leaves its output before the
+    d_u, d_delta and d_z are complete; d_state is the gradient of the last state, and then of the
+    first. d_A (batch, blocks, states, lanes), d_D and d_delta_bias (batch, blocks, lanes) start
+    from zero and have to be summed over samples, d_B and d_C (groups, batch, length, states) over
+    groups. The first of two directions leaves its output before the
     gate in d_z, where the second one adds its own and makes the gradient of it.
     """
     scratch = _Scratch(code, states)
@@ -170,7 +183,6 @@ def write_backward(
         code.loop(count * states, lambda k: code.store(zero, scratch.vector(name, k)))
 
     def one_item(item: Value) -> None:
-        clear("carry", code.arguments["group_blocks"])
         tiles = _tiles(code)
 
         def one_tile(i: Value) -> None:
@@ -200,9 +212,9 @@ def _recompute(
     start = scan.load(scan.start(tile))
     scan.store(start, scratch.states("state", tile * 0))
 
-    def one_step(k: Value, d_skip: Value, *state: Value) -> list[Value]:
+    def one_step(k: Value, step: Value, d_skip: Value, *state: Value) -> list[Value]:
         t = tile * TILE + k
-        step, u, d_y = scan.step(t), at.read("u", t), at.read("d_out", t)
+        u, d_y = at.read("u", t), at.read("d_out", t)
         if gate:
             z = at.read("z", t)
             sigmoid = code.sigmoid(z)
@@ -210,6 +222,7 @@ def _recompute(
         code.store(step, scratch.vector("step", k))
         code.store(d_y, scratch.vector("d_y", k))
         scaled = step * u
+        following = scan.next_step(t)
         y = [scan.skip * u, code.number(0.0)]
         new, decays = [], []
         for n in range(scan.states):
@@ -226,14 +239,15 @@ def _recompute(
             if part == "second":
                 out = out + at.read("d_z", t)
             at.write("d_z", t, out if part == "first" else d_silu * out)
-        return [d_skip + d_y * u, *new]
+        return [following, d_skip + d_y * u, *new]
 
-    d_skip, *_ = code.loop(length, one_step, code.number(0.0), *start)
+    first = scan.step(tile * TILE)
+    _, d_skip, *_ = code.loop(length, one_step, first, code.number(0.0), *start)
     code.add_to(at.per_sample("d_D"), d_skip)
 
 
 def _propagate(scan: _Scan, tile: Value, length: Value, scratch: _Scratch, softplus: bool) -> None:
-    """Walk a tile backwards; ``g`` is the gradient of the state, carried from tile to tile."""
+    """Walk a tile backwards; ``g`` is the gradient of the state, carried in ``d_state``."""
     at, code = scan.at, scan.code
     d_a = at.per_sample("d_A", scan.states)
 
@@ -262,7 +276,7 @@ def _propagate(scan: _Scan, tile: Value, length: Value, scratch: _Scratch, softp
         at.write("d_delta", t, d_delta)
         return [d_bias + d_delta, *following]
 
-    carry = scratch.states("carry", at.place)
+    carry = at.per_sample("d_state", scan.states)
     d_bias, *following = code.loop(length, one_step, code.number(0.0), *scan.load(carry))
     scan.store(following, carry)
     code.add_to(at.per_sample("d_delta_bias"), d_bias)

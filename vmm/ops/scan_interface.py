@@ -4,10 +4,14 @@ A backend is a module with these functions:
 
     why_not(u, A) -> str | None          the reason why it cannot take these inputs, or None
     starts_shape(u, A) -> tuple          shape of the states that it keeps for the gradient
-    forward(inputs, options, starts)     the output; ``starts`` (None: not wanted) is filled
-    backward(inputs, options, starts, d_out) -> ScanInputs     the gradient of every input
+    forward(inputs, options, starts, last)     the output; ``starts`` and ``last``, the state
+                                         after the last step, are filled (None: not wanted)
+    backward(inputs, options, starts, d_out, d_last) -> ScanInputs     the gradient of every input
 
-``forward`` and ``backward`` are called inside an operator, where autograd does not record.
+These are called inside an operator, where autograd does not record. A backend that is made of
+differentiable functions (RECORDED) has, besides ``why_not``, only
+
+    scan(inputs, options) -> (output, last)
 """
 
 from __future__ import annotations
@@ -29,7 +33,10 @@ BACKEND_VARIABLE = "VMM_SCAN_BACKEND"
 
 RECORDED = frozenset({"mamba_ssm", "reference"})
 """Backends that autograd differentiates by itself. Outside of compiled graphs they are called
-directly: as operators they have to repeat the forward pass in the backward pass."""
+directly: the operator has to repeat the forward pass in the backward pass."""
+
+STATEFUL = frozenset({"triton", "cpu", "chunked", "reference"})
+"""Backends that can start from a given state; the others get no ``state`` and no ``last``."""
 
 FUSED = frozenset({"triton", "cpu"})
 """Backends that do two directions at once. They also have:
@@ -41,7 +48,11 @@ FUSED = frozenset({"triton", "cpu"})
 
 
 class ScanInputs(NamedTuple):
-    """The tensors of ``vmm.ops.selective_scan.selective_scan``, or their gradients."""
+    """The tensors of ``vmm.ops.selective_scan.selective_scan``, or their gradients.
+
+    ``state`` (B, E, N) is the one before the first step, of the type that is computed in; None
+    stands for zeros.
+    """
 
     u: Tensor
     delta: Tensor
@@ -51,6 +62,7 @@ class ScanInputs(NamedTuple):
     D: Tensor | None
     z: Tensor | None
     delta_bias: Tensor | None
+    state: Tensor | None = None
 
 
 class ScanOptions(NamedTuple):

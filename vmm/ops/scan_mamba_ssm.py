@@ -8,7 +8,6 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from vmm.ops.op_tools import recomputed_gradients
 from vmm.ops.scan_interface import ScanInputs, ScanOptions
 
 _MOST_STATES = 256
@@ -41,18 +40,7 @@ def why_not(u: Tensor, A: Tensor) -> str | None:
     return _missing()
 
 
-def selective_scan(
-    u: Tensor,
-    delta: Tensor,
-    A: Tensor,
-    B: Tensor,
-    C: Tensor,
-    D: Tensor | None = None,
-    z: Tensor | None = None,
-    delta_bias: Tensor | None = None,
-    delta_softplus: bool = False,
-    reverse: bool = False,
-) -> Tensor:
+def scan(inputs: ScanInputs, options: ScanOptions) -> tuple[Tensor, None]:
     """Compute the contract of ``vmm.ops.selective_scan.selective_scan`` with the CUDA kernel.
 
     The kernel wants time innermost and knows one direction, so memory is rearranged and, for the
@@ -62,41 +50,23 @@ def selective_scan(
     def sequence(x: Tensor | None) -> Tensor | None:
         if x is None:
             return None
-        x = x.to(u.dtype)
-        return (x.flip(-1) if reverse else x).contiguous()
+        x = x.to(inputs.u.dtype)
+        return (x.flip(-1) if options.reverse else x).contiguous()
 
     def parameter(x: Tensor | None) -> Tensor | None:
         return None if x is None else x.float().contiguous()
 
     out = _kernel()(
-        u=sequence(u),
-        delta=sequence(delta),
-        A=parameter(A),
-        B=sequence(B),
-        C=sequence(C),
-        D=parameter(D),
-        z=sequence(z),
-        delta_bias=parameter(delta_bias),
-        delta_softplus=delta_softplus,
+        u=sequence(inputs.u),
+        delta=sequence(inputs.delta),
+        A=parameter(inputs.A),
+        B=sequence(inputs.B),
+        C=sequence(inputs.C),
+        D=parameter(inputs.D),
+        z=sequence(inputs.z),
+        delta_bias=parameter(inputs.delta_bias),
+        delta_softplus=options.delta_softplus,
     )
-    if reverse:
+    if options.reverse:
         out = out.flip(-1)
-    return out.transpose(1, 2).contiguous().transpose(1, 2)
-
-
-def starts_shape(u: Tensor, A: Tensor) -> tuple[int, ...]:
-    """Nothing is kept besides the inputs."""
-    return (0,)
-
-
-def forward(inputs: ScanInputs, options: ScanOptions, starts: Tensor | None) -> Tensor:
-    """Scan inside of the operator."""
-    return selective_scan(*inputs, options.delta_softplus, options.reverse)
-
-
-def backward(inputs: ScanInputs, options: ScanOptions, starts: Tensor, d_out: Tensor) -> ScanInputs:
-    """Repeat the scan and let the package's own gradient follow."""
-    gradients = recomputed_gradients(
-        lambda *x: forward(ScanInputs(*x), options, None), inputs, d_out
-    )
-    return ScanInputs(*gradients)  # type: ignore[arg-type]
+    return out.transpose(1, 2).contiguous().transpose(1, 2), None

@@ -16,9 +16,12 @@ import torch
 from torch import Tensor
 
 from vmm.ops import op_tools
-from vmm.ops.scan_interface import BACKENDS, ScanInputs, ScanOptions
+from vmm.ops.scan_interface import BACKENDS, RECORDED, ScanInputs, ScanOptions
 
-_INPUTS = "Tensor u, Tensor delta, Tensor A, Tensor B, Tensor C, Tensor? D, Tensor? z, Tensor? bias"
+_INPUTS = (
+    "Tensor u, Tensor delta, Tensor A, Tensor B, Tensor C, Tensor? D, Tensor? z, Tensor? bias, "
+    "Tensor? state"
+)
 _OPTIONS = "bool delta_softplus, bool reverse"
 _NUM_INPUTS = len(ScanInputs._fields)
 
@@ -27,18 +30,32 @@ def _split(arguments: tuple[Any, ...]) -> tuple[ScanInputs, ScanOptions]:
     return ScanInputs(*arguments[:_NUM_INPUTS]), ScanOptions(*arguments[_NUM_INPUTS:][:2])
 
 
-def _empty_starts(inputs: ScanInputs, keep: bool, module: Any) -> Tensor:
+def _starts_shape(inputs: ScanInputs, backend: str) -> tuple[int, ...]:
+    if backend in RECORDED:
+        return (0,)
+    shape: tuple[int, ...] = _module(backend).starts_shape(inputs.u, inputs.A)
+    return shape
+
+
+def _empty_states(inputs: ScanInputs, keep: bool, backend: str) -> tuple[Tensor, Tensor]:
+    """Allocate the kept states and the last one, empty where they are not wanted."""
     # In one dimension: a chunk that happens to be the only one would fix the length in a graph.
-    size = math.prod(module.starts_shape(inputs.u, inputs.A)) if keep else 0
-    return inputs.u.new_empty(size, dtype=torch.promote_types(inputs.u.dtype, torch.float32))
+    size = math.prod(_starts_shape(inputs, backend)) if keep else 0
+    dtype = torch.promote_types(inputs.u.dtype, torch.float32)
+    last = (0,) if inputs.state is None else inputs.state.shape
+    return inputs.u.new_empty(size, dtype=dtype), inputs.u.new_empty(last, dtype=dtype)
+
+
+def _module(backend: str) -> Any:
+    return importlib.import_module(BACKENDS[backend])
 
 
 @torch.library.custom_op(
     "vmm::selective_scan",
     mutates_args=(),
-    schema=f"({_INPUTS}, {_OPTIONS}, bool keep, str backend) -> (Tensor, Tensor)",
+    schema=f"({_INPUTS}, {_OPTIONS}, bool keep, str backend) -> (Tensor, Tensor, Tensor)",
 )
-def scan_op(*arguments: Any) -> tuple[Tensor, Tensor]:
+def scan_op(*arguments: Any) -> tuple[Tensor, Tensor, Tensor]:
     """Scan with one backend.
 
     Args:
@@ -46,40 +63,47 @@ def scan_op(*arguments: Any) -> tuple[Tensor, Tensor]:
             keep what the gradient needs; the backend's name.
 
     Returns:
-        The output (B, E, L), and the kept states, flat.
+        The output (B, E, L); the kept states, flat; the last state, empty if none was given.
     """
     inputs, options = _split(arguments)
     keep, backend = arguments[-2:]
-    module = importlib.import_module(BACKENDS[backend])
-    starts = _empty_starts(inputs, keep, module)
+    starts, last = _empty_states(inputs, keep, backend)
     with torch.autocast(inputs.u.device.type, enabled=False):
-        shaped = starts.view(module.starts_shape(inputs.u, inputs.A)) if keep else None
-        out = module.forward(inputs, options, shaped)
-    return op_tools.packed(out), starts
+        if backend in RECORDED:
+            out, last_state = _module(backend).scan(inputs, options)
+            if inputs.state is not None:
+                last.copy_(last_state)
+        else:
+            shaped = starts.view(_starts_shape(inputs, backend)) if keep else None
+            wanted = None if inputs.state is None else last
+            out = _module(backend).forward(inputs, options, shaped, wanted)
+    return op_tools.packed(out), starts, last
 
 
 @scan_op.register_fake
-def _(*arguments: Any) -> tuple[Tensor, Tensor]:
+def _(*arguments: Any) -> tuple[Tensor, Tensor, Tensor]:
     inputs, _ = _split(arguments)
-    keep, backend = arguments[-2:]
-    module = importlib.import_module(BACKENDS[backend])
-    return op_tools.empty_packed(inputs.u), _empty_starts(inputs, keep, module)
+    return op_tools.empty_packed(inputs.u), *_empty_states(inputs, *arguments[-2:])
 
 
 @torch.library.custom_op(
     "vmm::selective_scan_backward",
     mutates_args=(),
-    schema=f"({_INPUTS}, {_OPTIONS}, Tensor starts, Tensor d_out, str backend) -> "
+    schema=f"({_INPUTS}, {_OPTIONS}, Tensor starts, Tensor d_out, Tensor? d_last, str backend) -> "
     f"({', '.join(['Tensor'] * _NUM_INPUTS)})",
 )
 def scan_backward_op(*arguments: Any) -> tuple[Tensor, ...]:
     """Return the gradient of every input; an absent one gets an empty tensor."""
     inputs, options = _split(arguments)
-    starts, d_out, backend = arguments[-3:]
-    module = importlib.import_module(BACKENDS[backend])
+    starts, d_out, d_last, backend = arguments[-4:]
     with torch.autocast(inputs.u.device.type, enabled=False):
-        shaped = starts.view(module.starts_shape(inputs.u, inputs.A))
-        gradients = module.backward(inputs, options, shaped, d_out)
+        if backend in RECORDED:
+            gradients = op_tools.recomputed_gradients(
+                lambda *x: _module(backend).scan(ScanInputs(*x), options), inputs, (d_out, d_last)
+            )
+        else:
+            shaped = starts.view(_starts_shape(inputs, backend))
+            gradients = _module(backend).backward(inputs, options, shaped, d_out, d_last)
     return tuple(op_tools.gradients_like(gradients, inputs))
 
 
@@ -89,7 +113,7 @@ def _(*arguments: Any) -> tuple[Tensor, ...]:
     return tuple(op_tools.empty_gradients(inputs))
 
 
-def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
+def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
     starts = output[1]
     ctx.mark_non_differentiable(starts)
     ctx.set_materialize_grads(False)  # else a zero gradient as large as the starts
@@ -97,12 +121,18 @@ def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tens
     ctx.options, ctx.backend = inputs[_NUM_INPUTS:-2], inputs[-1]
 
 
-def _backward(ctx: Any, d_out: Tensor | None, _: Tensor | None) -> tuple[Tensor | None, ...]:
+def _backward(
+    ctx: Any, d_out: Tensor | None, _: Tensor | None, d_last: Tensor | None
+) -> tuple[Tensor | None, ...]:
     *inputs, starts = ctx.saved_tensors
     absent = [None] * (_NUM_INPUTS + 4)
-    if d_out is None:
+    if inputs[-1] is None:
+        d_last = None  # of an empty tensor
+    if d_out is None and d_last is None:
         return tuple(absent)
-    gradients = scan_backward_op(*inputs, *ctx.options, starts, d_out, ctx.backend)
+    if d_out is None:
+        d_out = torch.zeros_like(inputs[0])
+    gradients = scan_backward_op(*inputs, *ctx.options, starts, d_out, d_last, ctx.backend)
     return (*op_tools.given(gradients, inputs), *absent[_NUM_INPUTS:])
 
 

@@ -69,16 +69,33 @@ def pair_starts_shape(u: Tensor, A: Tensor) -> tuple[int, ...]:
     return 2, 2 * -(-half // CHUNK), u.shape[0], A.shape[1], A.shape[0]
 
 
-def forward(inputs: ScanInputs, options: ScanOptions, starts: Tensor | None) -> Tensor:
+def forward(
+    inputs: ScanInputs, options: ScanOptions, starts: Tensor | None, last: Tensor | None
+) -> Tensor:
     """Compute the contract of ``vmm.ops.selective_scan.selective_scan``."""
-    return _Launch([inputs], inputs.z, options).forward(starts)
+    launch = _Launch([inputs], inputs.z, options)
+    out = launch.forward(starts)
+    if last is not None:
+        last.copy_(launch.carry[0].transpose(1, 2))
+    return out
 
 
-def backward(inputs: ScanInputs, options: ScanOptions, starts: Tensor, d_out: Tensor) -> ScanInputs:
+def backward(
+    inputs: ScanInputs,
+    options: ScanOptions,
+    starts: Tensor,
+    d_out: Tensor,
+    d_last: Tensor | None,
+) -> ScanInputs:
     """Return the gradient of every input."""
     launch = _Launch([inputs], inputs.z, options)
+    if launch.stateful:
+        launch.carry.zero_()
+        if d_last is not None:
+            launch.carry[0] = d_last.transpose(1, 2)
     (gradients,), d_z = launch.backward(starts, d_out)
-    return gradients._replace(z=d_z)
+    d_state = launch.carry[0].transpose(1, 2) if launch.stateful else None
+    return gradients._replace(z=d_z, state=d_state)
 
 
 def pair_forward(inputs: PairInputs, delta_softplus: bool, starts: Tensor | None) -> Tensor:
@@ -114,6 +131,13 @@ class _Launch:
         blocks = -(-self.channels // 32)
         self.warps = min(4, 1 << (blocks - 1).bit_length())
         self.width = 32 * self.warps
+        # States, or gradients of states, that one launch leaves for the next.
+        self.carry = self.u.new_empty(
+            len(scans), self.batch, self.states, self.channels, dtype=torch.float32
+        )
+        self.stateful = scans[0].state is not None
+        if scans[0].state is not None:
+            self.carry[0] = scans[0].state.transpose(1, 2)
 
     def forward(self, starts: Tensor | None) -> Tensor:
         """Return the output, the sum of both directions; fills ``starts``."""
@@ -122,8 +146,13 @@ class _Launch:
         out = empty_packed(self.u)
         gate = self._strided(out if self.z is None else channels_last(self.z))
         keep = starts is not None
-        partial, carry = self._between(out)
-        shared = (gate, out, partial, carry if starts is None else starts, carry)
+        shared = (
+            gate,
+            out,
+            self._partial(out),
+            self.carry if starts is None else starts,
+            self.carry,
+        )
         first, *rest = self._directions()
         for part in self._parts():
             forward_kernel[self._grid()](
@@ -147,11 +176,11 @@ class _Launch:
         d_z = None if self.z is None else empty_packed(self.u)
         given = channels_last(d_out)
         gate = self._strided(given if self.z is None else channels_last(self.z))
-        partial, carry = self._between(given if d_z is None else d_z)
-        scratch = carry.new_empty(
+        partial = self._partial(given if d_z is None else d_z)
+        scratch = self.carry.new_empty(
             len(self.scans), self.batch, CHUNK // options.steps, self.states, self.channels
         )
-        shared = (self._strided(given), gate, carry if d_z is None else d_z, partial)
+        shared = (self._strided(given), gate, self.carry if d_z is None else d_z, partial)
         results = [self._empty_results() for _ in self.scans]
         first, *rest = self._directions()
         for part in reversed(self._parts()):
@@ -160,7 +189,7 @@ class _Launch:
                 rest[0] if rest else first,
                 results[0],
                 results[-1],
-                (*shared, starts, carry, scratch),
+                (*shared, starts, self.carry, scratch),
                 *self._sizes(),
                 OPTIONS=options,
                 PART=part,
@@ -196,16 +225,11 @@ class _Launch:
             for rows, parameters in zip(self.rows, self.parameters, strict=True)
         ]
 
-    def _between(self, like: Tensor) -> tuple[Tensor, Tensor]:
-        """Return what the two launches hand on: partial sums, in ``like`` if it can, and states."""
-        carry = self.u.new_empty(
-            len(self.scans), self.batch, self.states, self.channels, dtype=torch.float32
-        )
-        if not self.pair:
-            return carry, carry
-        if like.dtype == torch.float32:
-            return like, carry
-        return empty_packed(like, torch.float32), carry
+    def _partial(self, like: Tensor) -> Tensor:
+        """Return memory for what the first launch leaves for the second: ``like`` if it fits."""
+        if not self.pair or like.dtype == torch.float32:
+            return like
+        return empty_packed(like, torch.float32)
 
     def _parts(self) -> list[int]:
         from vmm.ops.scan_triton_forward import FIRST, SECOND, WHOLE
@@ -232,6 +256,7 @@ class _Launch:
             chunk=CHUNK,
             gate=self.z is not None,
             softplus=self.options.delta_softplus,
+            stateful=self.stateful,
             unit=self._unit(),
         )
 

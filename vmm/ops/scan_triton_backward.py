@@ -202,13 +202,15 @@ def _first_sums(
     PART: tl.constexpr,
 ) -> Any:
     """Return the sums to start from: zeros, or those of the second half, which was before."""
-    if PART == FIRST:
+    if PART == FIRST or OPTIONS.stateful:
         g = tl.load(carry, mask=here, other=0.0)
+    else:
+        g = tl.zeros([OPTIONS.tile_states, OPTIONS.tile_channels], tl.float32)
+    if PART == FIRST:
         d_a_sum = tl.load(d_a, mask=here, other=0.0)
         d_skip = tl.load(d_d, mask=inside, other=0.0)
         d_offset = tl.load(d_bias, mask=inside, other=0.0)
     else:
-        g = tl.zeros([OPTIONS.tile_states, OPTIONS.tile_channels], tl.float32)
         d_a_sum = tl.zeros([OPTIONS.tile_states, OPTIONS.tile_channels], tl.float32)
         d_skip = tl.zeros([OPTIONS.tile_channels], tl.float32)
         d_offset = tl.zeros([OPTIONS.tile_channels], tl.float32)
@@ -297,7 +299,7 @@ def _gradient_part(
     tl.store(d_a, sums[1], mask=here)
     tl.store(d_d, sums[2], mask=e < channels)
     tl.store(d_bias, sums[3], mask=e < channels)
-    if PART == SECOND:
+    if PART == SECOND or OPTIONS.stateful:
         tl.store(carry, sums[0], mask=here)
 
 

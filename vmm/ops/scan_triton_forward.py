@@ -36,6 +36,8 @@ class Options(NamedTuple):
         chunk: Steps between kept states, a multiple of ``steps``.
         gate: Whether there is z.
         softplus: Whether delta goes through the softplus.
+        stateful: Whether ``carry`` holds a state, or the gradient of one, from outside, and is to
+            hold the one at the other end; for one direction.
         unit: What the distances of rows and samples of B and C are given in, in numbers; 4 if all
             are multiples of 16 bytes, which allows wide loads.
     """
@@ -47,6 +49,7 @@ class Options(NamedTuple):
     chunk: int
     gate: bool
     softplus: bool
+    stateful: bool
     unit: int
 
 
@@ -181,7 +184,7 @@ def _scan_part(
     begin, end = part_interval(length, split, PART, REVERSE)
     slot = direction * slots + (slots // 2 if PART == SECOND else 0)
     state = tl.zeros([OPTIONS.tile_states, OPTIONS.tile_channels], tl.float32)
-    if PART == SECOND:
+    if PART == SECOND or OPTIONS.stateful:
         state = tl.load(carry, mask=here, other=0.0)
     for chunk in range(begin, end, OPTIONS.chunk):
         if KEEP:
@@ -203,7 +206,7 @@ def _scan_part(
                     gates = load_rows(z_rows, at, e, channels, STEPS, REVERSE)
                     ys = gated(ys, gates, STEPS)
                 store_rows((out + sample, channels), ys, at, e, channels, STEPS, REVERSE)
-    if PART == FIRST:
+    if PART == FIRST or OPTIONS.stateful:
         tl.store(carry, state, mask=here)
 
 

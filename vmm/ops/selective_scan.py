@@ -5,17 +5,31 @@ Shape legend: B batch, E channels (d_inner), L length, N states per channel (d_s
 
 from __future__ import annotations
 
+import functools
 import importlib
 
 import torch
 from torch import Tensor
 
 from vmm.ops import backends, op_tools
-from vmm.ops.scan_interface import BACKEND_VARIABLE, BACKENDS, RECORDED
+from vmm.ops.scan_interface import (
+    BACKEND_VARIABLE,
+    BACKENDS,
+    RECORDED,
+    STATEFUL,
+    ScanInputs,
+    ScanOptions,
+)
 from vmm.ops.scan_op import scan_op
-from vmm.ops.scan_reference import selective_scan as selective_scan_ref
 
-__all__ = ["BACKENDS", "check_shapes", "choose_backend", "selective_scan", "selective_scan_ref"]
+__all__ = [
+    "BACKENDS",
+    "check_shapes",
+    "choose_backend",
+    "continue_scan",
+    "selective_scan",
+    "selective_scan_ref",
+]
 
 
 def choose_backend(u: Tensor, A: Tensor) -> tuple[str, dict[str, str]]:
@@ -80,22 +94,84 @@ def selective_scan(
         ValueError: If shapes do not fit or the backend cannot run.
     """
     check_shapes(u, delta, A, B, C, D, z, delta_bias)
-    name = _resolve(backend, u, A)
-    tensors = (u, delta, A, B, C, D, z, delta_bias)
+    inputs = ScanInputs(u, delta, A, B, C, D, z, delta_bias)
+    return _scan(inputs, ScanOptions(delta_softplus, reverse), backend)[0]
+
+
+def continue_scan(
+    state: Tensor,
+    u: Tensor,
+    delta: Tensor,
+    A: Tensor,
+    B: Tensor,
+    C: Tensor,
+    D: Tensor | None = None,
+    z: Tensor | None = None,
+    delta_bias: Tensor | None = None,
+    delta_softplus: bool = False,
+    reverse: bool = False,
+    backend: str = "auto",
+) -> tuple[Tensor, Tensor]:
+    """Scan one piece of a longer sequence, given the state before it.
+
+    Pieces scanned one after the other (with ``reverse`` from the last to the first) give what
+    ``selective_scan`` gives for the whole sequence, also as to gradients.
+
+    Args:
+        state: (B, E, N) before the first step of the piece, zeros at the beginning of the sequence;
+            float64 if ``u`` is, else float32.
+        u: As for ``selective_scan``, like all that follow.
+        delta: See there.
+        A: See there.
+        B: See there.
+        C: See there.
+        D: See there.
+        z: See there.
+        delta_bias: See there.
+        delta_softplus: See there.
+        reverse: See there.
+        backend: A name in ``STATEFUL``, or "auto" for the best of them that can run.
+
+    Returns:
+        The output (B, E, L), and the state (B, E, N) after the last step.
+
+    Raises:
+        ValueError: If shapes do not fit or the backend cannot run.
+    """
+    check_shapes(u, delta, A, B, C, D, z, delta_bias)
+    shape = (len(u), *A.shape)
+    dtype = torch.promote_types(u.dtype, torch.float32)
+    if tuple(state.shape) != shape or state.dtype != dtype:
+        raise ValueError(
+            f"state must be {shape} {dtype} to fit u {tuple(u.shape)} {u.dtype} and A "
+            f"{tuple(A.shape)}, got {tuple(state.shape)} {state.dtype}"
+        )
+    inputs = ScanInputs(u, delta, A, B, C, D, z, delta_bias, state)
+    out, last = _scan(inputs, ScanOptions(delta_softplus, reverse), backend)
+    assert last is not None
+    return out, last
+
+
+selective_scan_ref = functools.partial(selective_scan, backend="reference")
+"""The readable one, which the others are tested against."""
+
+
+def _scan(inputs: ScanInputs, options: ScanOptions, backend: str) -> tuple[Tensor, Tensor | None]:
+    name = _resolve(backend, inputs.u, inputs.A, inputs.state is not None)
     if name in RECORDED and not torch.compiler.is_compiling():
         module = importlib.import_module(BACKENDS[name])
         # The recurrence needs float32; autocast would silently lower the products inside.
-        with torch.autocast(u.device.type, enabled=False):
-            recorded: Tensor = module.selective_scan(*tensors, delta_softplus, reverse)
+        with torch.autocast(inputs.u.device.type, enabled=False):
+            recorded: tuple[Tensor, Tensor | None] = module.scan(inputs, options)
         return recorded
-    keep = backends.gradient_wanted(*tensors)
-    out: Tensor = scan_op(*tensors, delta_softplus, reverse, keep, name)[0]
-    return out
+    out, _, last = scan_op(*inputs, *options, backends.gradient_wanted(*inputs), name)
+    return out, last
 
 
 @op_tools.evaluated_when_traced  # tracing cannot look into imports
-def _resolve(backend: str, u: Tensor, A: Tensor) -> str:
-    return backends.resolve(BACKENDS, BACKEND_VARIABLE, backend, u, A)
+def _resolve(backend: str, u: Tensor, A: Tensor, stateful: bool) -> str:
+    able = {name: path for name, path in BACKENDS.items() if name in STATEFUL or not stateful}
+    return backends.resolve(able, BACKEND_VARIABLE, backend, u, A)
 
 
 def check_shapes(

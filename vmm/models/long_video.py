@@ -1,0 +1,163 @@
+"""Videos of any length through VideoMamba: exact, in bounded memory, layer by layer.
+
+One hour at one frame per second and 224 pixels is 705,601 tokens. Memory holds the residual stream
+and the output of one direction of one layer (see ``vmm.models.pieces``), in RAM or in files that
+are mapped into memory; time grows with the length. Shape legend: see ``vmm.types``.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import tempfile
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from vmm.models.layers import pool_tokens, rms_norm
+from vmm.models.pieces import add_in_pieces
+from vmm.models.videomamba import VideoMamba
+
+_STEPS = 16
+"""Steps of time that are embedded, or pooled, at once."""
+
+
+class LongVideoFeatures(NamedTuple):
+    """What the encoder gives for one video."""
+
+    pooled: Tensor
+    """(P, D) of the whole video, as ``VideoFeatures.pooled`` without ``keep_temporal``."""
+    per_step: Tensor
+    """(T / tubelet_size, D), each step pooled apart, as with ``keep_temporal``; one row for the
+    pooling ``cls``."""
+
+
+@torch.no_grad()
+def encode_long_video(
+    encoder: VideoMamba,
+    frames: Iterable[Tensor],
+    num_frames: int,
+    *,
+    dtype: torch.dtype = torch.float32,
+    folder: str | Path | None = None,
+    progress: bool = False,
+) -> LongVideoFeatures:
+    """Encode one video as the encoder would in one pass, up to rounding.
+
+    Args:
+        encoder: The encoder, in evaluation mode.
+        frames: The normalised frames in portions (t, C, H, W) of any size, so that they need not
+            all be in memory; t is a multiple of the tubelet size.
+        num_frames: Frames T in all; the temporal position table is stretched over them.
+        dtype: Of the residual stream; bfloat16 halves the memory and costs accuracy.
+        folder: Keep the large tensors in files there, removed in the end, instead of in RAM.
+        progress: Show a progress bar on stderr.
+
+    Returns:
+        Features of the whole video and of every step, float32, on the encoder's device.
+
+    Raises:
+        ValueError: If the frames are not as many as announced, or their sizes do not fit.
+    """
+    device = encoder.cls_token.device
+    steps = num_frames // encoder.tubelet_size
+    with _memory(folder, dtype, device) as allocate:
+        residual = _embedded(encoder, frames, steps, allocate)
+        length = residual.shape[1]
+        back = allocate("back", (1, length, encoder.inner_dim))
+        with tqdm(
+            total=2 * length * len(encoder.layers),
+            unit="token",
+            unit_scale=True,
+            desc=f"{num_frames} frames",
+            disable=not progress,
+        ) as bar:
+            for layer in encoder.layers:
+                add_in_pieces(layer, residual, back, encoder.piece_length, bar.update)  # type: ignore[arg-type]
+        return _pooled(encoder, residual, steps)
+
+
+class _Allocate:
+    """Makes large tensors in RAM, or in files of a folder."""
+
+    def __init__(self, folder: Path | None, dtype: torch.dtype, device: torch.device) -> None:
+        self._folder, self._dtype, self._device = folder, dtype, device
+
+    def __call__(self, name: str, shape: tuple[int, ...]) -> Tensor:
+        if self._folder is None:
+            return torch.empty(shape, dtype=self._dtype, device=self._device)
+        size = torch.Size(shape).numel()
+        path = str(self._folder / name)
+        return torch.from_file(path, shared=True, size=size, dtype=self._dtype).view(shape)
+
+
+@contextlib.contextmanager
+def _memory(
+    folder: str | Path | None, dtype: torch.dtype, device: torch.device
+) -> Iterator[_Allocate]:
+    if folder is None:
+        yield _Allocate(None, dtype, device)
+        return
+    if device.type != "cpu":
+        raise ValueError(f"files can hold tensors of the CPU only, the encoder is on {device.type}")
+    with tempfile.TemporaryDirectory(prefix="vmm-", dir=folder) as inner:
+        yield _Allocate(Path(inner), dtype, device)
+
+
+def _embedded(
+    encoder: VideoMamba, frames: Iterable[Tensor], steps: int, allocate: _Allocate
+) -> Tensor:
+    """Return the token sequence (1, 1 + steps * N, D) of all frames."""
+    tubelet, patch = encoder.tubelet_size, encoder.patch_size
+    residual: Tensor | None = None
+    size, done = torch.Size(), 0
+    for part in _parts(frames, _STEPS * tubelet):
+        grid = part.shape[-2] // patch, part.shape[-1] // patch
+        if residual is None:
+            size = part.shape[1:]
+            residual = allocate("residual", (1, 1 + steps * math.prod(grid), encoder.embed_dim))
+            residual[:, :1] = encoder.embed_class(grid)
+        end = done + len(part) // tubelet
+        if part.shape[1:] != size or end > steps:
+            raise ValueError(
+                f"frames {tuple(part.shape)} do not follow {done * tubelet} of {steps * tubelet} "
+                f"frames of {tuple(size)}; give num_frames frames, all of one size"
+            )
+        tokens = encoder.embed_steps(part.unsqueeze(0).to(residual.device), done, steps)
+        span = slice(1 + done * math.prod(grid), 1 + end * math.prod(grid))
+        residual[:, span] = tokens.flatten(1, 2)
+        done = end
+    if residual is None or done != steps:
+        raise ValueError(
+            f"got {done * tubelet} frames where num_frames is {steps * tubelet}; make them equal"
+        )
+    return residual
+
+
+def _parts(frames: Iterable[Tensor], most: int) -> Iterator[Tensor]:
+    for portion in frames:
+        for i in range(0, len(portion), most):
+            yield portion[i : i + most]
+
+
+def _pooled(encoder: VideoMamba, residual: Tensor, steps: int) -> LongVideoFeatures:
+    """Normalise and pool (1, 1 + steps * N, D), a few steps at a time."""
+    patches = (residual.shape[1] - 1) // steps
+
+    def normalised(x: Tensor) -> Tensor:
+        return rms_norm(encoder.norm, x.float())
+
+    cls = normalised(residual[:, :1])
+    means = []
+    for i in range(1, residual.shape[1], _STEPS * patches):
+        part = normalised(residual[:, i : i + _STEPS * patches])
+        means.append(part.reshape(1, -1, patches, part.shape[-1]).mean(2))
+    per_step = torch.cat(means, 1)  # every step has as many patches: means of means are right
+    whole, apart = (
+        encoder.pool_norm(pool_tokens(cls, per_step, encoder.pooling, n)) for n in (1, steps)
+    )
+    return LongVideoFeatures(whole[0].float(), apart[0].float())
