@@ -12,7 +12,6 @@ pixels of the one uninterrupted sequence.
 import argparse
 import datetime
 import hashlib
-import importlib.util
 import json
 import os
 import platform
@@ -29,6 +28,8 @@ import lightning as L
 import torch
 import yaml
 
+from tests.data import conftest as tools
+from tests.data.videos import encode_video, moving_picture
 from vmm.data.corpora import Corpus, open_corpora
 from vmm.data.loader import TrainLoader
 from vmm.data.stream import TrainStream
@@ -39,24 +40,14 @@ BATCH = {"video": 8, "image": 4}
 ROOT = Path(__file__).parents[2]
 
 
-def shard_tools():
-    """The functions with which the tests of the data write their shards."""
-    path = ROOT / "tests/data/conftest.py"
-    spec = importlib.util.spec_from_file_location("shard_tools", path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
 def write_data(folder):
     """Two corpora of noisy clips and one of images; every tenth clip cannot be decoded."""
-    tools = shard_tools()
     for corpus, shards in (("a", 4), ("b", 2)):
         for shard in range(shards):
             members = []
             for row in range(10):
-                picture = tools.moving_picture(6, 24, 32, seed=shard * 10 + row)
-                clip = tools.encode_video(picture, preset="ultrafast")
+                picture = moving_picture(6, 24, 32, seed=shard * 10 + row)
+                clip = encode_video(picture, preset="ultrafast")
                 broken = row == 7
                 caption = f"{corpus} {shard} {row}".encode()
                 members.append((f"{row:04d}.mp4", clip[:200] if broken else clip))

@@ -13,16 +13,17 @@ from torch.utils.data import DataLoader
 
 from vmm.data.collate import Positives, collate
 from vmm.data.corpora import Mixture, Shards, open_corpora, patterns_of
+from vmm.data.decode import Decoder
 from vmm.data.demo import make_demo_shards
 from vmm.data.faults import BadSamples
 from vmm.data.index import load_indexes
 from vmm.data.loader import TrainLoader, init_worker
 from vmm.data.patterns import expand_shards, is_remote
 from vmm.data.resampled import ResampledStream
-from vmm.data.sampling import TrainSampling
+from vmm.data.sampling import Sampling
 from vmm.data.shards import EvaluationClips, EvaluationSample
 from vmm.data.stream import OnBad, TrainStream, refuse_other_data
-from vmm.data.transforms import IMAGENET_MEAN, IMAGENET_STD, ClipSettings
+from vmm.data.transforms import IMAGENET_MEAN, IMAGENET_STD, ClipSettings, Fit
 from vmm.types import Media
 
 
@@ -86,12 +87,21 @@ class WebVideoData(VideoDataModule):
         steps_per_epoch: Length of an epoch; None = until every sample was used once.
         num_workers: Processes that decode, besides each training process; 0 = none.
         seed: Seed of order and augmentation.
-        sampling: Which frames training takes: one of each of ``num_frames`` equal segments.
+        sampling: Which frames make a clip, see ``vmm.data.sampling``; "random" takes one of each of
+            ``num_frames`` equal segments.
+        fps: Frames per second of the sampling "fps".
+        stride: Frames from one to the next of the sampling "dense".
         crop_scale: Range of the area that a training crop keeps, as a share of the frame.
-        flip: Mirror half of the training clips; not for captions that say left and right.
+        flip: Mirror half of the training clips, but none whose caption names a side.
+        flip_sided: Mirror also clips whose captions say left or right, as published.
+        fit: How evaluation makes frames square: "squash" them, as published, or resize the short
+            side and "crop" the centre.
         antialias: Antialias where a frame is made smaller; the published code does not.
         mean: Per channel, of values in [0, 1].
         std: Per channel, of values in [0, 1].
+        decoder: What decodes videos; "torchcodec" gives the same frames.
+        isolate_decode: Decode in a process of its own that may hang or crash, for data that nobody
+            has checked.
         positives: What counts as a positive pair in the contrastive loss: "sample" = its own
             caption, "caption" = also equal captions of other samples. "row" is the published
             choice: the row in its own data set, so that rows of two sets may count by accident.
@@ -117,12 +127,18 @@ class WebVideoData(VideoDataModule):
         steps_per_epoch: int | None = None,
         num_workers: int = 2,
         seed: int = 0,
-        sampling: TrainSampling = "random",
+        sampling: Sampling = "random",
+        fps: float | None = None,
+        stride: int = 1,
         crop_scale: tuple[float, float] = (0.5, 1.0),
         flip: bool = False,
+        flip_sided: bool = False,
+        fit: Fit = "squash",
         antialias: bool = True,
         mean: tuple[float, float, float] = IMAGENET_MEAN,
         std: tuple[float, float, float] = IMAGENET_STD,
+        decoder: Decoder = "pyav",
+        isolate_decode: bool = False,
         positives: Positives = "sample",
         on_bad: OnBad = "replace",
         max_bad: float = 0.1,
@@ -142,9 +158,22 @@ class WebVideoData(VideoDataModule):
         self.steps_per_epoch = steps_per_epoch
         self.num_workers = num_workers
         self.seed = seed
-        self.sampling: TrainSampling = sampling
-        self.crop_scale, self.flip, self.antialias = crop_scale, flip, antialias
-        self.mean, self.std = mean, std
+        # Frames and size are known when the encoder is: see `clip_settings`.
+        self._clip_settings = partial(
+            ClipSettings,
+            mean=mean,
+            std=std,
+            sampling=sampling,
+            fps=fps,
+            stride=stride,
+            crop_scale=crop_scale,
+            flip=flip,
+            flip_sided=flip_sided,
+            fit=fit,
+            antialias=antialias,
+            decoder=decoder,
+            isolate_decode=isolate_decode,
+        )
         self.positives: Positives = positives
         if not 0 <= max_bad <= 1:
             raise ValueError(f"max_bad {max_bad} is no share of the samples; give e.g. 0.1")
@@ -178,16 +207,7 @@ class WebVideoData(VideoDataModule):
     def clip_settings(self) -> ClipSettings:
         """Return how videos become network input."""
         num_frames, image_size = self.clip_size()
-        return ClipSettings(
-            num_frames=num_frames,
-            image_size=image_size,
-            mean=self.mean,
-            std=self.std,
-            sampling=self.sampling,
-            crop_scale=self.crop_scale,
-            flip=self.flip,
-            antialias=self.antialias,
-        )
+        return self._clip_settings(num_frames=num_frames, image_size=image_size)
 
     def train_dataloader(self) -> TrainLoader:
         """Return the training batches, from where the trainer stands.

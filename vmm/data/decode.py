@@ -16,25 +16,35 @@ import struct
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, Literal
+from typing import Literal
 
 import av
 import numpy as np
-import torch
 from av.container import InputContainer
 from av.video.frame import VideoFrame
 from av.video.reformatter import VideoReformatter
 from av.video.stream import VideoStream
 from PIL import Image, ImageOps
-from torch import Tensor
 
-Reason = Literal["empty", "unreadable", "no video", "no frames", "too large", "too long"]
+from vmm.data.packets import TooManyFrames, VideoPacket, needed_packets, read_timeline
+
+Decoder = Literal["pyav", "torchcodec"]
+Choose = Callable[[np.ndarray], Sequence[int]]
+Reason = Literal[
+    "empty",
+    "unreadable",
+    "no video",
+    "no frames",
+    "too large",
+    "too long",
+    "bad window",
+    "hung",
+    "crashed",
+]
 
 MAX_PIXELS = 4096 * 4096
 MAX_FRAMES = 100_000
 _FORMATS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,gif"
-# Codecs of which every packet shows exactly one frame, so that packets can be counted instead.
-_ONE_FRAME_PER_PACKET = frozenset({"h264", "hevc", "mjpeg", "png"})
 # Seen from PyAV and Pillow on 3,000 damaged files each; FFmpegError is an OSError or ValueError
 # in most but not all cases.
 _LIBRARY_ERRORS = (
@@ -74,41 +84,50 @@ class DecodeError(ValueError):
 
 def decode_video(
     data: bytes,
-    choose: Callable[[int], Sequence[int]],
+    choose: Choose,
     *,
+    decoder: Decoder = "pyav",
     max_pixels: int = MAX_PIXELS,
     max_frames: int = MAX_FRAMES,
-) -> Tensor:
+) -> np.ndarray:
     """Decode chosen frames of a video.
 
     Args:
         data: The file: MP4, MOV, WebM, MKV, AVI or GIF.
-        choose: Gets the number of frames, returns the indices wanted, in presentation order;
-            repeats are allowed.
+        choose: Gets when each frame is shown, (V,) float64 seconds, increasing; returns the numbers
+            of the frames wanted, in any order; repeats are allowed. It is called again if
+            there turn out to be more or fewer frames.
+        decoder: "torchcodec" gives the same frames with the FFmpeg of the system; its colours may
+            differ where the picture is interlaced, of odd size or not 8 bit 4:2:0.
         max_pixels: Refuse larger frames.
         max_frames: Refuse longer videos.
 
     Returns:
-        (T, C, H, W) uint8 RGB, upright (a rotation tag is applied).
+        (T, H, W, 3) uint8 RGB, upright (a rotation tag is applied).
 
     Raises:
         DecodeError: If the video cannot be decoded or exceeds a limit.
+        ValueError: If torchcodec is asked for and does not run here.
     """
     if not data:
         raise DecodeError("empty", "0 bytes")
     with _open(data, max_pixels) as (container, stream):
         with _library_errors():
-            times, packets = _packets(container, stream, max_frames)
-        if times is not None:
-            wanted = [times[i] for i in choose(len(times))]
-            with _library_errors():
-                found = _decode_groups(stream, packets, set(wanted))
-            if len(found) == len(set(wanted)):
-                return _stack([found[time] for time in wanted])
+            packets, shown = read_timeline(container, stream, max_frames)
+        if shown is not None:
+            numbers = list(choose(np.array(shown) * float(stream.time_base or 1)))
+            frames = _decode_with_torchcodec(data, numbers) if decoder == "torchcodec" else None
+            if frames is None:
+                frames = _decode_groups(stream, packets, [shown[i] for i in numbers])
+            if frames is not None:
+                return frames
+            # Choose once, unless the number of frames was wrong.
+            first_choice, count = choose, len(shown)
+            choose = lambda t: numbers if len(t) == count else first_choice(t)  # noqa: E731
     return _decode_everything(data, choose, max_pixels, max_frames)
 
 
-def decode_image(data: bytes, *, max_pixels: int = MAX_PIXELS) -> Tensor:
+def decode_image(data: bytes, *, max_pixels: int = MAX_PIXELS) -> np.ndarray:
     """Decode a JPEG, PNG or WebP as a clip of one frame.
 
     Args:
@@ -116,7 +135,7 @@ def decode_image(data: bytes, *, max_pixels: int = MAX_PIXELS) -> Tensor:
         max_pixels: Refuse larger pictures.
 
     Returns:
-        (1, C, H, W) uint8 RGB, upright (the EXIF orientation is applied).
+        (1, H, W, 3) uint8 RGB, upright (the EXIF orientation is applied).
 
     Raises:
         DecodeError: If the picture cannot be decoded or exceeds the limit.
@@ -139,6 +158,8 @@ def _library_errors() -> Iterator[None]:
         yield
     except DecodeError:
         raise
+    except TooManyFrames as error:
+        raise DecodeError("too long", str(error)) from error
     except _LIBRARY_ERRORS as error:
         raise DecodeError("unreadable", f"{type(error).__name__}: {error}") from error
 
@@ -171,99 +192,88 @@ def _check_size(width: int, height: int, max_pixels: int) -> None:
         raise DecodeError("too large", f"{width}x{height} pixels, the limit is {max_pixels}")
 
 
-def _packets(
-    container: InputContainer, stream: VideoStream, max_frames: int
-) -> tuple[list[int] | None, list[Any]]:
-    """Demux the stream.
-
-    Returns:
-        The presentation time of every shown frame, in order, or None if the packets do not tell;
-        and the packets in decoding order.
-    """
-    packets = []
-    for packet in container.demux(stream):
-        if packet.size:
-            packets.append(packet)
-        if len(packets) > max_frames:
-            raise DecodeError("too long", f"more than {max_frames} frames")
-    shown = {p.pts for p in packets if p.pts is not None and not p.is_discard}
-    usable = (
-        stream.codec_context.name in _ONE_FRAME_PER_PACKET
-        and bool(shown)
-        and packets[0].is_keyframe
-        and all(p.pts is not None for p in packets)
-        and len(shown) == sum(not p.is_discard for p in packets)
-    )
-    return (sorted(shown) if usable else None), packets
-
-
 def _decode_groups(
-    stream: VideoStream, packets: list[Any], wanted: set[int]
-) -> dict[int, np.ndarray]:
-    """Decode the frames shown at the wanted times; a time that yields no frame is left out."""
+    stream: VideoStream, packets: list[VideoPacket], times: list[int]
+) -> np.ndarray | None:
+    """Decode the frames shown at some times; None if the stream does not yield all."""
+    wanted = set(times)
     decoder = stream.codec_context
     reformatter = VideoReformatter()  # one for all frames: making its tables is slow
     found: dict[int, np.ndarray] = {}
-    for first, end in _runs(packets, wanted):
-        for packet in [*packets[first:end], None]:
-            for frame in decoder.decode(packet):
-                if frame.pts in wanted:
-                    found[frame.pts] = _to_rgb(frame, reformatter)
-        decoder.flush_buffers()
-    return found
+    try:
+        for run in needed_packets(packets, wanted, decoder.name, decoder.extradata):
+            for packet in (*run, None):
+                for frame in decoder.decode(packet):
+                    if frame.pts in wanted:
+                        found[frame.pts] = _to_rgb(frame, reformatter)
+            decoder.flush_buffers()
+    except _LIBRARY_ERRORS:
+        # Damaged, or a key frame that is none: decoding from the start tells which.
+        return None
+    return _stack([found[time] for time in times]) if len(found) == len(wanted) else None
 
 
-def _runs(packets: list[Any], wanted: set[int]) -> list[tuple[int, int]]:
-    """Return the ranges [first, end) of packets that must be decoded to show the wanted times."""
-    runs: list[tuple[int, int]] = []
-    keys: list[int] = []
-    for position, packet in enumerate(packets):
-        if packet.is_keyframe:
-            keys.append(position)
-        if packet.pts not in wanted:
-            continue
-        # Frames shown before the key frame that precedes them in the stream (an open group of
-        # pictures) refer to the group before it.
-        first = next((k for k in reversed(keys) if packets[k].pts <= packet.pts), keys[0])
-        if runs and first < runs[-1][1]:
-            runs[-1] = (min(first, runs[-1][0]), position + 1)
-        else:
-            runs.append((first, position + 1))
-    return runs
-
-
-def _decode_everything(
-    data: bytes, choose: Callable[[int], Sequence[int]], max_pixels: int, max_frames: int
-) -> Tensor:
-    """Decode twice: once to count the frames, once to keep the chosen ones."""
+def _decode_everything(data: bytes, choose: Choose, max_pixels: int, max_frames: int) -> np.ndarray:
+    """Decode twice: once to learn when frames are shown, once to keep the chosen ones."""
+    times: list[float | None] = []
     with _open(data, max_pixels) as (container, stream), _library_errors():
-        count = 0
-        for _ in container.decode(stream):
-            count += 1
-            if count > max_frames:
+        for frame in container.decode(stream):
+            times.append(frame.time)
+            if len(times) > max_frames:
                 raise DecodeError("too long", f"more than {max_frames} frames")
-    if not count:
+        rate = float(stream.average_rate or 25)
+    if not times:
         raise DecodeError("no frames", "the decoder returned none")
-    wanted = list(choose(count))
+    wanted = list(choose(_increasing(times, rate)))
+    keep, reformatter = set(wanted), VideoReformatter()
+    found: dict[int, np.ndarray] = {}
     with _open(data, max_pixels) as (container, stream), _library_errors():
-        keep, reformatter = set(wanted), VideoReformatter()
-        found = {
-            i: _to_rgb(frame, reformatter)
-            for i, frame in enumerate(container.decode(stream))
-            if i in keep
-        }
+        for number, frame in enumerate(container.decode(stream)):
+            if number in keep:
+                found[number] = _to_rgb(frame, reformatter)
+            if len(found) == len(keep):
+                break
     return _stack([found[i] for i in wanted])
+
+
+def _increasing(times: list[float | None], rate: float) -> np.ndarray:
+    """Return the times as they are, or by the frame rate if they are missing or not in order."""
+    seconds = np.array(times, np.float64)  # None becomes NaN
+    if np.all(np.isfinite(seconds)) and np.all(np.diff(seconds) > 0):
+        return seconds
+    return np.arange(len(times)) / rate
+
+
+def _decode_with_torchcodec(data: bytes, numbers: list[int]) -> np.ndarray | None:
+    """Decode numbered frames; None if torchcodec fails, as it does on open groups of pictures."""
+    try:
+        from torchcodec.decoders import VideoDecoder
+
+        video = VideoDecoder(data, dimension_order="NHWC", num_ffmpeg_threads=1)
+        frames: np.ndarray = video.get_frames_at(numbers).data.numpy()
+    except ImportError as error:
+        raise ValueError("torchcodec is not installed; install it or use decoder: pyav") from error
+    except _LIBRARY_ERRORS as error:
+        if "libtorchcodec" in str(error):
+            raise ValueError(
+                "torchcodec finds no FFmpeg 4 to 9; install one or use decoder: pyav"
+            ) from error
+        return None
+    return frames
 
 
 def _to_rgb(frame: VideoFrame, reformatter: VideoReformatter) -> np.ndarray:
     """Convert to (H, W, 3) uint8 and turn upright."""
-    pixels = reformatter.reformat(frame, format="rgb24", threads=1).to_ndarray()
+    rgb = reformatter.reformat(frame, format="rgb24", threads=1)
+    plane = rgb.planes[0]
+    rows = np.frombuffer(memoryview(plane), np.uint8).reshape(plane.height, plane.line_size)
+    pixels = rows[:, : plane.width * 3].reshape(plane.height, plane.width, 3)
     # The tag is the angle, counter-clockwise, by which a player turns the picture.
     return np.rot90(pixels, round(frame.rotation / 90) % 4)
 
 
-def _stack(frames: list[np.ndarray]) -> Tensor:
+def _stack(frames: list[np.ndarray]) -> np.ndarray:
     shapes = {frame.shape for frame in frames}
     if len(shapes) > 1:
         raise DecodeError("unreadable", f"frames of different sizes: {sorted(shapes)}")
-    return torch.from_numpy(np.stack(frames)).permute(0, 3, 1, 2)
+    return np.stack(frames)

@@ -156,7 +156,7 @@ class ResampledStream(IterableDataset[VideoTextBatch | UnusableData]):
                 self._bad.check()
                 continue
             self._bad.usable += 1
-            video = train_transform(frames, self._settings, generator)
+            video = train_transform(frames, self._settings, generator, raw.captions)
             drawn = torch.randint(len(raw.captions), (), generator=generator)
             caption = raw.captions[int(drawn)]
             key = f"{url}/{raw.key}"

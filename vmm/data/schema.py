@@ -38,6 +38,9 @@ AUDIO_EXTENSIONS = frozenset(("m4a", "mp3", "wav", "flac", "ogg", "opus", "aac")
 CAPTION = "caption"
 CAPTION_COLUMN = re.compile(r"caption_(\d{1,6})")
 REVERSED_CAPTION = "reversed_caption"
+# Seconds: the part of the video that the sample is about.
+START = "start"
+END = "end"
 
 
 class RawSample(NamedTuple):

@@ -165,7 +165,7 @@ class TrainStream(IterableDataset[VideoTextBatch | UnusableData]):
                 place = source.another(place, derive_seed("replacement", *where, attempt))
                 continue
             self._bad.usable += 1
-            video = train_transform(frames, self._settings, generator)
+            video = train_transform(frames, self._settings, generator, raw.captions)
             drawn = torch.randint(len(raw.captions), (), generator=generator)
             caption = raw.captions[int(drawn)]
             if self._positives == "caption":

@@ -4,22 +4,34 @@ Published protocol: training takes a random resized crop; evaluation squashes th
 square, without cropping. Both resize the uint8 frames with bicubic interpolation and round to uint8
 before normalising. The published code does not antialias (``antialias=False``); the default here
 does, since a frame that is made smaller otherwise loses or invents fine detail.
+
+Written with torch alone: on float pixels torchvision's v2 functions give the same bits, on uint8
+pixels other ones than published (tests show both), and importing them takes longer than torch.
 """
 
 from __future__ import annotations
 
 import math
+import re
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal, get_args
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from vmm.data.sampling import Sampling, TrainSampling, frame_indices
+from vmm.data.decode import Decoder
+from vmm.data.sampling import Sampling, choose_frames
+
+Fit = Literal["squash", "crop"]
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 _ASPECT_RATIOS = (3 / 4, 4 / 3)
+# What a mirror makes wrong: "left", "rightmost", "leftwards", "clockwise".
+_SIDED = re.compile(r"\b(left|right|((counter|anti)-?)?clockwise)", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -31,10 +43,18 @@ class ClipSettings:
         image_size: Side of the square frames, pixels.
         mean: Per channel, of values in [0, 1].
         std: Per channel, of values in [0, 1].
-        sampling: Which frames training takes; evaluation always takes the middle ones.
+        sampling: Which frames make a clip, see ``vmm.data.sampling``.
+        fps: Frames per second of the sampling "fps".
+        stride: Frames from one to the next of the sampling "dense".
         crop_scale: Range of the area that a training crop keeps, as a share of the frame.
-        flip: Mirror half of the training clips. Off by default: captions say left and right.
+        flip: Mirror half of the training clips, but none whose caption names a side.
+        flip_sided: Mirror also clips whose captions say left or right, as published.
+        fit: How evaluation makes frames square: "squash" them, as published, or resize the short
+            side and "crop" the centre, which keeps shapes but loses the margins.
         antialias: Average over the pixels that fall together when a frame is made smaller.
+        decoder: What decodes videos.
+        isolate_decode: Decode in a process of its own that may hang or crash, for data that nobody
+            has checked.
 
     Raises:
         ValueError: If a value is out of range.
@@ -44,10 +64,16 @@ class ClipSettings:
     image_size: int
     mean: tuple[float, float, float] = IMAGENET_MEAN
     std: tuple[float, float, float] = IMAGENET_STD
-    sampling: TrainSampling = "random"
+    sampling: Sampling = "random"
+    fps: float | None = None
+    stride: int = 1
     crop_scale: tuple[float, float] = (0.5, 1.0)
     flip: bool = False
+    flip_sided: bool = False
+    fit: Fit = "squash"
     antialias: bool = True
+    decoder: Decoder = "pyav"
+    isolate_decode: bool = False
 
     def __post_init__(self) -> None:
         if self.num_frames < 1 or self.image_size < 1:
@@ -59,54 +85,100 @@ class ClipSettings:
             raise ValueError(
                 f"crop_scale {self.crop_scale} is no range inside (0, 1]; give e.g. (0.5, 1.0)"
             )
+        if self.sampling not in get_args(Sampling) or self.fit not in get_args(Fit):
+            raise ValueError(
+                f"sampling {self.sampling!r} must be one of {get_args(Sampling)} and fit "
+                f"{self.fit!r} one of {get_args(Fit)}"
+            )
+        if (self.fps is not None) != (self.sampling == "fps") or (
+            self.fps is not None and not self.fps > 0
+        ):
+            raise ValueError(
+                f"fps {self.fps} does not go with sampling {self.sampling!r}; set fps to a rate "
+                "above 0 together with sampling 'fps', and leave it out otherwise"
+            )
+        if self.stride < 1 or (self.stride > 1 and self.sampling != "dense"):
+            raise ValueError(
+                f"stride {self.stride} does not go with sampling {self.sampling!r}; set it to 1 or "
+                "more together with sampling 'dense', and leave it out otherwise"
+            )
+        if self.flip_sided and not self.flip:
+            raise ValueError("flip_sided says which clips `flip` may mirror; set flip too")
 
     def choose(
         self,
-        available: int,
+        times: np.ndarray,
         generator: torch.Generator | None = None,
-        frames: int | None = None,
+        clip: int = 0,
+        num_clips: int = 1,
     ) -> list[int]:
-        """Choose frame indices: for training if a generator is given, else the middle ones.
+        """Choose frames: drawn for training if a generator is given, else those of evaluation.
 
         Args:
-            available: Frames of the video.
+            times: (V,) seconds at which the frames of the video are shown.
             generator: Source of the training draws.
-            frames: Take this many instead of ``num_frames``.
+            clip: Which clip of the video, in evaluation; from 0.
+            num_clips: Clips per video, in evaluation.
         """
-        rule: Sampling = "middle" if generator is None else self.sampling
-        return frame_indices(available, frames or self.num_frames, rule, generator)
+        return choose_frames(
+            times,
+            self.num_frames,
+            self.sampling,
+            generator,
+            fps=self.fps,
+            stride=self.stride,
+            clip=clip,
+            num_clips=num_clips,
+        )
 
 
-def train_transform(frames: Tensor, settings: ClipSettings, generator: torch.Generator) -> Tensor:
+def train_transform(
+    frames: Tensor, settings: ClipSettings, generator: torch.Generator, captions: Sequence[str]
+) -> Tensor:
     """Crop at random, resize, perhaps mirror, normalise.
 
     Args:
         frames: (T, C, H, W) uint8.
         settings: Sizes and ranges.
         generator: Source of the draws.
+        captions: All captions of the clip: if one names a side, the clip is not mirrored unless
+            the settings say so. The draws do not depend on them.
 
     Returns:
         (T, C, image_size, image_size) float32.
     """
     height, width = frames.shape[-2:]
     top, left, h, w = random_crop_box(height, width, settings.crop_scale, generator)
-    pixels = _resize(frames[..., top : top + h, left : left + w], settings)
-    if settings.flip and torch.rand((), generator=generator).item() < 0.5:
+    size = settings.image_size
+    pixels = _resize(frames[..., top : top + h, left : left + w], (size, size), settings)
+    if (
+        settings.flip
+        and torch.rand((), generator=generator).item() < 0.5
+        and (settings.flip_sided or not any(_SIDED.search(caption) for caption in captions))
+    ):
         pixels = pixels.flip(-1)
     return _normalise(pixels, settings)
 
 
 def eval_transform(frames: Tensor, settings: ClipSettings) -> Tensor:
-    """Squash to a square and normalise.
+    """Make the whole frames, or their centres, square and normalise.
 
     Args:
         frames: (T, C, H, W) uint8.
-        settings: Size, mean and std.
+        settings: Size, fit, mean and std.
 
     Returns:
         (T, C, image_size, image_size) float32.
     """
-    return _normalise(_resize(frames, settings), settings)
+    size = settings.image_size
+    if settings.fit == "squash":
+        return _normalise(_resize(frames, (size, size), settings), settings)
+    height, width = frames.shape[-2:]
+    short = min(height, width)
+    h, w = size * height // short, size * width // short
+    top, left = round((h - size) / 2), round((w - size) / 2)
+    pixels = _resize(frames, (h, w), settings)
+    return _normalise(pixels[..., top : top + size, left : left + size], settings)
 
 
 def random_crop_box(
@@ -139,15 +211,15 @@ def random_crop_box(
     return (height - h) // 2, (width - w) // 2, h, w
 
 
-def _resize(frames: Tensor, settings: ClipSettings) -> Tensor:
-    """Resize (T, C, H, W) uint8 to a square of whole numbers in 0 to 255, as float32.
+def _resize(frames: Tensor, size: tuple[int, int], settings: ClipSettings) -> Tensor:
+    """Resize (T, C, H, W) uint8 to (height, width): whole numbers in 0 to 255, as float32.
 
     In float: the uint8 kernel of torch, which torchvision's v2 transforms use, gives other pixels.
     """
-    pixels, size = frames.float(), settings.image_size
-    if pixels.shape[-2:] == (size, size):
+    pixels = frames.float()
+    if pixels.shape[-2:] == size:
         return pixels
-    pixels = F.interpolate(pixels, (size, size), mode="bicubic", antialias=settings.antialias)
+    pixels = F.interpolate(pixels, size, mode="bicubic", antialias=settings.antialias)
     return pixels.clamp_(0, 255).round_()
 
 

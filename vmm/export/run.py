@@ -185,13 +185,14 @@ def build_model(config: Mapping[str, Any]) -> VideoTextModel:
 
 
 def _clip_settings(data: Mapping[str, Any], encoder: VideoEncoder) -> ClipSettings:
-    """Read a clip's frames, size and normalisation off the recipe's data node."""
+    """Read how evaluation makes a clip off the recipe's data node."""
+    names = ("sampling", "fps", "stride", "fit", "antialias")
     return ClipSettings(
         num_frames=data.get("num_frames") or encoder.num_frames,
         image_size=data.get("image_size") or encoder.image_size,
         mean=tuple(data.get("mean") or IMAGENET_MEAN),
         std=tuple(data.get("std") or IMAGENET_STD),
-        antialias=bool(data.get("antialias", True)),
+        **{name: data[name] for name in names if data.get(name) is not None},
     )
 
 

@@ -1,0 +1,189 @@
+"""Decoding in a process of its own, so that a file that hangs or crashes it costs one sample.
+
+The child lives on from file to file. The file goes to it through a socket, the frames come back
+through shared memory; in between the parent chooses the frames, so that what is drawn does not
+depend on where decoding happens. Started as a program, not forked: forking is unsafe beside
+threads, and the workers of a ``DataLoader`` must not use ``multiprocessing``.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import socket
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Sequence
+from functools import lru_cache
+from io import FileIO
+from typing import Any, BinaryIO
+
+import numpy as np
+
+from vmm.data.decode import Choose, DecodeError, Decoder, decode_image, decode_video
+
+TIMEOUT_S = 60.0
+"""A file that takes longer counts as hung; a ``DataLoader`` waits for ten minutes."""
+_SERVE = "from vmm.data.isolation import serve; serve()"
+
+
+class IsolatedDecoder:
+    """A child process that decodes; started on first use and again after it was lost.
+
+    Args:
+        timeout: Seconds that each step of decoding a file may take.
+        program: What the child runs, in Python.
+    """
+
+    def __init__(self, timeout: float = TIMEOUT_S, program: str = _SERVE) -> None:
+        self._timeout = timeout
+        self._program = program
+        self._child: subprocess.Popen[bytes] | None = None
+
+    def video(self, data: bytes, choose: Choose, decoder: Decoder = "pyav") -> np.ndarray:
+        """Do what ``decode_video`` does.
+
+        Raises:
+            DecodeError: As ``decode_video``, or because the child hung or crashed.
+        """
+        return self._ask({"media": "video", "decoder": decoder}, data, choose)
+
+    def image(self, data: bytes) -> np.ndarray:
+        """Do what ``decode_image`` does.
+
+        Raises:
+            DecodeError: As ``decode_image``, or because the child hung or crashed.
+        """
+        return self._ask({"media": "image"}, data, lambda times: [0])
+
+    def close(self) -> None:
+        """End the child."""
+        if self._child is not None:
+            self._child.kill()
+            self._child.wait()
+            self._child = None
+            self._messages.close()
+            self._socket.close()
+            self._frames.close()
+
+    def _ask(self, request: dict[str, Any], data: bytes, choose: Choose) -> np.ndarray:
+        if self._child is None or self._child.poll() is not None:
+            self.close()
+            self._start()
+        answered = False
+        try:
+            self._socket.sendall(_line({**request, "size": len(data)}))
+            self._socket.sendall(data)
+            answer = _read(self._messages)
+            while "times" in answer:
+                numbers = [int(i) for i in choose(np.array(answer["times"]))]
+                self._socket.sendall(_line({"numbers": numbers}))
+                answer = _read(self._messages)
+            answered = True
+        except TimeoutError as error:
+            raise DecodeError("hung", f"no answer within {self._timeout:g} s") from error
+        except (OSError, EOFError) as error:
+            raise DecodeError(
+                "crashed", f"the decoder's process ended: {self._ending()}"
+            ) from error
+        finally:
+            if not answered:  # also when `choose` raised: the child still waits for its answer
+                self.close()
+        if "reason" in answer:
+            raise DecodeError(answer["reason"], answer["detail"])
+        shape = answer["shape"]
+        self._frames.seek(0)
+        return np.fromfile(self._frames, np.uint8, math.prod(shape)).reshape(shape)
+
+    def _start(self) -> None:
+        self._socket, theirs = socket.socketpair()
+        self._socket.settimeout(self._timeout)
+        self._messages = self._socket.makefile("rb")
+        self._frames = _nameless_file()
+        descriptors = (theirs.fileno(), self._frames.fileno())
+        self._child = subprocess.Popen(
+            [sys.executable, "-c", self._program, *map(str, descriptors)],
+            pass_fds=descriptors,
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+            stdin=subprocess.DEVNULL,
+            start_new_session=True,  # signals that stop a run go to the parent only
+        )
+        theirs.close()
+
+    def _ending(self) -> str:
+        assert self._child is not None
+        try:
+            code = self._child.wait(timeout=5)
+        except subprocess.TimeoutExpired:
+            return "it closed the connection"
+        return f"killed by signal {-code}" if code < 0 else f"exit code {code}"
+
+
+def _nameless_file() -> FileIO:
+    """Open a file of which nothing is left whatever ends the processes; in memory if possible."""
+    if hasattr(os, "memfd_create"):  # /dev/shm would do, but containers keep it small
+        return FileIO(os.memfd_create("frames"), "r+b")
+    with tempfile.TemporaryFile(buffering=0) as file:
+        return FileIO(os.dup(file.fileno()), "r+b")
+
+
+@lru_cache(maxsize=1)
+def _decoder_of(process: int) -> IsolatedDecoder:
+    return IsolatedDecoder()
+
+
+def own_decoder() -> IsolatedDecoder:
+    """Return the isolated decoder of this process; a forked worker must not use its parent's."""
+    return _decoder_of(os.getpid())
+
+
+def serve(
+    video: Callable[..., np.ndarray] = decode_video,
+    image: Callable[[bytes], np.ndarray] = decode_image,
+) -> None:
+    """Decode what the parent sends until it hangs up; the child's whole life.
+
+    Args:
+        video: Decodes videos.
+        image: Decodes images.
+    """
+    connection = socket.socket(fileno=int(sys.argv[1]))
+    messages = connection.makefile("rb")
+    frames = FileIO(int(sys.argv[2]), "r+b")
+
+    def choose(times: np.ndarray) -> Sequence[int]:
+        connection.sendall(_line({"times": times.tolist()}))
+        numbers: list[int] = _read(messages)["numbers"]
+        return numbers
+
+    try:
+        while True:
+            request = _read(messages)
+            data = messages.read(request["size"])
+            try:
+                if request["media"] == "image":
+                    pixels = image(data)
+                else:
+                    pixels = video(data, choose, decoder=request["decoder"])
+            except DecodeError as error:
+                connection.sendall(_line({"reason": error.reason, "detail": error.detail}))
+                continue
+            frames.seek(0)
+            np.ascontiguousarray(pixels).tofile(frames)
+            connection.sendall(_line({"shape": pixels.shape}))
+    except (EOFError, ConnectionError):
+        return  # the parent ended
+
+
+def _line(message: dict[str, Any]) -> bytes:
+    return json.dumps(message).encode() + b"\n"
+
+
+def _read(messages: BinaryIO) -> dict[str, Any]:
+    line = messages.readline()
+    if not line.endswith(b"\n"):
+        raise EOFError("the other side hung up")
+    message: dict[str, Any] = json.loads(line)
+    return message

@@ -1,0 +1,186 @@
+"""Which packets of a video must be decoded to show some of its frames.
+
+A packet is one coded picture. Its presentation time says when the picture is shown; the order of
+the packets is the order of decoding. To show a frame, the packets from the key frame before it up
+to its own are decoded, less the pictures that no other refers to.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple, TypeAlias
+
+from av.container import InputContainer
+from av.packet import Packet
+from av.video.stream import VideoStream
+
+VideoPacket: TypeAlias = "Packet[VideoStream]"  # generic in the stubs only
+
+# Codecs of which every packet shows exactly one frame, so that packets can be counted instead. VP8
+# (hidden frames are packets) and MPEG-4 (empty packets repeat a frame) are not among them.
+_ONE_FRAME_PER_PACKET = frozenset(
+    ("h264", "hevc", "vp9", "av1", "mjpeg", "prores", "dnxhd", "ffv1", "huffyuv", "png", "rawvideo")
+)
+
+
+class TooManyFrames(ValueError):
+    """A video is longer than allowed."""
+
+
+class Timeline(NamedTuple):
+    """What demuxing tells about a video."""
+
+    packets: list[VideoPacket]
+    """In decoding order."""
+    shown: list[int] | None
+    """Presentation times of all shown frames, increasing; None if the packets do not tell."""
+
+
+def read_timeline(container: InputContainer, stream: VideoStream, max_frames: int) -> Timeline:
+    """Demux a stream, which is cheap: nothing is decoded.
+
+    Args:
+        container: Open, at its start.
+        stream: One of its streams.
+        max_frames: Refuse longer videos.
+
+    Returns:
+        Packets and times. Packets that an edit list hides are there, for others refer to them, but
+        are not shown.
+
+    Raises:
+        TooManyFrames: If there are more packets than ``max_frames``.
+    """
+    packets: list[VideoPacket] = []
+    for packet in container.demux(stream):
+        if packet.size:
+            packets.append(packet)
+        if len(packets) > max_frames:
+            raise TooManyFrames(f"more than {max_frames} frames")
+    times = [p.pts for p in packets if p.pts is not None and not p.is_discard]
+    codec = stream.codec_context.name
+    # AVI has no presentation times, nor have some badly written files: these are of decoding.
+    unordered = codec in ("h264", "hevc") and (
+        container.format.name == "avi"
+        or (stream.codec_context.has_b_frames and all(p.pts == p.dts for p in packets))
+    )
+    usable = (
+        codec.removeprefix("lib").replace("dav1d", "av1") in _ONE_FRAME_PER_PACKET
+        and bool(times)
+        and packets[0].is_keyframe
+        and all(p.pts is not None for p in packets)
+        and len(set(times)) == len(times)
+        and not unordered
+    )
+    return Timeline(packets, sorted(times) if usable else None)
+
+
+def needed_packets(
+    packets: Sequence[VideoPacket], wanted: set[int], codec: str, extradata: bytes | None
+) -> Iterator[list[VideoPacket]]:
+    """Find what must be decoded to show the frames of the wanted times.
+
+    Args:
+        packets: All packets, in decoding order, the first a key frame.
+        wanted: Presentation times.
+        codec: FFmpeg's name of the codec.
+        extradata: The codec's configuration record.
+
+    Yields:
+        Packets to decode one after the other; the decoder is emptied in between.
+    """
+    droppable = _droppable(codec, extradata)
+    for first, end in _runs(packets, wanted):
+        run = packets[first:end]
+        unused = droppable(run) if droppable else [False] * len(run)
+        yield [
+            packet
+            for packet, drop in zip(run, unused, strict=True)
+            if packet.pts in wanted or not drop
+        ]
+
+
+def _runs(packets: Sequence[VideoPacket], wanted: set[int]) -> list[tuple[int, int]]:
+    """Return the ranges [first, end) of packets that hold all that the wanted frames refer to."""
+    runs: list[tuple[int, int]] = []
+    keys: list[tuple[int, int]] = []  # position and time
+    for position, packet in enumerate(packets):
+        if packet.pts is None:
+            continue
+        if packet.is_keyframe:
+            keys.append((position, packet.pts))
+        if packet.pts not in wanted or packet.is_discard:
+            continue
+        # Frames shown before the key frame that precedes them in the stream (an open group of
+        # pictures) refer to the group before it.
+        first = next((k for k, pts in reversed(keys) if pts <= packet.pts), keys[0][0])
+        while runs and first < runs[-1][1]:
+            first = min(first, runs.pop()[0])
+        runs.append((first, position + 1))
+    return runs
+
+
+def _droppable(
+    codec: str, extradata: bytes | None
+) -> Callable[[Sequence[VideoPacket]], list[bool]] | None:
+    """Return what tells of each packet of a run whether none of the others refers to it."""
+    header = extradata or b""
+    # The record's version comes first (ISO/IEC 14496-15); else start codes separate the units.
+    framed = header[:1] == b"\1"
+    if codec == "h264":
+        size = (header[4] & 3) + 1 if framed and len(header) > 4 else 0
+        return lambda run: [_h264_unused(unit_headers(bytes(p), size)) for p in run]
+    if codec == "hevc":
+        size = (header[21] & 3) + 1 if framed and len(header) > 21 else 0
+        return lambda run: _hevc_unused([unit_headers(bytes(p), size) for p in run])
+    return None
+
+
+def unit_headers(data: bytes, length_size: int) -> list[bytes]:
+    """Return the first two bytes of every NAL unit of an H.264 or HEVC packet.
+
+    Args:
+        data: The packet.
+        length_size: Bytes of the length before each unit; 0 = units after start codes (Annex B).
+
+    Returns:
+        The headers; none if the lengths do not add up to the packet.
+    """
+    headers = []
+    if length_size:
+        position = 0
+        while position + length_size < len(data):
+            start = position + length_size
+            length = int.from_bytes(data[position:start], "big")
+            if length == 0:
+                return []
+            headers.append(data[start : start + 2])
+            position = start + length
+        return headers if position == len(data) else []
+    position = data.find(b"\0\0\1")
+    while position >= 0:
+        headers.append(data[position + 3 : position + 5])
+        position = data.find(b"\0\0\1", position + 3)
+    return headers
+
+
+def _h264_unused(headers: Sequence[bytes]) -> bool:
+    """Tell whether all slices of a picture have nal_ref_idc 0 (ITU-T H.264, 7.4.1)."""
+    slices = [h[0] for h in headers if h and 1 <= h[0] & 31 <= 5]
+    return bool(slices) and not any(h >> 5 & 3 for h in slices)
+
+
+def _hevc_unused(run: Sequence[Sequence[bytes]]) -> list[bool]:
+    """Tell which pictures of a run are of no use to the others (ITU-T H.265, 7.4.2.2).
+
+    Even types below 16 are "sub-layer non-reference": only higher temporal layers may refer to
+    them. So those of the highest layer are of no use to any other.
+    """
+    slices = [[h for h in headers if len(h) == 2 and h[0] >> 1 & 63 < 32] for headers in run]
+    if not all(slices):
+        return [False] * len(run)
+    top = max(h[1] & 7 for headers in slices for h in headers)
+    return [
+        all(h[0] >> 1 & 63 in range(0, 16, 2) and h[1] & 7 == top for h in headers)
+        for headers in slices
+    ]
