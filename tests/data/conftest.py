@@ -36,14 +36,20 @@ def coded_jpeg(code):
     return buffer.getvalue()
 
 
-def write_tar(path, members):
+def write_tar_bytes(members):
     """Write (name, bytes) pairs as a plain tar."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tarfile.open(path, "w", format=tarfile.USTAR_FORMAT) as tar:
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w", format=tarfile.USTAR_FORMAT) as tar:
         for name, content in members:
             header = tarfile.TarInfo(name)
             header.size = len(content)
             tar.addfile(header, io.BytesIO(content))
+    return buffer.getvalue()
+
+
+def write_tar(path, members):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(write_tar_bytes(members))
     return path
 
 
@@ -66,8 +72,8 @@ def tools():
         pass
 
     names = (
-        encode_video, moving_picture, colour_of, code_of, coded_mp4, coded_jpeg, write_tar,
-        coded_sample,
+        encode_video, moving_picture, colour_of, code_of, coded_mp4, coded_jpeg, write_tar_bytes,
+        write_tar, coded_sample,
     )  # fmt: skip
     for function in names:
         setattr(Tools, function.__name__, staticmethod(function))
