@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+from collections import Counter
 
 import pytest
 import torch
@@ -200,6 +201,8 @@ def test_a_broken_video_is_replaced_with_its_caption(partly_broken, tools):
     assert {int(line["key"]) for line in lines} == set(broken)
     assert len(lines) == len(broken) and bad.counts.total() >= 2 * len(broken)
     assert all(line["shard"] == "video-0" and line["reason"] for line in lines)
+    drawn = Counter(key for step in range(20) for key in stream.batch(step)["key"])
+    assert max(drawn.values()) <= 20  # 10 passes: not all replaced by the same few
     # The same on any topology, so the same when asked again.
     again = TrainStream({"video": videos}, {"video": 4}, SETTINGS, rank=1, world_size=2)
     assert again.batch(0)["key"] == stream.batch(0)["key"][4:]
@@ -213,6 +216,7 @@ def test_nothing_but_broken_videos_is_one_clear_error(tools, tmp_path, workers):
     stream = TrainStream({"video": videos}, {"video": 2}, SETTINGS)
     with pytest.raises(UnusableData, match=r"^8 videos in a row could not be decoded"):
         list(loader(stream, workers))
+    assert not [child for child in multiprocessing.active_children() if child.daemon]
 
 
 def test_too_few_samples_for_a_step(coded_shards):
