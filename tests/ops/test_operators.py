@@ -11,6 +11,7 @@ from vmm.ops import op_tools
 from vmm.ops.bidirectional import bidirectional_op
 from vmm.ops.causal_conv import causal_conv1d
 from vmm.ops.conv_op import conv_op
+from vmm.ops.scan_interface import ADDING
 from vmm.ops.scan_op import scan_op
 from vmm.ops.selective_scan import selective_scan
 
@@ -45,9 +46,10 @@ def test_scan_is_a_sound_operator(backend, reverse, plain):
     *tensors, bias = direction(plain)
     z = None if plain else rows(4)
     state = None if plain else torch.randn(2, 4, 3, requires_grad=True)
-    torch.library.opcheck(scan_op, (*tensors, z, bias, state, True, reverse, True, backend))
+    other = rows(4) if backend in ADDING and not plain else None
+    torch.library.opcheck(scan_op, (*tensors, z, bias, state, other, True, reverse, True, backend))
     with torch.no_grad():
-        out, starts, _ = scan_op(*tensors, z, bias, state, True, reverse, False, backend)
+        out, starts, _ = scan_op(*tensors, z, bias, state, None, True, reverse, False, backend)
     assert starts.numel() == 0 and out.transpose(1, 2).is_contiguous()
 
 
@@ -77,7 +79,7 @@ def test_the_operator_gives_what_the_function_gives(backend):
     expected = selective_scan(*leaves, True, True, backend="reference")
     given = [x for x in leaves if x is not None]
     gradients = torch.autograd.grad(expected.square().sum(), given)
-    out, _, _ = scan_op(*leaves, None, True, True, True, backend)
+    out, _, _ = scan_op(*leaves, None, None, True, True, True, backend)
     torch.testing.assert_close(out, expected)
     torch.testing.assert_close(torch.autograd.grad(out.square().sum(), given), gradients)
 
@@ -168,7 +170,7 @@ def test_autocast_stays_outside_of_the_operators(backend):
     leaves = [*tensors, rows(4), bias]
 
     def run():
-        out, _, _ = scan_op(*leaves, None, True, False, True, backend)
+        out, _, _ = scan_op(*leaves, None, None, True, False, True, backend)
         return [out, *torch.autograd.grad(out.sum(), leaves)]
 
     expected = run()

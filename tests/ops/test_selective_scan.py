@@ -348,31 +348,45 @@ def test_a_tensor_on_another_device_goes_to_the_portable_backend(monkeypatch):
     assert name == "chunked" and "meta" in reasons["cpu"]
 
 
-def in_pieces(cuts, u, delta, A, B, C, D, z, delta_bias, state, reverse, backend):
+def in_pieces(cuts, u, delta, A, B, C, D, z, delta_bias, state, other, reverse, backend):
     """Scan piece by piece; the output and the last state."""
     edges = [0, *cuts, u.shape[-1]]
     pieces = [slice(*edge) for edge in itertools.pairwise(edges)]
     outs = []
     for at in reversed(pieces) if reverse else pieces:
-        own = [x[..., at] for x in (u, delta, B, C, z)]
+        piece = [None if x is None else x[..., at] for x in (u, delta, B, C, z, other)]
         out, state = continue_scan(
-            state, own[0], own[1], A, own[2], own[3], D, own[4], delta_bias, True, reverse, backend
+            state,
+            *piece[:2],
+            A,
+            *piece[2:4],
+            D,
+            piece[4],
+            delta_bias,
+            True,
+            reverse,
+            *piece[5:],
+            backend,
         )
         outs.append(out)
     return torch.cat(outs[::-1] if reverse else outs, -1), state
 
 
 @pytest.mark.parametrize("reverse", [False, True], ids=["forward", "reverse"])
+@pytest.mark.parametrize("without", [(), ("z",), ("other",)], ids="no {}".format)
 @pytest.mark.parametrize("backend", sorted(STATEFUL))
-def test_pieces_with_their_states_are_the_whole_scan_also_in_gradients(backend, reverse):
+def test_pieces_with_their_states_are_the_whole_scan_also_in_gradients(backend, without, reverse):
     device = device_for(backend)
     dtype = torch.float64 if backend in ("chunked", "reference") else torch.float32
-    inputs = make_inputs(length=90) | {"state": torch.randn(2, 20, 16, dtype=torch.float64)}
+    inputs = make_inputs(length=90)
+    inputs |= {"state": torch.randn(2, 20, 16, dtype=torch.float64), "other": inputs["u"].cos()}
     d_last = torch.randn(2, 20, 16, dtype=torch.float64)
 
     def evaluate(cuts, dtype, device, backend):
         leaves = {k: x.detach().to(device, dtype).requires_grad_() for k, x in inputs.items()}
-        out, last = in_pieces(cuts, **leaves, reverse=reverse, backend=backend)
+        leaves = {k: x for k, x in leaves.items() if k not in without}
+        given = leaves | dict.fromkeys(without)
+        out, last = in_pieces(cuts, **given, reverse=reverse, backend=backend)
         value = out.sin().sum() + (last * d_last.to(device, dtype)).sum()
         grads = torch.autograd.grad(value, list(leaves.values()))
         return {"out": out, "last": last} | dict(zip(leaves, grads, strict=True))
@@ -393,6 +407,8 @@ def test_a_state_that_does_not_fit_or_a_backend_that_takes_none_is_refused():
     inputs = {name: x.float() for name, x in make_inputs().items()}
     with pytest.raises(ValueError, match=r"state must be \(2, 20, 16\).* got \(20, 16\)"):
         continue_scan(torch.zeros(20, 16), **inputs)
+    with pytest.raises(ValueError, match=r"other must be \(2, 20, 37\) like u"):
+        continue_scan(torch.zeros(2, 20, 16), **inputs, other=torch.zeros(2, 20, 1))
     with pytest.raises(ValueError, match=r"state must be .*float32.*float64"):
         continue_scan(torch.zeros(2, 20, 16, dtype=torch.float64), **inputs)
     with pytest.raises(ValueError, match="unknown backend 'mamba_ssm'; choose one of triton"):

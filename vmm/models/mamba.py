@@ -111,9 +111,15 @@ class BiMambaMixer(nn.Module):
         x, z = self.in_proj(hidden).transpose(1, 2).chunk(2, dim=1)
         before = self.conv1d.kernel_size[0] - 1
         one = self._direction(self._convolve(x, reverse=False)[..., before:], reverse=False)
-        y, state = continue_scan(state, *one[:6], delta_bias=one.delta_bias, delta_softplus=True)
-        gate = nn.functional.silu(z[..., before:].transpose(1, 2))
-        mixed: Tensor = self.out_proj((y.transpose(1, 2) + back) * gate)
+        y, state = continue_scan(
+            state,
+            *one[:6],
+            z[..., before:],
+            one.delta_bias,
+            delta_softplus=True,
+            other=back.transpose(1, 2),
+        )
+        mixed: Tensor = self.out_proj(y.transpose(1, 2))
         return mixed, state
 
     def _convolve(self, x: Tensor, reverse: bool) -> Tensor:

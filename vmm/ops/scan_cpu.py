@@ -56,7 +56,7 @@ def forward(
 ) -> Tensor:
     """Compute the contract of ``vmm.ops.selective_scan.selective_scan`` in compiled code."""
     out = empty_packed(inputs.u, torch.float32)
-    state = _scan(inputs, options, starts, out, "whole")
+    state = _scan(inputs, options, starts, out, _part(inputs))
     if last is not None:
         last.copy_(_from_state(state, last))
     return out.to(inputs.u.dtype)
@@ -88,6 +88,10 @@ def _scan(
     return state
 
 
+def _part(inputs: ScanInputs) -> Part:
+    return "whole" if inputs.other is None else "added"
+
+
 def _to_state(x: Tensor | None, inputs: ScanInputs) -> Tensor:
     """Copy (B, E, N) to (B, blocks, N, lanes), the layout of one kept state; None is zeros."""
     batch, *shape = starts_shape(inputs.u, inputs.A)[1:]
@@ -112,7 +116,7 @@ def backward(
     """Return the gradients, in float32."""
     d_z = None if inputs.z is None else empty_packed(inputs.u, torch.float32)
     d_state = _to_state(d_last, inputs)
-    gradients = _gradients(inputs, options, starts, d_out, d_z, d_state, "whole")
+    gradients = _gradients(inputs, options, starts, d_out, d_z, d_state, _part(inputs))
     if inputs.state is None:
         return gradients
     return gradients._replace(state=_from_state(d_state, inputs.state))
@@ -157,6 +161,8 @@ def _gradients(
     results = {name: empty_packed(u) for name in ("d_u", "d_delta")}
     if d_z is not None:
         results["d_z"] = d_z
+    if inputs.other is not None:
+        results["d_other"] = empty_packed(u)
     for name, x in (results | {"d_B": d_b[0], "d_C": d_c[0]}).items():
         arguments |= row_arguments(name, x, options.reverse)
     arguments["d_state"] = d_state.data_ptr()
@@ -175,6 +181,7 @@ def _gradients(
         d_skip,
         d_z,
         d_bias,
+        other=results.get("d_other"),
     )
 
 
@@ -188,6 +195,8 @@ def _prepare(inputs: ScanInputs) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     rows = {"u": full.u, "delta": full.delta, "B": full.B, "C": full.C}
     if full.z is not None:
         rows["z"] = full.z
+    if full.other is not None:
+        rows["other"] = full.other
     zeros = full.u.new_zeros(full.u.shape[1])
     per_channel = {
         "A": full.A * _LOG2E,

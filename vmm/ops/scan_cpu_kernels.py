@@ -20,8 +20,8 @@ from vmm.ops.cpu_emitter import LANES, Emitter, Value
 TILE = 64
 """Steps between two kept states, which take d_state / TILE times the memory of one input."""
 
-Part = Literal["whole", "first", "second"]
-"""A scan of its own, or which of two directions that are summed."""
+Part = Literal["whole", "first", "second", "added"]
+"""A scan of its own, one of two directions that are summed, or one to which ``other`` is added."""
 
 _LN2 = math.log(2.0)
 
@@ -100,7 +100,8 @@ def write_forward(
 
     ``state`` (batch, blocks, states, lanes) is the one before the first step, and then after the
     last.
-    The second of two directions adds what the first left in ``out``; only it passes the gate.
+    The second of two directions adds what the first left in ``out``, "added" adds ``other``; the
+    first does not pass the gate.
     """
 
     def one_block(at: Block) -> None:
@@ -119,8 +120,8 @@ def write_forward(
                     new.append(scan.new_state(step, scaled, state[n], t, n)[0])
                     y[n % 2] = y[n % 2] + scan.selected("C", t, n) * new[-1]
                 out = y[0] + y[1]
-                if part == "second":
-                    out = out + at.read("out", t)
+                if part in ("second", "added"):
+                    out = out + at.read("out" if part == "second" else "other", t)
                 if gate:
                     z = at.read("z", t)
                     out = out * (z * code.sigmoid(z))
@@ -219,6 +220,8 @@ def _recompute(
             z = at.read("z", t)
             sigmoid = code.sigmoid(z)
             d_silu, d_y = d_y * (sigmoid * (1.0 + z * (1.0 - sigmoid))), d_y * (z * sigmoid)
+        if part == "added":
+            at.write("d_other", t, d_y)
         code.store(step, scratch.vector("step", k))
         code.store(d_y, scratch.vector("d_y", k))
         scaled = step * u
@@ -236,8 +239,8 @@ def _recompute(
         scan.store(new, scratch.states("state", k + 1))
         if gate:
             out = y[0] + y[1]
-            if part == "second":
-                out = out + at.read("d_z", t)
+            if part in ("second", "added"):
+                out = out + at.read("d_z" if part == "second" else "other", t)
             at.write("d_z", t, out if part == "first" else d_silu * out)
         return [following, d_skip + d_y * u, *new]
 

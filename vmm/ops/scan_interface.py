@@ -38,6 +38,9 @@ directly: the operator has to repeat the forward pass in the backward pass."""
 STATEFUL = frozenset({"triton", "cpu", "chunked", "reference"})
 """Backends that can start from a given state; the others get no ``state`` and no ``last``."""
 
+ADDING = frozenset({"cpu"})
+"""Backends that take ``other``; for the others it is added, and the gate applied, in PyTorch."""
+
 FUSED = frozenset({"triton", "cpu"})
 """Backends that do two directions at once. They also have:
 
@@ -51,7 +54,7 @@ class ScanInputs(NamedTuple):
     """The tensors of ``vmm.ops.selective_scan.selective_scan``, or their gradients.
 
     ``state`` (B, E, N) is the one before the first step, of the type that is computed in; None
-    stands for zeros.
+    stands for zeros. ``other`` (B, E, L) is added to the output before the gate.
     """
 
     u: Tensor
@@ -63,6 +66,7 @@ class ScanInputs(NamedTuple):
     z: Tensor | None
     delta_bias: Tensor | None
     state: Tensor | None = None
+    other: Tensor | None = None
 
 
 class ScanOptions(NamedTuple):

@@ -20,7 +20,7 @@ from vmm.ops.scan_interface import BACKENDS, RECORDED, ScanInputs, ScanOptions
 
 _INPUTS = (
     "Tensor u, Tensor delta, Tensor A, Tensor B, Tensor C, Tensor? D, Tensor? z, Tensor? bias, "
-    "Tensor? state"
+    "Tensor? state, Tensor? other"
 )
 _OPTIONS = "bool delta_softplus, bool reverse"
 _NUM_INPUTS = len(ScanInputs._fields)
@@ -126,7 +126,7 @@ def _backward(
 ) -> tuple[Tensor | None, ...]:
     *inputs, starts = ctx.saved_tensors
     absent = [None] * (_NUM_INPUTS + 4)
-    if inputs[-1] is None:
+    if ScanInputs(*inputs).state is None:
         d_last = None  # of an empty tensor
     if d_out is None and d_last is None:
         return tuple(absent)

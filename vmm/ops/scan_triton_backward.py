@@ -218,6 +218,52 @@ def _first_sums(
 
 
 @jit
+def _chunk(
+    inputs: tl.tuple,
+    others: tl.tuple,
+    results: tl.tuple,
+    sums: tl.tuple,
+    state: tl.tensor,
+    scratch: tl.tensor,
+    chunk: tl.tensor,
+    at: tl.tuple,
+    n: tl.tensor,
+    e: tl.tensor,
+    channels: tl.tensor,
+    OPTIONS: tl.constexpr,
+    PART: tl.constexpr,
+    REVERSE: tl.constexpr,
+) -> Any:
+    """Store the gradients of a chunk that starts from ``state``; returns the new ``sums``."""
+    rows, parameters, here = inputs
+    _, end, length = at
+    subtiles = _sweep(
+        rows, parameters, state, scratch, chunk, at, n, e, here, channels, OPTIONS, REVERSE
+    )
+    for j in range(0, subtiles):
+        place = subtiles - 1 - j
+        own = (chunk + place * OPTIONS.steps, end, length)
+        state = tl.load(scratch + place * OPTIONS.states * channels, mask=here, other=0.0)
+        sums = _subtile(
+            rows,
+            parameters,
+            others,
+            results,
+            sums,
+            state,
+            own,
+            n,
+            e,
+            channels,
+            OPTIONS,
+            PART,
+            REVERSE,
+        )
+    tl.debug_barrier()
+    return sums
+
+
+@jit
 def _gradient_part(
     own: tl.tuple,
     results: tl.tuple,
@@ -232,19 +278,18 @@ def _gradient_part(
     d_u, d_delta, d_b, d_c, d_a, d_d, d_bias = results
     d_out, z, d_z, partial, starts, carry, scratch = shared
     length, split, channels, batches, slots = sizes
-    STEPS: tl.constexpr = OPTIONS.steps
     CHUNK: tl.constexpr = OPTIONS.chunk
     batch = tl.cast(tl.program_id(1), tl.int64)
     e = tl.program_id(0) * OPTIONS.tile_channels + tl.arange(0, OPTIONS.tile_channels)
     n = tl.arange(0, OPTIONS.tile_states)
-    rows, parameters, here = sample_inputs(own, batch, n, e, channels, OPTIONS)
+    inputs = sample_inputs(own, batch, n, e, channels, OPTIONS)
+    here = inputs[2]
     sample = batch * length * channels
-    d_out_rows = (d_out[0] + batch * d_out[1], d_out[2])
-    z_rows = (z[0] + batch * z[1], z[2])
     block = (tl.program_id(0) * batches + batch) * length * OPTIONS.states
     own_index = direction * batches + batch
     carry += tile_offsets(own_index, n, e, OPTIONS.states, channels)
-    scratch += tile_offsets(own_index * (CHUNK // STEPS), n, e, OPTIONS.states, channels)
+    subtiles = CHUNK // OPTIONS.steps
+    scratch += tile_offsets(own_index * subtiles, n, e, OPTIONS.states, channels)
     d_a += tile_offsets(batch, n, e, OPTIONS.states, channels)
     d_d += batch * channels + e
     d_bias += batch * channels + e
@@ -254,7 +299,12 @@ def _gradient_part(
     sums = _first_sums(carry, d_a, d_d, d_bias, here, e < channels, OPTIONS, PART)
     d_selected = (d_b + block, d_c + block)
     results_here = ((d_u + sample, channels), (d_delta + sample, channels), d_selected)
-    others = (d_out_rows, z_rows, (d_z + sample, channels), (partial + sample, channels))
+    others = (
+        (d_out[0] + batch * d_out[1], d_out[2]),
+        (z[0] + batch * z[1], z[2]),
+        (d_z + sample, channels),
+        (partial + sample, channels),
+    )
     chunks = (end - begin + CHUNK - 1) // CHUNK
     for i in range(0, chunks):
         chunk = begin + (chunks - 1 - i) * CHUNK
@@ -262,40 +312,22 @@ def _gradient_part(
         state = tl.load(
             starts + tile_offsets(index, n, e, OPTIONS.states, channels), mask=here, other=0.0
         )
-        subtiles = _sweep(
-            rows,
-            parameters,
+        sums = _chunk(
+            inputs,
+            others,
+            results_here,
+            sums,
             state,
             scratch,
             chunk,
             (0, end, length),
             n,
             e,
-            here,
             channels,
             OPTIONS,
+            PART,
             REVERSE,
         )
-        for j in range(0, subtiles):
-            place = subtiles - 1 - j
-            at = (chunk + place * STEPS, end, length)
-            state = tl.load(scratch + place * OPTIONS.states * channels, mask=here, other=0.0)
-            sums = _subtile(
-                rows,
-                parameters,
-                others,
-                results_here,
-                sums,
-                state,
-                at,
-                n,
-                e,
-                channels,
-                OPTIONS,
-                PART,
-                REVERSE,
-            )
-        tl.debug_barrier()
     tl.store(d_a, sums[1], mask=here)
     tl.store(d_d, sums[2], mask=e < channels)
     tl.store(d_bias, sums[3], mask=e < channels)

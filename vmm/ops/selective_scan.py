@@ -9,10 +9,12 @@ import functools
 import importlib
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from vmm.ops import backends, op_tools
 from vmm.ops.scan_interface import (
+    ADDING,
     BACKEND_VARIABLE,
     BACKENDS,
     RECORDED,
@@ -110,6 +112,7 @@ def continue_scan(
     delta_bias: Tensor | None = None,
     delta_softplus: bool = False,
     reverse: bool = False,
+    other: Tensor | None = None,
     backend: str = "auto",
 ) -> tuple[Tensor, Tensor]:
     """Scan one piece of a longer sequence, given the state before it.
@@ -130,6 +133,7 @@ def continue_scan(
         delta_bias: See there.
         delta_softplus: See there.
         reverse: See there.
+        other: (B, E, L) added to the output before the gate: that of another direction.
         backend: A name in ``STATEFUL``, or "auto" for the best of them that can run.
 
     Returns:
@@ -146,8 +150,16 @@ def continue_scan(
             f"state must be {shape} {dtype} to fit u {tuple(u.shape)} {u.dtype} and A "
             f"{tuple(A.shape)}, got {tuple(state.shape)} {state.dtype}"
         )
-    inputs = ScanInputs(u, delta, A, B, C, D, z, delta_bias, state)
-    out, last = _scan(inputs, ScanOptions(delta_softplus, reverse), backend)
+    if other is not None and other.shape != u.shape:
+        raise ValueError(f"other must be {tuple(u.shape)} like u, got {tuple(other.shape)}")
+    inputs = ScanInputs(u, delta, A, B, C, D, z, delta_bias, state, other)
+    options = ScanOptions(delta_softplus, reverse)
+    if other is None or _resolve(backend, u, A, True) in ADDING:
+        out, last = _scan(inputs, options, backend)
+    else:
+        out, last = _scan(inputs._replace(z=None, other=None), options, backend)
+        out = out + other
+        out = out if z is None else out * F.silu(z)
     assert last is not None
     return out, last
 
