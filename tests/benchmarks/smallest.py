@@ -9,16 +9,17 @@ from pathlib import Path
 
 import torch
 
-from benchmarks import block, common, encoder, long_video, scan
+from benchmarks import block, common, decode, encoder, long_video, scan
 
 OUT = Path(sys.argv[1])
 common.TURN_S = 0.0
 scan.SHORT = scan.Sizes(("Ti",), (9, 18), (1, 2), (9, 18), 1, 1.0)
 block.SHORT = block.Sizes(("Ti", "M"), (17,), 1, 1.0)
 encoder.SHORT = encoder.Sizes(("tiny", "middle"), (1, 2), (1, 0), 32, 1, 5.0)
+decode.SHORT = decode.Sizes((90,), (8,), 2, 1, 4)
 long_video.SHORT = long_video.Sizes((8, 20), 8, 2, 32)
 
-for module in (scan, block, encoder, long_video):
+for module in (scan, block, decode, encoder, long_video):
     sys.argv = [module.__name__, "--short", "--output", str(OUT)]
     module.main()
 

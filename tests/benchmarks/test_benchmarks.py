@@ -12,7 +12,7 @@ from benchmarks import peers, scan_cases
 from benchmarks.block import Recorder, is_product, is_scan
 from vmm.models.mamba import BiMambaBlock
 
-NAMES = ("scan", "block", "encoder", "long_video")
+NAMES = ("scan", "block", "decode", "encoder", "long_video")
 MIB = 2**20
 
 
@@ -91,6 +91,17 @@ def test_every_encoder_is_timed(report):
     assert whole == {name for name in names if name.split(",")[0].endswith("-Ti")}
     assert all(row["seconds"] > 0 for row in result["rows"])
     assert "times the seconds of whole runs" in result["notes"][0]
+
+
+def test_decoders_layouts_and_the_loader_are_timed(report):
+    rows = report("decode")["rows"]
+    decoders = {row["decoder"]: row for row in rows if "decoder" in row}
+    assert {"vmm", "full decode", "those packets, decoded only"} <= set(decoders)
+    assert decoders["vmm"]["to vmm"] == 1 and all(row["ms"] > 0 for row in decoders.values())
+    layouts = [row["layout"] for row in rows if "layout" in row]
+    assert layouts == ["mp4, 90p, GOP 8", "mp4, 256p, GOP 8", "JPEG pictures, 256p"]
+    (loader,) = (row for row in rows if "workers" in row)
+    assert loader["loader_clips_per_s"] > 0 and loader["decoding_clips_per_s"] > 0
 
 
 def test_long_videos_equal_one_pass(report):

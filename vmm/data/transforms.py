@@ -216,7 +216,7 @@ def _resize(frames: Tensor, size: tuple[int, int], settings: ClipSettings) -> Te
 
     In float: the uint8 kernel of torch, which torchvision's v2 transforms use, gives other pixels.
     """
-    pixels = frames.float()
+    pixels = frames.contiguous().float()  # decoders put channels last, which resizes slower
     if pixels.shape[-2:] == size:
         return pixels
     pixels = F.interpolate(pixels, size, mode="bicubic", antialias=settings.antialias)
