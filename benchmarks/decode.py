@@ -24,10 +24,12 @@ import torch
 
 from benchmarks import common, decode_clips, report
 from vmm.data.clips import load_frames
+from vmm.data.corpora import Mixture
 from vmm.data.decode import decode_video
+from vmm.data.loader import TrainLoader
 from vmm.data.packets import needed_packets, read_timeline
 from vmm.data.shards import ShardSet
-from vmm.data.stream import TrainLoader, TrainStream
+from vmm.data.stream import TrainStream
 from vmm.data.transforms import ClipSettings
 
 if TYPE_CHECKING:
@@ -220,7 +222,10 @@ def measure_loader(sizes: Sizes, data: bytes, workers: int = 2) -> dict[str, Any
         shards = ShardSet(path, "video")
         warm = 2 * workers  # the workers' first batches, and what they prepare ahead
         stream = TrainStream(
-            {"video": shards}, {"video": BATCH}, settings, steps_per_epoch=warm + sizes.batches
+            {"video": Mixture({"": shards})},
+            {"video": BATCH},
+            settings,
+            steps_per_epoch=warm + sizes.batches,
         )
         before = _decoding_rate(shards, settings, sizes)
         arrivals = []
