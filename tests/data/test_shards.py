@@ -58,6 +58,15 @@ def test_what_is_left_out_is_counted(tools, tmp_path, caplog):
     assert "1 no image" in str(caught.value)
 
 
+def test_missing_shards_are_counted_and_named(coded_shards, caplog):
+    videos = ShardSet(f"{coded_shards}/video-{{002..005}}.tar", "video")
+    assert len(videos) == 20 and videos.skipped == {"missing shards": 2}
+    assert [(bad.shard, bad.reason) for bad in videos.left_out()] == [
+        (f"{coded_shards}/video-{shard}.tar", "missing shard") for shard in ("004", "005")
+    ]
+    assert "2 of 4 shards are missing, the first is" in caplog.text
+
+
 def test_a_truncated_shard_is_reported_and_its_whole_samples_used(tools, tmp_path, caplog):
     shard = tools.write_tar(tmp_path / "a.tar", tools.coded_sample(1) + tools.coded_sample(2))
     content = shard.read_bytes()

@@ -6,6 +6,7 @@ import atexit
 import logging
 import multiprocessing
 import signal
+import threading
 from collections.abc import Callable, Iterator
 from typing import Any, Protocol
 
@@ -90,6 +91,7 @@ class TrainLoader:
                     raise RuntimeError(reason) from error
                 raise
             if isinstance(batch, UnusableData):
+                kill_workers()
                 raise batch
             yield batch
 
@@ -130,6 +132,13 @@ def init_worker(worker: int) -> None:
 @atexit.register
 def kill_workers() -> None:
     """End workers that a failed run leaves; Python's own SIGTERM would wait for them for ever."""
-    for child in multiprocessing.active_children():
-        if child.daemon:
-            child.kill()
+    workers = [child for child in multiprocessing.active_children() if child.daemon]
+    in_main = threading.current_thread() is threading.main_thread()
+    # PyTorch's handler would raise an error for each one that is killed here.
+    handler = signal.signal(signal.SIGCHLD, signal.SIG_DFL) if in_main else None
+    for worker in workers:
+        worker.kill()
+    for worker in workers:
+        worker.join(5)
+    if in_main:
+        signal.signal(signal.SIGCHLD, handler)
