@@ -44,11 +44,12 @@ BATCH = 8
 
 TEXT = f"""Eight frames, from the middles of eight equal parts of a clip of ten seconds at 30 frames
 per second; H.264, two B-frames. Milliseconds of CPU time, the fastest of several runs. `{FULL}`
-decodes everything up to the last frame wanted. `{FLOOR}` sends the packets that vmm sends to an
-open decoder and drops the frames: no opening, no colours. All decoders were seen to give the same
-frames before they were timed. Layouts: the same film as {JPEGS_PER_SECOND} JPEG pictures per second
-of 454x256. The loader reads, decodes, transforms and batches clips of 224x224; its rate is
-wall-clock, set against decoding alone in one process."""
+decodes everything up to the last frame wanted. `{FLOOR}` sends the packets that vmm
+sends to an open decoder and drops the frames: no opening, no colours. vmm's frames were compared
+with those of the full decode first; the notes say where another decoder's differ. Layouts: the same
+film as {JPEGS_PER_SECOND} JPEG pictures per second of 454x256. The loader reads, decodes,
+transforms and batches clips of 224x224; its rate is wall-clock, set against decoding alone in one
+process."""
 
 
 class Sizes(NamedTuple):

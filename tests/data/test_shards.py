@@ -1,3 +1,4 @@
+import errno
 import json
 import os
 
@@ -114,6 +115,28 @@ def test_a_shard_that_changes_or_goes_gives_no_wrong_pairs(tools, tmp_path, chan
         with pytest.raises(DecodeError, match=r"unreadable: a"):
             videos.read(0, 0)
         assert videos.name(0, 1)[0] == "a"
+
+
+def test_a_stale_file_is_opened_anew(tools, tmp_path, monkeypatch):
+    """As on a network file system: one read fails, and a fresh file handle is good again."""
+    videos = ShardSet(str(tools.write_tar(tmp_path / "a.tar", tools.coded_sample(1))), "video")
+    good = videos.read(0, 0)
+    opened, read = [], os.pread
+
+    def counted(*arguments, **options):
+        opened.append(open(*arguments, **options))  # noqa: SIM115
+        return opened[-1]
+
+    monkeypatch.setattr(shard_module, "open", counted, raising=False)
+
+    def fail(*arguments):
+        raise OSError(errno.ESTALE, "stale file handle")
+
+    monkeypatch.setattr(os, "pread", fail)
+    with pytest.raises(DecodeError, match="unreadable: a: stale file handle"):
+        videos.read(0, 0)
+    monkeypatch.setattr(os, "pread", read)
+    assert videos.read(0, 0) == good and len(opened) == 1
 
 
 def test_evaluation_shows_every_sample_once_in_order(coded_shards, tools):
