@@ -39,6 +39,10 @@ format: $(READY)
 
 bench: $(READY)
 	$(BIN)/python -m benchmarks.scan --short
+	$(BIN)/python -m benchmarks.block --short
+	$(BIN)/python -m benchmarks.decode --short
+	$(BIN)/python -m benchmarks.encoder --short
+	$(BIN)/python -m benchmarks.long_video --short
 
 clean:
 	rm -rf demo runs data .pytest_cache .mypy_cache .ruff_cache

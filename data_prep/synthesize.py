@@ -14,15 +14,12 @@ retrieves the wrong twin when the frames are reversed, and one that ignores it c
 from __future__ import annotations
 
 import argparse
-import hashlib
-import io
 import json
 import multiprocessing
 import os
 import shutil
 import sys
-import tarfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields, replace
@@ -37,6 +34,7 @@ from tqdm import tqdm
 
 from data_prep.encode import encode_jpeg, encode_mp4
 from data_prep.shapes import Scene, render, twin_pairs
+from data_prep.tars import Member, write_shard
 from vmm.data.schema import CAPTION, REVERSED_CAPTION
 
 FORMAT_VERSION = 3  # one higher whenever the same arguments give other data
@@ -128,7 +126,7 @@ def plan(arguments: Arguments) -> dict[str, list[Job]]:
     return jobs
 
 
-def make_sample(job: Job, arguments: Arguments) -> list[tuple[str, bytes]]:
+def make_sample(job: Job, arguments: Arguments) -> list[Member]:
     """Render one sample: (member name, content) of its media, caption and metadata."""
     rng = np.random.default_rng((arguments.seed, _SPLITS.index(job.split), job.layout))
     key = f"{job.number:09d}"
@@ -148,17 +146,6 @@ def make_sample(job: Job, arguments: Arguments) -> list[tuple[str, bytes]]:
     metadata[CAPTION] = caption
     text = json.dumps(metadata, sort_keys=True).encode()
     return [media, (f"{key}.txt", caption.encode()), (f"{key}.json", text)]
-
-
-def write_shard(path: Path, samples: Iterable[list[tuple[str, bytes]]]) -> str:
-    """Write samples as a tar whose bytes depend on nothing but them; returns its SHA-256."""
-    with tarfile.open(path, "w", format=tarfile.USTAR_FORMAT) as tar:
-        for name, content in (member for sample in samples for member in sample):
-            header = tarfile.TarInfo(name)  # owner, time and mode are fixed by default
-            header.size = len(content)
-            tar.addfile(header, io.BytesIO(content))
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def synthesize(out: Path, arguments: Arguments, workers: int, overwrite: bool = False) -> bool:
@@ -215,7 +202,7 @@ def _state(out: Path, arguments: Arguments) -> Literal["complete", "outdated", "
 @contextmanager
 def _rendered(
     jobs: list[Job], arguments: Arguments, workers: int
-) -> Iterator[Iterator[list[tuple[str, bytes]]]]:
+) -> Iterator[Iterator[list[Member]]]:
     """Render jobs in order, in this process or in several."""
     render_one = partial(make_sample, arguments=arguments)
     if workers <= 1:

@@ -4,55 +4,13 @@ import importlib.util
 import io
 import json
 import tarfile
-from fractions import Fraction
 from pathlib import Path
 
-import av
 import numpy as np
 import pytest
 from PIL import Image
 
-
-def encode_video(
-    frames,
-    rate=25,
-    codec="libx264",
-    container="mp4",
-    pix_fmt="yuv420p",
-    times=None,
-    **options,
-):
-    """Encode (T, H, W, 3) uint8; ``times`` in 1/1000 s make the frame rate variable."""
-    buffer = io.BytesIO()
-    with av.open(buffer, "w", format=container) as output:
-        stream = output.add_stream(codec, rate=Fraction(rate))
-        stream.height, stream.width = frames.shape[1:3]
-        stream.pix_fmt = pix_fmt
-        stream.thread_count = 1
-        # Every picture is new: without this each would become a key frame.
-        stream.options = {"sc_threshold": "0", **options} if codec == "libx264" else options
-        if times is not None:
-            stream.codec_context.time_base = Fraction(1, 1000)
-        for number, pixels in enumerate(frames):
-            frame = av.VideoFrame.from_ndarray(pixels, format="rgb24")
-            if times is not None:
-                frame.pts, frame.time_base = times[number], Fraction(1, 1000)
-            output.mux(stream.encode(frame))
-        output.mux(stream.encode(None))
-    return buffer.getvalue()
-
-
-def moving_picture(num_frames, height=48, width=64, seed=0):
-    """Frames that differ from each other everywhere and that prediction cannot repeat."""
-    rng = np.random.default_rng(seed)
-    y, x = np.mgrid[:height, :width]
-    frames = [
-        np.stack([(x * 3 + t * 7) % 256, (y * 5 + t * 11) % 256, (x + y + t * 13) % 256], -1)
-        for t in range(num_frames)
-    ]
-    return np.clip(
-        np.stack(frames) + rng.normal(0, 8, (num_frames, height, width, 3)), 0, 255
-    ).astype(np.uint8)
+from tests.data.videos import encode_video, moving_picture
 
 
 def colour_of(code):
@@ -78,14 +36,20 @@ def coded_jpeg(code):
     return buffer.getvalue()
 
 
-def write_tar(path, members):
+def write_tar_bytes(members):
     """Write (name, bytes) pairs as a plain tar."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tarfile.open(path, "w", format=tarfile.USTAR_FORMAT) as tar:
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w", format=tarfile.USTAR_FORMAT) as tar:
         for name, content in members:
             header = tarfile.TarInfo(name)
             header.size = len(content)
             tar.addfile(header, io.BytesIO(content))
+    return buffer.getvalue()
+
+
+def write_tar(path, members):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(write_tar_bytes(members))
     return path
 
 
@@ -108,8 +72,8 @@ def tools():
         pass
 
     names = (
-        encode_video, moving_picture, colour_of, code_of, coded_mp4, coded_jpeg, write_tar,
-        coded_sample,
+        encode_video, moving_picture, colour_of, code_of, coded_mp4, coded_jpeg, write_tar_bytes,
+        write_tar, coded_sample,
     )  # fmt: skip
     for function in names:
         setattr(Tools, function.__name__, staticmethod(function))

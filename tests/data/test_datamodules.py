@@ -1,14 +1,12 @@
 import json
-import subprocess
-import sys
 from types import SimpleNamespace
 
 import lightning as L
 import pytest
 import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.loggers import CSVLogger
 
-import vmm.data.datamodules as module
 from vmm.data.datamodules import VideoDataModule, WebVideoData
 from vmm.data.decode import DecodeError
 
@@ -44,12 +42,11 @@ class Recorder(L.LightningModule):
 def trainer(callbacks=(), **options):
     return L.Trainer(
         accelerator="cpu",
-        logger=False,
-        enable_checkpointing=bool(callbacks),
+        enable_checkpointing=any(isinstance(c, ModelCheckpoint) for c in callbacks),
         callbacks=list(callbacks),
         enable_progress_bar=False,
         enable_model_summary=False,
-        **{"max_epochs": 1, "num_sanity_val_steps": 0, **options},
+        **{"max_epochs": 1, "num_sanity_val_steps": 0, "logger": False, **options},
     )
 
 
@@ -75,6 +72,7 @@ def attached(datamodule, encoder=None):
         lightning_module=SimpleNamespace(video_encoder=encoder or Encoder()),
         fit_loop=SimpleNamespace(epoch_loop=SimpleNamespace(batch_progress=progress)),
         state=SimpleNamespace(fn="fit"),
+        loggers=[],
     )
     return datamodule
 
@@ -114,11 +112,47 @@ def test_a_continued_run_gets_the_batches_it_would_have_got(data, tmp_path, stop
     assert first.trained + second.trained == whole.trained
 
 
-def test_a_run_is_not_continued_with_other_data(data, tmp_path):
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"seed": 7}, r"seed: 0 -> 7"),
+        ({"batch_size": 4}, r"global_batch: .*8.* -> .*4.*times the number of processes must stay"),
+        ({"train_images": None}, r"global_batch.*data"),
+    ],
+)
+def test_a_run_is_not_continued_with_other_data(data, tmp_path, changed, message):
     saver = ModelCheckpoint(tmp_path, every_n_train_steps=2, filename="saved")
     trainer([saver], max_steps=2).fit(Recorder(), data())
-    with pytest.raises(ValueError, match=r"cannot continue .*seed: 0 -> 7"):
-        trainer().fit(Recorder(), data(seed=7), ckpt_path=tmp_path / "saved.ckpt")
+    with pytest.raises(ValueError, match=rf"cannot continue .*{message}"):
+        trainer().fit(Recorder(), data(**changed), ckpt_path=tmp_path / "saved.ckpt")
+
+
+class SaveAfter(L.Callback):
+    """Save a checkpoint after a number of batches, wherever that is."""
+
+    def __init__(self, batches, path):
+        self.batches, self.path = batches, path
+
+    def on_train_batch_end(self, trainer, *unused):
+        if trainer.fit_loop.epoch_loop.batch_progress.total.processed == self.batches:
+            trainer.save_checkpoint(self.path)
+
+
+@pytest.mark.parametrize(("batches", "stepped"), [(3, 3), (4, 3), (5, 3), (7, 7), (8, 7), (12, 10)])
+def test_the_saved_position_is_that_of_the_last_optimizer_step(data, tmp_path, batches, stepped):
+    """Epochs of 7 batches, steps after batches 3, 6, 7; 10, 13, 14."""
+    options = {"max_epochs": 2, "accumulate_grad_batches": 3}
+    path = tmp_path / "saved.ckpt"
+    whole, continued = Recorder(), Recorder()
+    trainer([SaveAfter(batches, path)], **options).fit(whole, data(steps_per_epoch=7))
+    saved = torch.load(path, weights_only=True)
+    assert saved["WebVideoData"]["completed"] == stepped
+    # The loops' own state has no part in it.
+    assert saved["loops"]["fit_loop"]["state_dict"]["combined_loader"] == [{}]
+    second = trainer(**options)
+    second.fit(continued, data(steps_per_epoch=7), ckpt_path=path)
+    assert continued.trained == whole.trained[stepped:]
+    assert second.global_step == 6 and second.current_epoch == 2
 
 
 def test_clip_sizes_come_from_the_encoder(data, coded_shards):
@@ -163,23 +197,71 @@ def test_wrong_patterns_stop_a_run_before_it_starts(data):
 
 
 @pytest.mark.parametrize(
-    "options", [{"batch_size": 0}, {"image_batch_size": -1}, {"num_workers": -1}]
+    "options",
+    [{"batch_size": 0}, {"image_batch_size": -1}, {"num_workers": -1}, {"max_bad": 1.5}],
 )
 def test_impossible_numbers_are_refused(options):
-    with pytest.raises(ValueError, match="at least"):
+    with pytest.raises(ValueError, match=r"at least|no share"):
         WebVideoData(**options)
+
+
+def two_processes(monkeypatch, rank, other=None):
+    """Let the data believe that it is one of two processes, and what the other one sees."""
+
+    def gather(into, own):
+        into[:] = [own, other or own]
+
+    monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
+    monkeypatch.setattr(torch.distributed, "get_rank", lambda: rank)
+    monkeypatch.setattr(torch.distributed, "get_world_size", lambda: 2)
+    monkeypatch.setattr(torch.distributed, "all_gather_object", gather)
 
 
 def test_ranks_divide_the_steps(data, monkeypatch):
     whole = list(attached(data()).train_dataloader())
     halves = []
     for rank in range(2):
-        monkeypatch.setattr(module.dist, "is_initialized", lambda: True)
-        monkeypatch.setattr(module.dist, "get_rank", lambda rank=rank: rank)
-        monkeypatch.setattr(module.dist, "get_world_size", lambda: 2)
+        two_processes(monkeypatch, rank)
         halves.append(list(attached(data(batch_size=4, image_batch_size=2)).train_dataloader()))
     for all_of_it, first, second in zip(whole, *halves, strict=True):
         assert all_of_it["key"] == first["key"] + second["key"]
+
+
+def test_processes_that_see_other_data_are_refused(data, monkeypatch):
+    two_processes(monkeypatch, 0, other={"data": "other"})
+    with pytest.raises(ValueError, match="process 1 sees other training data than process 0"):
+        attached(data(batch_size=4, image_batch_size=2)).train_dataloader()
+
+
+def test_what_is_left_out_is_in_the_run_directory(data, tools, tmp_path):
+    members = [*tools.coded_sample(1), ("2.txt", b"no video"), ("3.mp4", b"x"), ("3.txt", b"bad")]
+    shard = str(tools.write_tar(tmp_path / "a.tar", members))
+    logger = CSVLogger(tmp_path, name="runs", version=0)
+    for _ in range(2):  # a second run into the same file says nothing twice
+        trainer(logger=logger, max_steps=4).fit(
+            Recorder(), data(train_videos=[shard, f"{tmp_path}/{{a,b}}.tar"], train_images=None,
+            batch_size=1, max_bad=1.0),
+        )  # fmt: skip
+    lines = (tmp_path / "runs/version_0/quarantine.jsonl").read_text().splitlines()
+    found = [json.loads(line) for line in lines]
+    assert [(line["shard"], line["key"], line["reason"]) for line in found] == [
+        (f"{tmp_path}/b.tar", "", "missing shard"),
+        ("a", "2", "no video"),
+        ("a", "3", "unreadable"),
+    ]
+
+
+def test_an_error_about_a_dead_worker_says_what_it_read(data):
+    datamodule = attached(data(num_workers=1))
+    error, other = RuntimeError("DataLoader worker (pid 7) is killed by signal."), ValueError("x")
+    datamodule.on_exception(error)  # before there are workers
+    batches = iter(datamodule.train_dataloader())
+    next(batches)
+    datamodule.on_exception(error)
+    datamodule.on_exception(other)
+    (note,) = error.__notes__
+    assert "worker 0: 'video-00" in note or "worker 0: 'image-00" in note
+    assert not hasattr(other, "__notes__")
 
 
 @pytest.fixture
@@ -201,7 +283,7 @@ def test_a_broken_clip_stays_a_query_in_tests_and_is_left_out_of_predictions(wit
     (batch,) = datamodule.predict_dataloader()
     assert batch["text"] == ["video 0", "video 2"] and batch["idx"].tolist() == [0, 2]
     with open(record) as file:
-        assert [json.loads(line)["key"] for line in file] == ["0001"] * 3
+        assert [json.loads(line)["key"] for line in file] == ["0001"]
 
 
 def test_a_batch_without_any_readable_clip_is_a_clear_error(with_broken_clip):
@@ -226,49 +308,6 @@ def test_captions_as_positives_hold_in_evaluation_too(coded_shards):
     (train,), (val,) = datamodule.train_dataloader(), datamodule.val_dataloader()
     idx = dict(zip(train["text"], train["idx"].tolist(), strict=True))
     assert idx == dict(zip(val["text"], val["idx"].tolist(), strict=True))
-
-
-def test_missing_demo_shards_are_made_once(tmp_path, monkeypatch):
-    calls = []
-
-    def run(command, env, check):
-        from data_prep.synthesize import main
-
-        calls.append((command, env))
-        sizes = {"train": 4, "val": 2, "test": 2, "images": 2, "frames": 4, "workers": 1}
-        return SimpleNamespace(
-            returncode=main([*command[3:], *(f"--{k}={v}" for k, v in sizes.items())])
-        )
-
-    monkeypatch.setattr(subprocess, "run", run)
-    folder = tmp_path / "demo"
-    datamodule = WebVideoData(
-        train_videos=f"{folder}/train-*.tar",
-        train_images=f"{folder}/images-*.tar",
-        val_videos=[f"{folder}/val-*.tar"],
-        test_videos=f"{folder}/test-*.tar",
-        make_demo=True,
-    )
-    datamodule.prepare_data()
-    datamodule.prepare_data()
-    ((command, env),) = calls
-    assert command == [sys.executable, "-m", "data_prep.synthesize", "--out", str(folder)]
-    assert env["PYTHONPATH"]
-    assert (folder / "train-000000.tar.index.json").is_file()
-
-
-def test_the_demo_says_what_it_lacks(tmp_path, monkeypatch):
-    datamodule = WebVideoData(train_videos=f"{tmp_path}/demo/train-*.tar", make_demo=True)
-    failed = SimpleNamespace(returncode=3)
-    monkeypatch.setattr(subprocess, "run", lambda *a, **k: failed)
-    with pytest.raises(ValueError, match="failed with exit code 3"):
-        datamodule.prepare_data()
-    monkeypatch.setattr(module.vmm, "__file__", str(tmp_path / "site-packages/vmm/__init__.py"))
-    with pytest.raises(ValueError, match="clone the repository"):
-        datamodule.prepare_data()
-    scattered = WebVideoData(train_videos="a/0.tar", val_videos="b/0.tar", make_demo=True)
-    with pytest.raises(ValueError, match=r"in one folder, not in \['a', 'b'\]"):
-        scattered.prepare_data()
 
 
 def test_the_base_holds_the_sizes_only():

@@ -74,7 +74,11 @@ def test_links_and_strange_names_are_no_samples(tmp_path):
     index = scan_shard(str(path))
     # Names are only ever keys; "../../up" names no file.
     assert [entry.key for entry in index.entries] == ["../../up", "/abs", "a"]
-    assert index.ignored == {"not part of a sample": 2, "repeated name": 1}
+    assert index.ignored == [
+        ("b.mp4", "not part of a sample"),
+        ("readme", "not part of a sample"),
+        ("a.mp4", "repeated name"),
+    ]
     assert not (tmp_path.parent.parent / "up.mp4").exists()
 
 
@@ -141,6 +145,51 @@ def test_a_useless_stored_index_is_replaced(shard, stored):
     path.write_bytes(stored)
     assert len(load_index(str(shard)).entries) == 3
     assert len(json.loads(path.read_bytes())["entries"]) == 3
+
+
+@pytest.mark.parametrize(
+    "place", [[-1, 5], [0, -5], [0, 2**40], [2**40, 5], ["a", 5], [0], None, {}, [0, 20_000]]
+)
+def test_a_stored_index_with_impossible_places_is_replaced(shard, place):
+    good = load_index(str(shard))
+    path = shard.with_name(shard.name + INDEX_SUFFIX)
+    content = json.loads(path.read_bytes())
+    content["entries"][1][2]["mp4"] = place
+    path.write_text(json.dumps(content))
+    assert load_index(str(shard)) == good
+    assert json.loads(path.read_bytes())["entries"][1][2]["mp4"] != place
+
+
+def test_captions_and_metadata_have_a_largest_size(tools, tmp_path):
+    texts = [("a.txt", b"a" * 2**16), ("b.txt", b"b" * (2**16 + 1)), ("c.json", b" " * 2**23)]
+    index = scan_shard(str(tools.write_tar(tmp_path / "a.tar", texts)))
+    assert [(e.key, sorted(e.members)) for e in index.entries] == [
+        ("a", ["txt"]), ("b", []), ("c", []),
+    ]  # fmt: skip
+    assert index.ignored == [("b.txt", "too large"), ("c.json", "too large")]
+
+
+def test_failed_downloads_say_why_and_sound_is_passed_over(tools, tmp_path):
+    members = [
+        ("00000000.mp4", b"x"), ("00000000.txt", b"good"), ("00000000.m4a", b"sound"),
+        ("00000001.txt", b"gone"),
+        ("00000001.json", b'{"status": "failed_to_download", "error_message": "HTTP 404"}'),
+        ("00000002_00000.mp4", b"x"), ("00000002_00000.json", b'{"caption_3": "a clip"}'),
+    ]  # fmt: skip
+    index = scan_shard(str(tools.write_tar(tmp_path / "a.tar", members)))
+    assert [(e.key, e.captioned, e.failure) for e in index.entries] == [
+        ("00000000", True, ""),
+        ("00000001", True, "failed_to_download: HTTP 404"),
+        ("00000002_00000", True, ""),
+    ]
+    assert not index.ignored
+
+
+def test_a_shard_that_cannot_be_opened_has_no_samples(tmp_path):
+    (tmp_path / "a.tar").mkdir()
+    for name in ("a.tar", "b.tar"):
+        index = load_index(str(tmp_path / name))
+        assert not index.entries and index.stamp is None and index.damage
 
 
 def test_a_changed_shard_is_indexed_again(shard, tools):

@@ -2,7 +2,7 @@ from collections import Counter
 
 import pytest
 
-from vmm.data.order import ShardOrder, StepPlan, derive_seed
+from vmm.data.order import MixtureOrder, ShardOrder, StepPlan, derive_seed
 
 
 @pytest.mark.parametrize("window", [1, 2, 16])
@@ -49,15 +49,51 @@ def test_positions_outside_are_refused(position):
         ShardOrder([3], 0).locate(0, position)
 
 
+@pytest.mark.parametrize("block", [1, 3, 16, 4096])
+@pytest.mark.parametrize(
+    ("sizes", "weights"), [([5], [1.0]), ([7, 30], [1.0, 0.5]), ([3, 1, 40], [2.5, 1.0, 0.1])]
+)
+def test_every_corpus_takes_its_turns_in_order(sizes, weights, block):
+    order = MixtureOrder(sizes, weights, seed=1, block=block)
+    turns = [max(1, round(size * weight)) for size, weight in zip(sizes, weights, strict=True)]
+    assert len(order) == sum(turns)
+    passes = 7
+    drawn = [order.locate(position) for position in range(passes * len(order))]
+    for corpus, size in enumerate(sizes):
+        own = [p * size + place for c, p, place in drawn if c == corpus]
+        assert own == list(range(passes * turns[corpus]))
+    for number in range(passes):
+        part = drawn[number * len(order) : (number + 1) * len(order)]
+        assert Counter(corpus for corpus, _, _ in part) == dict(enumerate(turns))
+
+
+def test_corpora_are_spread_over_the_pass_and_shuffled():
+    sizes = [30_000, 10_000]
+    order, other = (MixtureOrder(sizes, [1.0, 2.0], seed=s, block=1000) for s in (0, 1))
+    drawn = [order.locate(position)[0] for position in range(50_000)]
+    for first in range(0, 50_000, 5000):  # 2 in 5 are of the second corpus, everywhere
+        assert abs(sum(drawn[first : first + 5000]) - 2000) <= 2
+    assert [other.locate(p)[0] for p in range(1000)] != drawn[:1000]
+    second = [order.locate(position)[0] for position in range(50_000, 51_000)]
+    assert second != drawn[:1000]
+
+
+def test_mixtures_can_be_asked_in_any_sequence():
+    order, other = (MixtureOrder([70, 30], [1.0, 0.5], seed=3, block=8) for _ in range(2))
+    straight = [order.locate(position) for position in range(300)]
+    for position in sorted(range(300), key=derive_seed):
+        assert other.locate(position) == straight[position]
+
+
 def test_every_round_holds_every_batch_once():
     plan = StepPlan({"video": 7, "image": 3}, seed=0)
     for number in range(4):
         steps = [plan.at(step) for step in range(number * 10, number * 10 + 10)]
-        assert {pass_number for _, pass_number, _ in steps} == {number}
-        assert Counter(media for media, _, _ in steps) == {"video": 7, "image": 3}
+        assert Counter(media for media, _ in steps) == {"video": 7, "image": 3}
         for media, count in (("video", 7), ("image", 3)):
-            # In order, so that a reader walks through the pass.
-            assert [batch for m, _, batch in steps if m == media] == list(range(count))
+            # In order, so that a reader walks through the data.
+            first = number * count
+            assert [k for m, k in steps if m == media] == list(range(first, first + count))
 
 
 def test_rounds_are_shuffled_differently_and_reproducibly():
@@ -76,3 +112,12 @@ def test_the_order_does_not_change_between_versions():
     order = ShardOrder([4, 4], seed=0)
     places = [order.locate(0, i) for i in range(8)]
     assert places == [(1, 1), (0, 0), (0, 3), (0, 1), (1, 3), (1, 0), (0, 2), (1, 2)]
+    mixture = MixtureOrder([4, 4], [1.0, 0.5], seed=0)
+    assert [mixture.locate(i) for i in range(6)] == [
+        (0, 0, 0),
+        (0, 0, 1),
+        (1, 0, 0),
+        (0, 0, 2),
+        (0, 0, 3),
+        (1, 0, 1),
+    ]

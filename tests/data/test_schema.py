@@ -1,6 +1,6 @@
 import pytest
 
-from vmm.data.schema import captions_of, media_member, parse_metadata, split_member
+from vmm.data.schema import captions_of, failure_of, media_member, parse_metadata, split_member
 
 
 @pytest.mark.parametrize(
@@ -31,6 +31,13 @@ def test_member_names_split_at_the_last_dot(name, expected):
         (None, {"caption": None}, []),
         (None, {}, []),
         (b"caf\xe9", {}, ["caf\ufffd"]),
+        # Several captions of which the text file repeats one, as video2dataset writes them.
+        (b"a", {"caption": "a", "caption_1": "c", "caption_0": "b"}, ["a", "b", "c"]),
+        (b"b", {"caption": "b", "caption_0": "b", "caption_1": "c"}, ["b", "c"]),
+        (b"x", {"caption_0": "b", "caption_1": "c"}, ["x"]),
+        (None, {f"caption_{i}": str(i) for i in range(20)}, [str(i) for i in range(20)]),
+        (None, {"caption_1": "a", "caption_01": 3, "caption_0": None, "caption_": "b"}, ["a"]),
+        (b"a", {"caption": ["a", "b", "b"]}, ["a", "b", "b"]),
     ],
 )
 def test_the_text_file_wins_unless_it_is_blank(text, metadata, expected):
@@ -47,3 +54,17 @@ def test_media_are_chosen_by_type():
     assert media_member(both, "video") == "mp4"
     assert media_member(both, "image") == "jpg"
     assert media_member({"txt"}, "video") is None
+
+
+@pytest.mark.parametrize(
+    ("metadata", "expected"),
+    [
+        ({"status": "success", "error_message": None}, ""),
+        ({"status": "failed_to_download", "error_message": "404"}, "failed_to_download: 404"),
+        ({"error_message": "x" * 999}, "x" * 200),
+        ({"status": 3}, ""),
+        ({}, ""),
+    ],
+)
+def test_downloaders_say_why_they_failed(metadata, expected):
+    assert failure_of(metadata) == expected

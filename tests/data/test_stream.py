@@ -4,21 +4,31 @@ import os
 import signal
 import subprocess
 import sys
+import time
+from collections import Counter
 
 import pytest
 import torch
+from torch.utils.data import get_worker_info
 
-from vmm.data.shards import BadSamples, ShardSet
-from vmm.data.stream import TrainLoader, TrainStream
+from vmm.data.corpora import Mixture
+from vmm.data.faults import BadSamples, UnusableData
+from vmm.data.loader import TrainLoader
+from vmm.data.shards import ShardSet
+from vmm.data.stream import TrainStream
 from vmm.data.transforms import IMAGENET_MEAN, IMAGENET_STD, ClipSettings
 
 SETTINGS = ClipSettings(num_frames=4, image_size=16, crop_scale=(0.3, 1.0))
 
 
-def make_stream(folder, **options):
-    sources = {media: ShardSet(f"{folder}/{media}-*.tar", media) for media in ("video", "image")}
+def one(shards, media="video", seed=0):
+    return Mixture({"": ShardSet(shards, media)}, seed=seed)
+
+
+def make_stream(folder, seed=0, **options):
+    sources = {m: one(f"{folder}/{m}-*.tar", m, seed) for m in ("video", "image")}
     sizes = options.pop("batch_sizes", {"video": 8, "image": 4})
-    return TrainStream(sources, sizes, SETTINGS, **options)
+    return TrainStream(sources, sizes, SETTINGS, seed, **options)
 
 
 def loader(stream, workers=0, completed=0):
@@ -124,7 +134,7 @@ def test_equal_captions_can_share_an_idx(tools, tmp_path):
         )
     ]
     tools.write_tar(tmp_path / "a.tar", members)
-    videos = ShardSet(f"{tmp_path}/a.tar", "video")
+    videos = one(f"{tmp_path}/a.tar")
     for positives, distinct in (("sample", 4), ("caption", 3)):
         stream = TrainStream({"video": videos}, {"video": 4}, SETTINGS, positives=positives)
         batch = stream.batch(0)
@@ -150,7 +160,7 @@ def test_one_of_several_captions_is_drawn(tools, tmp_path):
         ("a.mp4", tools.coded_mp4(1)),
         ("a.json", json.dumps({"caption": captions}).encode()),
     ]
-    videos = ShardSet(str(tools.write_tar(tmp_path / "a.tar", members)), "video")
+    videos = one(str(tools.write_tar(tmp_path / "a.tar", members)))
     stream = TrainStream({"video": videos}, {"video": 1}, SETTINGS)
     assert {stream.batch(step)["text"][0] for step in range(30)} == set(captions)
 
@@ -176,7 +186,7 @@ def partly_broken(tools, tmp_path):
 def test_a_broken_video_is_replaced_with_its_caption(partly_broken, tools):
     folder, broken = partly_broken
     record = folder / "bad.jsonl"
-    videos = ShardSet(f"{folder}/video-0.tar", "video")
+    videos = one(f"{folder}/video-0.tar")
     bad = BadSamples(str(record))
     stream = TrainStream({"video": videos}, {"video": 8}, SETTINGS, bad=bad)
     seen = []
@@ -191,7 +201,10 @@ def test_a_broken_video_is_replaced_with_its_caption(partly_broken, tools):
     assert len(seen) == 32 and not set(seen) & set(broken)
     lines = [json.loads(line) for line in record.read_text().splitlines()]
     assert {int(line["key"]) for line in lines} == set(broken)
-    assert len(lines) == bad.counts.total() >= 2 * len(broken)
+    assert len(lines) == len(broken) and bad.counts.total() >= 2 * len(broken)
+    assert all(line["shard"] == "video-0" and line["reason"] for line in lines)
+    drawn = Counter(key for step in range(20) for key in stream.batch(step)["key"])
+    assert max(drawn.values()) <= 20  # 10 passes: not all replaced by the same few
     # The same on any topology, so the same when asked again.
     again = TrainStream({"video": videos}, {"video": 4}, SETTINGS, rank=1, world_size=2)
     assert again.batch(0)["key"] == stream.batch(0)["key"][4:]
@@ -201,10 +214,11 @@ def test_a_broken_video_is_replaced_with_its_caption(partly_broken, tools):
 def test_nothing_but_broken_videos_is_one_clear_error(tools, tmp_path, workers):
     members = [m for c in range(4) for m in ((f"{c}.mp4", b"garbage"), (f"{c}.txt", b"a"))]
     tools.write_tar(tmp_path / "a.tar", members)
-    videos = ShardSet(f"{tmp_path}/a.tar", "video")
+    videos = one(f"{tmp_path}/a.tar")
     stream = TrainStream({"video": videos}, {"video": 2}, SETTINGS)
-    with pytest.raises(RuntimeError, match="8 videos in a row could not be decoded"):
+    with pytest.raises(UnusableData, match=r"^8 videos in a row could not be decoded"):
         list(loader(stream, workers))
+    assert not [child for child in multiprocessing.active_children() if child.daemon]
 
 
 def test_too_few_samples_for_a_step(coded_shards):
@@ -212,14 +226,15 @@ def test_too_few_samples_for_a_step(coded_shards):
         make_stream(coded_shards, batch_sizes={"video": 4, "image": 9}, world_size=2)
 
 
-def test_other_data_is_refused_when_continuing(coded_shards):
-    state = json.loads(json.dumps(loader(make_stream(coded_shards)).state_dict()))
-    loader(make_stream(coded_shards, steps_per_epoch=3)).load_state_dict(state)
+def test_the_identity_is_that_of_the_global_batches(coded_shards):
+    own = make_stream(coded_shards).identity()
+    assert own == json.loads(json.dumps(own))
     half = {"video": 4, "image": 2}
-    loader(make_stream(coded_shards, batch_sizes=half, world_size=2)).load_state_dict(state)
+    assert make_stream(coded_shards, batch_sizes=half, world_size=2).identity() == own
+    assert make_stream(coded_shards, steps_per_epoch=3).identity() == own
     for options, name in (({"seed": 1}, "seed"), ({"batch_sizes": half}, "global_batch")):
-        with pytest.raises(ValueError, match=f"cannot continue .*{name}"):
-            loader(make_stream(coded_shards, **options)).load_state_dict(state)
+        other = make_stream(coded_shards, **options).identity()
+        assert {key for key in own if own[key] != other[key]} == {name}
 
 
 def test_workers_outlive_the_signals_that_stop_a_run(coded_shards):
@@ -232,12 +247,122 @@ def test_workers_outlive_the_signals_that_stop_a_run(coded_shards):
     assert_equal([first, *batches], [stream.batch(step) for step in range(9)])
 
 
+def test_a_pass_that_does_not_fill_its_last_batch_goes_on_into_the_next(coded_shards):
+    """40 videos in batches of 12: 3 steps a round, and after 10 batches 3 whole passes."""
+    stream = TrainStream({"video": one(f"{coded_shards}/video-*.tar")}, {"video": 12}, SETTINGS)
+    assert len(stream) == 3
+    drawn = [i for step in range(10) for i in stream.batch(step)["idx"].tolist()]
+    for number in range(3):
+        assert sorted(drawn[number * 40 : number * 40 + 40]) == list(range(40))
+
+
+def test_corpora_mix_within_batches_in_proportion(tools, coded_shards):
+    weights = {"a": 1.0, "b": 3.0}
+    sets = {
+        name: ShardSet(f"{coded_shards}/video-00{shard}.tar", "video", str(coded_shards))
+        for shard, name in enumerate(weights)
+    }
+    stream = TrainStream({"video": Mixture(sets, weights)}, {"video": 8}, SETTINGS)
+    assert len(stream) == 5
+    drawn = [stream.batch(step) for step in range(5)]
+    idx = [i for batch in drawn for i in batch["idx"].tolist()]
+    assert sorted(idx) == sorted([*range(10), *range(10, 20), *range(10, 20), *range(10, 20)])
+    for batch in drawn:  # of the two corpora alike, media and caption together
+        assert {key.partition("/")[0] for key in batch["key"]} == {"video-000", "video-001"}
+        for video, text, number in zip(batch["video"], batch["text"], batch["idx"], strict=True):
+            assert text == f"video {tools.code_of(first_pixels(video))}" == f"video {number}"
+
+
+def test_media_alternate_in_proportion_to_weighted_sizes(coded_shards):
+    def share(weight):
+        videos = Mixture({"": ShardSet(f"{coded_shards}/video-*.tar", "video")}, {"": weight})
+        sources = {"video": videos, "image": one(f"{coded_shards}/image-*.tar", "image")}
+        stream = TrainStream(sources, {"video": 8, "image": 4}, SETTINGS)
+        media = [stream.batch(step)["media"] for step in range(len(stream))]
+        return media.count("video"), media.count("image")
+
+    assert (share(1.0), share(2.0)) == ((5, 4), (10, 4))
+
+
+def test_bad_samples_can_be_skipped(partly_broken, tools):
+    folder, broken = partly_broken
+    videos = one(f"{folder}/video-0.tar")
+    stream = TrainStream({"video": videos}, {"video": 8}, SETTINGS, on_bad="skip")
+    drawn = [stream.batch(step) for step in range(2)]
+    codes = [i for batch in drawn for i in batch["idx"].tolist()]
+    assert sorted(codes) == [code for code in range(16) if code not in broken]
+    for batch in drawn:
+        for video, text in zip(batch["video"], batch["text"], strict=True):
+            assert text == f"video {tools.code_of(first_pixels(video))}"
+    alone = TrainStream({"video": videos}, {"video": 1}, SETTINGS, on_bad="skip")
+    assert all(len(alone.batch(step)["key"]) == 1 for step in range(16))
+    with pytest.raises(ValueError, match="unequal sizes on the 2 processes"):
+        TrainStream({"video": videos}, {"video": 2}, SETTINGS, world_size=2, on_bad="skip")
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_too_many_bad_samples_stop_the_run_with_a_table(partly_broken, workers):
+    folder, _ = partly_broken
+    record = folder / "bad.jsonl"
+    bad = BadSamples(str(record), limit=0.2)
+    videos = {"video": one(f"{folder}/video-0.tar")}
+    stream = TrainStream(videos, {"video": 4}, SETTINGS, steps_per_epoch=1000, bad=bad)
+    with pytest.raises(UnusableData) as stop:
+        list(loader(stream, workers))
+    message = str(stop.value)
+    assert "Traceback" not in message and "more than max_bad = 20%" in message
+    assert all(reason in message for reason in ("unreadable", "empty", "e.g. 'video-0/00"))
+    assert str(record) in message
+
+
+@pytest.mark.parametrize("failure", ["dead", "stuck"])
+def test_a_dead_or_stuck_worker_is_an_error_that_says_what_it_read(
+    coded_shards, monkeypatch, failure
+):
+    stream = make_stream(coded_shards, steps_per_epoch=500)
+    read = Mixture.read
+
+    def fail_in_time(self, place):
+        stream.reads = getattr(stream, "reads", 0) + 1
+        if stream.reads == 20 and get_worker_info() is not None:
+            if failure == "dead":
+                os.kill(os.getpid(), signal.SIGKILL)
+            time.sleep(3600)
+        return read(self, place)
+
+    monkeypatch.setattr(Mixture, "read", fail_in_time)
+    with pytest.raises(RuntimeError, match=r"reading: worker 0: '(video|image)-00\d/00\d\d'"):
+        list(TrainLoader(stream, 1, lambda: 0, timeout=2))
+
+
+def test_a_lost_shard_costs_its_samples_only(tools, tmp_path):
+    for shard in range(3):
+        codes = range(shard * 4, shard * 4 + 4)
+        members = [m for code in codes for m in tools.coded_sample(code)]
+        tools.write_tar(tmp_path / f"{shard}.tar", members)
+    record = tmp_path / "bad.jsonl"
+    bad = BadSamples(str(record))
+    videos = {"video": one(f"{tmp_path}/*.tar")}
+    stream = TrainStream(videos, {"video": 4}, SETTINGS, steps_per_epoch=9, bad=bad)
+    (tmp_path / "1.tar").unlink()
+    for batch in loader(stream, 1):
+        assert all(not key.startswith("1/") for key in batch["key"])
+        for video, text in zip(batch["video"], batch["text"], strict=True):
+            assert text == f"video {tools.code_of(first_pixels(video))}"
+    lines = [json.loads(line) for line in record.read_text().splitlines()]
+    assert {line["shard"] for line in lines} == {"1"} and len(lines) == 4
+    assert all("FileNotFoundError" in line["detail"] for line in lines)
+
+
 SCRIPT = """
 import sys
-from vmm.data.shards import ShardSet
-from vmm.data.stream import TrainLoader, TrainStream
+import time
+from vmm.data.corpora import open_corpora
+from vmm.data.loader import TrainLoader
+from vmm.data.stream import TrainStream
 from vmm.data.transforms import ClipSettings
-stream = TrainStream({"video": ShardSet(sys.argv[1], "video")}, {"video": 4}, ClipSettings(4, 16))
+sources = open_corpora({"video": sys.argv[1]}, seed=0)
+stream = TrainStream(sources, {"video": 4}, ClipSettings(4, 16))
 batches = iter(TrainLoader(stream, 1, lambda: 0))
 next(batches)
 raise KeyError("training failed")

@@ -2,33 +2,29 @@
 
 from __future__ import annotations
 
-import logging
 import os
-import subprocess
-import sys
-from collections.abc import Sequence
 from functools import partial
-from pathlib import Path
+from typing import Any
 
 import lightning as L
 import torch
-import torch.distributed as dist
 from torch.utils.data import DataLoader
 
-import vmm
-from vmm.data.decode import DecodeError, Decoder
+from vmm.data.collate import Positives, collate
+from vmm.data.corpora import Mixture, Shards, open_corpora, patterns_of
+from vmm.data.decode import Decoder
+from vmm.data.demo import make_demo_shards
+from vmm.data.faults import BadSamples
 from vmm.data.index import load_indexes
-from vmm.data.order import derive_seed
-from vmm.data.patterns import expand_shards
+from vmm.data.loader import TrainLoader, init_worker
+from vmm.data.patterns import expand_shards, is_remote
+from vmm.data.resampled import ResampledStream
 from vmm.data.sampling import Sampling
-from vmm.data.shards import BadSamples, EvaluationClips, EvaluationSample, ShardSet
-from vmm.data.stream import Positives, TrainLoader, TrainStream, init_worker
+from vmm.data.shards import EvaluationClips, EvaluationSample
+from vmm.data.stream import OnBad, TrainStream, refuse_other_data, refuse_unequal_data
 from vmm.data.transforms import IMAGENET_MEAN, IMAGENET_STD, ClipSettings, Fit
-from vmm.types import Media, VideoTextBatch
-
-_log = logging.getLogger(__name__)
-
-Shards = str | list[str]
+from vmm.distributed import rank, world_size
+from vmm.types import Media
 
 
 class VideoDataModule(L.LightningDataModule):
@@ -72,11 +68,16 @@ class VideoDataModule(L.LightningDataModule):
 class WebVideoData(VideoDataModule):
     """Videos and images with captions, from WebDataset shards (see ``vmm.data.schema``).
 
-    Shards are local tars named by patterns with ``$VARIABLES``, ``{000..007}`` and ``*``.
+    Shards are local tars named by patterns with ``$VARIABLES``, ``{000..007}`` and ``*``, or by
+    their folder. Several corpora go by name, each with its ``shards`` and a ``weight``: the passes
+    over it during one pass over the mixture. Training shards may also be URLs (``s3://``,
+    ``gs://``, ``https://``) and ``pipe:`` commands: then shards are drawn with replacement, and
+    the run is not exactly resumable.
 
     Args:
-        train_videos: Training shards of videos.
-        train_images: Training shards of images; each training batch is all videos or all images.
+        train_videos: Training shards of videos, or several corpora.
+        train_images: The same of images; each training batch is all videos or all images, in
+            proportion to their (weighted) sizes.
         val_videos: Validation shards.
         test_videos: Shards for ``vmm test`` and ``vmm predict``.
         batch_size: Videos per step and process, also in evaluation.
@@ -104,7 +105,12 @@ class WebVideoData(VideoDataModule):
         positives: What counts as a positive pair in the contrastive loss: "sample" = its own
             caption, "caption" = also equal captions of other samples. "row" is the published
             choice: the row in its own data set, so that rows of two sets may count by accident.
-        quarantine: File that records what cannot be decoded, one JSON line each.
+        on_bad: What stands in for a training sample that cannot be decoded: "replace" = another
+            one of its corpus, media and caption together; "skip" = nothing, the batch is smaller
+            (one process only).
+        max_bad: Stop training when more than this share of the samples cannot be decoded.
+        quarantine: File that records all that is not used, one JSON line each; None =
+            ``quarantine.jsonl`` in the run directory.
         make_demo: Make the demo shards first if they are missing; for the demo recipes.
     """
 
@@ -112,8 +118,8 @@ class WebVideoData(VideoDataModule):
         self,
         train_videos: Shards | None = None,
         train_images: Shards | None = None,
-        val_videos: Shards | None = None,
-        test_videos: Shards | None = None,
+        val_videos: str | list[str] | None = None,
+        test_videos: str | list[str] | None = None,
         batch_size: int = 64,
         image_batch_size: int | None = None,
         num_frames: int | None = None,
@@ -134,6 +140,8 @@ class WebVideoData(VideoDataModule):
         decoder: Decoder = "pyav",
         isolate_decode: bool = False,
         positives: Positives = "sample",
+        on_bad: OnBad = "replace",
+        max_bad: float = 0.1,
         quarantine: str | None = None,
         make_demo: bool = False,
     ) -> None:
@@ -167,8 +175,14 @@ class WebVideoData(VideoDataModule):
             isolate_decode=isolate_decode,
         )
         self.positives: Positives = positives
-        self.bad = BadSamples(quarantine)
+        if not 0 <= max_bad <= 1:
+            raise ValueError(f"max_bad {max_bad} is no share of the samples; give e.g. 0.1")
+        self.on_bad: OnBad = on_bad
+        self.bad = BadSamples(quarantine, max_bad)
         self.make_demo = make_demo
+        self._stream: TrainStream | ResampledStream | None = None
+        self._loader: TrainLoader | None = None
+        self._saved: dict[str, Any] | None = None
 
     def prepare_data(self) -> None:
         """Make missing demo shards, and index all shards once per machine.
@@ -177,14 +191,18 @@ class WebVideoData(VideoDataModule):
             ValueError: If a shard pattern is wrong.
         """
         named = [self.train_videos, self.train_images, self.val_videos, self.test_videos]
-        patterns = [pattern for pattern in named if pattern]
+        patterns = [pattern for shards in named if shards for pattern in patterns_of(shards)]
         if self.make_demo:
-            _make_demo(patterns)
-        load_indexes([path for pattern in patterns for path in expand_shards(pattern)])
+            make_demo_shards(patterns)
+        local = [pattern for pattern in patterns if not is_remote(pattern)]
+        for _ in load_indexes(expand_shards(local)):
+            pass
 
     def setup(self, stage: str) -> None:
-        """Check early that the clips fit the encoder."""
+        """Check early that the clips fit the encoder, and find a place for the quarantine file."""
         self.clip_settings()
+        if self.bad.record is None and self.trainer is not None and self.trainer.loggers:
+            self.bad.record = os.path.join(self.trainer.log_dir or ".", "quarantine.jsonl")
 
     def clip_settings(self) -> ClipSettings:
         """Return how videos become network input."""
@@ -192,30 +210,61 @@ class WebVideoData(VideoDataModule):
         return self._clip_settings(num_frames=num_frames, image_size=image_size)
 
     def train_dataloader(self) -> TrainLoader:
-        """Return the training batches, from where the trainer stands."""
+        """Return the training batches, from where the trainer stands.
+
+        Raises:
+            ValueError: If there is no data, or other data than in the run that is continued.
+        """
         named: dict[Media, Shards | None] = {
             "video": self.train_videos,
             "image": self.train_images,
         }
-        sources = {media: ShardSet(shards, media) for media, shards in named.items() if shards}
+        sources = {media: shards for media, shards in named.items() if shards}
         if not sources:
             raise ValueError(
                 "no training data: set data.init_args.train_videos (or train_images) to a shard "
                 "pattern, e.g. 'data/demo/train-*.tar'"
             )
-        distributed = dist.is_available() and dist.is_initialized()
-        stream = TrainStream(
-            sources,
-            {"video": self.batch_size, "image": self.image_batch_size or self.batch_size},
-            self.clip_settings(),
-            seed=self.seed,
-            rank=dist.get_rank() if distributed else 0,
-            world_size=dist.get_world_size() if distributed else 1,
-            steps_per_epoch=self.steps_per_epoch,
-            positives=self.positives,
-            bad=self.bad,
-        )
-        return TrainLoader(stream, self.num_workers, self._completed_batches)
+        batch_sizes: dict[Media, int] = {
+            "video": self.batch_size,
+            "image": self.image_batch_size or self.batch_size,
+        }
+        if any(is_remote(p) for shards in sources.values() for p in patterns_of(shards)):
+            self._stream = ResampledStream(
+                sources,
+                batch_sizes,
+                self.clip_settings(),
+                self.steps_per_epoch,
+                seed=self.seed,
+                rank=rank(),
+                positives=self.positives,
+                bad=self.bad,
+            )
+        else:
+            self._stream = TrainStream(
+                self._open_indexed(sources, record=rank() == 0),
+                batch_sizes,
+                self.clip_settings(),
+                seed=self.seed,
+                rank=rank(),
+                world_size=world_size(),
+                steps_per_epoch=self.steps_per_epoch,
+                positives=self.positives,
+                on_bad=self.on_bad,
+                bad=self.bad,
+            )
+        identity = self._stream.identity()
+        refuse_unequal_data(identity)
+        self._continue(identity)
+        self._loader = TrainLoader(self._stream, self.num_workers, self._completed_batches)
+        return self._loader
+
+    def _open_indexed(self, sources: dict[Media, Shards], record: bool) -> dict[Media, Mixture]:
+        mixtures = open_corpora(sources, self.seed)
+        for mixture in mixtures.values():
+            for sample in mixture.left_out() if record else ():
+                self.bad.write(sample)
+        return mixtures
 
     def val_dataloader(self) -> DataLoader[EvaluationSample] | list[object]:
         """Return every validation clip once; fitting without validation data is allowed."""
@@ -233,7 +282,7 @@ class WebVideoData(VideoDataModule):
         return self._evaluation_loader("test_videos", keep_unreadable=False)
 
     def _evaluation_loader(self, name: str, keep_unreadable: bool) -> DataLoader[EvaluationSample]:
-        shards: Shards | None = getattr(self, name)
+        shards: str | list[str] | None = getattr(self, name)
         if shards is None:
             raise ValueError(
                 f"data.init_args.{name} is not set; give a shard pattern, "
@@ -252,79 +301,56 @@ class WebVideoData(VideoDataModule):
             worker_init_fn=init_worker,
         )
 
+    def state_dict(self) -> dict[str, Any]:
+        """Return the position in the training data, and what the order of samples depends on.
+
+        The position is the number of batches whose optimizer step is done: batches that workers
+        have prepared, and those of an unfinished gradient accumulation, come again.
+        """
+        if self._stream is None:
+            return {}
+        return {"completed": self._stepped_batches(), **self._stream.identity()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Keep a saved state until the training data is opened."""
+        self._saved = state or None
+
+    def on_exception(self, exception: BaseException) -> None:
+        """Say what a worker was reading that died while this process was training."""
+        reason = self._loader.explain(exception) if self._loader else None
+        if reason:
+            exception.add_note(reason)
+
+    def _continue(self, identity: dict[str, Any]) -> None:
+        """Go on with a saved state, if there is one and the data is the same."""
+        state, self._saved = self._saved, None
+        if state is None or self.trainer is None:
+            return
+        refuse_other_data(state, identity)
+        # Lightning counts the batches of an unfinished accumulation, of which the gradients are
+        # lost, as done; they are trained on again.
+        batches = self.trainer.fit_loop.epoch_loop.batch_progress
+        progress = batches.state_dict()
+        again = progress["total"]["processed"] - int(state["completed"])
+        for counts in (progress["total"], progress["current"]):
+            counts.update({name: count - again for name, count in counts.items()})
+        batches.load_state_dict(progress)
+
+    def _batches(self) -> dict[str, Any]:
+        """Return Lightning's count of batches, which it saves and restores."""
+        if self.trainer is None:
+            return {"total": {"processed": 0}, "current": {"processed": 0}}
+        return self.trainer.fit_loop.epoch_loop.batch_progress.state_dict()
+
     def _completed_batches(self) -> int:
-        """Count the batches whose optimizer work is done; Lightning saves and restores this."""
+        """Count the batches that training has finished."""
+        return int(self._batches()["total"]["processed"])
+
+    def _stepped_batches(self) -> int:
+        """Count the batches up to the last optimizer step."""
         if self.trainer is None:
             return 0
-        progress = self.trainer.fit_loop.epoch_loop.batch_progress.state_dict()
-        return int(progress["total"]["processed"])
-
-
-def collate(
-    samples: Sequence[EvaluationSample], settings: ClipSettings, positives: Positives, blank: bool
-) -> VideoTextBatch:
-    """Batch evaluation samples with their first captions.
-
-    Args:
-        samples: Of one media type.
-        settings: Shape of a blank clip.
-        positives: As for training.
-        blank: Show an unreadable video as an all-grey one, so that its caption counts as a miss
-            and every process has its share; else leave it out.
-
-    Returns:
-        The batch.
-
-    Raises:
-        DecodeError: If no sample is left.
-    """
-    kept = [s for s in samples if s.captions and (blank or s.video is not None)]
-    if not kept:
-        raise DecodeError(
-            "unreadable",
-            f"none of {', '.join(s.key for s in samples)} can be read; take them out of the "
-            "shards, or use a larger batch",
-        )
-    size = (settings.num_frames, 3, settings.image_size, settings.image_size)
-    texts = [s.captions[0] for s in kept]
-    idx = (
-        [derive_seed(t.lower()) for t in texts]
-        if positives == "caption"
-        else [s.number for s in kept]
-    )
-    return {
-        "video": torch.stack([torch.zeros(size) if s.video is None else s.video for s in kept]),
-        "text": texts,
-        "idx": torch.tensor(idx, dtype=torch.int64),
-        "key": [s.key for s in kept],
-        "media": "video",
-    }
-
-
-def _make_demo(patterns: list[Shards]) -> None:
-    """Run ``data_prep.synthesize`` if the shards of the demo are not there."""
-    flat = [p for pattern in patterns for p in ([pattern] if isinstance(pattern, str) else pattern)]
-    folders = {os.path.dirname(pattern) for pattern in flat}
-    if len(folders) != 1:
-        raise ValueError(
-            f"make_demo needs all shard patterns in one folder, not in {sorted(folders)}; "
-            "set data.init_args.make_demo=false for your own shards"
-        )
-    folder = folders.pop()
-    if os.path.exists(os.path.join(folder, "manifest.json")):
-        return
-    checkout = Path(vmm.__file__).parent.parent
-    if not (checkout / "data_prep" / "synthesize.py").is_file():
-        raise ValueError(
-            f"the demo shards in {folder!r} are missing, and the script that makes them comes with "
-            "the source checkout only; clone the repository, or set make_demo to false and name "
-            "shards of your own"
-        )
-    _log.warning("making the demo shards in %s: once, about half a minute", folder)
-    search = os.pathsep.join(filter(None, [str(checkout), os.environ.get("PYTHONPATH")]))
-    command = [sys.executable, "-m", "data_prep.synthesize", "--out", folder]
-    result = subprocess.run(command, env={**os.environ, "PYTHONPATH": search}, check=False)
-    if result.returncode:
-        raise ValueError(
-            f"`{' '.join(command[1:])}` failed with exit code {result.returncode}; see above"
-        )
+        done = int(self._batches()["current"]["processed"])
+        if done == self.trainer.num_training_batches:  # the end of an epoch makes a step
+            return self._completed_batches()
+        return self._completed_batches() - done % self.trainer.accumulate_grad_batches

@@ -95,9 +95,10 @@ def decode_video(
     Args:
         data: The file: MP4, MOV, WebM, MKV, AVI or GIF.
         choose: Gets when each frame is shown, (V,) float64 seconds, increasing; returns the numbers
-            of the frames wanted, in any order; repeats are allowed. It is called again if the
-            packets' times turn out to be wrong.
-        decoder: "torchcodec" gives the same frames where that package and FFmpeg are installed.
+            of the frames wanted, in any order; repeats are allowed. It is called again if
+            there turn out to be more or fewer frames.
+        decoder: "torchcodec" gives the same frames with the FFmpeg of the system; its colours may
+            differ where the picture is interlaced, of odd size or not 8 bit 4:2:0.
         max_pixels: Refuse larger frames.
         max_frames: Refuse longer videos.
 
@@ -106,6 +107,7 @@ def decode_video(
 
     Raises:
         DecodeError: If the video cannot be decoded or exceeds a limit.
+        ValueError: If torchcodec is asked for and does not run here.
     """
     if not data:
         raise DecodeError("empty", "0 bytes")
@@ -114,13 +116,14 @@ def decode_video(
             packets, shown = read_timeline(container, stream, max_frames)
         if shown is not None:
             numbers = list(choose(np.array(shown) * float(stream.time_base or 1)))
-            if decoder == "torchcodec":
-                with _library_errors():
-                    return _decode_with_torchcodec(data, numbers)
-            wanted = [shown[i] for i in numbers]
-            found = _decode_groups(stream, packets, set(wanted))
-            if found is not None:
-                return _stack([found[time] for time in wanted])
+            frames = _decode_with_torchcodec(data, numbers) if decoder == "torchcodec" else None
+            if frames is None:
+                frames = _decode_groups(stream, packets, [shown[i] for i in numbers])
+            if frames is not None:
+                return frames
+            # Choose once, unless the number of frames was wrong.
+            first_choice, count = choose, len(shown)
+            choose = lambda t: numbers if len(t) == count else first_choice(t)  # noqa: E731
     return _decode_everything(data, choose, max_pixels, max_frames)
 
 
@@ -190,9 +193,10 @@ def _check_size(width: int, height: int, max_pixels: int) -> None:
 
 
 def _decode_groups(
-    stream: VideoStream, packets: list[VideoPacket], wanted: set[int]
-) -> dict[int, np.ndarray] | None:
-    """Decode the frames shown at the wanted times; None if the stream does not yield all."""
+    stream: VideoStream, packets: list[VideoPacket], times: list[int]
+) -> np.ndarray | None:
+    """Decode the frames shown at some times; None if the stream does not yield all."""
+    wanted = set(times)
     decoder = stream.codec_context
     reformatter = VideoReformatter()  # one for all frames: making its tables is slow
     found: dict[int, np.ndarray] = {}
@@ -206,7 +210,7 @@ def _decode_groups(
     except _LIBRARY_ERRORS:
         # Damaged, or a key frame that is none: decoding from the start tells which.
         return None
-    return found if len(found) == len(wanted) else None
+    return _stack([found[time] for time in times]) if len(found) == len(wanted) else None
 
 
 def _decode_everything(data: bytes, choose: Choose, max_pixels: int, max_frames: int) -> np.ndarray:
@@ -240,11 +244,21 @@ def _increasing(times: list[float | None], rate: float) -> np.ndarray:
     return np.arange(len(times)) / rate
 
 
-def _decode_with_torchcodec(data: bytes, numbers: list[int]) -> np.ndarray:
-    from torchcodec.decoders import VideoDecoder
+def _decode_with_torchcodec(data: bytes, numbers: list[int]) -> np.ndarray | None:
+    """Decode numbered frames; None if torchcodec fails, as it does on open groups of pictures."""
+    try:
+        from torchcodec.decoders import VideoDecoder
 
-    video = VideoDecoder(data, dimension_order="NHWC", num_ffmpeg_threads=1, seek_mode="exact")
-    frames: np.ndarray = video.get_frames_at(numbers).data.numpy()
+        video = VideoDecoder(data, dimension_order="NHWC", num_ffmpeg_threads=1)
+        frames: np.ndarray = video.get_frames_at(numbers).data.numpy()
+    except ImportError as error:
+        raise ValueError("torchcodec is not installed; install it or use decoder: pyav") from error
+    except _LIBRARY_ERRORS as error:
+        if "libtorchcodec" in str(error):
+            raise ValueError(
+                "torchcodec finds no FFmpeg 4 to 9; install one or use decoder: pyav"
+            ) from error
+        return None
     return frames
 
 

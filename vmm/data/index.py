@@ -10,26 +10,32 @@ import json
 import logging
 import os
 import tarfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from vmm.data.schema import (
+    AUDIO_EXTENSIONS,
     JSON_EXTENSION,
     TEXT_EXTENSION,
     captions_of,
+    failure_of,
     parse_metadata,
     split_member,
 )
 
 _log = logging.getLogger(__name__)
 
-INDEX_VERSION = 1
+INDEX_VERSION = 2
 INDEX_SUFFIX = ".index.json"
 MAX_MEMBER_BYTES = 2**30
-_MAX_TEXT_BYTES = 2**20
+MAX_TEXT_BYTES = {TEXT_EXTENSION: 2**16, JSON_EXTENSION: 2**22}
+_TOGETHER = 64
+
+Stamp = tuple[int, int]
+"""Size in bytes and time of the last change in ns of a shard."""
 
 
 @dataclass
@@ -41,6 +47,8 @@ class Entry:
     """Extension -> (offset, size) in the shard, bytes."""
     captioned: bool = False
     """Whether it has a caption that is not blank."""
+    failure: str = ""
+    """Why the downloader could not get the media, if it says so."""
 
 
 @dataclass
@@ -50,38 +58,44 @@ class ShardIndex:
     entries: list[Entry]
     damage: str | None = None
     """Why the shard could not be read to its end, None if it could."""
-    ignored: dict[str, int] = field(default_factory=dict)
-    """Members left out: reason -> count."""
+    ignored: list[tuple[str, str]] = field(default_factory=list)
+    """(name, reason) of each member left out."""
+    stamp: Stamp | None = None
+    """Which state of the shard this describes; None if it could not be opened."""
 
 
-def load_indexes(paths: list[str]) -> list[ShardIndex]:
-    """Load or build the indexes of many shards at once."""
+def load_indexes(paths: Sequence[str]) -> Iterator[ShardIndex]:
+    """Load or build the indexes of many shards, several at a time."""
     with ThreadPoolExecutor(8) as pool:
-        return list(pool.map(load_index, paths))
+        for first in range(0, len(paths), _TOGETHER):  # few in memory, however many there are
+            yield from pool.map(load_index, paths[first : first + _TOGETHER])
 
 
 def load_index(path: str) -> ShardIndex:
     """Return a shard's index, from the file beside it if that is up to date.
 
-    A new index is written beside the shard where that is possible; else it is only returned.
+    A new index is written beside the shard where that is possible; else it is only returned. A
+    shard that cannot be opened has no samples and says why.
 
     Args:
         path: The shard.
-
-    Raises:
-        OSError: If the shard cannot be read.
     """
-    stamp = _stamp(path)
     stored = Path(path + INDEX_SUFFIX)
     try:
-        content = json.loads(stored.read_bytes())
-        if content["stamp"] == stamp:
-            return _from_json(content)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        pass  # absent, damaged or of another version: build it again
-    index = scan_shard(path)
-    _store(stored, {"stamp": stamp, **_to_json(index)})
+        stamp = stamp_of(os.stat(path))
+        index = _read_stored(stored, stamp)
+        if index is None:
+            index = scan_shard(path)
+            index.stamp = stamp
+            _store(stored, index)
+    except OSError as error:
+        return ShardIndex([], f"{type(error).__name__}: {error.strerror}")
     return index
+
+
+def stamp_of(status: os.stat_result) -> Stamp:
+    """Return what tells two states of a file apart."""
+    return status.st_size, status.st_mtime_ns
 
 
 def scan_shard(path: str) -> ShardIndex:
@@ -104,18 +118,19 @@ def scan_shard(path: str) -> ShardIndex:
         for member in _members(file, index):
             parts = split_member(member.name)
             if parts is None or not member.isreg() or member.issparse():
-                _count(index.ignored, "not part of a sample")
+                if not _is_expected(member):
+                    index.ignored.append((member.name, "not part of a sample"))
                 continue
             key, extension = parts
             entry = entries.setdefault(key, Entry(key, {}))
             if extension in entry.members:
-                _count(index.ignored, "repeated name")
-            elif member.size > MAX_MEMBER_BYTES:
-                _count(index.ignored, "too large")
+                index.ignored.append((member.name, "repeated name"))
+            elif member.size > MAX_TEXT_BYTES.get(extension, MAX_MEMBER_BYTES):
+                index.ignored.append((member.name, "too large"))
             else:
                 entry.members[extension] = (member.offset_data, member.size)
         for entry in entries.values():
-            entry.captioned = _has_caption(file, entry)
+            _read_texts(file, entry)
     index.entries = list(entries.values())
     return index
 
@@ -150,44 +165,58 @@ def _members(file: BinaryIO, index: ShardIndex) -> Iterator[tarfile.TarInfo]:
         index.damage = f"{where} at byte {file.tell() - len(end)}"
 
 
-def _has_caption(file: BinaryIO, entry: Entry) -> bool:
+def _is_expected(member: tarfile.TarInfo) -> bool:
+    """Tell whether a member that is part of no sample is usual: a folder, or sound."""
+    return member.isdir() or member.name.rpartition(".")[2].lower() in AUDIO_EXTENSIONS
+
+
+def _read_texts(file: BinaryIO, entry: Entry) -> None:
+    """See whether a sample has a caption, and why it has no media."""
+
     def content(extension: str) -> bytes | None:
         offset, size = entry.members.get(extension, (0, 0))
-        return os.pread(file.fileno(), min(size, _MAX_TEXT_BYTES), offset) if size else None
+        return os.pread(file.fileno(), size, offset) if size else None
 
-    return bool(
-        captions_of(content(TEXT_EXTENSION), {})
-        or captions_of(None, parse_metadata(content(JSON_EXTENSION)))
-    )
-
-
-def _count(counts: dict[str, int], reason: str) -> None:
-    counts[reason] = counts.get(reason, 0) + 1
-
-
-def _stamp(path: str) -> list[int]:
-    status = os.stat(path)
-    return [INDEX_VERSION, status.st_size, status.st_mtime_ns]
+    captioned = bool(captions_of(content(TEXT_EXTENSION), {}))
+    complete = bool(entry.members.keys() - MAX_TEXT_BYTES.keys())
+    if not (captioned and complete):  # the metadata can only add what is missing
+        metadata = parse_metadata(content(JSON_EXTENSION))
+        captioned = captioned or bool(captions_of(None, metadata))
+        entry.failure = "" if complete else failure_of(metadata)
+    entry.captioned = captioned
 
 
-def _to_json(index: ShardIndex) -> dict[str, Any]:
-    return {
+def _read_stored(path: Path, stamp: Stamp) -> ShardIndex | None:
+    """Read a stored index; None if it is absent, damaged, impossible or of another state."""
+    try:
+        content = json.loads(path.read_bytes())
+        if content["stamp"] != [INDEX_VERSION, *stamp]:
+            return None
+        entries = [
+            Entry(str(key), {n: _place(p, stamp) for n, p in parts.items()}, bool(captioned), why)
+            for key, captioned, parts, why in content["entries"]
+        ]
+        ignored = [(str(name), str(reason)) for name, reason in content["ignored"]]
+        return ShardIndex(entries, content["damage"], ignored, stamp)
+    except (OSError, ValueError, LookupError, TypeError, AttributeError):
+        return None
+
+
+def _place(place: Any, stamp: Stamp) -> tuple[int, int]:
+    offset, size = int(place[0]), int(place[1])
+    if not (offset >= 0 and 0 <= size <= MAX_MEMBER_BYTES and offset + size <= stamp[0]):
+        raise ValueError(f"no member can be at {place}")
+    return offset, size
+
+
+def _store(path: Path, index: ShardIndex) -> None:
+    """Write beside the shard, whole or not at all; a read-only folder is no error."""
+    content = {
+        "stamp": [INDEX_VERSION, *(index.stamp or ())],
         "damage": index.damage,
         "ignored": index.ignored,
-        "entries": [[e.key, int(e.captioned), e.members] for e in index.entries],
+        "entries": [[e.key, int(e.captioned), e.members, e.failure] for e in index.entries],
     }
-
-
-def _from_json(content: dict[str, Any]) -> ShardIndex:
-    entries = [
-        Entry(key, {name: (int(o), int(n)) for name, (o, n) in members.items()}, bool(captioned))
-        for key, captioned, members in content["entries"]
-    ]
-    return ShardIndex(entries, content["damage"], content["ignored"])
-
-
-def _store(path: Path, content: dict[str, Any]) -> None:
-    """Write beside the shard, whole or not at all; a read-only folder is no error."""
     partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
     try:
         partial.write_text(json.dumps(content, separators=(",", ":")))

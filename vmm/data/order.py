@@ -72,15 +72,71 @@ class ShardOrder:
         return int(self._block_shards[place]), int(number - before)
 
 
+class MixtureOrder:
+    """Which corpus every position of a mixture takes its sample from, and which of its turns.
+
+    A pass over the mixture takes weight x size samples from each corpus, spread evenly over the
+    pass. A corpus goes on where the last pass left it, so all its samples take equal turns,
+    whatever its weight is.
+
+    Args:
+        sizes: Samples of each corpus.
+        weights: Passes over each corpus during one pass over the mixture.
+        seed: Seed of the order.
+        block: Positions within which the corpora are shuffled.
+    """
+
+    def __init__(
+        self, sizes: Sequence[int], weights: Sequence[float], seed: int, block: int = 4096
+    ) -> None:
+        self._sizes = list(sizes)
+        self._turns = [
+            max(1, round(size * weight)) for size, weight in zip(sizes, weights, strict=True)
+        ]
+        self._seed = seed
+        self._blocks = -(-len(self) // block)
+        self._current: tuple[int, int] | None = None
+
+    def __len__(self) -> int:
+        return sum(self._turns)
+
+    def locate(self, position: int) -> tuple[int, int, int]:
+        """Return (corpus, pass over it, place in that pass) of an endless position."""
+        pass_number, position = divmod(position, len(self))
+        corpus, turn = 0, position
+        if len(self._turns) > 1:
+            corpus, turn = self._turn(pass_number, position)
+        return corpus, *divmod(pass_number * self._turns[corpus] + turn, self._sizes[corpus])
+
+    def _turn(self, pass_number: int, position: int) -> tuple[int, int]:
+        """Return (corpus, how often it was taken from in this pass before)."""
+        block = position * self._blocks // len(self)
+        while sum(self._before(block + 1)) <= position:  # blocks differ by a few positions
+            block += 1
+        before = self._before(block)
+        if self._current != (pass_number, block):
+            taken = np.subtract(self._before(block + 1), before)
+            rng = derive_rng(self._seed, "mixture", pass_number, block)
+            self._order = rng.permutation(np.repeat(np.arange(len(taken)), taken))
+            self._current = (pass_number, block)
+        place = position - sum(before)
+        corpus = int(self._order[place])
+        return corpus, before[corpus] + int((self._order[:place] == corpus).sum())
+
+    def _before(self, block: int) -> list[int]:
+        """Samples that each corpus gives before a block."""
+        return [turns * block // self._blocks for turns in self._turns]
+
+
 class StepPlan:
     """Which media type every training step takes.
 
-    The steps come in rounds; a round holds every global batch of every media type once, in
-    shuffled order, and round r reads pass r of the data. An epoch of a fixed number of steps is a
-    cut through this endless sequence, so the proportions are exact whatever its length.
+    The steps come in rounds; a round holds the whole global batches of one pass over every media
+    type, in shuffled order. An epoch of a fixed number of steps is a cut through this endless
+    sequence, so the proportions are exact whatever its length.
 
     Args:
-        batches: Global batches per pass of each media type, at least one each.
+        batches: Global batches per round of each media type, at least one each.
         seed: Seed of the shuffle.
     """
 
@@ -94,11 +150,11 @@ class StepPlan:
 
     @property
     def round_length(self) -> int:
-        """Steps until every sample was used once."""
+        """Steps of a round."""
         return len(self._round_media)
 
-    def at(self, step: int) -> tuple[Media, int, int]:
-        """Return (media, pass number, number of the batch in the pass) of a global step."""
+    def at(self, step: int) -> tuple[Media, int]:
+        """Return (media, how many batches of it came before) of a global step."""
         number, place = divmod(step, self.round_length)
         if self._round != number:
             rng = derive_rng(self._seed, "steps", number)
@@ -108,4 +164,6 @@ class StepPlan:
                 of_media = self._order == media
                 self._batch[of_media] = np.arange(of_media.sum())
             self._round = number
-        return self._media[self._order[place]], number, int(self._batch[place])
+        media = self._order[place]
+        share = int((self._round_media == media).sum())
+        return self._media[media], number * share + int(self._batch[place])

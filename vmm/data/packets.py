@@ -58,13 +58,19 @@ def read_timeline(container: InputContainer, stream: VideoStream, max_frames: in
         if len(packets) > max_frames:
             raise TooManyFrames(f"more than {max_frames} frames")
     times = [p.pts for p in packets if p.pts is not None and not p.is_discard]
+    codec = stream.codec_context.name
+    # AVI has no presentation times, nor have some badly written files: these are of decoding.
+    unordered = codec in ("h264", "hevc") and (
+        container.format.name == "avi"
+        or (stream.codec_context.has_b_frames and all(p.pts == p.dts for p in packets))
+    )
     usable = (
-        stream.codec_context.name.removeprefix("lib").replace("dav1d", "av1")
-        in _ONE_FRAME_PER_PACKET
+        codec.removeprefix("lib").replace("dav1d", "av1") in _ONE_FRAME_PER_PACKET
         and bool(times)
         and packets[0].is_keyframe
         and all(p.pts is not None for p in packets)
         and len(set(times)) == len(times)
+        and not unordered
     )
     return Timeline(packets, sorted(times) if usable else None)
 
@@ -145,8 +151,11 @@ def unit_headers(data: bytes, length_size: int) -> list[bytes]:
         position = 0
         while position + length_size < len(data):
             start = position + length_size
+            length = int.from_bytes(data[position:start], "big")
+            if length == 0:
+                return []
             headers.append(data[start : start + 2])
-            position = start + int.from_bytes(data[position:start], "big")
+            position = start + length
         return headers if position == len(data) else []
     position = data.find(b"\0\0\1")
     while position >= 0:

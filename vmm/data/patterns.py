@@ -1,4 +1,4 @@
-"""Shard patterns to files: variables, braces and wildcards."""
+"""Shard patterns to files: variables, braces, wildcards and folders."""
 
 from __future__ import annotations
 
@@ -6,20 +6,33 @@ import glob
 import logging
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from braceexpand import braceexpand
 
 _log = logging.getLogger(__name__)
 
 _VARIABLE = re.compile(r"\$(?:(\w+)|\{(\w+)\})")
+_REMOTE = re.compile(r"pipe:|[A-Za-z][A-Za-z0-9+.-]*://")
+SHARD_SUFFIX = ".tar"
+
+
+def as_list(patterns: str | Sequence[str]) -> list[str]:
+    """Return one pattern or several as a list."""
+    return [patterns] if isinstance(patterns, str) else list(patterns)
+
+
+def is_remote(pattern: str) -> bool:
+    """Tell whether a pattern is a ``pipe:`` command or a URL, which has no index."""
+    return _REMOTE.match(os.path.expandvars(pattern)) is not None
 
 
 def expand_shards(patterns: str | Sequence[str]) -> list[str]:
     """Expand shard patterns to the files that are there.
 
     Args:
-        patterns: Paths with ``$VARIABLES``, braces as in ``{000000..000007}``, and ``*``.
+        patterns: Paths with ``$VARIABLES``, braces as in ``{000000..000007}``, and ``*``, which
+            finds ``.tar`` files only; a folder stands for the ``.tar`` files in it.
 
     Returns:
         Paths, in the order of the patterns, each once.
@@ -28,8 +41,17 @@ def expand_shards(patterns: str | Sequence[str]) -> list[str]:
         ValueError: If a variable is not set or a pattern matches no file.
     """
     found: dict[str, None] = {}
-    for pattern in [patterns] if isinstance(patterns, str) else patterns:
-        paths = _expand_one(pattern)
+    for pattern in as_list(patterns):
+        if is_remote(pattern):
+            raise ValueError(
+                f"{pattern!r} is no local shard; URLs and `pipe:` commands are for training only"
+            )
+        paths, _ = _expand_one(pattern)
+        if not paths:
+            raise ValueError(
+                f"the shard pattern {pattern!r} matches no file; shards are local .tar files, "
+                "relative paths start in the working directory"
+            )
         repeated = [path for path in paths if path in found]
         if repeated:
             _log.warning("%s names %d shards a second time; ignored", pattern, len(repeated))
@@ -37,7 +59,31 @@ def expand_shards(patterns: str | Sequence[str]) -> list[str]:
     return list(found)
 
 
-def _expand_one(pattern: str) -> list[str]:
+def missing_shards(patterns: str | Sequence[str]) -> list[str]:
+    """Return the paths that the patterns spell out and that are not there.
+
+    Raises:
+        ValueError: If a variable is not set or braces are unbalanced.
+    """
+    return [path for pattern in as_list(patterns) for path in _expand_one(pattern)[1]]
+
+
+def expand_urls(patterns: str | Sequence[str]) -> list[str]:
+    """Expand the variables and braces of ``pipe:`` commands and URLs; local paths as ever.
+
+    Raises:
+        ValueError: If a variable is not set, braces are unbalanced, or a local pattern matches no
+            file.
+    """
+    return [
+        path
+        for pattern in as_list(patterns)
+        for path in (_candidates(pattern) if is_remote(pattern) else expand_shards(pattern))
+    ]
+
+
+def _candidates(pattern: str) -> list[str]:
+    """Fill in variables and braces."""
     for match in _VARIABLE.finditer(pattern):
         name = match[1] or match[2]
         if name not in os.environ:
@@ -45,38 +91,36 @@ def _expand_one(pattern: str) -> list[str]:
                 f"the shard pattern {pattern!r} needs the environment variable {name}, which is "
                 f"not set; set it, e.g. `export {name}=/path/to/data`"
             )
-    expanded = os.path.expanduser(os.path.expandvars(pattern))
     try:
-        candidates = list(braceexpand(expanded))
+        return list(braceexpand(os.path.expanduser(os.path.expandvars(pattern))))
     except ValueError as error:
         raise ValueError(f"the shard pattern {pattern!r} has unbalanced braces") from error
+
+
+def _expand_one(pattern: str) -> tuple[list[str], list[str]]:
+    """Return (files, spelled-out paths that are missing) of a pattern."""
     paths: list[str] = []
     missing: list[str] = []
-    for candidate in candidates:
-        hits = sorted(glob.glob(candidate)) if glob.has_magic(candidate) else [candidate]
-        hits = [hit for hit in hits if os.path.isfile(hit)]
-        paths += hits
-        if not hits:
+    for candidate in _candidates(pattern):
+        if os.path.isdir(candidate):
+            candidate = os.path.join(glob.escape(candidate), "*" + SHARD_SUFFIX)
+        if glob.has_magic(candidate):
+            hits = [hit for hit in sorted(glob.glob(candidate)) if hit.endswith(SHARD_SUFFIX)]
+        else:
+            hits = [candidate]
+        files = [hit for hit in hits if os.path.isfile(hit)]
+        paths += files
+        if not files:
             missing.append(candidate)
-    if not paths:
-        raise ValueError(
-            f"the shard pattern {pattern!r} matches no file; shards are local .tar files, "
-            "relative paths start in the working directory"
-        )
-    if missing:
-        _log.warning(
-            "%s: %d of %d shards are missing, the first is %s",
-            pattern,
-            len(missing),
-            len(candidates),
-            missing[0],
-        )
-    return paths
+    return paths, missing
 
 
-def short_names(paths: list[str]) -> list[str]:
-    """Shorten paths to what tells them apart: relative to their common folder, without .tar."""
-    absolute = [os.path.abspath(path) for path in paths]
-    common = os.path.commonpath([os.path.dirname(path) for path in absolute])
-    names = [os.path.relpath(path, common) for path in absolute]
-    return [name.removesuffix(".tar") for name in names]
+def common_folder(paths: Iterable[str]) -> str:
+    """Return the deepest folder that holds all files."""
+    return os.path.commonpath([os.path.dirname(os.path.abspath(path)) for path in paths])
+
+
+def short_names(paths: Iterable[str], folder: str) -> list[str]:
+    """Name shards by their paths from a folder, without ``.tar``."""
+    names = [os.path.relpath(os.path.abspath(path), folder) for path in paths]
+    return [name.removesuffix(SHARD_SUFFIX) for name in names]

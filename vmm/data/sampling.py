@@ -98,7 +98,8 @@ def frames_between(times: np.ndarray, start: float, end: float | None) -> tuple[
         ValueError: If the part is empty or after the end of the video.
     """
     step = float(times[-1] - times[0]) / (len(times) - 1) if len(times) > 1 else float("inf")
-    if not start < (float("inf") if end is None else end) or start > times[-1] + step:
+    until = float("inf") if end is None else end
+    if not start < until or start > times[-1] + step or until <= times[0]:
         raise ValueError(
             f"{start} to {end} s is no part of a video with frames at {times[0]:.3f} to "
             f"{times[-1]:.3f} s"

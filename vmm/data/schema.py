@@ -4,7 +4,12 @@ A shard is a plain ``.tar``. All members with the same name up to the extension 
 
     000000012.mp4    the media: one of VIDEO_EXTENSIONS or IMAGE_EXTENSIONS
     000000012.txt    the caption, UTF-8
-    000000012.json   metadata; its "caption" is used where the .txt is absent or blank
+    000000012.json   metadata; its captions are used where the .txt is absent or blank
+    000000012.m4a    sound, passed over
+
+video2dataset leaves failed downloads in the shard, as .txt and .json without media; the .json says
+why. Clips of one video have keys such as ``000000012_00003``. The ``.parquet`` and ``_stats.json``
+files beside a shard are not read.
 
 Standard library only: ``data_prep`` writes shards with this module and must not need torch.
 """
@@ -12,7 +17,8 @@ Standard library only: ``data_prep`` writes shards with this module and must not
 from __future__ import annotations
 
 import json
-from collections.abc import Container
+import re
+from collections.abc import Container, Iterable
 from typing import Any, Literal, NamedTuple
 
 Media = Literal["video", "image"]
@@ -26,9 +32,11 @@ MEDIA_EXTENSIONS: dict[Media, tuple[str, ...]] = {
 TEXT_EXTENSION = "txt"
 JSON_EXTENSION = "json"
 KNOWN_EXTENSIONS = frozenset((*VIDEO_EXTENSIONS, *IMAGE_EXTENSIONS, TEXT_EXTENSION, JSON_EXTENSION))
+AUDIO_EXTENSIONS = frozenset(("m4a", "mp3", "wav", "flac", "ogg", "opus", "aac"))
 
 # Metadata fields that vmm reads. REVERSED_CAPTION describes the same clip played backwards.
 CAPTION = "caption"
+CAPTION_COLUMN = re.compile(r"caption_(\d{1,6})")
 REVERSED_CAPTION = "reversed_caption"
 # Seconds: the part of the video that the sample is about.
 START = "start"
@@ -87,7 +95,8 @@ def parse_metadata(data: bytes | None) -> dict[str, Any]:
 def captions_of(text: bytes | None, metadata: dict[str, Any]) -> list[str]:
     """Find the captions of a sample.
 
-    A non-blank text file wins; else the metadata's ``caption``, one string or a list of them.
+    A non-blank text file wins, unless the metadata has several captions and it is one of them;
+    else the metadata's ``caption``, one string or a list, and ``caption_0``, ``caption_1`` ...
 
     Args:
         text: Content of the ``.txt`` member; bytes that are not UTF-8 are replaced.
@@ -96,9 +105,22 @@ def captions_of(text: bytes | None, metadata: dict[str, Any]) -> list[str]:
     Returns:
         Captions without surrounding white space; empty if there is none.
     """
-    caption = (text or b"").decode("utf-8", errors="replace").strip()
-    if caption:
-        return [caption]
     value = metadata.get(CAPTION)
-    values = value if isinstance(value, list) else [value]
+    several = _texts(value if isinstance(value, list) else [value])
+    matches = ((CAPTION_COLUMN.fullmatch(name), item) for name, item in metadata.items())
+    columns = sorted(((int(m[1]), item) for m, item in matches if m), key=lambda pair: pair[0])
+    if numbered := _texts(item for _, item in columns):
+        several = [text for text in several if text not in numbered] + numbered
+    caption = (text or b"").decode("utf-8", errors="replace").strip()
+    return several if not caption or (len(several) > 1 and caption in several) else [caption]
+
+
+def _texts(values: Iterable[object]) -> list[str]:
     return [item.strip() for item in values if isinstance(item, str) and item.strip()]
+
+
+def failure_of(metadata: dict[str, Any]) -> str:
+    """Say why a downloader could not get the media: its status and error, "" if it names none."""
+    parts = (metadata.get("status"), metadata.get("error_message"))
+    said = [part[:200] for part in parts if isinstance(part, str) and part]
+    return "" if said == ["success"] else ": ".join(said)

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
+import hashlib
 import logging
 import os
 from collections import Counter, OrderedDict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import lru_cache
-from pathlib import Path
 from typing import Any, BinaryIO, Literal, NamedTuple
 
 import numpy as np
@@ -16,9 +15,10 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from vmm.data.clips import load_frames
-from vmm.data.decode import DecodeError, Reason
-from vmm.data.index import Entry, ShardIndex, load_index, load_indexes
-from vmm.data.patterns import expand_shards, short_names
+from vmm.data.decode import DecodeError
+from vmm.data.faults import BadSample, BadSamples
+from vmm.data.index import Entry, ShardIndex, Stamp, load_index, load_indexes, stamp_of
+from vmm.data.patterns import common_folder, expand_shards, missing_shards, short_names
 from vmm.data.schema import (
     JSON_EXTENSION,
     TEXT_EXTENSION,
@@ -36,34 +36,50 @@ _log = logging.getLogger(__name__)
 class ShardSet:
     """All samples of one media type in a list of shards, each readable by its number.
 
-    Samples without media of this type or without a caption are left out and counted. Only the
-    counts stay in memory; the indexes of the shards last used are kept.
+    Samples without media of this type or without a caption are left out and counted, shards that
+    are missing or damaged too. Only the counts stay in memory; the indexes of the shards last used
+    are kept.
 
     Args:
         patterns: See ``expand_shards``.
         media: Which media the samples must have.
+        folder: Shards are named by their paths from here; None = their common folder.
         recent: Shards whose index is kept in memory.
 
     Raises:
         ValueError: If a pattern is wrong or there is not one usable sample.
     """
 
-    def __init__(self, patterns: str | Sequence[str], media: Media, recent: int = 32) -> None:
+    def __init__(
+        self,
+        patterns: str | Sequence[str],
+        media: Media,
+        folder: str | None = None,
+        recent: int = 32,
+    ) -> None:
         self.media: Media = media
         self.paths = expand_shards(patterns)
-        self.names = short_names(self.paths)
+        self.missing = missing_shards(patterns)
+        """Paths that the patterns spell out and that are not there."""
+        self.names = short_names(self.paths, folder or common_folder(self.paths))
         self.skipped: Counter[str] = Counter()
-        """Reason -> samples or members left out."""
+        """Reason -> samples, members or shards left out; ``left_out`` names them."""
         self.damaged: dict[str, str] = {}
         """Shard name -> why it could not be read to its end."""
-        indexes = load_indexes(self.paths)
-        counts = [len(self._usable(index)) for index in indexes]
-        self.counts = np.array(counts, dtype=np.int64)
-        self._ends = np.cumsum(self.counts)
         self._recent_size = recent
         self._recent: OrderedDict[int, list[Entry]] = OrderedDict()
-        for name, index in zip(self.names, indexes, strict=True):
+        self._stamps: list[Stamp | None] = []
+        counts, digest = [], hashlib.blake2b(digest_size=8)
+        for name, index in zip(self.names, load_indexes(self.paths), strict=True):
+            usable = self._usable(index)
+            counts.append(len(usable))
+            digest.update(repr([(name, [(e.key, self._parts(e)) for e in usable])]).encode())
+            self._stamps.append(index.stamp)
             self._account(name, index)
+        self.counts = np.array(counts, dtype=np.int64)
+        self._ends = np.cumsum(self.counts)
+        self.fingerprint = digest.hexdigest()
+        """Equal for equal samples at equal places, wherever the shards are."""
         self._report(patterns)
 
     def __len__(self) -> int:
@@ -74,9 +90,12 @@ class ShardSet:
         shard = int(np.searchsorted(self._ends, number, side="right"))
         return shard, number - (int(self._ends[shard - 1]) if shard else 0)
 
-    def key(self, shard: int, sample: int) -> str:
-        """Return ``shard/key`` of a sample."""
-        return f"{self.names[shard]}/{self._entries(shard)[sample].key}"
+    def name(self, shard: int, sample: int) -> tuple[str, str]:
+        """Return (shard, key) of a sample; the key is its number if the shard is lost."""
+        try:
+            return self.names[shard], self._entries(shard)[sample].key
+        except DecodeError:
+            return self.names[shard], f"#{sample}"
 
     def read(self, shard: int, sample: int) -> RawSample:
         """Read a sample's bytes; nothing is decoded.
@@ -98,6 +117,24 @@ class ShardSet:
             metadata=metadata,
         )
 
+    def left_out(self) -> Iterator[BadSample]:
+        """Name every missing or damaged shard and every sample or member that is not used."""
+        for path in self.missing:
+            yield BadSample(path, "", "missing shard")
+        for name, index in zip(self.names, load_indexes(self.paths), strict=True):
+            if index.damage:
+                yield BadSample(name, "", "damaged shard", index.damage)
+            yield from self._unused(name, index)
+
+    def _unused(self, name: str, index: ShardIndex) -> Iterator[BadSample]:
+        for entry in index.entries:
+            if media_member(entry.members, self.media) is None:
+                yield BadSample(name, entry.key, f"no {self.media}", entry.failure)
+            elif not entry.captioned:
+                yield BadSample(name, entry.key, "no caption")
+        for member, reason in index.ignored:
+            yield BadSample(name, member, f"member {reason}")
+
     def _parts(self, entry: Entry) -> dict[str, tuple[int, int]]:
         """Members that are read: the media, the text and the metadata."""
         wanted = (media_member(entry.members, self.media), TEXT_EXTENSION, JSON_EXTENSION)
@@ -105,10 +142,15 @@ class ShardSet:
 
     def _bytes(self, shard: int, place: tuple[int, int]) -> bytes:
         offset, size = place
+        stamp = self._stamps[shard]
         try:
-            data = os.pread(_open(self.paths[shard]).fileno(), size, offset)
+            file = _open(self.paths[shard], stamp)
+            if stamp_of(os.fstat(file.fileno())) != stamp:
+                raise DecodeError("unreadable", f"{self.names[shard]} has changed since the start")
+            data = os.pread(file.fileno(), size, offset)
         except OSError as error:
-            raise DecodeError("unreadable", f"{self.names[shard]}: {error}") from error
+            _open.cache_clear()  # a network file system may want the file to be opened anew
+            raise DecodeError("unreadable", f"{self.names[shard]}: {error.strerror}") from error
         if len(data) != size:
             raise DecodeError("unreadable", f"{self.names[shard]} ends before byte {offset + size}")
         return data
@@ -119,24 +161,18 @@ class ShardSet:
     def _entries(self, shard: int) -> list[Entry]:
         entries = self._recent.pop(shard, None)
         if entries is None:
-            entries = self._usable(load_index(self.paths[shard]))
-            if len(entries) != self.counts[shard]:
-                raise ValueError(
-                    f"{self.names[shard]} changed while it was in use: {self.counts[shard]} "
-                    f"samples before, {len(entries)} now; start again"
-                )
+            index = load_index(self.paths[shard])
+            if index.stamp != self._stamps[shard]:
+                lost = index.damage or "it has changed since the start"
+                raise DecodeError("unreadable", f"{self.names[shard]}: {lost}")
+            entries = self._usable(index)
         self._recent[shard] = entries
         if len(self._recent) > self._recent_size:
             self._recent.popitem(last=False)
         return entries
 
     def _account(self, name: str, index: ShardIndex) -> None:
-        for entry in index.entries:
-            if media_member(entry.members, self.media) is None:
-                self.skipped[f"no {self.media}"] += 1
-            elif not entry.captioned:
-                self.skipped["no caption"] += 1
-        self.skipped.update({f"member {reason}": n for reason, n in index.ignored.items()})
+        self.skipped.update(sample.reason for sample in self._unused(name, index))
         if index.damage:
             self.damaged[name] = index.damage
             _log.warning(
@@ -147,7 +183,15 @@ class ShardSet:
             )
 
     def _report(self, patterns: str | Sequence[str]) -> None:
+        faults = {"damaged shards": len(self.damaged), "missing shards": len(self.missing)}
+        self.skipped.update({reason: count for reason, count in faults.items() if count})
         skipped = ", ".join(f"{n} {reason}" for reason, n in sorted(self.skipped.items()))
+        if self.missing:
+            _log.warning(
+                "%s: %d of %d shards are missing, the first is %s",
+                *(patterns, len(self.missing), len(self.missing) + len(self.paths)),
+                self.missing[0],
+            )
         if not len(self):
             raise ValueError(
                 f"no {self.media} with a caption in the {len(self.paths)} shards of {patterns!r} "
@@ -165,35 +209,14 @@ class ShardSet:
 
 
 @lru_cache(maxsize=64)
-def _open(path: str) -> BinaryIO:
-    """Keep shards open; ``pread`` leaves the position alone, so forked workers may share them."""
-    return open(path, "rb", buffering=0)
-
-
-class BadSamples:
-    """Counts media that could not be used, logs them now and then, and records them.
+def _open(path: str, stamp: Stamp | None) -> BinaryIO:
+    """Keep shards open; ``pread`` leaves the position alone, so forked workers may share them.
 
     Args:
-        record: File that gets one JSON line for each: shard, key, reason, detail.
+        path: The shard.
+        stamp: Of the state wanted, so that a replaced shard is opened anew.
     """
-
-    def __init__(self, record: str | None = None) -> None:
-        self.record = record
-        self.counts: Counter[Reason] = Counter()
-
-    def add(self, key: str, error: DecodeError) -> None:
-        """Count one; logged when it is the 1st, 10th, 100th ... of its kind in this process."""
-        self.counts[error.reason] += 1
-        count = self.counts[error.reason]
-        if count in (1, 10, 100) or count % 1000 == 0:
-            _log.warning("cannot use %s (%s); %d of this kind so far", key, error, count)
-        if self.record is not None:
-            shard, _, name = key.rpartition("/")
-            line = {"shard": shard, "key": name, "reason": error.reason, "detail": error.detail}
-            Path(self.record).parent.mkdir(parents=True, exist_ok=True)
-            # One write in append mode: lines of several workers do not mix.
-            with open(self.record, "ab", buffering=0) as file:
-                file.write(json.dumps(line).encode() + b"\n")
+    return open(path, "rb", buffering=0)
 
 
 class EvaluationSample(NamedTuple):
@@ -243,6 +266,15 @@ class EvaluationClips(Dataset[EvaluationSample]):
         """Paths of the shards."""
         return self._set.paths
 
+    @property
+    def skipped(self) -> Counter[str]:
+        """Reason -> samples, members or shards that the index leaves out."""
+        return self._set.skipped
+
+    def left_out(self) -> Iterator[BadSample]:
+        """Name each of them."""
+        return self._set.left_out()
+
     def __len__(self) -> int:
         return len(self._set)
 
@@ -253,13 +285,14 @@ class EvaluationClips(Dataset[EvaluationSample]):
         try:
             raw = self._set.read(shard, place)
         except DecodeError as error:
-            key = self._set.key(shard, place)
-            self._bad.add(key, error)
-            return EvaluationSample(key, index, None, [], {}, error.reason)
+            name = self._set.name(shard, place)
+            self._bad.add(BadSample(*name, error.reason, error.detail))
+            return EvaluationSample("/".join(name), index, None, [], {}, error.reason)
         try:
             frames = load_frames(raw, self._set.media, self.settings)
         except DecodeError as error:
-            self._bad.add(raw.key, error)
+            name = self._set.name(shard, place)
+            self._bad.add(BadSample(*name, error.reason, error.detail))
             return EvaluationSample(raw.key, index, None, raw.captions, raw.metadata, error.reason)
         video = eval_transform(frames, self.settings)
         if self.frame_order == "reversed":

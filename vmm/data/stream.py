@@ -1,57 +1,61 @@
-"""The endless stream of training batches, and the loader that can start anywhere in it."""
+"""The endless stream of training batches, from indexed shards."""
 
 from __future__ import annotations
 
-import atexit
 import hashlib
-import multiprocessing
-import signal
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, Literal
 
 import torch
-from torch import Tensor
-from torch.utils.data import DataLoader, IterableDataset, get_worker_info
+import torch.distributed as dist
+from torch.utils.data import IterableDataset, get_worker_info
 
 from vmm.data.clips import load_frames
+from vmm.data.collate import Positives, Sample, make_batch
+from vmm.data.corpora import Mixture
 from vmm.data.decode import DecodeError
-from vmm.data.order import ShardOrder, StepPlan, derive_seed
-from vmm.data.shards import BadSamples, ShardSet
+from vmm.data.faults import BadSample, BadSamples, ReadingBoard, UnusableData
+from vmm.data.order import StepPlan, derive_seed
 from vmm.data.transforms import ClipSettings, train_transform
+from vmm.distributed import world_size
 from vmm.types import Media, VideoTextBatch
 
-Positives = Literal["sample", "caption", "row"]
+OnBad = Literal["replace", "skip"]
 
 _ATTEMPTS = 8
 
 
-class TrainStream(IterableDataset[VideoTextBatch]):
+class TrainStream(IterableDataset[VideoTextBatch | UnusableData]):
     """Training batches as a function of the step: the same on any number of workers and ranks.
 
     Every batch holds one media type; the types alternate in shuffled order, in proportion to their
-    sizes. A sample that cannot be decoded is replaced, media and caption together, by another one
-    that depends only on the seed and the place, so batches keep their size on every rank.
+    (weighted) sizes. The samples of a media type are an endless sequence, so a pass that does not
+    fill its last batch goes on into the next pass, and no sample loses its turn. A sample that
+    cannot be decoded is replaced, media and caption together, by another one of its corpus that
+    depends only on the seed and the place, so batches keep their size on every rank.
 
     Args:
-        sources: The shards of each media type.
+        sources: The samples of each media type.
         batch_sizes: Samples of each media type per step and rank.
         settings: Frames, size and augmentation.
-        seed: Seed of order, crops and replacements.
+        seed: Seed of steps, crops and replacements.
         rank: This process.
         world_size: Processes that share every step.
-        steps_per_epoch: Length of an epoch; None = until every sample was used once.
+        steps_per_epoch: Length of an epoch; None = until every sample was used about once.
         positives: "sample": every sample has an ``idx`` of its own. "caption": samples with equal
-            captions share it, and so are positives of each other. "row": the row in its own media
-            type, as published.
-        bad: Collects what cannot be decoded.
+            captions share it, and so are positives of each other. "row": the row in its own
+            corpus, as published.
+        on_bad: "replace" as described, or "skip": leave it out, which makes the batch smaller.
+        bad: Collects what cannot be decoded, and stops the run when it is too much.
 
     Raises:
-        ValueError: If a media type has fewer samples than one step of all ranks takes.
+        ValueError: If a media type has fewer samples than one step of all ranks takes, or bad
+            samples are to be skipped on several ranks.
     """
 
     def __init__(
         self,
-        sources: Mapping[Media, ShardSet],
+        sources: Mapping[Media, Mixture],
         batch_sizes: Mapping[Media, int],
         settings: ClipSettings,
         seed: int = 0,
@@ -59,33 +63,38 @@ class TrainStream(IterableDataset[VideoTextBatch]):
         world_size: int = 1,
         steps_per_epoch: int | None = None,
         positives: Positives = "sample",
+        on_bad: OnBad = "replace",
         bad: BadSamples | None = None,
     ) -> None:
         self.first_step = 0
         """Step that iteration starts with."""
+        self.board = ReadingBoard(0)
+        """Where workers note what they read; the loader gives each a line."""
+        if on_bad == "skip" and world_size > 1:
+            raise ValueError(
+                f"on_bad='skip' makes batches of unequal sizes on the {world_size} processes, "
+                "which cannot be compared across them; use on_bad='replace'"
+            )
         self._sources = dict(sources)
         self._batch_sizes = dict(batch_sizes)
         self._settings = settings
         self._seed = seed
         self._rank, self._world_size = rank, world_size
         self._positives = positives
+        self._on_bad = on_bad
         self._bad = bad or BadSamples()
-        self._orders = {
-            media: ShardOrder(source.counts.tolist(), derive_seed(seed, media))
-            for media, source in self._sources.items()
-        }
         batches: dict[Media, int] = {}
         self._first_idx: dict[Media, int] = {}
         total = 0
         for media in sorted(self._sources, reverse=True):  # videos first
-            available, needed = len(self._sources[media]), batch_sizes[media] * world_size
+            available, needed = self._sources[media].size, batch_sizes[media] * world_size
             if available < needed:
                 raise ValueError(
                     f"{available} {media}s are fewer than one step takes: batch size "
                     f"{batch_sizes[media]} on {world_size} processes needs {needed}; "
                     "lower the batch size or add data"
                 )
-            batches[media] = available // needed
+            batches[media] = max(1, len(self._sources[media]) // needed)
             self._first_idx[media] = total
             total += available
         self._plan = StepPlan(batches, seed)
@@ -94,149 +103,125 @@ class TrainStream(IterableDataset[VideoTextBatch]):
     def __len__(self) -> int:
         return self._length
 
-    def __iter__(self) -> Iterator[VideoTextBatch]:
-        """Yield ``len(self)`` batches, shared out among the workers step by step."""
+    def __iter__(self) -> Iterator[VideoTextBatch | UnusableData]:
+        """Yield ``len(self)`` batches, shared out among the workers step by step.
+
+        The reason to stop is yielded, not raised: a worker's exception would arrive as the text
+        of a traceback.
+        """
         worker = get_worker_info()
         own, workers = (worker.id, worker.num_workers) if worker else (0, 1)
         for step in range(self.first_step + own, self.first_step + len(self), workers):
-            yield self.batch(step)
+            try:
+                batch = self.batch(step)
+            except UnusableData as error:
+                yield error
+                return
+            yield batch
 
     def batch(self, step: int) -> VideoTextBatch:
-        """Return this rank's share of a step."""
-        media, pass_number, number = self._plan.at(step)
+        """Return this rank's share of a step.
+
+        Raises:
+            UnusableData: If too much cannot be decoded.
+        """
+        media, number = self._plan.at(step)
         size = self._batch_sizes[media]
         first = (number * self._world_size + self._rank) * size
-        samples = [self._sample(media, pass_number, first + i) for i in range(size)]
-        videos, texts, idx, keys = zip(*samples, strict=True)
-        return {
-            "video": torch.stack(videos),
-            "text": list(texts),
-            "idx": torch.tensor(idx, dtype=torch.int64),
-            "key": list(keys),
-            "media": media,
-        }
+        drawn = [self._sample(media, first + i, self._on_bad) for i in range(size)]
+        samples = [sample for sample in drawn if sample is not None]
+        if not samples:  # a batch must hold something
+            samples = [s for s in (self._sample(media, first, "replace"),) if s is not None]
+        return make_batch(samples, media)
 
     def identity(self) -> dict[str, Any]:
         """Describe what the order of batches depends on; a resumed run must have the same."""
-        shards = [
-            (media, source.names, source.counts.tolist())
-            for media, source in sorted(self._sources.items())
-        ]
+        data = [(media, source.identity()) for media, source in sorted(self._sources.items())]
         return {
             "seed": self._seed,
             "global_batch": {
-                media: size * self._world_size for media, size in self._batch_sizes.items()
+                media: self._batch_sizes[media] * self._world_size for media in self._sources
             },
-            "data": hashlib.blake2b(repr(shards).encode(), digest_size=8).hexdigest(),
+            "data": hashlib.blake2b(repr(data).encode(), digest_size=8).hexdigest(),
         }
 
-    def _sample(
-        self, media: Media, pass_number: int, position: int
-    ) -> tuple[Tensor, str, int, str]:
-        """Return video, caption, idx and key of a position, or of its replacement."""
+    def _sample(self, media: Media, position: int, on_bad: OnBad) -> Sample | None:
+        """Return the sample of an endless position, or its replacement; None to skip it."""
         source = self._sources[media]
-        place = self._orders[media].locate(pass_number, position)
-        where = (self._seed, media, pass_number, position)
+        place = source.locate(position)
+        where = (self._seed, media, *divmod(position, len(source)))
+        worker = get_worker_info()
         for attempt in range(_ATTEMPTS):
             generator = torch.Generator().manual_seed(derive_seed("draws", *where))
+            name = source.name(place)
+            self.board.note(worker.id if worker else 0, "/".join(name))
             try:
-                raw = source.read(*place)
+                raw = source.read(place)
                 frames = load_frames(raw, media, self._settings, generator)
             except DecodeError as error:
                 failure = error
-                self._bad.add(source.key(*place), error)
-                other = derive_seed("replacement", *where, attempt) % len(source)
-                place = source.locate(other)
+                self._bad.add(BadSample(*name, error.reason, error.detail))
+                self._bad.check()
+                if on_bad == "skip":
+                    return None
+                place = source.another(place, derive_seed("replacement", *where, attempt))
                 continue
+            self._bad.usable += 1
             video = train_transform(frames, self._settings, generator, raw.captions)
             drawn = torch.randint(len(raw.captions), (), generator=generator)
             caption = raw.captions[int(drawn)]
             if self._positives == "caption":
                 idx = derive_seed(caption.lower())
+            elif self._positives == "row":
+                idx = raw.number
             else:
-                idx = raw.number + (self._first_idx[media] if self._positives == "sample" else 0)
-            return video, caption, idx, raw.key
-        raise RuntimeError(
+                idx = self._first_idx[media] + source.first(place.corpus) + raw.number
+            return Sample(video, caption, idx, raw.key)
+        raise UnusableData(
             f"{_ATTEMPTS} {media}s in a row could not be decoded, the last one because of: "
-            f"{failure}. The shards look broken; set `quarantine` to record every failure"
+            f"{failure}. The shards look broken:\n{self._bad.table()}"
         )
 
 
-class TrainLoader:
-    """Loads a training stream from wherever training stands.
-
-    The position is asked for, not counted here: batches that workers have prepared but training
-    has not finished must not be skipped after a restart. Lightning needs the length to stop at the
-    right batch and the state methods to know that the loader can resume.
+def refuse_other_data(saved: dict[str, Any], own: dict[str, Any]) -> None:
+    """Check that a run goes on with the data it began with.
 
     Args:
-        stream: The batches.
-        num_workers: Processes that decode; 0 = this one.
-        completed: Returns the number of batches that training has finished since its start.
-        timeout: Seconds to wait for a batch before giving up on a stuck worker.
+        saved: Identity of the stream that the saved run read.
+        own: Identity of the stream at hand.
+
+    Raises:
+        ValueError: If seed, global batch size, shards, captions' places or weights differ.
     """
-
-    def __init__(
-        self,
-        stream: TrainStream,
-        num_workers: int,
-        completed: Callable[[], int],
-        timeout: float = 600,
-    ) -> None:
-        self._stream = stream
-        self._num_workers = num_workers
-        self._completed = completed
-        self._timeout = timeout
-
-    def __len__(self) -> int:
-        return len(self._stream)
-
-    def __iter__(self) -> Iterator[VideoTextBatch]:
-        """Yield an epoch's number of batches from the first one not completed."""
-        self._stream.first_step = self._completed()
-        yield from DataLoader(
-            self._stream,
-            batch_size=None,
-            num_workers=self._num_workers,
-            pin_memory=torch.cuda.is_available(),
-            timeout=self._timeout if self._num_workers else 0,
-            worker_init_fn=init_worker,
+    different = [name for name in own if saved.get(name) != own[name]]
+    if not different:
+        return
+    changes = ", ".join(f"{name}: {saved.get(name)} -> {own[name]}" for name in different)
+    remedy = "restore the setting, or start a new run from its weights with `init_from`"
+    if different == ["global_batch"]:
+        remedy = (
+            "batch_size (or image_batch_size) times the number of processes must stay what it "
+            "was: change data.init_args.batch_size to match"
         )
-
-    def state_dict(self) -> dict[str, Any]:
-        """Return what must not change between a run and its continuation."""
-        return self._stream.identity()
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Refuse to continue with other data.
-
-        Raises:
-            ValueError: If seed, global batch size or shards differ from the saved run's.
-        """
-        own = self._stream.identity()
-        different = [name for name in own if state.get(name) != own[name]]
-        if different:
-            changes = ", ".join(f"{n}: {state.get(n)} -> {own[n]}" for n in different)
-            raise ValueError(
-                f"cannot continue this run with other data ({changes}); restore the setting, "
-                "or start a new run from its weights with `init_from`"
-            )
+    raise ValueError(f"cannot continue this run with other data ({changes}); {remedy}")
 
 
-def init_worker(worker: int) -> None:
-    """Ignore the signals that stop a run, and use one thread.
+def refuse_unequal_data(own: dict[str, Any]) -> None:
+    """Check that all processes of a run see the same data; all of them must call this.
 
-    Schedulers send SIGTERM to the whole process group, and a worker that dies of it breaks the
-    step that the main process wants to finish and save.
+    Args:
+        own: Identity of the stream of this process.
+
+    Raises:
+        ValueError: If a process sees other shards or has other settings than the first.
     """
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
-        signal.signal(number, signal.SIG_IGN)
-    torch.set_num_threads(1)
-
-
-@atexit.register
-def _kill_left_over_workers() -> None:
-    """End workers that a failed run leaves; Python's own SIGTERM would wait for them for ever."""
-    for child in multiprocessing.active_children():
-        if child.daemon:
-            child.kill()
+    if world_size() == 1:
+        return
+    all_of_them: list[Any] = [None] * world_size()
+    dist.all_gather_object(all_of_them, own)
+    for rank, other in enumerate(all_of_them):
+        if other != all_of_them[0]:
+            raise ValueError(
+                f"process {rank} sees other training data than process 0 ({other} and "
+                f"{all_of_them[0]}); give every machine the same shards and settings"
+            )

@@ -5,8 +5,8 @@ square, without cropping. Both resize the uint8 frames with bicubic interpolatio
 before normalising. The published code does not antialias (``antialias=False``); the default here
 does, since a frame that is made smaller otherwise loses or invents fine detail.
 
-Written with torch alone: on float pixels torchvision's v2 functions give the same bits (a test
-compares them), on uint8 other pixels than published, and importing them takes longer than torch.
+Written with torch alone: on float pixels torchvision's v2 functions give the same bits, on uint8
+pixels other ones than published (tests show both), and importing them takes longer than torch.
 """
 
 from __future__ import annotations
@@ -90,7 +90,9 @@ class ClipSettings:
                 f"sampling {self.sampling!r} must be one of {get_args(Sampling)} and fit "
                 f"{self.fit!r} one of {get_args(Fit)}"
             )
-        if (self.fps is not None) != (self.sampling == "fps") or (self.fps or 1) <= 0:
+        if (self.fps is not None) != (self.sampling == "fps") or (
+            self.fps is not None and not self.fps > 0
+        ):
             raise ValueError(
                 f"fps {self.fps} does not go with sampling {self.sampling!r}; set fps to a rate "
                 "above 0 together with sampling 'fps', and leave it out otherwise"
@@ -214,7 +216,7 @@ def _resize(frames: Tensor, size: tuple[int, int], settings: ClipSettings) -> Te
 
     In float: the uint8 kernel of torch, which torchvision's v2 transforms use, gives other pixels.
     """
-    pixels = frames.float()
+    pixels = frames.contiguous().float()  # decoders put channels last, which resizes slower
     if pixels.shape[-2:] == size:
         return pixels
     pixels = F.interpolate(pixels, size, mode="bicubic", antialias=settings.antialias)

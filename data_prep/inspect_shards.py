@@ -1,0 +1,202 @@
+"""Look into shards: counts, durations, sizes, captions, failures, and what they look like.
+
+    python -m data_prep.inspect_shards 'data/demo/train-*.tar' -o inspected
+
+writes ``report.json`` with every number, ``contact_sheet.png`` and ``index.html``, one page that
+needs no network. Every sample is opened and one frame of it decoded; broken ones are listed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import base64
+import io
+import json
+import multiprocessing
+import os
+import sys
+import textwrap
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from pathlib import Path
+from typing import Any
+
+import jinja2
+from PIL import Image, ImageDraw, ImageFont, ImageOps
+from tqdm import tqdm
+
+from data_prep.shard_statistics import (
+    ShardContent,
+    Thumbnail,
+    inspect_shard,
+    report,
+)
+from vmm.data.index import scan_shard
+from vmm.data.patterns import expand_shards
+
+_COLUMNS = 6
+_CELL, _PICTURE, _LINE, _GAP = 210, 140, 17, 12  # of the contact sheet, pixels
+_LINES, _LETTERS = 3, 34
+
+
+def inspect_shards(
+    patterns: str | Sequence[str], out: Path, *, pictures: int = 48, workers: int = 1
+) -> dict[str, Any]:
+    """Write the report, the contact sheet and the page.
+
+    Args:
+        patterns: See ``vmm.data.patterns.expand_shards``.
+        out: Folder to write to.
+        pictures: Samples on the contact sheet, taken at even distances.
+        workers: Processes.
+
+    Returns:
+        What is in ``report.json``.
+
+    Raises:
+        ValueError: If no shard matches.
+        RuntimeError: If a process died.
+    """
+    paths = expand_shards(patterns)
+    contents = _contents(paths, pictures, workers)
+    numbers = report(contents)
+    thumbnails = [picture for content in contents for picture in content.thumbnails]
+    out.mkdir(parents=True, exist_ok=True)
+    (out / "report.json").write_text(json.dumps(numbers, indent=1) + "\n", encoding="utf-8")
+    sheet = contact_sheet(thumbnails)
+    if sheet is not None:
+        sheet.save(out / "contact_sheet.png")
+    (out / "index.html").write_text(_page(numbers, thumbnails, paths), encoding="utf-8")
+    return numbers
+
+
+def _contents(paths: list[str], pictures: int, workers: int) -> list[ShardContent]:
+    if workers <= 1:
+        chosen = _choose([_count(path) for path in paths], pictures)
+        work = zip(paths, chosen, strict=True)
+        return [inspect_shard(*one) for one in tqdm(list(work), unit="shard", desc="inspecting")]
+    context = multiprocessing.get_context("spawn")  # not forked: the caller may run threads
+    with ProcessPoolExecutor(workers, mp_context=context) as pool:
+        try:
+            chosen = _choose(list(pool.map(_count, paths, chunksize=8)), pictures)
+            running = [pool.submit(inspect_shard, *one) for one in zip(paths, chosen, strict=True)]
+            return [f.result() for f in tqdm(running, unit="shard", desc="inspecting")]
+        except BrokenProcessPool as error:
+            raise RuntimeError(
+                "a process died while it read a shard, perhaps for lack of memory; "
+                "try fewer --workers"
+            ) from error
+
+
+def _count(path: str) -> int:
+    try:
+        return len(scan_shard(path).entries)
+    except OSError:
+        return 0
+
+
+def _choose(counts: list[int], pictures: int) -> list[list[int]]:
+    """Return, for every shard, the numbers of its samples that are pictured."""
+    total = sum(counts)
+    wanted = min(pictures, total)
+    numbers = [(2 * i + 1) * total // (2 * wanted) for i in range(wanted)]
+    chosen, start = [], 0
+    for count in counts:
+        chosen.append([n - start for n in numbers if start <= n < start + count])
+        start += count
+    return chosen
+
+
+def contact_sheet(thumbnails: Sequence[Thumbnail]) -> Image.Image | None:
+    """Put pictures with their captions side by side; None if there is no picture."""
+    if not thumbnails:
+        return None
+    columns = min(_COLUMNS, len(thumbnails))
+    rows = -(-len(thumbnails) // columns)
+    height = _PICTURE + _LINES * _LINE + _GAP
+    sheet = Image.new(
+        "RGB", (columns * (_CELL + _GAP) + _GAP, rows * (height + _GAP) + _GAP), "white"
+    )
+    draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(size=12)
+    for number, thumbnail in enumerate(thumbnails):
+        x = _GAP + number % columns * (_CELL + _GAP)
+        y = _GAP + number // columns * (height + _GAP)
+        picture = Image.open(io.BytesIO(thumbnail.jpeg))
+        sheet.paste(ImageOps.pad(picture, (_CELL, _PICTURE), color=(235, 235, 235)), (x, y))
+        lines = textwrap.wrap(thumbnail.caption, _LETTERS, max_lines=_LINES, placeholder=" …")
+        draw.multiline_text((x, y + _PICTURE + 4), "\n".join(lines), "black", font)
+    return sheet
+
+
+def _page(numbers: dict[str, Any], thumbnails: Sequence[Thumbnail], paths: list[str]) -> str:
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent / "templates"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["bytes"] = _bytes
+    environment.filters["number"] = _number
+    pictures = [
+        {"key": t.key, "caption": t.caption, "data": base64.b64encode(t.jpeg).decode("ascii")}
+        for t in thumbnails
+    ]
+    return environment.get_template("shards.html.j2").render(
+        numbers=numbers, pictures=pictures, first=paths[0], last=paths[-1]
+    )
+
+
+def _bytes(value: float) -> str:
+    for unit in ("B", "kB", "MB", "GB"):
+        if value < 1000:
+            return f"{value:.3g} {unit}" if unit != "B" else f"{value:.0f} B"
+        value /= 1000
+    return f"{value:.4g} TB"
+
+
+def _number(value: float) -> str:
+    return f"{value:,.0f}" if value == int(value) else f"{value:,.4g}"
+
+
+def _text(numbers: dict[str, Any]) -> str:
+    """Say in a few lines what there is."""
+    shards, samples, captions = numbers["shards"], numbers["samples"], numbers["captions"]
+    problems = ", ".join(f"{n} {reason}" for reason, n in numbers["problems"]["by_reason"].items())
+    seconds = numbers["media"]["seconds"]
+    return (
+        f"{shards['count']} shards, {_bytes(shards['bytes'])}, {len(shards['damaged'])} damaged\n"
+        f"{samples['count']} samples ({samples['video']} videos, {samples['image']} images), "
+        f"{samples['usable']} usable; problems: {problems or 'none'}\n"
+        f"{seconds.get('total', 0) / 3600:.2f} hours, median {seconds.get('median', 0):.3g} s\n"
+        f"{captions['count']} captions, {captions['distinct']} different, "
+        f"median {captions['words'].get('median', 0)} words"
+    )
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Command line; returns the exit code."""
+    parser = argparse.ArgumentParser(
+        prog="python -m data_prep.inspect_shards",
+        description="Count, measure and show what is in shards.",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    parser.add_argument("shards", nargs="+", help="paths with $VARIABLES, braces and wildcards")
+    parser.add_argument("-o", "--out", type=Path, required=True, help="folder to write to")
+    parser.add_argument("--pictures", type=int, default=48, help="samples on the contact sheet")
+    parser.add_argument("--workers", type=int, default=os.cpu_count(), help="processes")
+    options = parser.parse_args(argv)
+    try:
+        numbers = inspect_shards(
+            options.shards, options.out, pictures=options.pictures, workers=options.workers
+        )
+    except (ValueError, RuntimeError) as error:
+        print(f"data_prep.inspect_shards: error: {error}", file=sys.stderr)
+        return 2
+    print(f"{_text(numbers)}\npage: {options.out / 'index.html'}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

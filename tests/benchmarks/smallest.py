@@ -1,0 +1,33 @@
+"""Run the smallest form of every benchmark; the tests look at what it leaves in a folder.
+
+A program of its own: benchmarks fork, keep freed memory and set PyTorch's threads.
+"""
+
+import json
+import sys
+from pathlib import Path
+
+import torch
+
+from benchmarks import block, common, decode, encoder, long_video, scan
+
+OUT = Path(sys.argv[1])
+common.TURN_S = 0.0
+scan.SHORT = scan.Sizes(("Ti",), (9, 18), (1, 2), (9, 18), 1, 1.0)
+block.SHORT = block.Sizes(("Ti", "M"), (17,), 1, 1.0)
+encoder.SHORT = encoder.Sizes(("tiny", "middle"), (1, 2), (1, 0), 32, 1, 5.0)
+decode.SHORT = decode.Sizes((90,), (8,), 2, 1, 4)
+long_video.SHORT = long_video.Sizes((8, 20), 8, 2, 32)
+
+for module in (scan, block, decode, encoder, long_video):
+    sys.argv = [module.__name__, "--short", "--output", str(OUT)]
+    module.main()
+
+# What extra_memory must find: 32 MiB that are needed for a while beside 16 that stay.
+many = 2**20
+junk = [torch.ones(64 * 1024) for _ in range(256)]  # 64 MiB of free heap must not hide them
+del junk
+extra = common.extra_memory(lambda: [torch.ones(12 * many)[: 4 * many].clone()])
+none = common.extra_memory(lambda: [torch.ones(8 * many)])
+peak = common.peak_memory(lambda: torch.ones(64 * many))
+OUT.joinpath("memory.json").write_text(json.dumps([extra, none, peak]))

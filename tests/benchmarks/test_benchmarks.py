@@ -1,0 +1,193 @@
+import json
+import math
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from benchmarks import peers, scan_cases
+from benchmarks.block import Recorder, is_product, is_scan
+from vmm.models.mamba import BiMambaBlock
+
+NAMES = ("scan", "block", "decode", "encoder", "long_video")
+MIB = 2**20
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory, root):
+    folder = tmp_path_factory.mktemp("results")
+    program = [sys.executable, str(Path(__file__).parent / "smallest.py"), str(folder)]
+    environment = os.environ | {"PYTHONPATH": str(root)}
+    done = subprocess.run(
+        program, cwd=root, env=environment, capture_output=True, text=True, timeout=300
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    return folder
+
+
+@pytest.fixture
+def report(results):
+    def load(name):
+        (path,) = results.glob(f"{name}_*.json")
+        assert path.stem.endswith("_short")
+        for suffix in (".md", ".png"):
+            assert path.with_suffix(suffix).stat().st_size > 500
+        return json.loads(path.read_text("utf-8"))
+
+    return load
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_report_says_when_where_and_what(report, name):
+    result = report(name)
+    assert {"date", "hardware", "versions", "settings", "notes", "bars", "rows"} == set(result)
+    assert {"cpu", "capability", "threads"} <= set(result["hardware"])
+    assert {"python", "torch", "numpy"} <= set(result["versions"])
+    assert result["hardware"]["threads"] == 1
+    assert result["rows"]
+    for bar in result["bars"]:
+        assert math.isfinite(bar["measured"]) and isinstance(bar["met"], bool)
+
+
+def test_every_scan_is_timed_and_right(report):
+    result = report("scan")
+    errors = [row for row in result["rows"] if row["task"] == "error"]
+    names = {row["variant"] for row in errors if row["length"] == 9}
+    assert {"vmm cpu", "vmm chunked", "vmm reference", "transformers"} <= names
+    assert {row["length"] for row in errors} == {9, 18}
+    for row in errors:
+        assert all(0 <= row[key] < 1e-5 for key in ("output", "u", "A", "delta_bias"))
+    timed = {
+        (r["task"], r["what"], r["batch"], r["dtype"], r["kept"], r["variant"])
+        for r in result["rows"]
+        if r["task"] != "error" and 0 < r["ms"] <= r["median_ms"]
+    }
+    for what in ("forward", "forward+backward"):
+        for batch in (1, 2):
+            assert ("one direction", what, batch, "float32", False, "vmm cpu") in timed
+            assert ("both directions", what, batch, "float32", False, "vmm, one call") in timed
+        assert ("one direction", what, 1, "bfloat16", False, "vmm cpu") in timed
+        assert ("one direction", what, 1, "float32", True, "transformers") in timed
+    assert any("extra_mib" in row for row in result["rows"])
+
+
+def test_the_parts_of_a_block_are_timed(report):
+    rows = report("block")["rows"]
+    assert {row["precision"] for row in rows} >= {"fp32", "bf16 autocast"}
+    assert {(row["width"], row["pass"]) for row in rows} == {
+        (width, what) for width in ("Ti", "M") for what in ("forward", "forward+backward")
+    }
+    assert all(min(row["block_ms"], row["products_ms"], row["scan_ms"]) > 0 for row in rows)
+
+
+def test_every_encoder_is_timed(report):
+    result = report("encoder")
+    names = {row["variant"] for row in result["rows"]}
+    assert len(names) == 6
+    whole = {row["variant"] for row in result["rows"] if row["whole"]}
+    assert whole == {name for name in names if name.split(",")[0].endswith("-Ti")}
+    assert all(row["seconds"] > 0 for row in result["rows"])
+    assert "times the seconds of whole runs" in result["notes"][0]
+
+
+def test_decoders_layouts_and_the_loader_are_timed(report):
+    rows = report("decode")["rows"]
+    decoders = {row["decoder"]: row for row in rows if "decoder" in row}
+    assert {"vmm", "full decode", "those packets, decoded only"} <= set(decoders)
+    assert decoders["vmm"]["to vmm"] == 1 and all(row["ms"] > 0 for row in decoders.values())
+    layouts = [row["layout"] for row in rows if "layout" in row]
+    assert layouts == ["mp4, 90p, GOP 8", "mp4, 256p, GOP 8", "JPEG pictures, 256p"]
+    (loader,) = (row for row in rows if "workers" in row)
+    assert loader["loader_clips_per_s"] > 0 and loader["decoding_clips_per_s"] > 0
+
+
+def test_long_videos_equal_one_pass(report):
+    result = report("long_video")
+    exact = [r for r in result["rows"] if r["variant"] == "vmm, in pieces" and "error" in r]
+    assert exact and all(row["error"] < 1e-5 for row in exact)
+    assert {row["frames"] for row in result["rows"]} == {8, 20}
+    assert len(result["bars"]) == 3
+
+
+def test_memory_is_what_a_call_needs(results, report):
+    report("scan")
+    extra, none, peak = json.loads((results / "memory.json").read_text("utf-8"))
+    assert 47 * MIB < extra < 51 * MIB
+    assert abs(none) < 2 * MIB
+    assert peak > 256 * MIB
+
+
+def test_two_calls_with_flips_equal_one_call():
+    scans, inputs = scan_cases.two_directions(32, 13, 2)
+    inputs = [x * torch.linspace(0.5, 1.5, 13) if x.dim() == 3 else x for x in inputs]
+    # The second half of a published block computes delta, B and C on flipped tokens.
+    flipped = [x.flip(-1) if i in (8, 10, 11) else x for i, x in enumerate(inputs)]
+    one = scans[scan_cases.ONE_CALL](*inputs)
+    two = scans[scan_cases.TWO_CALLS](*flipped)
+    torch.testing.assert_close(one, two, rtol=1e-5, atol=1e-5)
+
+
+def test_the_floor_counts_every_tensor_once():
+    inputs = scan_cases.make_inputs(64, 11, 3)
+    with_length = [x for x in inputs if x.dim() == 3]
+    once = sum(x.numel() * 4 for x in with_length)
+    output = inputs[0].numel() * 4
+    case = scan_cases.Case(scan_cases.ONE, scan_cases.FORWARD, 64, 3)
+    assert scan_cases.least_bytes(case, 11, 4) == once + output
+    case = scan_cases.Case(scan_cases.ONE, scan_cases.TRAINING, 64, 3)
+    assert scan_cases.least_bytes(case, 11, 4) == 3 * once + 2 * output
+
+
+def test_a_block_is_taken_apart_into_its_operations():
+    block = BiMambaBlock(32, 16, 4, 2)
+    with Recorder() as recorder:
+        block(torch.randn(1, 9, 32)).sum().backward()
+    functions = [call[0] for call in recorder.calls]
+    assert sum(map(is_product, functions)) == 18  # six layers: output, two gradients
+    named = {str(function) for function in functions if is_scan(function)}
+    assert named == {
+        "vmm.causal_conv1d.default",
+        "vmm.causal_conv1d_backward.default",
+        "vmm.bidirectional_scan.default",
+        "vmm.bidirectional_scan_backward.default",
+    }
+    recorder.replay(is_scan)()
+
+
+def timm_vit(model, frames):
+    return model.vit.forward_features(frames)[:, 0]
+
+
+@pytest.mark.parametrize("kind", [peers.JointViT, peers.DividedViT])
+def test_a_peer_is_timms_vit_on_one_frame(kind):
+    model = kind("vit_tiny_patch16_224", 2, 32).eval()
+    torch.nn.init.normal_(model.vit.cls_token)
+    model.vit.pos_embed.data[:, 0] = 0  # peers give the class token no place
+    for output in getattr(model, "time_outputs", []):
+        torch.nn.init.zeros_(output.weight)
+        torch.nn.init.zeros_(output.bias)
+    video = torch.randn(2, 1, 3, 32, 32)
+    with torch.no_grad():
+        expected = timm_vit(model, video[:, 0])
+        torch.testing.assert_close(model(video), expected, rtol=1e-4, atol=1e-4)
+        if kind is peers.DividedViT:  # equal frames: nothing to add over time
+            torch.testing.assert_close(
+                model(video.expand(-1, 3, -1, -1, -1)), expected, rtol=1e-4, atol=1e-4
+            )
+
+
+def test_the_divided_peer_looks_along_time():
+    model = peers.DividedViT("vit_tiny_patch16_224", 1, 32).eval()
+    video = torch.randn(1, 2, 3, 32, 32)
+    other = video.clone()
+    other[:, 1, :, :16, :16] += 1  # the first patch of the second frame
+    embedded = []
+    model.time_outputs[0].register_forward_hook(lambda *x: embedded.append(x[-1]))
+    with torch.no_grad():
+        model(video), model(other)
+    changed = (embedded[0] - embedded[1]).abs().amax(-1) > 1e-6
+    assert changed.shape == (4, 2)  # patches, frames
+    assert changed[0].all() and not changed[1:].any()

@@ -1,0 +1,51 @@
+import subprocess
+import sys
+from types import SimpleNamespace
+
+import pytest
+
+import vmm
+from vmm.data.datamodules import WebVideoData
+
+
+def test_missing_demo_shards_are_made_once(tmp_path, monkeypatch):
+    calls = []
+
+    def run(command, env, check):
+        from data_prep.synthesize import main
+
+        calls.append((command, env))
+        sizes = {"train": 4, "val": 2, "test": 2, "images": 2, "frames": 4, "workers": 1}
+        return SimpleNamespace(
+            returncode=main([*command[3:], *(f"--{k}={v}" for k, v in sizes.items())])
+        )
+
+    monkeypatch.setattr(subprocess, "run", run)
+    folder = tmp_path / "demo"
+    datamodule = WebVideoData(
+        train_videos=f"{folder}/train-*.tar",
+        train_images=f"{folder}/images-*.tar",
+        val_videos=[f"{folder}/val-*.tar"],
+        test_videos=f"{folder}/test-*.tar",
+        make_demo=True,
+    )
+    datamodule.prepare_data()
+    datamodule.prepare_data()
+    ((command, env),) = calls
+    assert command == [sys.executable, "-m", "data_prep.synthesize", "--out", str(folder)]
+    assert env["PYTHONPATH"]
+    assert (folder / "train-000000.tar.index.json").is_file()
+
+
+def test_the_demo_says_what_it_lacks(tmp_path, monkeypatch):
+    datamodule = WebVideoData(train_videos=f"{tmp_path}/demo/train-*.tar", make_demo=True)
+    failed = SimpleNamespace(returncode=3)
+    monkeypatch.setattr(subprocess, "run", lambda *a, **k: failed)
+    with pytest.raises(ValueError, match="failed with exit code 3"):
+        datamodule.prepare_data()
+    monkeypatch.setattr(vmm, "__file__", str(tmp_path / "site-packages/vmm/__init__.py"))
+    with pytest.raises(ValueError, match="clone the repository"):
+        datamodule.prepare_data()
+    scattered = WebVideoData(train_videos="a/0.tar", val_videos="b/0.tar", make_demo=True)
+    with pytest.raises(ValueError, match=r"in one folder, not in \['a', 'b'\]"):
+        scattered.prepare_data()

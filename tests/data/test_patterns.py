@@ -1,0 +1,90 @@
+import pytest
+
+from vmm.data.patterns import (
+    common_folder,
+    expand_shards,
+    expand_urls,
+    is_remote,
+    missing_shards,
+    short_names,
+)
+
+
+@pytest.fixture
+def four_files(tmp_path, monkeypatch):
+    for name in ("a/0.tar", "a/1.tar", "a/2.tar", "b/0.tar"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(b"")
+    # What img2dataset and vmm itself put beside a shard.
+    for name in ("b/0.parquet", "b/0_stats.json", "b/0.tar.index.json"):
+        (tmp_path / name).write_bytes(b"{}")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("patterns", "expected"),
+    [
+        ("a/1.tar", ["a/1.tar"]),
+        ("a/{0..2}.tar", ["a/0.tar", "a/1.tar", "a/2.tar"]),
+        ("a/{2,0}.tar", ["a/2.tar", "a/0.tar"]),
+        ("*/0.tar", ["a/0.tar", "b/0.tar"]),
+        ("{b,a}/*.tar", ["b/0.tar", "a/0.tar", "a/1.tar", "a/2.tar"]),
+        (["b/*.tar", "a/0.tar"], ["b/0.tar", "a/0.tar"]),
+        ("$VMM_TEST_ROOT/{0..1}.tar", ["a/0.tar", "a/1.tar"]),
+        ("${VMM_TEST_ROOT}/0.tar", ["a/0.tar"]),
+        ("b", ["b/0.tar"]),
+        ("./{b,a}/", ["./b/0.tar", "./a/0.tar", "./a/1.tar", "./a/2.tar"]),
+        ("b/*", ["b/0.tar"]),
+    ],
+)
+def test_patterns(four_files, monkeypatch, patterns, expected):
+    monkeypatch.setenv("VMM_TEST_ROOT", "a")
+    assert expand_shards(patterns) == expected
+
+
+@pytest.mark.parametrize("pattern", ["c/0.tar", "a/x-*.tar", "a/{7..9}.tar", "c", ""])
+def test_a_pattern_without_files_is_named(four_files, pattern):
+    with pytest.raises(ValueError, match="matches no file") as caught:
+        expand_shards(["a/0.tar", pattern])
+    assert repr(pattern) in str(caught.value)
+
+
+def test_a_missing_variable_is_named(four_files, monkeypatch):
+    monkeypatch.delenv("VMM_TEST_ROOT", raising=False)
+    with pytest.raises(ValueError, match="environment variable VMM_TEST_ROOT"):
+        expand_shards("$VMM_TEST_ROOT/0.tar")
+
+
+def test_gaps_are_named_and_repeats_logged(four_files, caplog):
+    assert expand_shards(["a/{0..5}.tar", "a/0.tar"]) == ["a/0.tar", "a/1.tar", "a/2.tar"]
+    assert missing_shards(["a/{0..5}.tar", "b/*"]) == ["a/3.tar", "a/4.tar", "a/5.tar"]
+    assert "a second time" in caplog.text
+
+
+def test_short_names_tell_shards_apart_without_showing_the_machine():
+    paths = ["/data/x/0.tar", "/data/y/0.tar"]
+    assert common_folder(paths) == "/data" and common_folder(paths[:1]) == "/data/x"
+    assert short_names(paths, "/data") == ["x/0", "y/0"]
+    assert short_names(paths[:1], "/data/x") == ["0"]
+
+
+@pytest.mark.parametrize(
+    ("pattern", "remote"),
+    [
+        ("s3://bucket/{0..2}.tar", True),
+        ("https://host/a.tar", True),
+        ("pipe:cat a.tar", True),
+        ("data/a.tar", False),
+        ("/data/s3:/a.tar", False),
+        ("C:/a.tar", False),
+    ],
+)
+def test_urls_and_commands_are_told_from_paths(pattern, remote):
+    assert is_remote(pattern) is remote
+
+
+def test_urls_expand_without_being_looked_for(four_files, monkeypatch):
+    monkeypatch.setenv("BUCKET", "s3://b")
+    urls = expand_urls(["$BUCKET/{0..1}.tar", "pipe:cat {x,y}.tar", "b/*"])
+    assert urls == ["s3://b/0.tar", "s3://b/1.tar", "pipe:cat x.tar", "pipe:cat y.tar", "b/0.tar"]

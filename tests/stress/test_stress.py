@@ -1,0 +1,26 @@
+"""Short forms of the scripts in this folder; their full results are in ``results``."""
+
+import subprocess
+import sys
+
+import pytest
+
+
+def run(root, *arguments):
+    command = [sys.executable, "-m", *arguments]
+    return subprocess.run(
+        command, cwd=root, capture_output=True, text=True, timeout=300, check=False
+    )
+
+
+@pytest.mark.slow
+def test_killed_loaders_go_on_with_the_same_samples_on_other_workers_and_ranks(root):
+    result = run(root, "tests.stress.resume", "--kills", "1", "--seed", "7")
+    assert result.returncode == 0, result.stderr[-3000:]
+    assert '"kills": 6' in result.stdout and '"differences": 0' in result.stdout
+
+
+@pytest.mark.slow
+def test_memory_does_not_grow_over_epochs(root):
+    result = run(root, "tests.stress.memory", "--epochs", "10", "--limit", "4")
+    assert result.returncode == 0, result.stdout + result.stderr[-3000:]

@@ -1,0 +1,341 @@
+"""All annotation files that vmm reads: one line per data set, and one way to read any of them.
+
+A new data set is a reader in one of the files beside this one and a line in ``DATASETS``.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator
+from fnmatch import fnmatch
+from itertools import product
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+from vmm.data.annotations import questions, retrieval, training
+from vmm.data.annotations.media import stem
+from vmm.data.annotations.record import Annotation
+from vmm.data.annotations.source import Source
+
+_log = logging.getLogger(__name__)
+
+Reader = Callable[[Source], Iterator[Annotation]]
+
+
+class Dataset(NamedTuple):
+    """A data set, or a format that several share."""
+
+    read: Reader
+    content: Literal["captions", "classes", "questions"]
+    """Items of captions that are about the same media are merged; the others stay apart."""
+    fields: tuple[str, ...] = ()
+    """Fields that tell the format, words of the file's first record or of its two outermost
+    levels; one of these alternatives must be there."""
+    files: tuple[str, ...] = ()
+    """Usual file names, as patterns."""
+    sizes: dict[str, int] = {}  # noqa: RUF012  # never changed
+    """Published split -> videos or images, of question sets questions."""
+    paragraph: bool = False
+    """Whether its protocol joins the captions of a video to one."""
+
+
+_LVU_TEST = {
+    "director": 107, "genre": 647, "like_ratio": 140, "relationship": 42, "scene": 86,
+    "view_count": 126, "way_speaking": 201, "writer": 168, "year": 165,
+}  # fmt: skip
+_MLVU_DEV = {
+    "plotQA": 539, "needle": 355, "ego": 352, "count": 206, "order": 259, "anomaly_reco": 200,
+    "topic_reasoning": 264,
+}  # fmt: skip
+
+# Sizes are those that the data sets' authors or the usual splits' authors publish. Kinetics has
+# none: its releases differ.
+DATASETS: dict[str, Dataset] = {
+    "captions": Dataset(
+        training.captions, "captions",
+        tuple(map(" ".join, product(training.MEDIA_FIELDS, training.CAPTION_FIELDS))),
+    ),
+    "msrvtt": Dataset(
+        retrieval.msrvtt, "captions", ("videos sentences", "video_id sentence"),
+        ("MSRVTT*.json", "MSR_VTT*.json", "MSRVTT*.csv"),
+        {"1k-A train": 9000, "1k-A test": 1000, "7k train": 7010, "miech train": 6656,
+         "miech test": 1000, "full train": 6513, "full validate": 497, "full test": 2990},
+    ),
+    "msvd": Dataset(
+        retrieval.msvd, "captions", (), ("raw-captions.pkl",),
+        {"train": 1200, "val": 100, "test": 670},
+    ),
+    "didemo": Dataset(
+        retrieval.didemo, "captions", ("annotation_id times description",), ("*_data.json",),
+        {"train": 8392, "val": 1065, "test": 1004}, paragraph=True,
+    ),
+    "activitynet": Dataset(
+        retrieval.activitynet, "captions", ("timestamps sentences duration",), ("val_[12].json",),
+        {"train": 10009, "val_1": 4917, "val_2": 4885}, paragraph=True,
+    ),
+    "lsmdc": Dataset(  # the 101,079 are sentences: a few clips have several
+        retrieval.lsmdc, "captions", (), ("LSMDC*.csv",), {"train": 101079, "test": 1000},
+    ),
+    "vatex": Dataset(
+        retrieval.vatex, "captions", ("videoID enCap",), ("vatex_*.json",),
+        {"train": 25991, "val": 3000, "public test": 6000, "hgr val": 1500, "hgr test": 1500},
+    ),
+    "flickr30k": Dataset(
+        retrieval.karpathy, "captions", ("images filename sentences",), ("dataset_flickr30k.json",),
+        {"train": 29000, "val": 1014, "test": 1000},
+    ),
+    "coco": Dataset(
+        retrieval.karpathy, "captions", ("images filename sentences cocoid",),
+        ("dataset_coco.json",), {"train": 82783, "restval": 30504, "val": 5000, "test": 5000},
+    ),
+    "webvid": Dataset(training.webvid, "captions", ("videoid name",), ("results_*.csv",)),
+    "kinetics": Dataset(training.kinetics, "classes", ("youtube_id time_start time_end",)),
+    "ssv2": Dataset(
+        training.something_label, "classes", ("id template placeholders",),
+        ("something-something-v*.json", "something-something-v*.csv"),
+        {"train": 168913, "validation": 24777, "test": 27157},
+    ),
+    "ssv2-template": Dataset(
+        training.something_template, "classes",
+        sizes={"train": 168913, "validation": 24777, "test": 27157},
+    ),
+    "coin": Dataset(
+        training.coin, "classes", ("database",), ("COIN.json",), {"train": 9030, "test": 2797},
+    ),
+    "breakfast": Dataset(
+        training.breakfast, "classes", ("file_name duration action class_id",),
+        sizes={"train": 1357, "test": 355},
+    ),
+    "lvu": Dataset(
+        training.lvu, "classes", ("youtube_id imdb_id",),
+        sizes={f"{task} test": size for task, size in _LVU_TEST.items()},
+    ),
+    "labelled-list": Dataset(
+        training.labelled_list, "classes", (), ("train.csv", "val.csv", "test.csv"),
+    ),
+    "msrvtt-mc": Dataset(
+        questions.msrvtt_mc, "questions", ("video caption answer", "clip_name options answer"),
+        ("msrvtt_mc_test*",), {"test": 2990},
+    ),
+    "msrvtt-qa": Dataset(
+        questions.open_qa, "questions",
+        ("question answer video_id category_id", "question answer video_id",
+         "question answer question_id video"),
+        ("msrvtt_qa*",), {"train": 158581, "val": 12278, "test": 72821},
+    ),
+    "msvd-qa": Dataset(
+        questions.open_qa, "questions",
+        ("question answer video_id", "question answer question_id video"), ("msvd_qa*",),
+        {"train": 30933, "val": 6415, "test": 13157},
+    ),
+    "activitynet-qa": Dataset(
+        questions.activitynet_qa, "questions",
+        ("video_name question question_id", "question answer question_id video"),
+        ("anet_qa*", "*_q.json"), {"train": 32000, "val": 18000, "test": 8000},
+    ),
+    "nextqa": Dataset(
+        questions.nextqa, "questions", ("video question qid type a0 a4",),
+        sizes={"train": 34132, "val": 4996, "test": 8564},
+    ),
+    "egoschema": Dataset(
+        questions.egoschema, "questions", ("q_uid question",), ("questions.json",),
+        {"all": 5031, "subset": 500},
+    ),
+    "mlvu": Dataset(
+        questions.mlvu, "questions", ("video question question_type duration",),
+        ("[1-9]_*.json",), {f"dev {task}": size for task, size in _MLVU_DEV.items()},
+    ),
+    "longvideobench": Dataset(
+        questions.longvideobench, "questions", ("video_id question candidates duration_group",),
+        ("lvb_*.json",), {"val": 1337, "test": 5341},
+    ),
+    "videomme": Dataset(
+        questions.videomme, "questions", ("videoID question_id options task_type",),
+        sizes={"test": 2700},
+    ),
+    "lvbench": Dataset(
+        questions.lvbench, "questions",
+        ("key qa video_info", "video_path uid question time_reference"),
+        ("video_info.meta.jsonl",), {"test": 1549},
+    ),
+}  # fmt: skip
+
+
+def read_annotations(
+    path: Path,
+    dataset: str | None = None,
+    *,
+    split: str | None = None,
+    ids: Path | None = None,
+    paragraph: bool | None = None,
+) -> list[Annotation]:
+    """Read an annotation file of any known data set.
+
+    Args:
+        path: The file; of sets that come in several, the folder that holds them. What belongs to
+            it (answers, label numbers) is looked for beside it under its official name.
+        dataset: A name of ``DATASETS``; None = told by the file's fields and name. Files of the
+            VindLU layout may be given for every set of captions.
+        split: Keep these splits of a file that holds several, as the file calls them, joined by
+            "+" as in "train+restval".
+        ids: Keep the items of this list: a text file of names, a CSV with the column ``video_id``,
+            a JSON list, or a pickle such as MSR-VTT's ``jsfusion_val_caption_idx.pkl``, which
+            chooses one caption of each.
+        paragraph: Join the captions of a video to one; None = what the data set's protocol does.
+
+    Returns:
+        The items in the order of the file; at least one.
+
+    Raises:
+        ValueError: If a file is missing or not of this kind, an id stands for two different
+            things, or nothing is left.
+    """
+    sources = [Source(file) for file in _files(path, dataset)]
+    name = dataset or detect(sources[0])
+    entry = _entry(name)
+    items: list[Annotation] = []
+    for source in sources:
+        items += _layout(entry, source).read(source)
+    if entry.content == "captions":
+        items = retrieval.merge_captions(items)
+    items = _unique(items, path)
+    if split is not None:
+        items = _of_splits(items, split, path)
+    if ids is not None:
+        items = _of_ids(items, ids, path)
+    if entry.paragraph if paragraph is None else paragraph:
+        items = [retrieval.as_paragraph(item) for item in items]
+    if not items:
+        raise ValueError(f"{path} holds no item")
+    return items
+
+
+def detect(source: Source) -> str:
+    """Tell whose file it is.
+
+    Raises:
+        ValueError: If no data set or several fit.
+    """
+    fitting = {name: size for name, entry in DATASETS.items() if (size := _fit(entry, source))}
+    found = [name for name, size in fitting.items() if size == max(fitting.values())]
+    if len(found) != 1:
+        file = source.path.name
+        named = [name for name in found or DATASETS
+                 if any(fnmatch(file, pattern) for pattern in DATASETS[name].files)]  # fmt: skip
+        found = named or found
+    if len(found) != 1:
+        choice = " or ".join(found or DATASETS)
+        shown = ", ".join(sorted(source.fields)[:12]) or "none"
+        raise ValueError(
+            f"cannot tell whose annotations {source.path} holds (its fields: {shown}); "
+            f"name the data set: {choice}"
+        )
+    return found[0]
+
+
+def _fit(entry: Dataset, source: Source) -> int:
+    """Count the fields by which a file is known as the entry's; 0 if it is not."""
+    alternatives = [frozenset(words.split()) for words in entry.fields]
+    return max((len(words) for words in alternatives if words <= source.fields), default=0)
+
+
+def _layout(entry: Dataset, source: Source) -> Dataset:
+    """Choose between a set's own layout and VindLU's, which exists for every set of captions."""
+    general = DATASETS["captions"]
+    usual = entry.content != "questions" and not _fit(entry, source) and _fit(general, source)
+    return general if usual else entry
+
+
+def _entry(name: str) -> Dataset:
+    if name not in DATASETS:
+        raise ValueError(f"there is no data set {name!r}; known are {', '.join(DATASETS)}")
+    return DATASETS[name]
+
+
+def _files(path: Path, dataset: str | None) -> list[Path]:
+    if not path.is_dir():
+        return [path]
+    if dataset is None:
+        raise ValueError(f"{path} is a folder; give a file, or name the data set")
+    patterns = _entry(dataset).files
+    found = sorted(p for p in path.iterdir() if any(fnmatch(p.name, x) for x in patterns))
+    if not found:
+        raise ValueError(f"{path} holds none of {dataset}'s files ({', '.join(patterns)})")
+    return found
+
+
+def _unique(items: list[Annotation], path: Path) -> list[Annotation]:
+    """Drop items that are repeated; two different ones with one id are an error."""
+    unique: dict[str, Annotation] = {}
+    for item in items:
+        first = unique.setdefault(item.key, item)
+        if first != item:
+            raise ValueError(
+                f"{path}: the id {item.key!r} stands for two different items; remove one"
+            )
+    if len(unique) < len(items):
+        _log.warning("%s repeats %d items; each is used once", path, len(items) - len(unique))
+    return list(unique.values())
+
+
+def _of_splits(items: list[Annotation], split: str, path: Path) -> list[Annotation]:
+    wanted = set(split.split("+"))
+    there = {str(item.metadata["split"]) for item in items if "split" in item.metadata}
+    if not wanted <= there:
+        raise ValueError(
+            f"{path} has no split {' and '.join(sorted(wanted - there))!r}; "
+            f"it has {', '.join(sorted(there)) or 'no splits: one file is one split'}"
+        )
+    return [item for item in items if str(item.metadata.get("split")) in wanted]
+
+
+def _of_ids(items: list[Annotation], ids: Path, path: Path) -> list[Annotation]:
+    wanted = read_ids(ids)
+    kept = []
+    found = set()
+    for item in items:
+        names = (item.key, item.media, stem(item.media), *item.aliases)
+        name = next((name for name in names if name in wanted), None)
+        if name is None:
+            continue
+        found.add(name)
+        choice = wanted[name]
+        if choice is not None:
+            if not 0 <= choice < len(item.captions):
+                raise ValueError(
+                    f"{ids} chooses caption {choice} of {name!r}, which has {len(item.captions)}"
+                )
+            item = item._replace(captions=[item.captions[choice]])
+        kept.append(item)
+    if missing := [name for name in wanted if name not in found]:
+        text = "%s lists %d ids of which %d are not in %s, the first is %s"
+        _log.warning(text, ids, len(wanted), len(missing), path, missing[0])
+    if not kept:
+        raise ValueError(f"none of the ids in {ids} is in {path}")
+    return kept
+
+
+def read_ids(path: Path) -> dict[str, int | None]:
+    """Read a list of ids, with extension or without.
+
+    Args:
+        path: Text file with an id per line, CSV with the column ``video_id``, JSON or pickle of a
+            list, or of a dictionary from ids to the caption to use.
+
+    Returns:
+        Id without extension -> position of the one caption to use, or None for all.
+
+    Raises:
+        ValueError: If the file is none of these.
+    """
+    source = Source(path)
+    if path.suffix == ".csv" and "video_id" in source.fields:
+        return {stem(row.text("video_id")): None for row in source.rows()}
+    if path.suffix in (".txt", ".csv"):
+        return {stem(line): None for line in source.lines()}
+    content = source.content
+    if isinstance(content, list) and all(isinstance(name, str | int) for name in content):
+        return {stem(str(name)): None for name in content}
+    if isinstance(content, dict) and all(isinstance(value, int) for value in content.values()):
+        return {stem(str(name)): int(choice) for name, choice in content.items()}
+    raise source.wrong("a list of ids, or a dictionary from ids to caption numbers")

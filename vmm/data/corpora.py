@@ -1,0 +1,174 @@
+"""Several corpora as one source of training samples."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from vmm.data.faults import BadSample
+from vmm.data.order import MixtureOrder, ShardOrder, derive_seed
+from vmm.data.patterns import common_folder, expand_shards
+from vmm.data.schema import RawSample
+from vmm.data.shards import ShardSet
+from vmm.types import Media
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """One of several data sets that a run trains on.
+
+    Args:
+        shards: Its shards, see ``expand_shards``.
+        weight: Passes over it during one pass over the mixture; 2 = its samples come twice as
+            often as those of a corpus with weight 1, 0.5 = every other pass.
+
+    Raises:
+        ValueError: If the weight is not a positive number.
+    """
+
+    shards: str | list[str]
+    weight: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not 0 < self.weight < math.inf:
+            raise ValueError(
+                f"weight {self.weight} of the corpus {self.shards!r} is not positive; "
+                "remove the corpus to leave it out"
+            )
+
+
+Shards = str | list[str] | dict[str, Corpus]
+"""One corpus by its patterns, or several by name."""
+
+
+def by_name(shards: Shards) -> dict[str, Corpus]:
+    """Return corpora by name; patterns alone are one corpus without a name."""
+    return dict(shards) if isinstance(shards, dict) else {"": Corpus(shards)}
+
+
+def patterns_of(shards: Shards) -> list[str]:
+    """Return the patterns of all corpora."""
+    named = (corpus.shards for corpus in by_name(shards).values())
+    return [p for own in named for p in ([own] if isinstance(own, str) else own)]
+
+
+class Place(NamedTuple):
+    """Where a sample is."""
+
+    corpus: int
+    shard: int
+    sample: int
+
+
+class Mixture:
+    """The training samples of one media type, in an order that never ends.
+
+    Every batch mixes the corpora; over a pass each gives weight x size samples, evenly spread. A
+    sample comes again only after all others of its corpus.
+
+    Args:
+        sets: The samples of each corpus.
+        weights: Passes over each corpus during one pass over the mixture; None = 1 each.
+        seed: Seed of the order.
+
+    Raises:
+        ValueError: If two corpora have a shard in common.
+    """
+
+    def __init__(
+        self,
+        sets: Mapping[str, ShardSet],
+        weights: Mapping[str, float] | None = None,
+        seed: int = 0,
+    ) -> None:
+        self.sets = list(sets.values())
+        self.media = self.sets[0].media
+        self._weights = [(weights or {}).get(name, 1.0) for name in sets]
+        sizes = [len(own) for own in self.sets]
+        self._starts = [sum(sizes[:i]) for i in range(len(sizes))]
+        seed = derive_seed(seed, self.media)
+        self._mixture = MixtureOrder(sizes, self._weights, seed)
+        self._orders = [
+            ShardOrder(own.counts.tolist(), derive_seed(seed, name) if name else seed)
+            for name, own in sets.items()
+        ]
+        owner: dict[str, str] = {}
+        for name, own in sets.items():
+            for path in own.paths:
+                if owner.setdefault(path, name) != name:
+                    raise ValueError(
+                        f"the corpora {owner[path]!r} and {name!r} both have the shard {path}; "
+                        "set a weight instead of naming it twice"
+                    )
+
+    @property
+    def size(self) -> int:
+        """Samples, each counted once."""
+        return sum(len(own) for own in self.sets)
+
+    def __len__(self) -> int:
+        """Samples of one pass: each corpus times its weight."""
+        return len(self._mixture)
+
+    def locate(self, position: int) -> Place:
+        """Return where the sample of an endless position is."""
+        corpus, pass_number, turn = self._mixture.locate(position)
+        return Place(corpus, *self._orders[corpus].locate(pass_number, turn))
+
+    def another(self, place: Place, draw: int) -> Place:
+        """Return a place in the same corpus that depends on ``draw`` only."""
+        own = self.sets[place.corpus]
+        return Place(place.corpus, *own.locate(draw % len(own)))
+
+    def read(self, place: Place) -> RawSample:
+        """Read a sample's bytes; its number is the row in its own corpus.
+
+        Raises:
+            DecodeError: If the shard no longer holds them.
+        """
+        return self.sets[place.corpus].read(place.shard, place.sample)
+
+    def name(self, place: Place) -> tuple[str, str]:
+        """Return (shard, key) of a sample."""
+        return self.sets[place.corpus].name(place.shard, place.sample)
+
+    def first(self, corpus: int) -> int:
+        """Return how many samples the corpora before this one have."""
+        return self._starts[corpus]
+
+    def left_out(self) -> Iterator[BadSample]:
+        """Name what the indexes of all corpora leave out."""
+        for own in self.sets:
+            yield from own.left_out()
+
+    def identity(self) -> list[object]:
+        """Describe what the order depends on, besides the seed."""
+        return [
+            (own.fingerprint, own.counts.tolist(), weight)
+            for own, weight in zip(self.sets, self._weights, strict=True)
+        ]
+
+
+def open_corpora(sources: Mapping[Media, Shards], seed: int) -> dict[Media, Mixture]:
+    """Open all training data; shards are named from the one folder that holds all of them.
+
+    Args:
+        sources: Corpora of each media type.
+        seed: Seed of the order.
+
+    Raises:
+        ValueError: If a pattern is wrong or a corpus has not one usable sample.
+    """
+    paths = [p for shards in sources.values() for p in expand_shards(patterns_of(shards))]
+    folder = common_folder(paths)
+    mixtures: dict[Media, Mixture] = {}
+    for media, shards in sources.items():
+        corpora = by_name(shards)
+        mixtures[media] = Mixture(
+            {name: ShardSet(c.shards, media, folder) for name, c in corpora.items()},
+            {name: c.weight for name, c in corpora.items()},
+            seed,
+        )
+    return mixtures
