@@ -35,15 +35,27 @@ def write_onnx(parts: EncoderParts, folder: Path, frames: Sequence[int]) -> dict
     Raises:
         ValueError: If a package is missing or a file computes something else than the model.
     """
-    differences = {}
-    for name, inputs in example_inputs(parts, frames).items():
-        path = folder / f"{name}.onnx"
-        _write(parts, name, inputs, path)
-        differences[path.name] = check_onnx(parts, name, inputs, path)
-    return differences
+    return {
+        f"{name}.onnx": write_tower(parts, name, inputs, folder / f"{name}.onnx")
+        for name, inputs in example_inputs(parts, frames).items()
+    }
 
 
-def _write(parts: EncoderParts, name: str, inputs: tuple[Tensor, ...], path: Path) -> None:
+def write_tower(parts: EncoderParts, name: str, inputs: tuple[Tensor, ...], path: Path) -> float:
+    """Write and check one file.
+
+    Args:
+        parts: The model.
+        name: A key of ``vmm.export.programs.example_inputs``.
+        inputs: Its value.
+        path: The file to write.
+
+    Returns:
+        The largest difference to PyTorch.
+
+    Raises:
+        ValueError: As for ``write_onnx``.
+    """
     try:
         import onnxscript  # noqa: F401
     except ModuleNotFoundError as error:
@@ -58,6 +70,7 @@ def _write(parts: EncoderParts, name: str, inputs: tuple[Tensor, ...], path: Pat
     )
     assert written is not None
     written.save(path)
+    return check_onnx(parts, name, inputs, path)
 
 
 def check_onnx(parts: EncoderParts, name: str, inputs: tuple[Tensor, ...], path: Path) -> float:

@@ -40,18 +40,40 @@ def write_programs(parts: EncoderParts, folder: Path, frames: Sequence[int]) -> 
     compiler = shutil.which("c++") or shutil.which("g++")
     differences = {}
     for name, inputs in example_inputs(parts, frames).items():
-        want = expected(parts, name, inputs)
-        program = trace(parts, name, inputs)
         path = folder / f"{name}.pt2"
-        torch.export.save(program, path)
-        loaded = torch.export.load(path).module()
-        differences[path.name] = _difference(path, loaded(*inputs), want)
+        differences[path.name] = write_tower(parts, name, inputs, path)
         if compiler:
             path = folder / f"{name}.compiled.pt2"
-            torch._inductor.aoti_compile_and_package(program, package_path=str(path))
-            run = torch._inductor.aoti_load_package(str(path))
-            differences[path.name] = _difference(path, run(*inputs), want)
+            differences[path.name] = compile_tower(parts, name, inputs, path)
     return differences
+
+
+def write_tower(parts: EncoderParts, name: str, inputs: tuple[Tensor, ...], path: Path) -> float:
+    """Write and check one file.
+
+    Args:
+        parts: The model.
+        name: A key of ``vmm.export.programs.example_inputs``.
+        inputs: Its value.
+        path: The file to write.
+
+    Returns:
+        The largest difference to the model.
+
+    Raises:
+        ValueError: If it is above ``TOLERANCE``.
+    """
+    torch.export.save(trace(parts, name, inputs), path)
+    loaded = torch.export.load(path).module()
+    return _difference(path, loaded(*inputs), expected(parts, name, inputs))
+
+
+def compile_tower(parts: EncoderParts, name: str, inputs: tuple[Tensor, ...], path: Path) -> float:
+    """Compile, write and check one package; arguments and result as for ``write_tower``."""
+    program = trace(parts, name, inputs)
+    torch._inductor.aoti_compile_and_package(program, package_path=str(path))
+    run = torch._inductor.aoti_load_package(str(path))
+    return _difference(path, run(*inputs), expected(parts, name, inputs))
 
 
 def _difference(path: Path, got: Tensor, want: Tensor) -> float:
