@@ -30,6 +30,7 @@ from vmm.data.schema import RawSample
 from vmm.data.transforms import ClipSettings, eval_transform
 from vmm.export.folder import read_folder
 from vmm.export.hub import local_folder, upload
+from vmm.export.long_videos import LongVideo, encode_file
 from vmm.export.towers import Matcher, TextTower, VideoTower
 from vmm.models.video_text import VideoTextModel
 
@@ -126,6 +127,36 @@ class VideoTextEncoder:
         for batch in _batches(clips, len(videos), batch_size, progress, "video"):
             rows += self._video_tower(torch.stack(batch).to(self.device)).cpu()
         return _array(rows, (0, self.embedding_dim))
+
+    @torch.inference_mode()
+    def encode_long_video(
+        self,
+        video: str | Path | bytes,
+        *,
+        fps: float = 1.0,
+        folder: str | Path | None = None,
+        progress: bool = False,
+    ) -> LongVideo:
+        """Encode a video of any length as a whole, and every second of it.
+
+        Args:
+            video: A file or its content.
+            fps: Frames per second that are looked at.
+            folder: Keep the large tensors in files there instead of in RAM.
+            progress: Show a progress bar on stderr.
+
+        Returns:
+            A vector of the video, and one of every frame that was looked at, with its time.
+
+        Raises:
+            ValueError: If the video cannot be read, with its name.
+        """
+        name = "the video" if isinstance(video, bytes) else str(video)
+        try:
+            data = video if isinstance(video, bytes) else Path(video).read_bytes()
+            return encode_file(self.model, self.clip, data, fps, folder, progress)
+        except (OSError, DecodeError) as error:
+            raise ValueError(f"cannot read {name}: {error}") from error
 
     @torch.inference_mode()
     def encode_text(
