@@ -108,7 +108,7 @@ def test_saving_copies_and_a_trained_model_is_not_saved(dual, folder, encoder_fo
 
 
 def test_mistakes_are_explained(dual, cross, clips, tmp_path):
-    with pytest.raises(ValueError, match="batch mixes (texts and videos|multiple modalities)"):
+    with pytest.raises(ValueError, match=r"batch mixes (texts and videos|multiple modalities)"):
         dual.encode(["a circle", str(clips[0])])
     with pytest.raises(ValueError, match="no pair of a caption and a video"):
         cross.predict([("a circle", "another")])
