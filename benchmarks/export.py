@@ -12,7 +12,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import yaml
@@ -28,9 +28,6 @@ from vmm.models.video_text import VideoTextModel
 from vmm.models.videomamba import VideoMamba
 from vmm.ops.cpu_setup import tune_cpu
 
-SIZES = ("tiny", "small", "middle", "base")
-FRAMES = (1, 8, 64)
-TIMED_FRAMES = 8
 RECIPES = Path(__file__).parent.parent / "recipes/encoders"
 WRITERS = {"onnx": onnx_files.write_tower, "pt2": program_files.write_tower}
 ONNX, CHUNKED, COMPILED = "onnxruntime", "PyTorch, chunked scan", "PyTorch, compiled scan"
@@ -41,23 +38,52 @@ BACKENDS = {
 VARIANTS = (ONNX, CHUNKED, COMPILED)
 Seconds = dict[str, dict[str, float]]
 """Size to variant to CPU seconds."""
-TEXT_ABOUT = f"""Largest difference of an entry of the unit vectors, float32, two clips of 224
+TEXT_ABOUT = """Largest difference of an entry of the unit vectors, float32, two clips of 224
 pixels or two captions; the text tower is BERT-base, below the layers that see the video. Then CPU
-seconds for one clip of {TIMED_FRAMES} frames, the fastest of several runs, all variants in turns;
+seconds for one clip, the fastest of several runs, all variants in turns;
 PyTorch with the settings that vmm's commands choose (products by oneDNN)."""
 
 
-def parts_of(size: str) -> EncoderParts:
+class Sizes(NamedTuple):
+    """How much is measured.
+
+    Args:
+        models: Names of files in ``recipes/encoders``.
+        frames: Numbers of frames that are compared.
+        timed_frames: One of them, which is timed.
+        depth: Layers; None = each model's own.
+        image_size: Side of the frames, pixels.
+        rounds: See ``common.Race``.
+    """
+
+    models: tuple[str, ...]
+    frames: tuple[int, ...]
+    timed_frames: int
+    depth: int | None
+    image_size: int
+    rounds: int
+
+
+SHORT = Sizes(("tiny",), (1, 8), 8, None, 224, 2)
+LONG = Sizes(("tiny", "small", "middle", "base"), (1, 8, 64), 8, None, 224, 3)
+WITH_TEXT = "middle"
+"""The text tower is the same for all, so one model has it in full size."""
+
+
+def parts_of(model: str, sizes: Sizes) -> EncoderParts:
     """Build a model of a published size with random weights."""
     torch.manual_seed(0)
-    node = yaml.safe_load((RECIPES / f"videomamba_{size}.yaml").read_text(encoding="utf-8"))
-    encoder = VideoMamba(**node["init_args"])
-    text = BertTextEncoder(encoder.embed_dim, "", 9, False, architecture=BertArchitecture())
-    model = VideoTextModel(encoder, text)
-    for parameter in model.parameters():  # tables start at zero, and would hide a mistake
+    node = yaml.safe_load((RECIPES / f"videomamba_{model}.yaml").read_text(encoding="utf-8"))
+    changed = {"image_size": sizes.image_size} | ({"depth": sizes.depth} if sizes.depth else {})
+    encoder = VideoMamba(**node["init_args"] | changed)
+    bert = BertArchitecture() if model == WITH_TEXT else BertArchitecture(hidden_size=96)
+    whole = VideoTextModel(
+        encoder, BertTextEncoder(encoder.embed_dim, "", 9, False, architecture=bert)
+    )
+    for parameter in whole.parameters():  # tables start at zero, and would hide a mistake
         parameter.data += 0.02 * torch.randn_like(parameter)
     clip = ClipSettings(encoder.num_frames, encoder.image_size)
-    return EncoderParts(model.eval().requires_grad_(False), clip, {}, "")
+    return EncoderParts(whole.eval().requires_grad_(False), clip, {}, "")
 
 
 @contextmanager
@@ -72,27 +98,27 @@ def environment(values: dict[str, str]) -> Iterator[None]:
         os.environ.update(before)
 
 
-def compare(size: str, parts: EncoderParts, folder: Path, frames: tuple[int, ...]) -> list[Any]:
+def compare(model: str, parts: EncoderParts, folder: Path, frames: tuple[int, ...]) -> list[Any]:
     """Write every file and note how far it is from the model."""
     rows = []
     for name, inputs in example_inputs(parts, frames).items():
-        if name == TEXT and size != "middle":
-            continue  # the same for all
+        if name == TEXT and model != WITH_TEXT:
+            continue
         for kind, write in WRITERS.items():
-            row: dict[str, Any] = {"size": size, "tower": name, "format": kind}
+            row: dict[str, Any] = {"size": model, "tower": name, "format": kind}
             rows.append(row | {"difference": write(parts, name, inputs, folder / f"{name}.{kind}")})
     return rows
 
 
-def time_clip(parts: EncoderParts, folder: Path, rounds: int) -> dict[str, float]:
+def time_clip(parts: EncoderParts, folder: Path, sizes: Sizes) -> dict[str, float]:
     """Time one clip in onnxruntime and in PyTorch: seconds by variant."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
-    name = video_name(TIMED_FRAMES)
+    name = video_name(sizes.timed_frames)
     session = onnxruntime.InferenceSession(folder / f"{name}.onnx", options)
-    (video,) = example_inputs(parts, [TIMED_FRAMES])[name]
+    (video,) = example_inputs(parts, [sizes.timed_frames])[name]
     feed = {"video": video[:1].numpy()}
 
     def in_torch(values: dict[str, str]) -> Callable[[], object]:
@@ -104,7 +130,7 @@ def time_clip(parts: EncoderParts, folder: Path, rounds: int) -> dict[str, float
 
     calls: dict[str, Callable[[], object]] = {ONNX: lambda: session.run(None, feed)}
     calls |= {variant: in_torch(values) for variant, values in BACKENDS.items()}
-    race = common.Race(rounds, limit_s=120)
+    race = common.Race(sizes.rounds, limit_s=120)
     return {variant: timing.fastest for variant, timing in race.run(1, calls).items()}
 
 
@@ -143,40 +169,54 @@ def bars(agreement: list[Any], seconds: Seconds) -> list[report.Bar]:
     return found
 
 
-def main() -> None:
-    """Measure and write the report."""
-    short = "VideoMamba-Ti alone, 1 and 8 frames"
-    given = report.options("benchmarks.export", __doc__ or "", short)
-    tune_cpu()
-    sizes, frames = (SIZES[:1], FRAMES[:2]) if given.short else (SIZES, FRAMES)
-    agreement: list[Any] = []
-    seconds: Seconds = {}
-    for size in report.progress(sizes, "export"):
-        parts = parts_of(size)
-        with tempfile.TemporaryDirectory() as folder:
-            agreement += compare(size, parts, Path(folder), frames)
-            seconds[size] = time_clip(parts, Path(folder), rounds=2 if given.short else 3)
+def measure(model: str, sizes: Sizes) -> tuple[list[Any], dict[str, float]]:
+    """Write, compare and time the files of one model."""
+    parts = parts_of(model, sizes)
+    with tempfile.TemporaryDirectory() as folder:
+        agreement = compare(model, parts, Path(folder), sizes.frames)
+        return agreement, time_clip(parts, Path(folder), sizes)
+
+
+def write(given: report.Options, sizes: Sizes, agreement: list[Any], seconds: Seconds) -> Path:
+    """Write the report; return its page."""
     figure, axes = report.new_figure(1)
     for variant in VARIANTS:
-        axes[0, 0].plot(sizes, [of[variant] for of in seconds.values()], "o-", label=variant)
-    axes[0, 0].set(yscale="log", ylabel="CPU seconds", title=f"One clip of {TIMED_FRAMES} frames")
+        axes[0, 0].plot(
+            list(seconds), [of[variant] for of in seconds.values()], "o-", label=variant
+        )
+    title = f"One clip of {sizes.timed_frames} frames"
+    axes[0, 0].set(yscale="log", ylabel="CPU seconds", title=title)
     axes[0, 0].legend()
     times = [
         {"size": size, "variant": variant, "seconds": time}
         for size, of in seconds.items()
         for variant, time in of.items()
     ]
-    written = report.Report(
+    found = report.Report(
         name="export",
         title="Exported encoders",
         text=TEXT_ABOUT,
-        settings={"sizes": sizes, "frames": frames, "timed_frames": TIMED_FRAMES},
+        settings=sizes._asdict(),
         rows=agreement + times,
         tables=tables(agreement, seconds),
         bars=bars(agreement, seconds),
         notes=[],
     )
-    print(written.write(given, figure).read_text(encoding="utf-8"))
+    return found.write(given, figure)
+
+
+def main() -> None:
+    """Measure and write the report."""
+    short = "VideoMamba-Ti alone, 1 and 8 frames"
+    given = report.options("benchmarks.export", __doc__ or "", short)
+    tune_cpu()
+    sizes = SHORT if given.short else LONG
+    agreement: list[Any] = []
+    seconds: Seconds = {}
+    for model in report.progress(sizes.models, "export"):
+        rows, seconds[model] = measure(model, sizes)
+        agreement += rows
+    print(write(given, sizes, agreement, seconds).read_text(encoding="utf-8"))
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ from vmm.export import program_files
 from vmm.export.command import main
 from vmm.export.encoder import VideoTextEncoder
 from vmm.export.folder import read_folder
+from vmm.export.programs import example_inputs, video_name
 
 
 @pytest.fixture
@@ -54,16 +55,29 @@ def test_a_program_that_differs_is_refused(encoder_folder, tmp_path, no_compiler
         program_files.write_programs(parts, tmp_path, [4])
 
 
-@pytest.mark.slow
-@pytest.mark.skipif(program_files.shutil.which("c++") is None, reason="no C++ compiler")
-def test_compiled_programs(encoder_folder, clips, tmp_path):
+def test_packages_are_compiled_where_a_compiler_is(encoder_folder, tmp_path, monkeypatch):
     parts = read_folder(encoder_folder)[0]
     parts.model.requires_grad_(False)
-    differences = program_files.write_programs(parts, tmp_path, [4])
-    assert set(differences) == {path.name for path in tmp_path.glob("*.pt2")}
-    assert "video_4_frames.compiled.pt2" in differences and "text.compiled.pt2" in differences
+    monkeypatch.setattr(program_files.shutil, "which", lambda name: f"/usr/bin/{name}")
+    monkeypatch.setattr(program_files, "write_tower", lambda *_: 0.0)
+    monkeypatch.setattr(program_files, "compile_tower", lambda *_: 0.0)
+    assert set(program_files.write_programs(parts, tmp_path, [4])) == {
+        f"{name}{ending}"
+        for name in ("video_4_frames", "text")
+        for ending in (".pt2", ".compiled.pt2")
+    }
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(program_files.shutil.which("c++") is None, reason="no C++ compiler")
+def test_a_compiled_package_computes_the_same(encoder_folder, clips, tmp_path):
+    parts = read_folder(encoder_folder)[0]
+    parts.model.requires_grad_(False)
+    path, name = tmp_path / "video.pt2", video_name(4)
+    inputs = example_inputs(parts, [4])[name]
+    assert program_files.compile_tower(parts, name, inputs, path) < 1e-6
     encoder = VideoTextEncoder.from_pretrained(encoder_folder, device="cpu")
-    run = torch._inductor.aoti_load_package(str(tmp_path / "video_4_frames.compiled.pt2"))
+    run = torch._inductor.aoti_load_package(str(path))
     video = torch.stack(list(encoder.load_videos(clips)))
     for rows in (run(video), torch.cat([run(x[None]) for x in video])):
         np.testing.assert_allclose(rows.numpy(), encoder.encode_video(clips), atol=1e-5)

@@ -108,8 +108,8 @@ def test_saving_copies_and_a_trained_model_is_not_saved(dual, folder, encoder_fo
 
 
 def test_mistakes_are_explained(dual, cross, clips, tmp_path):
-    with pytest.raises(ValueError, match=r"batch mixes (texts and videos|multiple modalities)"):
-        dual.encode(["a circle", str(clips[0])])
+    with pytest.raises(ValueError, match="mixes texts and videos"):
+        dual.encode(["a circle", clips[0]])
     with pytest.raises(ValueError, match="no pair of a caption and a video"):
         cross.predict([("a circle", "another")])
     (tmp_path / "x.mp4").write_bytes(b"nothing")

@@ -9,6 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Self
 
+import torch
 from transformers import AutoConfig, AutoModel, PreTrainedConfig
 
 from vmm.export.encoder import VideoTextEncoder
@@ -31,12 +32,12 @@ class AutoVideoTextEncoder(VideoTextEncoder):
         cls,
         name: str | Path,
         *,
-        config: object = None,
-        trust_remote_code: object = None,
-        **options: Any,
+        device: str | torch.device | None = None,
+        revision: str | None = None,
+        **_: Any,
     ) -> Self:
-        """Load as ``VideoTextEncoder.from_pretrained``; what ``AutoModel`` adds is not needed."""
-        return super().from_pretrained(name, **options)
+        """Load as ``VideoTextEncoder.from_pretrained`` does; what ``AutoModel`` adds is ignored."""
+        return super().from_pretrained(name, device=device, revision=revision)
 
 
 AutoConfig.register(MODEL_TYPE, VideoTextConfig)

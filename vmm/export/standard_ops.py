@@ -2,8 +2,8 @@
 
 The scan goes over chunks of 16 steps, each unrolled, in PyTorch's ``scan`` over a dimension, which
 ONNX has as ``Scan``: the graph does not grow with the length of the sequence. For inference only:
-the operators' kept states come out empty. Shape legend: K chunks, T steps in a chunk, B batch,
-E channels, L length, N states per channel.
+the operators' kept states come out empty. Shape legend: K chunks, T steps in a chunk, X directions,
+B batch, E channels, L length, N states per channel.
 """
 
 from __future__ import annotations
@@ -38,15 +38,15 @@ def _bidirectional_scan(*arguments: Any) -> tuple[Tensor, Tensor]:
     """Stand in for ``vmm.ops.bidirectional.bidirectional_op``."""
     inputs, softplus = PairInputs(*arguments[:-3]), arguments[-3]
     first, second = inputs.split()
-    y = _scan(first, softplus, reverse=False) + _scan(second, softplus, reverse=True)
-    return packed(_gated(y, inputs.z)), y.new_empty(0)
+    one_way, other_way = _scan([first, second], [False, True], softplus)
+    return packed(_gated(one_way + other_way, inputs.z)), one_way.new_empty(0)
 
 
 def _selective_scan(*arguments: Any) -> tuple[Tensor, Tensor, Tensor]:
     """Stand in for ``vmm.ops.scan_op.scan_op``, from a state of zeros."""
     inputs, (softplus, reverse) = ScanInputs(*arguments[:-4]), arguments[-4:-2]
     assert inputs.state is None  # the towers see whole clips
-    y = _scan(inputs, softplus, reverse)
+    (y,) = _scan([inputs], [reverse], softplus)
     if inputs.other is not None:
         y = y + inputs.other
     return packed(_gated(y, inputs.z)), y.new_empty(0), y.new_empty(0)
@@ -63,39 +63,45 @@ def _gated(y: Tensor, z: Tensor | None) -> Tensor:
     return y if z is None else y * F.silu(z)
 
 
-def _scan(inputs: ScanInputs, softplus: bool, reverse: bool) -> Tensor:
-    """Scan (B, E, L) without the gate."""
+def _scan(directions: list[ScanInputs], reverse: list[bool], softplus: bool) -> list[Tensor]:
+    """Scan some sequences at once, (B, E, L) each, without the gate."""
+    length = directions[0].u.shape[-1]
+    # A step of size zero changes no state: the last chunk may be filled up.
+    padding = -length % _CHUNK
+
+    def chunks(sequences: list[Tensor]) -> Tensor:
+        """Cut (B, C, L) each into (K, T, X, B, C)."""
+        rows = [x.permute(2, 0, 1) for x in sequences]
+        x = torch.stack([x.flip(0) if r else x for x, r in zip(rows, reverse, strict=True)], 1)
+        return F.pad(x, (0, 0) * 3 + (0, padding)).reshape(-1, _CHUNK, *x.shape[1:])
+
+    u = chunks([x.u for x in directions])
+    step = chunks([_step(x, softplus) for x in directions])
+    b, c = chunks([x.B for x in directions]), chunks([x.C for x in directions])
+    a = torch.stack([x.A.t() for x in directions]).unsqueeze(1)
+    state = u.new_zeros(1, *u.shape[2:4], *a.shape[2:])
+    _, chunked = scan_over_chunks(_chunk, [state], [u, step, b, c], (a,))
+    outputs = []
+    for x, r, y in zip(directions, reverse, chunked.flatten(0, 1)[:length].unbind(1), strict=True):
+        y = (y.flip(0) if r else y).permute(1, 2, 0)
+        outputs.append(y if x.D is None else y + x.D.unsqueeze(-1) * x.u)
+    return outputs
+
+
+def _step(inputs: ScanInputs, softplus: bool) -> Tensor:
     step = inputs.delta
     if inputs.delta_bias is not None:
         step = step + inputs.delta_bias.unsqueeze(-1)
-    if softplus:
-        step = F.softplus(step)
-    length = inputs.u.shape[-1]
-    # A step of size zero changes no state: whole chunks cost nothing but time.
-    padding = -length % _CHUNK
-
-    def chunks(x: Tensor) -> Tensor:
-        """Cut (B, C, L) into (K, T, B, C)."""
-        x = x.permute(2, 0, 1)
-        x = F.pad(x.flip(0) if reverse else x, (0, 0, 0, 0, 0, padding))
-        return x.reshape(-1, _CHUNK, *x.shape[1:])
-
-    a = inputs.A.t().contiguous()
-    state = inputs.u.new_zeros(inputs.u.shape[0], *a.shape)
-    sequences = [chunks(x) for x in (inputs.u, step, inputs.B, inputs.C)]
-    _, chunked = scan_over_chunks(_chunk, [state], sequences, (a,))
-    y: Tensor = chunked.flatten(0, 1)[:length]
-    y = (y.flip(0) if reverse else y).permute(1, 2, 0)
-    return y if inputs.D is None else y + inputs.D.unsqueeze(-1) * inputs.u
+    return F.softplus(step) if softplus else step
 
 
 def _chunk(state: Tensor, u: Tensor, step: Tensor, b: Tensor, c: Tensor, a: Tensor) -> list[Tensor]:
-    """Do one chunk: the next state (B, N, E) and the output (T, B, E)."""
-    decay = torch.exp(step.unsqueeze(2) * a)
-    added = (step * u).unsqueeze(2) * b.unsqueeze(3)
+    """Do one chunk: the next state (1, X, B, N, E) and the output (T, X, B, E)."""
+    decay = torch.exp(step.unsqueeze(3) * a)
+    added = (step * u).unsqueeze(3) * b.unsqueeze(4)
     states = []
-    for decay_t, added_t in zip(decay.unbind(0), added.unbind(0), strict=True):
+    for decay_t, added_t in zip(torch.split(decay, 1), torch.split(added, 1), strict=True):
         state = decay_t * state + added_t
         states.append(state)
-    y = torch.matmul(c.unsqueeze(2), torch.stack(states)).squeeze(2)
-    return [state.clone(), y]
+    y = torch.matmul(c.unsqueeze(3), torch.cat(states)).squeeze(3)
+    return [state, y]
