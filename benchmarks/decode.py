@@ -311,7 +311,7 @@ def draw(rows: list[dict[str, Any]], layouts: list[dict[str, Any]]) -> Figure:
     left.set(title="Eight frames of ten seconds", xlabel="CPU time, ms")
     names = [row["layout"] for row in layouts]
     right.barh(names, [row["ms"] for row in layouts])
-    right.set(title="Layouts of the same film", xlabel="CPU time, ms", xscale="log")
+    right.set(title="Layouts of the same film", xlabel="CPU time, ms", xscale="log", xlim=(1, None))
     for axis in (left, right):
         axis.invert_yaxis()
         axis.grid(visible=True, axis="x", alpha=0.3)
