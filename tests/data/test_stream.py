@@ -1,3 +1,5 @@
+import gc
+import io
 import json
 import multiprocessing
 import os
@@ -7,6 +9,7 @@ import sys
 import time
 from collections import Counter
 
+import av
 import pytest
 import torch
 from torch.utils.data import get_worker_info
@@ -317,7 +320,7 @@ def test_too_many_bad_samples_stop_the_run_with_a_table(partly_broken, workers):
 
 @pytest.mark.parametrize("failure", ["dead", "stuck"])
 def test_a_dead_or_stuck_worker_is_an_error_that_says_what_it_read(
-    coded_shards, monkeypatch, failure
+    coded_shards, monkeypatch, failure, capfd
 ):
     stream = make_stream(coded_shards, steps_per_epoch=500)
     read = Mixture.read
@@ -333,6 +336,29 @@ def test_a_dead_or_stuck_worker_is_an_error_that_says_what_it_read(
     monkeypatch.setattr(Mixture, "read", fail_in_time)
     with pytest.raises(RuntimeError, match=r"reading: worker 0: '(video|image)-00\d/00\d\d'"):
         list(TrainLoader(stream, 1, lambda: 0, timeout=2))
+    assert ("fail_in_time" in capfd.readouterr().err) == (failure == "stuck")
+
+
+def test_workers_leave_their_parent_s_garbage_alone(coded_shards, tools, monkeypatch):
+    read = Mixture.read
+
+    def read_and_collect(self, place):
+        gc.collect()
+        return read(self, place)
+
+    monkeypatch.setattr(Mixture, "read", read_and_collect)
+    gc.disable()  # the parent keeps its garbage until the workers are there
+    try:
+        container = av.open(io.BytesIO(tools.coded_mp4(1)))
+        container.streams.video[0].thread_type = "AUTO"
+        next(container.decode(video=0))
+        cycle = [container]
+        cycle.append(cycle)
+        del container, cycle
+        stream = make_stream(coded_shards, steps_per_epoch=2)
+        assert len(list(TrainLoader(stream, 1, lambda: 0, timeout=10))) == 2
+    finally:
+        gc.enable()
 
 
 def test_a_lost_shard_costs_its_samples_only(tools, tmp_path):
