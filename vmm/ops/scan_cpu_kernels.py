@@ -227,16 +227,17 @@ def _recompute(
         scaled = step * u
         following = scan.next_step(t)
         y = [scan.skip * u, code.number(0.0)]
-        new, decays = [], []
+        new = []
         for n in range(scan.states):
+            offset = n * code.bytes
             state_n, decay = scan.new_state(step, scaled, state[n], t, n)
             new.append(state_n)
-            decays.append(decay)
+            # Stored at once: to keep them all until the end, registers are too few.
+            code.store(decay, scratch.states("decay", k) + offset)
+            code.store(state_n, scratch.states("state", k + 1) + offset)
             if gate:
                 y[n % 2] = y[n % 2] + scan.selected("C", t, n) * state_n
-            code.add_to(scratch.states("d_c", k) + n * code.bytes, d_y * state_n)
-        scan.store(decays, scratch.states("decay", k))
-        scan.store(new, scratch.states("state", k + 1))
+            code.add_to(scratch.states("d_c", k) + offset, d_y * state_n)
         if gate:
             out = y[0] + y[1]
             if part in ("second", "added"):
@@ -260,18 +261,19 @@ def _propagate(scan: _Scan, tile: Value, length: Value, scratch: _Scratch, softp
         step, d_y = (code.load(scratch.vector(name, k)) for name in ("step", "d_y"))
         u = at.read("u", t)
         scaled = step * u
-        d_scaled, d_step = code.number(0.0), code.number(0.0)
+        d_scaled, d_step = [code.number(0.0)] * 2, [code.number(0.0)] * 2
         following = []
         for n in range(scan.states):
             offset = n * code.bytes
             g = d_y * scan.selected("C", t, n) + carried[n]
-            d_scaled = d_scaled + g * scan.selected("B", t, n)
+            d_scaled[n % 2] = d_scaled[n % 2] + g * scan.selected("B", t, n)
             code.add_to(scratch.states("d_b", k) + offset, g * scaled)
             following.append(g * code.load(scratch.states("decay", k) + offset))
             # Gradient of the exponent, step * A.
             d_exponent = following[n] * code.load(scratch.states("state", k) + offset)
-            d_step = d_step + d_exponent * scan.a(n)
+            d_step[n % 2] = d_step[n % 2] + d_exponent * scan.a(n)
             code.add_to(d_a + offset, d_exponent * step)
+        d_scaled, d_step = d_scaled[0] + d_scaled[1], d_step[0] + d_step[1]
         at.write("d_u", t, d_scaled * step + scan.skip * d_y)
         d_delta = d_scaled * u + d_step * _LN2  # A came multiplied by log2(e)
         if softplus:
