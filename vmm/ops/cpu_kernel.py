@@ -72,7 +72,7 @@ def _address(function: Any) -> int:
 
 
 def _scratch(size: int) -> torch.Tensor:
-    """Return memory that belongs to the calling thread, and is kept: it stays in the CPU's cache."""
+    """Return memory of the calling thread, which is kept: so it stays in the CPU's cache."""
     memory: torch.Tensor | None = getattr(_private, "memory", None)
     if memory is None or memory.numel() < size:
         memory = _private.memory = torch.empty(size)

@@ -17,7 +17,7 @@ from collections.abc import Iterator, Sequence
 from vmm.ops.cpu_blocks import Block, each_block, sample_and_group
 from vmm.ops.cpu_emitter import LANES, Emitter, Value
 
-TILE = 64
+TILE = 128
 """Steps between two kept states, which take d_state / TILE times the memory of one input."""
 
 _TOGETHER = 4
