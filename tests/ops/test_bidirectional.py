@@ -135,8 +135,7 @@ def test_bfloat16_is_summed_before_it_is_rounded(backend):
     assert_close([out.detach()], [expected], limit)
 
 
-@pytest.mark.parametrize("channels", [20, 32])
-@pytest.mark.parametrize("cpu", ["", PLAIN_CPU])
+@pytest.mark.parametrize(("channels", "cpu"), [(20, ""), (32, ""), (20, PLAIN_CPU)])
 def test_bfloat16_gradients_are_those_of_float32_rounded_once(channels, cpu, monkeypatch):
     monkeypatch.setenv("VMM_CPU", cpu)
     forward, reverse, z = make_directions(channels, length=135)
