@@ -96,7 +96,7 @@ def test_large_scans_use_several_threads_and_small_ones_do_not(set_threads, monk
 
 
 def test_several_python_threads_may_scan_at_once():
-    inputs = make_inputs(channels=64)
+    inputs = make_inputs(channels=64, length=1000)  # long enough to run at the same time
     expected = run(inputs)
     results = []
 
