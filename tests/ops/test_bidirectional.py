@@ -1,3 +1,5 @@
+import platform
+
 import pytest
 import torch
 
@@ -5,6 +7,7 @@ from vmm.ops.bidirectional import Direction, bidirectional_scan
 from vmm.ops.selective_scan import BACKENDS, selective_scan, selective_scan_ref
 
 LIMIT = 5e-6
+PLAIN_CPU = "x86-64" if platform.machine() in ("x86_64", "AMD64") else "generic"
 
 
 def make_directions(channels=20, length=37, states=16, batch=2, without=()):
@@ -132,6 +135,26 @@ def test_bfloat16_is_summed_before_it_is_rounded(backend):
     assert_close([out.detach()], [expected], limit)
 
 
+@pytest.mark.parametrize(("channels", "cpu"), [(20, ""), (32, ""), (20, PLAIN_CPU)])
+def test_bfloat16_gradients_are_those_of_float32_rounded_once(channels, cpu, monkeypatch):
+    monkeypatch.setenv("VMM_CPU", cpu)
+    forward, reverse, z = make_directions(channels, length=135)
+    rounded = [None if x is None else x.bfloat16() for x in (*forward, *reverse, z)]
+
+    def evaluate(dtype):
+        leaves = [x.to(dtype if x.dim() == 3 else torch.float32) for x in rounded]
+        leaves = [x.detach().requires_grad_() for x in leaves]
+        out = bidirectional_scan(
+            Direction(*leaves[:7]), Direction(*leaves[7:14]), leaves[14], True, "cpu"
+        )
+        return [out.detach(), *torch.autograd.grad(out, leaves, torch.ones_like(out))]
+
+    for actual, expected in zip(evaluate(torch.bfloat16), evaluate(torch.float32), strict=True):
+        torch.testing.assert_close(actual, expected.to(actual.dtype), rtol=2**-7, atol=1e-6)
+        same = (actual == expected.to(actual.dtype)).double().mean()
+        assert same > 0.99  # a sum in another order may fall on the other side
+
+
 def test_inference_gives_what_training_gives():
     forward, reverse, z = make_directions(length=50)
     forward, reverse = (Direction(*(x.float() for x in one)) for one in (forward, reverse))
@@ -141,7 +164,7 @@ def test_inference_gives_what_training_gives():
     assert torch.equal(bidirectional_scan(forward, reverse, z, True), inference)
 
 
-def test_keeps_half_an_activation_per_direction():
+def test_keeps_little_besides_its_inputs():
     channels, length = 32, 320
     forward, reverse, z = make_directions(channels, length)
     leaves = [x.float().requires_grad_() for x in (*forward, *reverse, z)]
@@ -155,7 +178,7 @@ def test_keeps_half_an_activation_per_direction():
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda x: x):
         out = bidirectional_scan(Direction(*leaves[:7]), Direction(*leaves[7:14]), leaves[14])
     extra = sum(size for pointer, size in kept.items() if pointer not in known)
-    assert 0 < extra <= out.numel() * 4
+    assert 0 < extra <= 0.4 * out.numel() * 4
 
 
 def test_directions_that_do_not_fit_are_named():

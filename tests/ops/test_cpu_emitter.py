@@ -45,6 +45,33 @@ def apply(function, x, reverse=False):
     return out
 
 
+def write_copy(code):
+    """A kernel that copies rows, whatever their types."""
+
+    def one_block(at):
+        code.loop(code.arguments["length"], lambda t: at.write("out", t, at.read("x", t)))
+
+    code.each_item(lambda item: each_block(code, item, one_block))
+
+
+@pytest.mark.parametrize("channels", [7, 16, 33])
+def test_bfloat16_is_read_and_rounded_as_pytorch_does(cpu, channels):
+    bits = torch.arange(0, 2**31, 2**31 // 9000 + 1, dtype=torch.int64)  # low halves of all kinds
+    ties = torch.arange(0, 2**31, 2**31 // 9000 // 65536 * 65536) + 0x8000
+    x = torch.cat([bits, ties]).to(torch.int32).view(torch.float32)
+    x = torch.cat([x, -x, torch.tensor([torch.inf, -torch.inf, torch.nan])])
+    x = x[: len(x) // channels * channels].view(1, -1, channels).transpose(1, 2)
+    rounded = x.bfloat16()
+    for source, dtype in ((x, torch.bfloat16), (rounded, torch.float32), (rounded, torch.bfloat16)):
+        out = empty_packed(x, dtype).fill_(7)
+        arguments = size_arguments(x)
+        arguments |= row_arguments("x", source, False) | row_arguments("out", out, False)
+        compile_kernel(write_copy, arguments).run(arguments, arguments["groups"], x.numel())
+        assert torch.equal(out.isnan(), rounded.isnan())
+        kept = ~rounded.isnan()
+        assert torch.equal(out[kept], rounded[kept].to(dtype))
+
+
 RANGE = torch.cat([torch.linspace(-120, 120, 4801), torch.linspace(-1, 1, 2001)])
 TINY = torch.tensor([1e-7, -1e-7, 1e-4, -1e-4, 1e-3, -1e-3, 0.0])
 

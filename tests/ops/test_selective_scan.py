@@ -284,7 +284,7 @@ def test_gradients_by_finite_differences(backend, reverse):
     assert torch.autograd.gradcheck(scan, leaves)
 
 
-@pytest.mark.parametrize(("backend", "share"), [("chunked", 1.0), ("cpu", 0.5)])
+@pytest.mark.parametrize(("backend", "share"), [("chunked", 1.0), ("cpu", 0.2)])
 def test_training_keeps_little_besides_its_inputs(backend, share):
     channels, length = 32, 320
     inputs = make_inputs(channels=channels, length=length)
@@ -378,7 +378,8 @@ def in_pieces(cuts, u, delta, A, B, C, D, z, delta_bias, state, other, reverse, 
 def test_pieces_with_their_states_are_the_whole_scan_also_in_gradients(backend, without, reverse):
     device = device_for(backend)
     dtype = torch.float64 if backend in ("chunked", "reference") else torch.float32
-    inputs = make_inputs(length=90)
+    length = 150 if backend == "cpu" else 90  # more than a tile of the CPU kernel
+    inputs = make_inputs(length=length)
     inputs |= {"state": torch.randn(2, 20, 16, dtype=torch.float64), "other": inputs["u"].cos()}
     d_last = torch.randn(2, 20, 16, dtype=torch.float64)
 
@@ -392,7 +393,7 @@ def test_pieces_with_their_states_are_the_whole_scan_also_in_gradients(backend, 
         return {"out": out, "last": last} | dict(zip(leaves, grads, strict=True))
 
     expected = evaluate([], torch.float64, "cpu", "reference")
-    actual = evaluate([1, 70], dtype, device, backend)  # 69: more than a tile of the CPU kernel
+    actual = evaluate([1, length - 10], dtype, device, backend)
     assert_close(actual, expected, FLOAT64 if dtype == torch.float64 else 4 * FLOAT32)
 
 

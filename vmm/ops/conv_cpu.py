@@ -15,6 +15,7 @@ from torch import Tensor
 from vmm.ops.conv_interface import ConvInputs
 from vmm.ops.cpu_blocks import (
     Block,
+    as_rows,
     by_block,
     each_block,
     from_blocks,
@@ -23,7 +24,7 @@ from vmm.ops.cpu_blocks import (
 )
 from vmm.ops.cpu_emitter import Emitter, Value
 from vmm.ops.cpu_kernel import compile_kernel
-from vmm.ops.op_tools import channels_last, empty_packed
+from vmm.ops.op_tools import empty_packed
 
 
 def why_not(x: Tensor, weight: Tensor) -> str | None:
@@ -39,19 +40,19 @@ def why_not(x: Tensor, weight: Tensor) -> str | None:
 
 def forward(inputs: ConvInputs, silu: bool, reverse: bool) -> Tensor:
     """Compute the contract of ``vmm.ops.causal_conv.causal_conv1d`` in compiled code."""
-    x = channels_last(inputs.x.float())
+    x = as_rows(inputs.x)
     out = empty_packed(x)
     _run(write_forward, {"x": x, "out": out}, _by_block(inputs), _options(inputs, silu), reverse)
     return out.to(inputs.x.dtype)
 
 
 def backward(inputs: ConvInputs, silu: bool, reverse: bool, d_out: Tensor) -> ConvInputs:
-    """Return the gradients, in float32."""
-    x = channels_last(inputs.x.float())
+    """Return the gradients; those of parameters in float32."""
+    x = as_rows(inputs.x)
     d_x = empty_packed(x)
     per_channel = _by_block(inputs)
     sums = {f"d_{name}": y.new_empty(len(x), *y.shape) for name, y in per_channel.items()}
-    rows = {"x": x, "d_out": channels_last(d_out.float()), "d_x": d_x}
+    rows = {"x": x, "d_out": as_rows(d_out), "d_x": d_x}
     _run(write_backward, rows, per_channel | sums, _options(inputs, silu), reverse)
     return ConvInputs(d_x, *(from_blocks(y.sum(0), x.shape[1]) for y in sums.values()))
 

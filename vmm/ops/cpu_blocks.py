@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from vmm.ops.cpu_emitter import LANES, Emitter, Value
+from vmm.ops.op_tools import channels_last
 
 
 def by_block(x: Tensor) -> Tensor:
@@ -29,15 +30,22 @@ def from_blocks(x: Tensor, channels: int) -> Tensor:
     return x.movedim(-1, 1).flatten(0, 1)[:channels]
 
 
+def as_rows(x: Tensor) -> Tensor:
+    """Return (B, K, L) x as kernels read it: K innermost, float32 or bfloat16."""
+    return channels_last(x if x.dtype in (torch.float32, torch.bfloat16) else x.float())
+
+
 def row_arguments(name: str, x: Tensor, reverse: bool) -> dict[str, int]:
     """Describe a channels-last tensor (B, K, L): first row, and strides in bytes.
 
     A reversed tensor starts at its last row and has a negative stride, so that kernels need not
-    know about direction.
+    know about direction. Of a bfloat16 tensor there is one argument more; that its name is there is
+    what kernels, which are compiled for names, go by.
     """
     batch, _, row = (x.element_size() * stride for stride in x.stride())
     start = x.data_ptr() + ((x.shape[-1] - 1) * row if reverse else 0)
-    return {name: start, f"{name}_batch": batch, f"{name}_row": -row if reverse else row}
+    found = {name: start, f"{name}_batch": batch, f"{name}_row": -row if reverse else row}
+    return found | {f"{name}_bfloat16": 1} if x.dtype == torch.bfloat16 else found
 
 
 def size_arguments(x: Tensor) -> dict[str, int]:
@@ -75,11 +83,19 @@ class Block:
 
     def read(self, name: str, t: Value) -> Value:
         """Load this block of row t."""
+        if self._is_bfloat16(name):
+            return self.code.load_bfloat16(self.row(name, t) + self.index * (2 * LANES))
         return self.code.load_row(self.row(name, t) + self._offset)
 
     def write(self, name: str, t: Value, x: Value) -> None:
         """Store this block of row t."""
-        self.code.store_row(x, self.row(name, t) + self._offset)
+        if self._is_bfloat16(name):
+            self.code.store_bfloat16(x, self.row(name, t) + self.index * (2 * LANES))
+        else:
+            self.code.store_row(x, self.row(name, t) + self._offset)
+
+    def _is_bfloat16(self, name: str) -> bool:
+        return f"{name}_bfloat16" in self.code.arguments
 
     def per_channel(self, name: str, size: int = 1) -> Value:
         """Return the address of this block of a tensor (blocks, size, lanes)."""

@@ -18,23 +18,26 @@ from llvmlite import ir
 LANES = 16
 """float32 numbers in a vector. LLVM splits it for CPUs with narrower registers."""
 
-_I32, _I64, _F32 = ir.IntType(32), ir.IntType(64), ir.FloatType()
+_I16, _I32, _I64, _F32 = ir.IntType(16), ir.IntType(32), ir.IntType(64), ir.FloatType()
 _VECTOR, _INTEGERS = ir.VectorType(_F32, LANES), ir.VectorType(_I32, LANES)
-_ALIGNMENT = ir.Constant(_I32, 4)
+_HALVES = ir.VectorType(_I16, LANES)
 _LOG2E = 1.4426950408889634
-# Minimax fits of relative error 2e-9 and 3e-8. Both leave the leading 1 exact, so that a decay of
-# nearly one (a small step) is not biased over a long sequence.
+# Minimax fits of relative error 2e-9, 2e-9 and 3e-8. All leave the leading 1 exact, so that a decay
+# of nearly one (a small step) is not biased over a long sequence.
 _EXP2 = (
     *(1.0, 0.6931471825, 0.2402264774, 0.05550332367),
     *(9.618436918e-3, 1.339887502e-3, 1.535336196e-4),
 )
 """2^f for f in [-0.5, 0.5]."""
+_EXP2_NEAR = (1.0, 0.6931471825, 0.2402342856, 0.05550594976)
+"""2^f for f in [-1/32, 1/32]."""
 _LOG1P = (
     *(1.0, -0.4999964833, 0.3332132399, -0.2485716343, 0.1915365458),
     *(-0.1375380009, 0.07920450717, -0.03006577305, 5.364818964e-3),
 )
 """log(1 + w) / w for w in [0, 1]."""
 _ROUND = 12582912.0  # 1.5 * 2^23: adding it rounds to an integer, found in the low bits
+_ROUND_16TH = _ROUND / 16  # to a multiple of 1/16
 
 
 @dataclass(frozen=True)
@@ -45,6 +48,20 @@ class Target:
     features: str
     avx512: bool
     """Use its instructions for powers of two."""
+
+
+def _each(vector: Any, number: float) -> Any:
+    """Return a constant with the same number in every lane."""
+    return ir.Constant(vector, [number] * LANES)
+
+
+def _name(vector: Any) -> str:
+    return f"v{LANES}{'i16' if vector == _HALVES else 'f32'}"
+
+
+def _size(vector: Any) -> int:
+    """Bytes of a lane."""
+    return 2 if vector == _HALVES else 4
 
 
 def _as_float32(number: float) -> float:
@@ -130,7 +147,7 @@ class Emitter:
 
     def number(self, number: float) -> Value:
         """Return a vector with the same number in every lane."""
-        return Value(self, ir.Constant(_VECTOR, [_as_float32(number)] * LANES))
+        return Value(self, _each(_VECTOR, _as_float32(number)))
 
     def _load(self, address: Value, kind: Any) -> Any:
         return self.builder.load(self._pointer(address), align=4, typ=kind)
@@ -158,7 +175,7 @@ class Emitter:
     # Memory ---------------------------------------------------------------------------------------
 
     def keep_lanes(self, count: Value) -> None:
-        """Let ``load_row`` and ``store_row`` touch the first ``count`` lanes only."""
+        """Let loads and stores of rows touch the first ``count`` lanes only."""
         if self._tail:
             index = ir.Constant(_INTEGERS, list(range(LANES)))
             limit = self._splat(self.builder.trunc(count.raw, _I32), _INTEGERS)
@@ -178,20 +195,43 @@ class Emitter:
 
     def load_row(self, address: Value) -> Value:
         """Load the lanes that are inside the data; the others are zero."""
-        if not self._tail:
-            return self.load(address)
-        name = f"llvm.masked.load.v{LANES}f32.p0"
-        operands = [self._pointer(address), _ALIGNMENT, self._mask, self.number(0).raw]
-        return self._call(name, _VECTOR, *operands)
+        return Value(self, self._load_inside(address, _VECTOR))
 
     def store_row(self, x: Value, address: Value) -> None:
         """Store the lanes that are inside the data."""
-        if self._tail:
-            name = f"llvm.masked.store.v{LANES}f32.p0"
-            operands = [x.raw, self._pointer(address), _ALIGNMENT, self._mask]
-            self._call(name, ir.VoidType(), *operands)
-        else:
-            self.store(x, address)
+        self._store_inside(x.raw, address)
+
+    def load_bfloat16(self, address: Value) -> Value:
+        """Load a row of bfloat16, which is the upper half of float32."""
+        build = self.builder
+        bits = build.zext(self._load_inside(address, _HALVES), _INTEGERS)
+        return Value(self, build.bitcast(build.shl(bits, _each(_INTEGERS, 16)), _VECTOR))
+
+    def store_bfloat16(self, x: Value, address: Value) -> None:
+        """Round to the nearest bfloat16, between two to the even one, and store the row."""
+        build = self.builder
+        bits = build.bitcast(x.raw, _INTEGERS)
+        upper = build.lshr(bits, _each(_INTEGERS, 16))
+        half = build.add(build.and_(upper, _each(_INTEGERS, 1)), _each(_INTEGERS, 0x7FFF))
+        rounded = build.lshr(build.add(bits, half), _each(_INTEGERS, 16))
+        is_nan = build.fcmp_unordered("uno", x.raw, x.raw)
+        rounded = build.select(is_nan, _each(_INTEGERS, 0x7FC0), rounded)
+        self._store_inside(build.trunc(rounded, _HALVES), address)
+
+    def _load_inside(self, address: Value, kind: Any) -> Any:
+        pointer = self._pointer(address)
+        if not self._tail:
+            return self.builder.load(pointer, align=_size(kind), typ=kind)
+        operands = [pointer, ir.Constant(_I32, _size(kind)), self._mask, _each(kind, 0)]
+        return self._call(f"llvm.masked.load.{_name(kind)}.p0", kind, *operands).raw
+
+    def _store_inside(self, raw: Any, address: Value) -> None:
+        pointer, kind = self._pointer(address), raw.type
+        if not self._tail:
+            self.builder.store(raw, pointer, align=_size(kind))
+            return
+        operands = [raw, pointer, ir.Constant(_I32, _size(kind)), self._mask]
+        self._call(f"llvm.masked.store.{_name(kind)}.p0", ir.VoidType(), *operands)
 
     def broadcast(self, address: Value) -> Value:
         """Load one number into every lane."""
@@ -213,15 +253,41 @@ class Emitter:
 
     def exp2(self, x: Value) -> Value:
         """Return 2^x; without AVX-512 clamped to 2^-126 .. 2^127. NaN stays NaN."""
-        if self._cpu.avx512:
-            whole = self._avx512("rndscale", x, None, ir.Constant(_I32, 0))
-            return self._avx512("scalef", self._polynomial(_EXP2, x - whole), whole)
+        return self.exp2_each([x])[0]
+
+    def exp2_each(self, xs: Sequence[Value]) -> list[Value]:
+        """Return 2^x of several vectors, written side by side.
+
+        One takes a long chain of operations; a CPU looks for independent ones only so far ahead.
+        """
+        if not self._cpu.avx512:
+            return [self._plain_exp2(x) for x in xs]
+        shifted = [x + _ROUND_16TH for x in xs]
+        rounded = [x - _ROUND_16TH for x in shifted]
+        rests = (x - whole for x, whole in zip(xs, rounded, strict=True))
+        powers = self._polynomial(_EXP2_NEAR, *rests)
+        powers = [self._root(x) * power for x, power in zip(shifted, powers, strict=True)]
+        return [self._scale(power, x) for power, x in zip(powers, rounded, strict=True)]
+
+    def _root(self, shifted: Value) -> Value:
+        """Return 2^(k/16) for the lowest four bits k of every lane, from a table."""
+        table = ir.Constant(_VECTOR, [_as_float32(2 ** (k / 16)) for k in range(16)])
+        places = self.builder.bitcast(shifted.raw, _INTEGERS)
+        return self._call("llvm.x86.avx512.permvar.sf.512", _VECTOR, table, places)
+
+    def _scale(self, x: Value, exponent: Value) -> Value:
+        """Return x 2^floor(exponent)."""
+        every_lane, rounding = ir.Constant(_I16, -1), ir.Constant(_I32, 4)  # the current mode
+        operands = [x.raw, exponent.raw, self.number(0).raw, every_lane, rounding]
+        return self._call("llvm.x86.avx512.mask.scalef.ps.512", _VECTOR, *operands)
+
+    def _plain_exp2(self, x: Value) -> Value:
         x = self._clamp(x, -126.0, 127.0)
         shifted = x + _ROUND
-        power = self._polynomial(_EXP2, x - (shifted - _ROUND))
+        (power,) = self._polynomial(_EXP2, x - (shifted - _ROUND))
         build = self.builder
-        places = ir.Constant(_INTEGERS, [23] * LANES)  # to the exponent bits
-        exponent = build.shl(build.bitcast(shifted.raw, _INTEGERS), places)
+        integers = build.bitcast(shifted.raw, _INTEGERS)
+        exponent = build.shl(integers, _each(_INTEGERS, 23))  # to the exponent bits
         bits = build.add(build.bitcast(power.raw, _INTEGERS), exponent)
         return Value(self, build.bitcast(bits, _VECTOR))
 
@@ -236,13 +302,14 @@ class Emitter:
         magnitude = self.builder.select(positive, x.raw, (0.0 - x).raw)
         small = self.exp2(Value(self, magnitude) * -_LOG2E)
         above = Value(self, self.builder.select(positive, x.raw, zero))
-        return above + small * self._polynomial(_LOG1P, small)
+        return above + small * self._polynomial(_LOG1P, small)[0]
 
-    def _polynomial(self, coefficients: Sequence[float], x: Value) -> Value:
-        total = self.number(coefficients[-1])
+    def _polynomial(self, coefficients: Sequence[float], *xs: Value) -> list[Value]:
+        """Return the values at several points, side by side."""
+        totals = [self.number(coefficients[-1])] * len(xs)
         for coefficient in coefficients[-2::-1]:
-            total = total * x + coefficient
-        return total
+            totals = [total * x + coefficient for total, x in zip(totals, xs, strict=True)]
+        return totals
 
     def _clamp(self, x: Value, low: float, high: float) -> Value:
         """Limit x; the comparisons are false for NaN, which therefore passes."""
@@ -252,16 +319,6 @@ class Emitter:
             outside = self.builder.fcmp_ordered(sign, raw, bound)
             raw = self.builder.select(outside, bound, raw)
         return Value(self, raw)
-
-    def _avx512(self, name: str, x: Value, y: Value | None, *immediate: Any) -> Value:
-        operands = [x.raw] if y is None else [x.raw, y.raw]
-        every_lane = ir.Constant(ir.IntType(16), -1)
-        rounding = ir.Constant(_I32, 4)  # the current mode
-        unused = self.number(0).raw
-        middle = [*immediate, unused, every_lane] if immediate else [unused, every_lane]
-        return self._call(
-            f"llvm.x86.avx512.mask.{name}.ps.512", _VECTOR, *operands, *middle, rounding
-        )
 
     # Control --------------------------------------------------------------------------------------
 

@@ -30,6 +30,8 @@ _SMALL = 1 << 15
 
 _compiling = threading.Lock()
 
+_private = threading.local()
+
 
 def target() -> Target:
     """Return what to compile for: this CPU, or the one that the environment variable names."""
@@ -67,6 +69,14 @@ def _address(function: Any) -> int:
     address = ctypes.cast(function, ctypes.c_void_p).value
     assert address is not None
     return address
+
+
+def _scratch(size: int) -> torch.Tensor:
+    """Return memory of the calling thread, which is kept: so it stays in the CPU's cache."""
+    memory: torch.Tensor | None = getattr(_private, "memory", None)
+    if memory is None or memory.numel() < size:
+        memory = _private.memory = torch.empty(size)
+    return memory
 
 
 class Kernel:
@@ -117,7 +127,7 @@ class Kernel:
         """
         openmp = _openmp()
         threads = 1 if openmp is None or work < _SMALL else min(torch.get_num_threads(), items)
-        memory = torch.empty(max(threads, 1), scratch)
+        memory = _scratch(max(threads, 1) * scratch)
         numbers = (items, memory.data_ptr(), 4 * scratch, *arguments.values())
         table = (ctypes.c_int64 * len(numbers))(*numbers)
         if openmp is not None and threads > 1:

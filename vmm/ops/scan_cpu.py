@@ -1,8 +1,8 @@
-"""Selective scan on the CPU, compiled: float32, any d_state, forward and backward.
+"""Selective scan on the CPU, compiled: computes in float32, any d_state, forward and backward.
 
-Inputs whose channels are innermost in memory (transposed views of (B, L, E), as the mixer passes)
-are used in place; others are copied once. Training keeps, besides the inputs, the states at every
-``TILE``-th step.
+What has a length is read and written as it is, in float32 or bfloat16. Inputs whose channels are
+innermost in memory (transposed views of (B, L, E), as the mixer passes) are used in place; others
+are copied once. Training keeps, besides the inputs, the states at every ``TILE``-th step.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from vmm.ops.cpu_blocks import (
+    as_rows,
     by_block,
     from_blocks,
     row_arguments,
@@ -22,8 +23,8 @@ from vmm.ops.cpu_blocks import (
 )
 from vmm.ops.cpu_emitter import LANES
 from vmm.ops.cpu_kernel import compile_kernel
-from vmm.ops.op_tools import channels_last, empty_packed
-from vmm.ops.scan_cpu_kernels import TILE, Part, scratch_size, write_backward, write_forward
+from vmm.ops.op_tools import empty_packed
+from vmm.ops.scan_cpu_kernels import TILE, scratch_size, write_backward, write_forward
 from vmm.ops.scan_interface import PairInputs, ScanInputs, ScanOptions
 
 _LOG2E = math.log2(math.e)
@@ -55,8 +56,8 @@ def forward(
     inputs: ScanInputs, options: ScanOptions, starts: Tensor | None, last: Tensor | None
 ) -> Tensor:
     """Compute the contract of ``vmm.ops.selective_scan.selective_scan`` in compiled code."""
-    out = empty_packed(inputs.u, torch.float32)
-    state = _scan(inputs, options, starts, out, _part(inputs))
+    out = empty_packed(as_rows(inputs.u))
+    state = _scan(inputs, options, starts, out)
     if last is not None:
         last.copy_(_from_state(state, last))
     return out.to(inputs.u.dtype)
@@ -68,28 +69,29 @@ def pair_forward(inputs: PairInputs, delta_softplus: bool, starts: Tensor | None
     The second direction is added to the output of the first before one common gate.
     """
     first, second = inputs.split()
-    out = empty_packed(inputs.u, torch.float32)
     of_first, of_second = (None, None) if starts is None else starts.unbind(0)
-    _scan(first._replace(z=None), ScanOptions(delta_softplus, False), of_first, out, "first")
-    _scan(second, ScanOptions(delta_softplus, True), of_second, out, "second")
+    other = empty_packed(inputs.u, torch.float32)
+    out = _same_or_empty(other, inputs.u)
+    _scan(first._replace(z=None), ScanOptions(delta_softplus, False), of_first, other)
+    _scan(second._replace(other=other), ScanOptions(delta_softplus, True), of_second, out)
     return out.to(inputs.u.dtype)
 
 
-def _scan(
-    inputs: ScanInputs, options: ScanOptions, starts: Tensor | None, out: Tensor, part: Part
-) -> Tensor:
+def _same_or_empty(x: Tensor, like: Tensor) -> Tensor:
+    """Return x itself, which kernels read before they overwrite it, if it has the right type."""
+    rows = as_rows(like)
+    return x if x.dtype == rows.dtype else empty_packed(rows)
+
+
+def _scan(inputs: ScanInputs, options: ScanOptions, starts: Tensor | None, out: Tensor) -> Tensor:
     """Fill ``out``; returns the last state as kernels keep it."""
     rows, per_channel = _prepare(inputs)
     arguments = _inputs(rows, per_channel, starts, options.reverse)
     arguments |= row_arguments("out", out, options.reverse)
     state = _to_state(inputs.state, inputs)
     arguments["state"] = state.data_ptr()
-    _run(write_forward, arguments, _specification(inputs, options, part), rows["u"])
+    _run(write_forward, arguments, options, rows["u"], inputs.A.shape[1])
     return state
-
-
-def _part(inputs: ScanInputs) -> Part:
-    return "whole" if inputs.other is None else "added"
 
 
 def _to_state(x: Tensor | None, inputs: ScanInputs) -> Tensor:
@@ -113,10 +115,13 @@ def backward(
     d_out: Tensor,
     d_last: Tensor | None,
 ) -> ScanInputs:
-    """Return the gradients, in float32."""
-    d_z = None if inputs.z is None else empty_packed(inputs.u, torch.float32)
+    """Return the gradients, in float32 or the inputs' bfloat16."""
     d_state = _to_state(d_last, inputs)
-    gradients = _gradients(inputs, options, starts, d_out, d_z, d_state, _part(inputs))
+    results = {name: getattr(inputs, name) for name in ("z", "other")}
+    results = {
+        f"d_{name}": empty_packed(as_rows(x)) for name, x in results.items() if x is not None
+    }
+    gradients = _gradients(inputs, options, starts, d_out, d_state, results)
     if inputs.state is None:
         return gradients
     return gradients._replace(state=_from_state(d_state, inputs.state))
@@ -125,17 +130,23 @@ def backward(
 def pair_backward(
     inputs: PairInputs, delta_softplus: bool, starts: Tensor, d_out: Tensor
 ) -> PairInputs:
-    """Return the gradients of both directions, in float32."""
+    """Return the gradients of both directions, in float32 or the inputs' bfloat16."""
     first, second = inputs.split()
-    d_z = None if inputs.z is None else empty_packed(inputs.u, torch.float32)
-    carry_first, carry_second = (_to_state(None, inputs) for inputs in (first, second))
-    d_first = _gradients(
-        first, ScanOptions(delta_softplus, False), starts[0], d_out, d_z, carry_first, "first"
+    of_first, of_second = {}, {}
+    if inputs.z is not None:
+        y = empty_packed(inputs.u, torch.float32)
+        of_first["y"], of_second["d_z"] = y, _same_or_empty(y, inputs.z)
+        second = second._replace(other=y)
+    d_first, d_second = (
+        _gradients(one, options, starts[i], d_out, _to_state(None, one), results)
+        for i, (one, options, results) in enumerate(
+            (
+                (first, ScanOptions(delta_softplus, False), of_first),
+                (second, ScanOptions(delta_softplus, True), of_second),
+            )
+        )
     )
-    d_second = _gradients(
-        second, ScanOptions(delta_softplus, True), starts[1], d_out, d_z, carry_second, "second"
-    )
-    return PairInputs.join(d_first, d_second, d_z)
+    return PairInputs.join(d_first, d_second, of_second.get("d_z"))
 
 
 def _gradients(
@@ -143,33 +154,31 @@ def _gradients(
     options: ScanOptions,
     starts: Tensor,
     d_out: Tensor,
-    d_z: Tensor | None,
     d_state: Tensor,
-    part: Part,
+    results: dict[str, Tensor],
 ) -> ScanInputs:
-    """Return the gradients; ``d_state`` goes from that of the last state to that of the first."""
+    """Return the gradients; ``d_state`` goes from that of the last state to that of the first.
+
+    ``results`` (d_z, d_other or y, see ``write_backward``) are filled.
+    """
     rows, per_channel = _prepare(inputs)
-    rows["d_out"] = channels_last(d_out.float())
+    rows["d_out"] = as_rows(d_out)
     u = rows["u"]
     batch, channels, length = u.shape
 
     arguments = _inputs(rows, per_channel, starts, options.reverse)
     d_b, d_c = (
-        u.new_empty(arguments["groups"], batch, length, inputs.A.shape[1]).transpose(2, 3)
+        torch.empty(arguments["groups"], batch, length, inputs.A.shape[1]).transpose(2, 3)
         for _ in "BC"
     )
-    results = {name: empty_packed(u) for name in ("d_u", "d_delta")}
-    if d_z is not None:
-        results["d_z"] = d_z
-    if inputs.other is not None:
-        results["d_other"] = empty_packed(u)
+    results |= {f"d_{name}": empty_packed(rows[name]) for name in ("u", "delta")}
     for name, x in (results | {"d_B": d_b[0], "d_C": d_c[0]}).items():
         arguments |= row_arguments(name, x, options.reverse)
     arguments["d_state"] = d_state.data_ptr()
     arguments["d_B_group"] = d_b.stride(0) * d_b.element_size()
     sums = {f"d_{name}": x.new_zeros(batch, *x.shape) for name, x in per_channel.items()}
     arguments |= {name: x.data_ptr() for name, x in sums.items()}
-    _run(write_backward, arguments, _specification(inputs, options, part), u)
+    _run(write_backward, arguments, options, u, inputs.A.shape[1])
 
     d_a, d_skip, d_bias = (from_blocks(x.sum(0), channels) for x in sums.values())
     return ScanInputs(
@@ -179,7 +188,7 @@ def _gradients(
         _summed(d_b),
         _summed(d_c),
         d_skip,
-        d_z,
+        results.get("d_z"),
         d_bias,
         other=results.get("d_other"),
     )
@@ -191,28 +200,17 @@ def _summed(x: Tensor) -> Tensor:
 
 def _prepare(inputs: ScanInputs) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     """Lay out the inputs for the kernels: rows in time, and what belongs to channels in blocks."""
-    full = ScanInputs(*(None if x is None else x.float() for x in inputs))  # type: ignore[arg-type]
-    rows = {"u": full.u, "delta": full.delta, "B": full.B, "C": full.C}
-    if full.z is not None:
-        rows["z"] = full.z
-    if full.other is not None:
-        rows["other"] = full.other
-    zeros = full.u.new_zeros(full.u.shape[1])
+    rows = {"u": inputs.u, "delta": inputs.delta, "z": inputs.z, "other": inputs.other}
+    laid_out = {name: as_rows(x) for name, x in rows.items() if x is not None}
+    # Small, and read number by number.
+    laid_out |= {"B": as_rows(inputs.B.float()), "C": as_rows(inputs.C.float())}
+    zeros = torch.zeros(inputs.u.shape[1])
     per_channel = {
-        "A": full.A * _LOG2E,
-        "D": zeros if full.D is None else full.D,
-        "delta_bias": zeros if full.delta_bias is None else full.delta_bias,
+        "A": inputs.A.float() * _LOG2E,
+        "D": zeros if inputs.D is None else inputs.D.float(),
+        "delta_bias": zeros if inputs.delta_bias is None else inputs.delta_bias.float(),
     }
-    return (
-        {name: channels_last(x) for name, x in rows.items()},
-        {name: by_block(x) for name, x in per_channel.items()},
-    )
-
-
-def _specification(
-    inputs: ScanInputs, options: ScanOptions, part: Part
-) -> tuple[int, bool, bool, Part]:
-    return inputs.A.shape[1], inputs.z is not None, options.delta_softplus, part
+    return laid_out, {name: by_block(x) for name, x in per_channel.items()}
 
 
 def _inputs(
@@ -231,10 +229,10 @@ def _inputs(
 def _run(
     write: Callable[..., None],
     arguments: dict[str, int],
-    options: tuple[int, bool, bool, Part],
+    options: ScanOptions,
     u: Tensor,
+    states: int,
 ) -> None:
-    states = options[0]
-    kernel = compile_kernel(write, arguments, *options)
+    kernel = compile_kernel(write, arguments, states, options.delta_softplus)
     scratch = scratch_size(states)
     kernel.run(arguments, len(u) * arguments["groups"], u.numel() * states, scratch)

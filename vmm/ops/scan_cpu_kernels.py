@@ -5,23 +5,23 @@ read once per input and written once per output. Time is cut into tiles: trainin
 at the start of each, and the gradient recomputes the others tile by tile in cache.
 
 The equations are in ``vmm.ops.selective_scan``; A comes multiplied by log2(e). Both kernels are
-specialised for d_state (``states``), for the presence of z (``gate``) and for the softplus.
+specialised for d_state (``states``), for the softplus, and for the arguments that are there: the
+gate z, and ``other``, which is added to the output before the gate.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from typing import Literal
+from collections.abc import Iterator, Sequence
 
 from vmm.ops.cpu_blocks import Block, each_block, sample_and_group
 from vmm.ops.cpu_emitter import LANES, Emitter, Value
 
-TILE = 64
+TILE = 128
 """Steps between two kept states, which take d_state / TILE times the memory of one input."""
 
-Part = Literal["whole", "first", "second", "added"]
-"""A scan of its own, one of two directions that are summed, or one to which ``other`` is added."""
+_TOGETHER = 4
+"""States whose decays are computed side by side (see ``Emitter.exp2_each``)."""
 
 _LN2 = math.log(2.0)
 
@@ -79,10 +79,20 @@ class _Scan:
         """Return number n of B or C at t, in all lanes."""
         return self.code.broadcast(self.at.row(name, t) + 4 * n)
 
-    def new_state(self, step: Value, scaled: Value, old: Value, t: Value, n: int) -> list[Value]:
-        """Return state n after step t, and its decay."""
-        decay = self.code.exp2(step * self.a(n))
-        return [decay * old + scaled * self.selected("B", t, n), decay]
+    def advance(
+        self, step: Value, scaled: Value, old: Sequence[Value], t: Value
+    ) -> Iterator[tuple[int, Value, Value]]:
+        """Yield n, state n after step t, and its decay."""
+        for first in range(0, self.states, _TOGETHER):
+            group = range(first, min(first + _TOGETHER, self.states))
+            decays = self.code.exp2_each([step * self.a(n) for n in group])
+            for n, decay in zip(group, decays, strict=True):
+                yield n, decay * old[n] + scaled * self.selected("B", t, n), decay
+
+    def output(self, sums: Sequence[Value], t: Value) -> Value:
+        """Return the output at t before the gate, given the sums over states."""
+        out = sums[0] + sums[1]
+        return out + self.at.read("other", t) if "other" in self.code.arguments else out
 
 
 def _tiles(code: Emitter) -> Value:
@@ -93,15 +103,11 @@ def _tile_length(code: Emitter, tile: Value) -> Value:
     return code.least(code.arguments["length"] - tile * TILE, TILE)
 
 
-def write_forward(
-    code: Emitter, states: int, gate: bool, softplus: bool, part: Part = "whole"
-) -> None:
-    """Write out = scan(u, delta, A, B, C, D, z); keeps states if ``starts`` is not zero.
+def write_forward(code: Emitter, states: int, softplus: bool) -> None:
+    """Write out = scan(u, delta, A, B, C, D, z, other); keeps states if ``starts`` is not zero.
 
     ``state`` (batch, blocks, states, lanes) is the one before the first step, and then after the
     last.
-    The second of two directions adds what the first left in ``out``, "added" adds ``other``; the
-    first does not pass the gate.
     """
 
     def one_block(at: Block) -> None:
@@ -116,13 +122,11 @@ def write_forward(
                 scaled = step * u
                 new = [scan.next_step(t)]
                 y = [scan.skip * u, code.number(0.0)]  # two sums: their additions overlap
-                for n in range(states):
-                    new.append(scan.new_state(step, scaled, state[n], t, n)[0])
-                    y[n % 2] = y[n % 2] + scan.selected("C", t, n) * new[-1]
-                out = y[0] + y[1]
-                if part in ("second", "added"):
-                    out = out + at.read("out" if part == "second" else "other", t)
-                if gate:
+                for n, state_n, _ in scan.advance(step, scaled, state, t):
+                    new.append(state_n)
+                    y[n % 2] = y[n % 2] + scan.selected("C", t, n) * state_n
+                out = scan.output(y, t)
+                if "z" in code.arguments:
                     z = at.read("z", t)
                     out = out * (z * code.sigmoid(z))
                 at.write("out", t, out)
@@ -166,16 +170,14 @@ class _Scratch:
         return self._starts[name] + k * self._vectors
 
 
-def write_backward(
-    code: Emitter, states: int, gate: bool, softplus: bool, part: Part = "whole"
-) -> None:
+def write_backward(code: Emitter, states: int, softplus: bool) -> None:
     """Write the gradients of all inputs, given that of ``out`` and the kept states.
 
     d_u, d_delta and d_z are complete; d_state is the gradient of the last state, and then of the
     first. d_A (batch, blocks, states, lanes), d_D and d_delta_bias (batch, blocks, lanes) start
     from zero and have to be summed over samples, d_B and d_C (groups, batch, length, states) over
-    groups. The first of two directions leaves its output before the
-    gate in d_z, where the second one adds its own and makes the gradient of it.
+    groups. The first of two directions has, in place of d_z, ``y``: its output before the gate,
+    which is the ``other`` of the second.
     """
     scratch = _Scratch(code, states)
     zero = code.number(0.0)
@@ -194,7 +196,7 @@ def write_backward(
 
             def one_block(at: Block) -> None:
                 scan = _Scan(at, states, softplus)
-                _recompute(scan, tile, length, scratch, gate, part)
+                _recompute(scan, tile, length, scratch)
                 _propagate(scan, tile, length, scratch, softplus)
 
             each_block(code, item, one_block)
@@ -205,9 +207,7 @@ def write_backward(
     code.each_item(one_item)
 
 
-def _recompute(
-    scan: _Scan, tile: Value, length: Value, scratch: _Scratch, gate: bool, part: Part
-) -> None:
+def _recompute(scan: _Scan, tile: Value, length: Value, scratch: _Scratch) -> None:
     """Repeat the forward pass of a tile; leaves decays, states, step sizes, d_y, and d_C."""
     at, code = scan.at, scan.code
     start = scan.load(scan.start(tile))
@@ -216,32 +216,30 @@ def _recompute(
     def one_step(k: Value, step: Value, d_skip: Value, *state: Value) -> list[Value]:
         t = tile * TILE + k
         u, d_y = at.read("u", t), at.read("d_out", t)
-        if gate:
+        if "z" in code.arguments:
             z = at.read("z", t)
             sigmoid = code.sigmoid(z)
             d_silu, d_y = d_y * (sigmoid * (1.0 + z * (1.0 - sigmoid))), d_y * (z * sigmoid)
-        if part == "added":
+        if "d_other" in code.arguments:
             at.write("d_other", t, d_y)
         code.store(step, scratch.vector("step", k))
         code.store(d_y, scratch.vector("d_y", k))
         scaled = step * u
         following = scan.next_step(t)
         y = [scan.skip * u, code.number(0.0)]
-        new, decays = [], []
-        for n in range(scan.states):
-            state_n, decay = scan.new_state(step, scaled, state[n], t, n)
+        new = []
+        for n, state_n, decay in scan.advance(step, scaled, state, t):
+            offset = n * code.bytes
             new.append(state_n)
-            decays.append(decay)
-            if gate:
-                y[n % 2] = y[n % 2] + scan.selected("C", t, n) * state_n
-            code.add_to(scratch.states("d_c", k) + n * code.bytes, d_y * state_n)
-        scan.store(decays, scratch.states("decay", k))
-        scan.store(new, scratch.states("state", k + 1))
-        if gate:
-            out = y[0] + y[1]
-            if part in ("second", "added"):
-                out = out + at.read("d_z" if part == "second" else "other", t)
-            at.write("d_z", t, out if part == "first" else d_silu * out)
+            # Stored at once: to keep them all until the end, registers are too few.
+            code.store(decay, scratch.states("decay", k) + offset)
+            code.store(state_n, scratch.states("state", k + 1) + offset)
+            y[n % 2] = y[n % 2] + scan.selected("C", t, n) * state_n  # left out if nothing uses it
+            code.add_to(scratch.states("d_c", k) + offset, d_y * state_n)
+        if "y" in code.arguments:
+            at.write("y", t, scan.output(y, t))
+        if "d_z" in code.arguments:
+            at.write("d_z", t, d_silu * scan.output(y, t))
         return [following, d_skip + d_y * u, *new]
 
     first = scan.step(tile * TILE)
@@ -260,18 +258,20 @@ def _propagate(scan: _Scan, tile: Value, length: Value, scratch: _Scratch, softp
         step, d_y = (code.load(scratch.vector(name, k)) for name in ("step", "d_y"))
         u = at.read("u", t)
         scaled = step * u
-        d_scaled, d_step = code.number(0.0), code.number(0.0)
+        # Four sums each: their additions overlap.
+        scaled_sums, step_sums = [code.number(0.0)] * 4, [code.number(0.0)] * 4
         following = []
         for n in range(scan.states):
             offset = n * code.bytes
             g = d_y * scan.selected("C", t, n) + carried[n]
-            d_scaled = d_scaled + g * scan.selected("B", t, n)
+            scaled_sums[n % 4] = scaled_sums[n % 4] + g * scan.selected("B", t, n)
             code.add_to(scratch.states("d_b", k) + offset, g * scaled)
             following.append(g * code.load(scratch.states("decay", k) + offset))
             # Gradient of the exponent, step * A.
             d_exponent = following[n] * code.load(scratch.states("state", k) + offset)
-            d_step = d_step + d_exponent * scan.a(n)
+            step_sums[n % 4] = step_sums[n % 4] + d_exponent * scan.a(n)
             code.add_to(d_a + offset, d_exponent * step)
+        d_scaled, d_step = ((x[0] + x[1]) + (x[2] + x[3]) for x in (scaled_sums, step_sums))
         at.write("d_u", t, d_scaled * step + scan.skip * d_y)
         d_delta = d_scaled * u + d_step * _LN2  # A came multiplied by log2(e)
         if softplus:
