@@ -1,6 +1,7 @@
 """The part of an evaluation that people look at: what some captions found.
 
-Captions are taken at even distances from the list, so that nobody chooses the good ones.
+Captions are taken at even distances from the list, so that nobody chooses the good ones; the best
+and the worst are shown apart, under these names.
 """
 
 from __future__ import annotations
@@ -15,89 +16,128 @@ import torch
 from torch import Tensor
 
 from eval.pictures import Query, Strip, png, retrieval_picture
+from vmm.metrics import expected_rank, text_to_video_ranks
 
 _PLAYABLE_BYTES = 2 * 2**20
 
 
-def find_examples(
-    captions: Sequence[str],
-    keys: Sequence[str],
-    owner: Tensor,
-    scores: Tensor,
-    num_queries: int = 12,
-    num_results: int = 3,
-) -> list[dict[str, Any]]:
-    """Choose captions and list the clips they find, best first.
+def even_rows(scores: Tensor, number: int = 12) -> list[int]:
+    """Choose captions at even distances from the list: rows of ``scores``."""
+    return torch.linspace(0, len(scores) - 1, min(number, len(scores))).long().tolist()
+
+
+def extreme_rows(scores: Tensor, relevant: Tensor, number: int = 5) -> tuple[list[int], list[int]]:
+    """Choose the captions that find their clip most clearly, and those that find it latest.
 
     Args:
-        captions: The queries.
-        keys: Keys of the clips.
-        owner: (num_texts,) int64, the clip of each caption.
-        scores: (num_texts, num_clips) text-to-video scores; -inf = unreadable, never listed.
-        num_queries: Captions to choose.
-        num_results: Clips per caption.
+        scores: (num_texts, num_clips) text-to-video scores; -inf = unreadable.
+        relevant: (num_texts, num_clips) bool.
+        number: Of each.
 
     Returns:
-        Per caption ``caption``, ``rank`` of the right clip (None if it is unreadable) and
-        ``results``, each with ``clip`` (its number), ``key``, ``score`` and ``right``.
+        Rows of the best, ranked first by the widest margin, and of the worst, the worst first.
+        Captions whose clip is unreadable are neither.
     """
-    chosen = torch.linspace(0, len(captions) - 1, min(num_queries, len(captions))).long()
+    own = scores.where(relevant, -torch.inf).amax(1)
+    other = scores.where(~relevant, -torch.inf).amax(1)
+    margin = torch.where(own > -torch.inf, own - other, torch.nan)
+    rank = expected_rank(text_to_video_ranks(scores, relevant))
+    found = margin.isfinite()
+    first = (found & (margin > 0)).nonzero().squeeze(1)
+    late = (found & (margin < 0)).nonzero().squeeze(1)
+    best = first[margin[first].argsort(descending=True)]
+    worst = late[rank[late].argsort(descending=True, stable=True)]
+    return best[:number].tolist(), worst[:number].tolist()
+
+
+def describe_queries(
+    rows: Sequence[int],
+    captions: Sequence[str],
+    keys: Sequence[str],
+    relevant: Tensor,
+    scores: Tensor,
+    num_results: int = 3,
+    with_right: bool = False,
+) -> list[dict[str, Any]]:
+    """List the clips that some captions find, best first.
+
+    Args:
+        rows: The captions to describe.
+        captions: All queries.
+        keys: Keys of the clips.
+        relevant: (num_texts, num_clips) bool, the clips of each caption.
+        scores: (num_texts, num_clips) text-to-video scores; -inf = unreadable, never listed.
+        num_results: Clips per caption.
+        with_right: Add the right clip at the end where it is not among them.
+
+    Returns:
+        Per caption ``caption``, ``rank`` of its best right clip (None if it is unreadable) and
+        ``results``, each with ``clip`` (its number), ``key``, ``rank``, ``score`` and ``right``.
+    """
     examples = []
-    for query in chosen.tolist():
-        best = scores[query].topk(min(num_results, len(keys)))
+    for row in rows:
+        own = scores[row].where(relevant[row], -torch.inf).max(0)
+        rank = 1 + int((scores[row] > own.values).sum()) if own.values > -torch.inf else None
+        best = scores[row].topk(min(num_results, len(keys))).indices.tolist()
+        places = [(place, clip) for place, clip in enumerate(best, 1)]
+        if with_right and rank is not None and rank > num_results:
+            places.append((rank, int(own.indices)))
         found = [
-            {"clip": clip, "key": keys[clip], "score": value, "right": clip == int(owner[query])}
-            for value, clip in zip(best.values.tolist(), best.indices.tolist(), strict=True)
-            if value > -np.inf
+            {
+                "clip": clip,
+                "key": keys[clip],
+                "rank": place,
+                "score": float(scores[row, clip]),
+                "right": bool(relevant[row, clip]),
+            }
+            for place, clip in places
+            if scores[row, clip] > -torch.inf
         ]
-        own = scores[query, owner[query]]
-        rank = 1 + int((scores[query] > own).sum()) if own > -np.inf else None
-        examples.append({"caption": captions[query], "rank": rank, "results": found})
+        examples.append({"caption": captions[row], "rank": rank, "results": found})
     return examples
 
 
 def write_showcase(
     out: Path,
-    examples: list[dict[str, Any]],
+    groups: dict[str, list[dict[str, Any]]],
     frames_of: Callable[[int], npt.NDArray[np.uint8]],
     media_of: Callable[[int], tuple[str, bytes]],
     title: str,
-) -> list[dict[str, Any]]:
-    """Write ``retrieval.png`` and the found clips, ``clips/000.mp4`` and so on.
+) -> dict[str, list[dict[str, Any]]]:
+    """Write a picture per group, ``NAME.png``, and the found clips, ``clips/000.mp4`` and so on.
 
     Args:
         out: Existing folder.
-        examples: From ``find_examples``.
+        groups: Name -> examples from ``describe_queries``; empty groups have no picture.
         frames_of: Gives the frames of a clip as the model saw them, (T, H, W, 3).
         media_of: Gives the extension and the bytes of a clip's file.
-        title: Of the picture.
+        title: Of the pictures.
 
     Returns:
-        The examples with ``clip`` replaced by the name of its file, or None if no browser would
-        play it.
+        The groups, changed: ``clip`` is the name of its file, or None if no browser would play it.
     """
+    examples = [example for group in groups.values() for example in group]
     found = sorted({result["clip"] for example in examples for result in example["results"]})
     frames = {clip: frames_of(clip) for clip in found}
-    queries = [
-        Query(
-            example["caption"],
-            "the right clip is unreadable"
-            if example["rank"] is None
-            else f"right clip at rank {example['rank']}",
-            [
-                Strip(frames[result["clip"]], f"{rank}. {result['score']:.2f}", result["right"])
-                for rank, result in enumerate(example["results"], 1)
-            ],
-        )
-        for example in examples
-    ]
-    (out / "retrieval.png").write_bytes(png(retrieval_picture(queries, title)))
+    for name, group in groups.items():
+        if group:
+            queries = [_query(example, frames) for example in group]
+            (out / f"{name}.png").write_bytes(png(retrieval_picture(queries, title)))
     files = {clip: _copy_clip(out, number, *media_of(clip)) for number, clip in enumerate(found)}
-    return [
-        example
-        | {"results": [result | {"clip": files[result["clip"]]} for result in example["results"]]}
-        for example in examples
+    for example in examples:
+        for result in example["results"]:
+            result["clip"] = files[result["clip"]]
+    return groups
+
+
+def _query(example: dict[str, Any], frames: dict[int, npt.NDArray[np.uint8]]) -> Query:
+    rank = example["rank"]
+    note = "the right clip is unreadable" if rank is None else f"right clip at rank {rank}"
+    strips = [
+        Strip(frames[result["clip"]], f"{result['rank']}. {result['score']:.2f}", result["right"])
+        for result in example["results"]
     ]
+    return Query(example["caption"], note, strips)
 
 
 def _copy_clip(out: Path, number: int, extension: str, data: bytes) -> str | None:

@@ -117,6 +117,15 @@ class ShardSet:
             metadata=metadata,
         )
 
+    def metadata(self, shard: int, sample: int) -> dict[str, Any]:
+        """Read a sample's metadata without its media.
+
+        Raises:
+            DecodeError: If the shard no longer holds them.
+        """
+        place = self._entries(shard)[sample].members.get(JSON_EXTENSION)
+        return parse_metadata(None if place is None else self._bytes(shard, place))
+
     def left_out(self) -> Iterator[BadSample]:
         """Name every missing or damaged shard and every sample or member that is not used."""
         for path in self.missing:

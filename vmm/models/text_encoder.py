@@ -65,6 +65,15 @@ class VisionKV:
             None if self.mask is None else self.mask.index_select(0, rows),
         )
 
+    def repeated(self, times: int) -> VisionKV:
+        """Show a single video to several captions, without copying its keys and values."""
+
+        def view(x: Tensor) -> Tensor:
+            return x.expand(times, *x.shape[1:])
+
+        mask = None if self.mask is None else view(self.mask)
+        return VisionKV(tuple(map(view, self.keys)), tuple(map(view, self.values)), mask)
+
 
 class BertTextEncoder(nn.Module):
     """Encode captions; fuse them with videos; guess masked words.
