@@ -124,7 +124,8 @@ def protocol_card(result: dict[str, Any]) -> list[tuple[str, str]]:
         ("captions", f"{data['captions']}; {captions} per video{joined}"),
         ("coverage", coverage[settings["coverage"]]),
         ("ties", settings["ties"]),
-        ("frames", f"{settings['num_frames']}, {settings['sampling']}, {settings['frame_order']}"),
+        ("frames", f"{settings['num_frames']}, sampling {settings['sampling']!r} without draws, "
+                   f"{settings['frame_order']}"),
         ("resolution", f"{settings['image_size']} pixels, {settings['fit']}"),
         ("views", str(settings["views"])),
         ("re-ranked", "no" if settings["k"] is None else f"the best {settings['k']} per query"),
