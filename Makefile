@@ -43,6 +43,7 @@ bench: $(READY)
 	$(BIN)/python -m benchmarks.decode --short
 	$(BIN)/python -m benchmarks.encoder --short
 	$(BIN)/python -m benchmarks.long_video --short
+	$(BIN)/python -m benchmarks.rerank --short
 
 clean:
 	rm -rf demo runs data .pytest_cache .mypy_cache .ruff_cache

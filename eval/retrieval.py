@@ -91,7 +91,8 @@ def run_retrieval(options: argparse.Namespace, command: str) -> dict[str, Any] |
         "command": command,
         "model": encoder.identity(),
         "data": _describe_data(options, evaluation, protocol),
-        "settings": _describe_settings(options, encoder, settings),
+        "settings": _describe_settings(options, encoder, settings)
+        | ({} if evaluation.numbers["reranked"] else {"k": None}),
         **evaluation.numbers,
         "findings": [vars(finding) for finding in lint(subject)],
         "versions": {

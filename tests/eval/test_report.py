@@ -6,68 +6,23 @@ import pytest
 
 from eval.pictures import Curve, curves_picture, png, read_curves
 from eval.report import build_report, main
-from eval.results import load_result, retrieval_table
-
-METRICS = {
-    f"{d}_{name}": value
-    for d in ("t2v", "v2t")
-    for name, value in {
-        "recall_1": 81.25,
-        "recall_5": 95.0,
-        "recall_10": 99.0,
-        "median_rank": 1.0,
-        "mean_rank": 1.5,
-    }.items()
-} | {"recall_mean": 90.0, "ties": 0.0}
-
-CHANCE = METRICS | {"t2v_recall_1": 0.390625, "v2t_recall_1": 0.390625}
-
+from eval.charts import ranks_of, recall_curves, similarity_map
+from eval.results import load_result, protocol_card, retrieval_table
 
 @pytest.fixture
-def result(tmp_path):
-    content = {
-        "schema": 1,
-        "name": "VideoMamba",
-        "command": "python -m eval.retrieval --run runs/x",
-        "model": {
-            "encoder": "VideoMamba",
-            "parameters": 650_000,
-            "checkpoint": "a.ckpt",
-            "sha256": "ab" * 32,
-        },
-        "data": {
-            "shards": ["test-000000.tar"],
-            "clips": {
-                "listed": 256,
-                "readable": 255,
-                "unreadable": 1,
-                "problems": {"truncated": 1},
-            },
-            "captions": 256,
-        },
-        "settings": {"num_frames": 8, "frame_order": "forward", "k": 128},
-        "chance": CHANCE,
-        "dual": METRICS,
-        "reranked": METRICS | {"t2v_recall_1": 88.5},
-        "interval": {
-            "dual": {"t2v_recall_1": [77.0, 85.0], "v2t_recall_1": [77.0, 85.0]},
-            "reranked": None,
-        },
-        "direction": {"pairs": 256, "dual": 97.5, "match": 98.5},
-        "seconds": {"encode": 1.0, "score": 2.0},
-        "versions": {"torch": "2.15"},
-        "examples": [
-            {
-                "caption": "a <script>alert(1)</script> & {{ 7 * 7 }}",
-                "rank": 1,
-                "results": [
-                    {"key": "s/1", "score": 3.25, "right": True, "clip": "clips/000.mp4"},
-                    {"key": "s/2", "score": 1.5, "right": False, "clip": "../secret.txt"},
-                    {"key": "s/3", "score": 1.0, "right": False, "clip": None},
-                ],
-            }
-        ],
-    }
+def result(tmp_path, result_content):
+    found = [
+        {"key": "s/1", "score": 3.25, "rank": 1, "right": True, "clip": "clips/000.mp4"},
+        {"key": "s/2", "score": 1.5, "rank": 2, "right": False, "clip": "../secret.txt"},
+        {"key": "s/3", "score": 1.0, "rank": 3, "right": False, "clip": None},
+    ]
+    caption = "a <script>alert(1)</script> & {{ 7 * 7 }}"
+    content = result_content()
+    content["examples"] = [{"caption": caption, "rank": 1, "results": found}]
+    content["best"] = [{"caption": "the clearest", "rank": 1, "results": found[:1]}]
+    last = {"key": "s/4", "score": -1.0, "rank": 77, "right": True, "clip": None}
+    content["worst"] = [{"caption": "the worst", "rank": 77, "results": [*found[1:], last]}]
+    content["findings"] = [{"code": "tied-scores", "message": "2 queries <b>", "effect": "R@1 1"}]
     folder = tmp_path / "result"
     (folder / "clips").mkdir(parents=True)
     (folder / "clips" / "000.mp4").write_bytes(b"moving picture")
