@@ -99,7 +99,8 @@ def similarity_map(scores: Tensor, relevant: Tensor) -> Figure:
     some = scores[rows][:, columns]
     figure = Figure(figsize=(5.4, 4.6), dpi=110, layout="constrained")
     ax = figure.subplots()
-    image = ax.imshow(some.masked_fill(~some.isfinite(), torch.nan), cmap="viridis")
+    pixels = some.masked_fill(~some.isfinite(), torch.nan).numpy()
+    image = ax.imshow(pixels, cmap="viridis")
     ax.set(xlabel="video", ylabel="caption", title=f"cosine, {len(columns)} of {len(own)} videos")
     figure.colorbar(image, ax=ax)
     return figure

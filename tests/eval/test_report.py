@@ -3,11 +3,13 @@ import json
 import re
 
 import pytest
+import torch
 
+from eval.charts import ranks_of, recall_curves, similarity_map
 from eval.pictures import Curve, curves_picture, png, read_curves
 from eval.report import build_report, main
-from eval.charts import ranks_of, recall_curves, similarity_map
 from eval.results import load_result, protocol_card, retrieval_table
+
 
 @pytest.fixture
 def result(tmp_path, result_content):
@@ -58,6 +60,11 @@ def test_the_page_shows_the_numbers_and_needs_no_network(tmp_path, result, run):
     assert sources
     assert all(source.startswith(("data:image/p", "data:video/m")) for source in sources)
     assert not re.search(r"https?://", page)
+    for text in ("tied-scores", "2 queries &lt;b&gt;", "the clearest", "the worst", "77. -1.00"):
+        assert text in page, text
+    for text in ("0123456789abcdef", "256 listed, 255 readable (1 truncated)", "ab" * 32):
+        assert text in page, text
+    assert page.count('<img alt="Recall over the depth"') == 1
     assert base64.b64encode(b"moving picture").decode() in page
 
 
@@ -67,14 +74,14 @@ def test_captions_and_names_are_escaped(tmp_path, result):
     page = out.read_text()
     assert "<script" not in page
     assert "&lt;script&gt;alert(1)&lt;/script&gt; &amp; {{ 7 * 7 }}" in page
-    assert "<b>" not in page
+    assert "<b>VideoMamba" not in page and "queries <b>" not in page
 
 
 def test_only_clips_beside_the_result_are_embedded(tmp_path, result):
     out = tmp_path / "report.html"
     build_report(out, [], [("VideoMamba", result)])
     assert base64.b64encode(b"secret").decode() not in out.read_text()
-    assert out.read_text().count("<video") == 1
+    assert out.read_text().count("<video") == 2  # among the examples and the best
 
 
 def test_a_folder_stands_for_its_result_file(tmp_path, result):
@@ -84,7 +91,8 @@ def test_a_folder_stands_for_its_result_file(tmp_path, result):
 
 
 def test_a_result_without_reranking_and_direction(tmp_path, result):
-    content = json.loads(result.read_text()) | {"reranked": None, "direction": None, "examples": []}
+    content = json.loads(result.read_text()) | {"reranked": None, "direction": None}
+    content |= {"examples": [], "best": [], "worst": []}
     result.write_text(json.dumps(content))
     table = build_report(tmp_path / "report.html", [], [("dual", result)])
     assert "re-ranked" not in table
@@ -98,6 +106,55 @@ def test_the_terminal_table_has_both_directions_and_chance(result):
     assert re.search(r"video-to-text +dual encoder", table)
     assert table.count("re-ranked") == table.count("  chance") == 2
     assert "matching head 98.5 % (chance 50 %, 256 pairs)" in table
+    assert "! tied-scores: 2 queries <b>" in table
+
+
+def test_published_numbers_stand_beside_ours_where_there_are_some(tmp_path, result):
+    out = tmp_path / "report.html"
+    build_report(out, [], [("mine", result)])
+    assert "VideoMamba-M" not in out.read_text()
+    content = json.loads(result.read_text())
+    content["data"]["test_set"] = "MSRVTT-1kA"
+    result.write_text(json.dumps(content))
+    build_report(out, [], [("mine", result)])
+    cells = re.findall(r"<td[^>]*>([^<]*)</td>", out.read_text())
+    place = cells.index("VideoMamba-M 25M")
+    assert cells[place : place + 4] == ["VideoMamba-M 25M", "re-ranked, k=128", "35.6", "29.1"]
+    assert ["mine", "re-ranked", "88.5", "81.2"] in [cells[i : i + 4] for i in range(place)]
+
+
+def test_the_card_says_what_was_dropped_and_recognised(result):
+    content = load_result(result)
+    content["settings"] |= {"coverage": "available", "k": None}
+    content["data"] |= {"recognised": "MSRVTT full", "captions_per_video": [18, 20]}
+    card = dict(protocol_card(content))
+    assert card["test set"] == "shards (ids and number are those of MSRVTT full)"
+    assert card["captions"] == "256; 18 to 20 per video"
+    assert card["coverage"].startswith("available") and card["re-ranked"] == "no"
+
+
+def test_recall_curves_rise_from_r1_to_everything(result):
+    content = load_result(result)
+    figure = recall_curves([("a", content)])
+    line = figure.axes[0].lines[0]
+    recalls = dict(zip(line.get_xdata(), line.get_ydata(), strict=True))
+    assert recalls[1] == pytest.approx(62.5) and recalls[3] == pytest.approx(75)
+    assert recalls[10] == pytest.approx(87.5) and recalls[256] == 100
+    content["queries"]["dual"]["v2t"]["better"] = "x"
+    with pytest.raises(ValueError, match="holds no v2t ranks of dual"):
+        ranks_of(content, "dual", "v2t")
+
+
+def test_the_similarity_map_has_the_right_pairs_on_its_diagonal():
+    scores = torch.zeros(200, 100)
+    owner = torch.arange(200) // 2
+    scores[torch.arange(200), owner] = 1
+    relevant = torch.zeros(200, 100, dtype=torch.bool)
+    relevant[torch.arange(200), owner] = True
+    scores[:, 0] = -torch.inf  # unreadable
+    drawn = similarity_map(scores, relevant).axes[0].images[0].get_array()
+    assert drawn.shape == (64, 64) and drawn.mask[:, 0].all()
+    assert (drawn.diagonal()[1:] == 1).all() and drawn[1:, 1:].sum() == 63
 
 
 def test_curves_are_read_by_name(run):
@@ -118,7 +175,8 @@ def test_a_single_point_can_be_drawn():
         (None, "cannot be read"),
         ("{", "cannot be read"),
         ("[]", "no result of this version"),
-        ('{"schema": 1}', "lacks chance, command"),
+        ('{"schema": 1}', "no result of this version"),
+        ('{"schema": 2}', "lacks best, chance, command"),
     ],
 )
 def test_a_bad_result_file_is_one_clear_line(tmp_path, capsys, content, message):
