@@ -1,78 +1,32 @@
 """The retrieval protocol: encode everything once, score all pairs, re-rank, measure.
 
-A clip that cannot be read stays in the gallery and its queries count as misses. Shape legend: see
-``vmm.types``; Nt captions (reversed ones included), Nv readable clips.
+Shape legend: see ``vmm.types``; Nt captions (reversed ones included), Nv readable clips.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
-from itertools import accumulate
+from collections import Counter
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader
 
-from eval.scoring import (
-    CaptionBank,
-    ClipBank,
-    dual_scores,
-    encode_captions,
-    encode_clips,
-    match_scores,
-    rerank,
-    top_k,
-)
-from vmm.data.schema import REVERSED_CAPTION
-from vmm.data.shards import EvaluationClips, EvaluationSample
+from eval.encoding import Encoded, Settings, TestSet, encode, encode_clips, matcher_of
+from eval.features import FeatureStore
+from eval.models import Encoder, Matcher
+from eval.scoring import dual_scores, match_scores, rerank, top_k
 from vmm.metrics import (
+    TiedRanks,
     bootstrap_interval,
+    dual_softmax,
     hit_probability,
     pair_accuracy,
+    published_names,
     retrieval_metrics,
     text_to_video_ranks,
     video_to_text_ranks,
 )
-from vmm.models.video_text import VideoTextModel
-
-
-class Clip(NamedTuple):
-    """What is kept of a sample once its frames are encoded."""
-
-    key: str
-    captions: list[str]
-    reversed_caption: str | None
-    problem: str | None
-    """Why it could not be read; None if it could."""
-
-
-class Pairs(NamedTuple):
-    """Clips with a caption of the reversed motion; rows and columns of the score matrices."""
-
-    clip: Tensor
-    """(n,) columns."""
-    right: Tensor
-    """(n,) rows of the clips' captions."""
-    wrong: Tensor
-    """(n,) rows of the reversed ones."""
-
-
-class Encoded(NamedTuple):
-    """All clips and captions, encoded once."""
-
-    clips: list[Clip]
-    captions: list[str]
-    """The queries, in the order of their clips."""
-    owner: Tensor
-    """(num_texts,) int64, the clip of each caption."""
-    readable: Tensor
-    """(Nv,) int64, the clips that the columns of the score matrices stand for."""
-    pairs: Pairs
-    text: CaptionBank
-    """Nt rows: the captions, then the reversed captions."""
-    bank: ClipBank
 
 
 class Scores(NamedTuple):
@@ -91,95 +45,70 @@ class Scores(NamedTuple):
 class Evaluation(NamedTuple):
     """The numbers of an evaluation, and the scores behind them."""
 
-    clips: list[Clip]
-    captions: list[str]
-    owner: Tensor
-    """(num_texts,) int64, the clip of each caption."""
+    encoded: Encoded
+    dual: Tensor
+    """(num_texts, num_clips) cosines; -inf = unreadable."""
     scores: Tensor
     """(num_texts, num_clips) text-to-video scores, re-ranked if asked for; -inf = unreadable."""
+    coverage: dict[str, Any]
+    """``rule``, ``listed``, ``readable``, ``unreadable``, ``problems`` (reason -> clips) and
+    ``lost`` (reason -> shards or members of shards)."""
     numbers: dict[str, Any]
-    """``chance``, ``dual``, ``reranked``, ``interval``, ``direction`` and ``seconds``, as in
-    ``eval.results``."""
+    """``chance``, ``dual``, ``dual+dsl``, ``reranked``, ``interval``, ``queries``, ``direction``
+    and ``seconds``, as in ``eval.results``."""
 
 
 def evaluate(
-    model: VideoTextModel,
-    dataset: EvaluationClips,
-    k: int | None = 128,
-    batch_size: int = 32,
-    num_workers: int = 0,
+    encoder: Encoder, dataset: TestSet, settings: Settings, store: FeatureStore
 ) -> Evaluation:
-    """Measure retrieval on a data set.
+    """Measure retrieval on a data set. Under ``torchrun``, processes share the work.
 
     Args:
-        model: In evaluation mode, on the device to use.
-        dataset: The clips, each once.
-        k: Candidates per query that the matching head re-ranks; None = dual encoder only.
-        batch_size: Clips, and captions, encoded at once.
-        num_workers: Processes that decode.
+        encoder: The model.
+        dataset: The clips.
+        settings: How to measure.
+        store: From ``feature_store``; still there afterwards.
 
     Raises:
-        ValueError: If k is below 1, no clip can be read or a score is NaN.
+        ValueError: If no clip can be read or a score is NaN.
     """
-    if k is not None and k < 1:
-        raise ValueError(f"k must be at least 1, got {k}; --no-rerank switches re-ranking off")
+    matcher = matcher_of(encoder, settings)
     start = time.perf_counter()
-    encoded = encode(model, dataset, batch_size, num_workers, keep_tokens=k is not None)
+    encode_clips(encoder, dataset, settings, store, keep_tokens=matcher is not None)
+    clips = [clip for _, clip in sorted(store.finished().items())]
+    encoded = encode(encoder, clips, store, settings, keep_tokens=matcher is not None)
     middle = time.perf_counter()
-    scores = score(model, encoded, k)
-    numbers = measure(encoded, scores)
+    scores = score(matcher, encoded, settings.k)
+    numbers = measure(encoded, scores, settings.dual_softmax)
     numbers["seconds"] = {"encode": middle - start, "score": time.perf_counter() - middle}
-    ranking = scores.dual[: len(encoded.captions)] if scores.t2v is None else scores.t2v
-    return Evaluation(
-        encoded.clips, encoded.captions, encoded.owner, _widen(ranking, encoded), numbers
-    )
-
-
-def encode(
-    model: VideoTextModel,
-    dataset: EvaluationClips,
-    batch_size: int,
-    num_workers: int,
-    keep_tokens: bool,
-) -> Encoded:
-    """Encode every clip and caption once; see ``evaluate``."""
-    clips: list[Clip] = []
-    loader = DataLoader(dataset, batch_size, num_workers=num_workers, collate_fn=list)
-    bank = encode_clips(model, _readable(loader, clips), len(dataset), keep_tokens)
-    captions = [caption for clip in clips for caption in clip.captions]
-    owner = torch.tensor([i for i, clip in enumerate(clips) for _ in clip.captions])
-    readable = [i for i, clip in enumerate(clips) if clip.problem is None]
-    backwards = {
-        column: caption
-        for column, clip in enumerate(readable)
-        if (caption := clips[clip].reversed_caption)
+    dual = _widen(scores.dual[: len(encoded.captions)], encoded)
+    ranking = dual if scores.t2v is None else _widen(scores.t2v, encoded)
+    problems = Counter(clip.problem for clip in clips if clip.problem is not None)
+    coverage = {
+        "rule": settings.coverage,
+        "listed": len(clips),
+        "readable": len(clips) - problems.total(),
+        "unreadable": problems.total(),
+        "problems": dict(problems),
+        "lost": dict(dataset.lost),
     }
-    first_row = [0, *accumulate(len(clip.captions) for clip in clips)]
-    pairs = Pairs(
-        clip=torch.tensor(list(backwards), dtype=torch.int64),
-        right=torch.tensor(
-            [first_row[readable[column]] for column in backwards], dtype=torch.int64
-        ),
-        wrong=len(captions) + torch.arange(len(backwards)),
-    )
-    text = encode_captions(model, [*captions, *backwards.values()], batch_size)
-    return Encoded(clips, captions, owner, torch.tensor(readable), pairs, text, bank)
+    return Evaluation(encoded, dual, ranking, coverage, numbers)
 
 
-def score(model: VideoTextModel, encoded: Encoded, k: int | None) -> Scores:
+def score(matcher: Matcher | None, encoded: Encoded, k: int | None) -> Scores:
     """Score captions with clips, and re-rank the best ``k`` of every query; see ``evaluate``."""
     num_texts, pairs = len(encoded.captions), encoded.pairs
-    dual = dual_scores(encoded.text, encoded.bank)
-    if k is None:
+    dual = dual_scores(encoded.text.projected, encoded.projected)
+    if matcher is None or k is None:
         return Scores(dual, None, None, None)
-    assert encoded.bank.tokens is not None
+    assert encoded.tokens is not None and encoded.text.states is not None
     queries = dual[:num_texts]
     of_text, of_clip = top_k(queries, k, 1), top_k(queries, k, 0)
     wanted = torch.zeros_like(dual, dtype=torch.bool)
     wanted[:num_texts] = of_text | of_clip
     wanted[pairs.right, pairs.clip] = True
     wanted[pairs.wrong, pairs.clip] = True
-    match = match_scores(model, encoded.text, encoded.bank.tokens, wanted)
+    match = match_scores(matcher, encoded.text.states, encoded.tokens, wanted)
     return Scores(
         dual,
         match,
@@ -188,22 +117,29 @@ def score(model: VideoTextModel, encoded: Encoded, k: int | None) -> Scores:
     )
 
 
-def measure(encoded: Encoded, scores: Scores) -> dict[str, Any]:
-    """Turn scores into ``chance``, ``dual``, ``reranked``, ``interval`` and ``direction``."""
-    owner, pairs = encoded.owner, encoded.pairs
-    chance = torch.zeros(len(encoded.captions), len(encoded.clips))
-    dual = _widen(scores.dual[: len(encoded.captions)], encoded)
-    numbers: dict[str, Any] = {
-        "chance": retrieval_metrics(chance, owner),
-        "dual": retrieval_metrics(dual, owner),
-        "reranked": None,
-        "interval": {"dual": _intervals(dual, dual, owner), "reranked": None},
-        "direction": None,
-    }
+def measure(encoded: Encoded, scores: Scores, with_dual_softmax: bool) -> dict[str, Any]:
+    """Turn scores into the numbers that ``eval.results`` describes."""
+    relevant, pairs = encoded.relevant, encoded.pairs
+    plain = scores.dual[: len(encoded.captions)]
+    rankings = {"dual": (plain, plain)}
+    if with_dual_softmax:
+        rankings["dual+dsl"] = dual_softmax(plain, 1), dual_softmax(plain, 0)
     if scores.t2v is not None and scores.v2t is not None:
-        t2v, v2t = _widen(scores.t2v, encoded), _widen(scores.v2t, encoded)
-        numbers["reranked"] = retrieval_metrics(t2v, owner, similarity_v2t=v2t)
-        numbers["interval"]["reranked"] = _intervals(t2v, v2t, owner)
+        rankings["reranked"] = scores.t2v, scores.v2t
+    chance = retrieval_metrics(torch.zeros(relevant.shape), relevant)
+    numbers: dict[str, Any] = {"chance": chance, "reranked": None, "interval": {"reranked": None}}
+    numbers["queries"] = {"video": relevant.byte().argmax(1).tolist()}
+    for name, (t2v, v2t) in rankings.items():
+        wide_t2v, wide_v2t = _widen(t2v, encoded), _widen(v2t, encoded)
+        metrics = retrieval_metrics(wide_t2v, relevant, similarity_v2t=wide_v2t)
+        numbers[name] = metrics | published_names(metrics)
+        ranks = {
+            "t2v": text_to_video_ranks(wide_t2v, relevant),
+            "v2t": video_to_text_ranks(wide_v2t, relevant),
+        }
+        numbers["interval"][name] = _intervals(ranks, relevant)
+        numbers["queries"][name] = {direction: _lists(r) for direction, r in ranks.items()}
+    numbers["direction"] = None
     if len(pairs.clip):
         numbers["direction"] = {"pairs": len(pairs.clip), "match": None} | {
             name: pair_accuracy(matrix[pairs.right, pairs.clip], matrix[pairs.wrong, pairs.clip])
@@ -213,13 +149,23 @@ def measure(encoded: Encoded, scores: Scores) -> dict[str, Any]:
     return numbers
 
 
-def _intervals(t2v: Tensor, v2t: Tensor, owner: Tensor) -> dict[str, tuple[float, float]]:
+def _intervals(ranks: dict[str, TiedRanks], relevant: Tensor) -> dict[str, tuple[float, float]]:
     """Give the 95 % intervals of both R@1, drawn over clips."""
-    hits_t2v = 100 * hit_probability(text_to_video_ranks(t2v, owner), 1)
-    hits_v2t = 100 * hit_probability(video_to_text_ranks(v2t, owner), 1)
+    groups = {"t2v": relevant.byte().argmax(1), "v2t": None}
     return {
-        "t2v_recall_1": bootstrap_interval(hits_t2v, groups=owner),
-        "v2t_recall_1": bootstrap_interval(hits_v2t),
+        f"{name}_recall_1": bootstrap_interval(100 * hit_probability(r, 1), groups[name])
+        for name, r in ranks.items()
+    }
+
+
+def _lists(ranks: TiedRanks) -> dict[str, Any]:
+    """Write ranks as plain numbers."""
+    better, tied, targets, candidates = ranks
+    return {
+        "better": better.tolist(),
+        "tied": tied.tolist(),
+        "targets": targets.tolist(),
+        "candidates": candidates,
     }
 
 
@@ -228,21 +174,3 @@ def _widen(scores: Tensor, encoded: Encoded) -> Tensor:
     wide = scores.new_full((len(scores), len(encoded.clips)), -torch.inf)
     wide[:, encoded.readable] = scores
     return wide
-
-
-def _readable(loader: DataLoader[EvaluationSample], clips: list[Clip]) -> Iterator[Tensor]:
-    """Batch the clips that could be read, (B, T, C, H, W), and note all of them in ``clips``."""
-    for samples in loader:
-        for sample in samples:
-            backwards = sample.metadata.get(REVERSED_CAPTION)
-            clips.append(
-                Clip(
-                    sample.key,
-                    sample.captions,
-                    backwards if isinstance(backwards, str) else None,
-                    sample.problem,
-                )
-            )
-        videos = [sample.video for sample in samples if sample.video is not None]
-        if videos:
-            yield torch.stack(videos)

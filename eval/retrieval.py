@@ -1,24 +1,28 @@
-"""Zero-shot text-to-video and video-to-text retrieval on a test split.
+"""Zero-shot text-to-video and video-to-text retrieval on a test set.
 
-``python -m eval.retrieval --run RUN --shards "data/demo/test-{000000..000000}.tar"``
+    python -m eval.retrieval --run RUN --shards "data/demo/test-*.tar"
+    python -m eval.retrieval --run RUN --dataset msrvtt-1ka --annotations FILE --media FOLDER
+    python -m eval.retrieval --model open_clip:ViT-B-32:openai --shards ...
 
 Every clip and caption is encoded once; the dual encoder scores all pairs in float32 and the
 matching head re-orders the best ``k`` of every query, in each direction for itself. A clip that
 cannot be read stays in the gallery and its queries count as misses. Samples that carry a
 ``reversed_caption`` are also asked which of the two captions fits, which only a model that sees
-the order of frames can tell.
+the order of frames can tell. An evaluation that was stopped goes on from the clips it had encoded;
+under ``torchrun`` several processes share the work.
 """
 
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import logging
+import os
 import platform
 import shlex
 import sys
-from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
@@ -27,97 +31,212 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
+import torch.distributed as dist
 
 from eval import results
+from eval.encoding import Settings, feature_store
 from eval.evaluation import Evaluation, evaluate
-from eval.showcase import find_examples, write_showcase
+from eval.features import Clip
+from eval.findings import Subject
+from eval.lint.checks import lint, recognise
+from eval.models import Encoder, VmmEncoder, load_encoder
+from eval.protocols import PROTOCOLS, Protocol, protocol_of, read_protocol, read_training_ids
+from eval.report.charts import similarity_map
+from eval.report.page import build_report
+from eval.report.pictures import png
+from eval.report.showcase import describe_queries, even_rows, extreme_rows, write_showcase
+from eval.sources import AnnotatedClips, ShardClips
 from vmm import __version__
-from vmm.data.shards import EvaluationClips
-from vmm.export.run import Run, load_run
+from vmm.distributed import rank
+from vmm.export.run import load_run
 from vmm.ops.cpu_setup import tune_cpu
 
 logger = logging.getLogger(__name__)
 
 
-def result_of(
-    evaluation: Evaluation, run: Run, dataset: EvaluationClips, settings: dict[str, Any]
-) -> dict[str, Any]:
-    """Collect everything that ``retrieval.json`` holds but the examples; see ``eval.results``."""
-    problems = Counter(clip.problem for clip in evaluation.clips if clip.problem is not None)
-    listed, unreadable = len(evaluation.clips), problems.total()
-    return {
+def run_retrieval(options: argparse.Namespace, command: str) -> dict[str, Any] | None:
+    """Evaluate as the command line asks, write the result files, and give the result.
+
+    Returns:
+        The result; None in all processes but the first.
+
+    Raises:
+        ValueError: If the model or the data cannot be used.
+    """
+    protocol = protocol_of(options.dataset) if options.dataset else None
+    settings = Settings(
+        k=None if options.no_rerank else options.k,
+        coverage=options.coverage,
+        dual_softmax=options.dsl,
+        shared_captions=protocol is not None and protocol.shared_captions,
+        batch_size=options.batch_size,
+        num_workers=options.num_workers,
+    )
+    training = read_training_ids(options.train_ids) if options.train_ids else frozenset()
+    if options.device == "cpu":
+        for sentence in tune_cpu().values():
+            logger.info(sentence)
+    encoder = _encoder(options)
+    dataset = _dataset(options, encoder, protocol, training)
+    out = options.out or _default_out(options, encoder)
+    out.mkdir(parents=True, exist_ok=True)
+    store = feature_store(out / "features", encoder, dataset, settings)
+    evaluation = evaluate(encoder, dataset, settings, store)
+    if rank() > 0:
+        return None
+    subject = Subject(
+        evaluation.encoded.clips, protocol, training, evaluation.dual, lost=dataset.lost
+    )
+    result = {
         "schema": results.SCHEMA,
-        "model": {
-            "encoder": type(run.model.video_encoder).__name__,
-            "parameters": sum(p.numel() for p in run.model.parameters()),
-            "checkpoint": run.checkpoint.name,
-            "sha256": run.sha256,
-        },
-        "data": {
-            "shards": [Path(shard).name for shard in dataset.shards],
-            "clips": {
-                "listed": listed,
-                "readable": listed - unreadable,
-                "unreadable": unreadable,
-                "problems": dict(problems),
-            },
-            "captions": len(evaluation.captions),
-        },
-        "settings": settings,
+        "name": options.name or encoder.name,
+        "command": command,
+        "model": encoder.identity(),
+        "data": _describe_data(options, evaluation, protocol),
+        "settings": _describe_settings(options, encoder, settings)
+        | ({} if evaluation.numbers["reranked"] else {"k": None}),
         **evaluation.numbers,
+        "findings": [vars(finding) for finding in lint(subject)],
         "versions": {
             "python": platform.python_version(),
             **{name: version(name) for name in ("torch", "transformers", "av", "numpy")},
             "vmm": __version__,
         },
     }
+    result |= _show(out, result, evaluation, dataset, encoder)
+    (out / results.FILE_NAME).write_text(json.dumps(result, ensure_ascii=False), encoding="utf-8")
+    build_report(out / "report.html", [], [(result["name"], out)])
+    store.remove()
+    logger.info("wrote %s and report.html", out / results.FILE_NAME)
+    return result
 
 
-def run_retrieval(options: argparse.Namespace, command: str) -> dict[str, Any]:
-    """Evaluate as the command line asks, write the result files, and give the result.
-
-    Raises:
-        ValueError: If the run or the shards cannot be used.
-    """
+def _encoder(options: argparse.Namespace) -> Encoder:
+    if options.model:
+        return load_encoder(
+            options.model, options.num_frames, options.device, options.trust_remote_code
+        )
     run = load_run(options.run, options.checkpoint)
     clip = replace(run.clip, num_frames=options.num_frames or run.clip.num_frames)
-    dataset = EvaluationClips(options.shards, clip, options.frame_order)
-    if options.device == "cpu":
-        for sentence in tune_cpu().values():
-            logger.info(sentence)
-    model = run.model.to(options.device)
-    k = None if options.no_rerank else options.k
-    evaluation = evaluate(model, dataset, k, options.batch_size, options.num_workers)
-    settings = {
+    return VmmEncoder.of_run(run, options.device, clip)
+
+
+def _dataset(
+    options: argparse.Namespace,
+    encoder: Encoder,
+    protocol: Protocol | None,
+    training: frozenset[str],
+) -> ShardClips | AnnotatedClips:
+    """Open the test set, and say what is off with it before anything is scored."""
+    if options.shards:
+        return ShardClips(options.shards, encoder.clip, options.frame_order)
+    items = read_protocol(options.dataset, options.annotations, options.ids)
+    clips = [Clip(item.key, item.captions, None, None) for item in items]
+    for finding in lint(Subject(clips, protocol, training)):
+        logger.warning("%s: %s; %s", finding.code, finding.message, finding.effect)
+    return AnnotatedClips(items, options.media, encoder.clip, options.frame_order)
+
+
+def _describe_data(
+    options: argparse.Namespace, evaluation: Evaluation, protocol: Protocol | None
+) -> dict[str, Any]:
+    clips = evaluation.encoded.clips
+    counts = [len(clip.captions) for clip in clips]
+    text = json.dumps(sorted([clip.key, *clip.captions] for clip in clips))
+    files = [options.shards] if options.shards else [options.annotations, options.media]
+    recognised = recognise(clips)
+    return {
+        "test_set": protocol.title if protocol else "shards",
+        "recognised": PROTOCOLS[recognised].title if recognised and not protocol else None,
+        "split_hash": hashlib.sha256(text.encode()).hexdigest()[:16],
+        "files": [Path(file).name for file in files],
+        "videos": len(clips),
+        "captions": len(evaluation.encoded.captions),
+        "captions_per_video": [min(counts), max(counts)],
+        "paragraph": protocol is not None and protocol.paragraph,
+        "clips": evaluation.coverage,
+    }
+
+
+def _describe_settings(
+    options: argparse.Namespace, encoder: Encoder, settings: Settings
+) -> dict[str, Any]:
+    clip = encoder.clip
+    return {
         "frame_order": options.frame_order,
         "num_frames": clip.num_frames,
+        "sampling": clip.sampling,
         "image_size": clip.image_size,
-        "k": k,
-        "batch_size": options.batch_size,
-        "device": options.device,
+        "fit": clip.fit,
+        "views": 1,
+        "k": settings.k,
+        "coverage": settings.coverage,
+        "ties": "expectation over random order",
         "precision": "float32",
+        "decoder": clip.decoder,
+        "batch_size": settings.batch_size,
+        "device": options.device,
     }
-    name = options.name or type(model.video_encoder).__name__
-    result = {"name": name, "command": command, **result_of(evaluation, run, dataset, settings)}
 
-    out: Path = options.out or options.run / f"retrieval_{options.frame_order}"
-    out.mkdir(parents=True, exist_ok=True)
-    keys = [clip.key for clip in evaluation.clips]
-    examples = find_examples(evaluation.captions, keys, evaluation.owner, evaluation.scores)
-    mean, std = torch.tensor(clip.mean), torch.tensor(clip.std)
 
-    def frames_of(number: int) -> npt.NDArray[np.uint8]:
-        video = dataset[number].video
-        assert video is not None  # find_examples lists readable clips only
+def _show(
+    out: Path,
+    result: dict[str, Any],
+    evaluation: Evaluation,
+    dataset: ShardClips | AnnotatedClips,
+    encoder: Encoder,
+) -> dict[str, Any]:
+    """Write the pictures and clips, and give ``examples``, ``best`` and ``worst``."""
+    encoded, scores = evaluation.encoded, evaluation.scores
+    best, worst = extreme_rows(scores, encoded.relevant)
+    keys = [clip.key for clip in encoded.clips]
+    numbers = encoded.numbers
+
+    def describe(rows: list[int], with_right: bool = False) -> list[dict[str, Any]]:
+        return describe_queries(
+            rows, encoded.captions, keys, encoded.relevant, scores, with_right=with_right
+        )
+
+    groups = {
+        "retrieval": describe(even_rows(scores)),
+        "best": describe(best),
+        "worst": describe(worst, with_right=True),
+    }
+    order = result["settings"]["frame_order"]
+    title = f"{result['name']}: text-to-video, frames {order}, best three clips per caption"
+    shown = write_showcase(
+        out,
+        groups,
+        _frames_reader(dataset, encoder, numbers),
+        lambda clip: dataset.media(numbers[clip]),
+        title,
+    )
+    (out / "similarity.png").write_bytes(png(similarity_map(evaluation.dual, encoded.relevant)))
+    return {"examples": shown["retrieval"], "best": shown["best"], "worst": shown["worst"]}
+
+
+def _frames_reader(
+    dataset: ShardClips | AnnotatedClips, encoder: Encoder, numbers: Sequence[int]
+) -> Callable[[int], npt.NDArray[np.uint8]]:
+    """Give a function that decodes the frames of a clip as the model saw them."""
+    mean, std = torch.tensor(encoder.clip.mean), torch.tensor(encoder.clip.std)
+
+    def frames_of(clip: int) -> npt.NDArray[np.uint8]:
+        video = dataset[numbers[clip]].video
+        assert video is not None  # only readable clips are found
         pixels = video.permute(0, 2, 3, 1) * std + mean
         frames: npt.NDArray[np.uint8] = (pixels.clamp(0, 1) * 255).round().byte().numpy()
         return frames
 
-    title = f"{name}: text-to-video, frames {options.frame_order}, best three clips per caption"
-    result["examples"] = write_showcase(out, examples, frames_of, dataset.media, title)
-    (out / results.FILE_NAME).write_text(json.dumps(result, indent=1, ensure_ascii=False))
-    logger.info("wrote %s and retrieval.png", out / results.FILE_NAME)
-    return result
+    return frames_of
+
+
+def _default_out(options: argparse.Namespace, encoder: Encoder) -> Path:
+    words = ("retrieval", options.dataset, options.frame_order)
+    name = "_".join(word for word in words if word)
+    if options.run:
+        return Path(options.run) / name
+    return Path("runs") / "".join(c if c.isalnum() else "-" for c in encoder.name) / name
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -126,14 +245,30 @@ def _parser() -> argparse.ArgumentParser:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+    model = parser.add_mutually_exclusive_group(required=True)
+    model.add_argument("--run", type=Path, help="run directory of `vmm fit`, stage 2")
+    model.add_argument(
+        "--model",
+        help="open_clip:NAME[:PRETRAINED], frame by frame; sentence-transformers:NAME; or "
+        "vmm:FOLDER of `vmm export`",
+    )
+    data = parser.add_mutually_exclusive_group(required=True)
+    data.add_argument("--shards", help="pattern of the test shards")
+    data.add_argument("--dataset", choices=PROTOCOLS, help="a published test set")
     add = parser.add_argument
-    add("--run", type=Path, required=True, help="run directory of `vmm fit`, stage 2")
+    add("--annotations", type=Path, help="official annotation file of the data set")
+    add("--media", help="folder of its media, or its shards")
+    add("--ids", type=Path, help="list of the ids to keep of the annotations")
+    add("--train-ids", type=Path, help="ids or annotations of what the model was trained on")
     add("--checkpoint", default="best", help="best, last or a path (default: best)")
-    add("--shards", required=True, help="pattern of the test shards")
+    add("--trust-remote-code", action="store_true", help="run code that comes with --model")
     add("--frame-order", choices=("forward", "reversed"), default="forward")
     add("--k", type=int, default=128, help="candidates to re-rank per query (default: 128)")
     add("--no-rerank", action="store_true", help="dual encoder only")
-    add("--num-frames", type=int, help="frames per clip (default: as trained)")
+    add("--dsl", action="store_true", help="also with dual softmax, under its own name")
+    add("--coverage", choices=("strict", "available"), default="strict",
+        help="queries of unreadable clips are misses (strict), or both are dropped")  # fmt: skip
+    add("--num-frames", type=int, help="frames per clip (default: as trained, or 8)")
     add("--batch-size", type=int, default=32)
     add("--num-workers", type=int, default=2, help="decoding processes (default: 2)")
     add("--device", default="cuda" if torch.cuda.is_available() else "cpu")
@@ -152,18 +287,37 @@ def _portable(argument: str) -> str:
     return option + equals + value
 
 
+def _join_processes(device: str) -> str:
+    """Join the processes of ``torchrun``, if it started this one; give the device to use."""
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+        return device
+    dist.init_process_group("nccl" if device.startswith("cuda") else "gloo")
+    if device == "cuda":
+        device = f"cuda:{os.environ['LOCAL_RANK']}"
+        torch.cuda.set_device(device)
+    return device
+
+
 def main(args: Sequence[str] | None = None) -> int:
     """Run the evaluation and print its table; status 2 for a mistake in what it was given."""
     arguments = sys.argv[1:] if args is None else list(args)
-    options = _parser().parse_args(arguments)
+    parser = _parser()
+    options = parser.parse_args(arguments)
+    if options.dataset and not (options.annotations and options.media):
+        parser.error("--dataset needs --annotations and --media")
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     command = shlex.join(["python", "-m", "eval.retrieval", *map(_portable, arguments)])
     try:
+        options.device = _join_processes(options.device)
         result = run_retrieval(options, command)
     except ValueError as error:
         print(f"eval.retrieval: error: {error}", file=sys.stderr)
         return 2
-    print(results.retrieval_table(result))
+    finally:
+        if dist.is_initialized():
+            dist.destroy_process_group()
+    if result is not None:
+        print(results.retrieval_table(result))
     return 0
 
 

@@ -1,92 +1,61 @@
 """Scores of every caption with every clip: dual encoder, and re-ranked by the matching head.
 
-Pure of files and arguments: a model and tensors in, score matrices out. All scores are float32.
+Pure of files and arguments: models and tensors in, score matrices out. All scores are float32.
 
 Shape legend: see ``vmm.types``; Nt captions, Nv clips, E joint width, Dt text width.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import NamedTuple
+from collections.abc import Sequence
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from vmm.models.video_text import VideoTextModel
+from eval.models import Encoder, Matcher
+from vmm.distributed import gather_objects, rank, world_size
 from vmm.ops.similarity import frame_similarity
 
-# Captions that look at a clip at once.
-_MAX_PAIRS = 256
 
+class Rows(Protocol):
+    """Anything that gives the tokens (L, D) of a clip by its number."""
 
-class ClipBank(NamedTuple):
-    """What re-ranking needs of the clips, on the CPU."""
-
-    tokens: Tensor | None
-    """(Nv, L, D) patch tokens; None where only the dual encoder is asked for."""
-    projected: Tensor
-    """(Nv, P, E)."""
+    def __getitem__(self, row: int, /) -> Tensor: ...
 
 
 class CaptionBank(NamedTuple):
     """Encoded captions, on the CPU."""
 
-    tokens: Tensor
-    """(Nt, S, Dt)."""
-    attention_mask: Tensor
-    """(Nt, S), 1 = a real token."""
     projected: Tensor
     """(Nt, E)."""
+    states: list[Tensor] | None
+    """Nt times (S, Dt), without padding; None for a model without matching head."""
 
 
 @torch.inference_mode()
-def encode_clips(
-    model: VideoTextModel, batches: Iterable[Tensor], total: int, keep_tokens: bool
-) -> ClipBank:
-    """Encode clips batch by batch.
+def encode_captions(encoder: Encoder, captions: Sequence[str], batch_size: int) -> CaptionBank:
+    """Encode captions, in their order."""
+    projected, states = [], []
+    for start in tqdm(range(0, len(captions), batch_size), desc="captions", unit="batch"):
+        text = encoder.encode_texts(list(captions[start : start + batch_size]))
+        projected.append(text.projected.float().cpu())
+        states += text.states or []
+    return CaptionBank(torch.cat(projected), states or None)
+
+
+def dual_scores(captions: Tensor, clips: Tensor) -> Tensor:
+    """Give the dual encoder's similarity of all pairs.
 
     Args:
-        model: The model, in evaluation mode.
-        batches: (B, T, C, H, W) float32 each.
-        total: Clips that will come, for the progress bar.
-        keep_tokens: Keep the tokens; without them there is no re-ranking, and less memory.
+        captions: (Nt, E).
+        clips: (Nv, P, E).
 
-    Raises:
-        ValueError: If there is no clip.
+    Returns:
+        (Nt, Nv) in [-1, 1].
     """
-    device = model.temperature.device
-    tokens, projected = [], []
-    with tqdm(desc="clips", total=total, unit="clip") as bar:
-        for video in batches:
-            encoding = model.encode_video(video.to(device))
-            projected.append(model.project_video(encoding.pooled).float().cpu())
-            if keep_tokens:
-                tokens.append(encoding.tokens.cpu())
-            bar.update(len(video))
-    if not projected:
-        raise ValueError("not one clip could be read; look at the reasons in the log")
-    return ClipBank(torch.cat(tokens) if keep_tokens else None, torch.cat(projected))
-
-
-@torch.inference_mode()
-def encode_captions(model: VideoTextModel, captions: list[str], batch_size: int) -> CaptionBank:
-    """Encode captions, all padded to the longest: rows in the order of ``captions``, on the CPU."""
-    device = model.temperature.device
-    ids, mask = model.text_encoder.tokenize(captions, device)
-    states, projected = [], []
-    for start in tqdm(range(0, len(captions), batch_size), desc="captions", unit="batch"):
-        rows = slice(start, start + batch_size)
-        text = model.encode_text(ids[rows], mask[rows])
-        states.append(text.tokens.cpu())
-        projected.append(model.project_text(text.pooled).float().cpu())
-    return CaptionBank(torch.cat(states), mask.cpu(), torch.cat(projected))
-
-
-def dual_scores(text: CaptionBank, clips: ClipBank) -> Tensor:
-    """Give the dual encoder's similarity of all pairs, (Nt, Nv) in [-1, 1]."""
-    return frame_similarity(clips.projected, text.projected).T.contiguous()
+    return frame_similarity(clips, captions).T.contiguous()
 
 
 def top_k(scores: Tensor, k: int, dim: int) -> Tensor:
@@ -103,36 +72,37 @@ def top_k(scores: Tensor, k: int, dim: int) -> Tensor:
 
 @torch.inference_mode()
 def match_scores(
-    model: VideoTextModel, text: CaptionBank, tokens: Tensor, wanted: Tensor
+    matcher: Matcher, states: Sequence[Tensor], tokens: Rows, wanted: Tensor
 ) -> Tensor:
     """Score pairs with the matching head: the raw logit of "they belong together".
 
-    Clip by clip, so that the keys and values of its cross-attention are computed once, however
-    many captions look at it.
+    Clip by clip, so that what depends on the clip alone is computed once, however many captions
+    look at it, and only one clip's tokens are in memory. Several processes share the clips.
 
     Args:
-        model: The model, in evaluation mode.
-        text: Nt captions.
-        tokens: (Nv, L, D) tokens of the clips.
+        matcher: The model.
+        states: Nt times (S, Dt) of the captions.
+        tokens: Nv times (L, D) of the clips; may be mapped from disk.
         wanted: (Nt, Nv) bool, the pairs to score.
 
     Returns:
-        (Nt, Nv), NaN where a pair is not wanted.
+        (Nt, Nv), NaN where a pair is not wanted; the same on every process.
+
+    Raises:
+        ValueError: If a score is NaN.
     """
-    device = model.temperature.device
     scores = torch.full(wanted.shape, torch.nan)
-    with tqdm(desc="re-ranking", total=int(wanted.sum()), unit="pair") as bar:
-        for clip in range(wanted.shape[1]):
+    own = range(rank(), wanted.shape[1], world_size())
+    with tqdm(desc="re-ranking", total=int(wanted[:, own].sum()), unit="pair") as bar:
+        for clip in own:
             rows = wanted[:, clip].nonzero().squeeze(1)
-            if not len(rows):
-                continue
-            vision = model.text_encoder.project_vision(tokens[clip : clip + 1].to(device))
-            for start in range(0, len(rows), _MAX_PAIRS):
-                part = rows[start : start + _MAX_PAIRS]
-                states, mask = text.tokens[part].to(device), text.attention_mask[part].to(device)
-                fused = model.fuse(states, mask, vision.repeated(len(part)))
-                scores[part, clip] = model.match_logits(fused)[:, 1].float().cpu()
-                bar.update(len(part))
+            if len(rows):
+                scores[rows, clip] = matcher.match([states[i] for i in rows], tokens[clip])
+                bar.update(len(rows))
+    for columns, part in gather_objects((own, scores[:, own])):
+        scores[:, columns] = part
+    if bool(scores[wanted].isnan().any()):
+        raise ValueError("the matching head gives NaN: its weights are broken")
     return scores
 
 

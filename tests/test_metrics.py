@@ -9,10 +9,13 @@ import torch
 from vmm.metrics import (
     accuracy,
     bootstrap_interval,
+    choice_probability,
+    dual_softmax,
     expected_rank,
     hit_probability,
     multiple_choice_scores,
     pair_accuracy,
+    published_names,
     retrieval_metrics,
     text_to_video_ranks,
     video_to_text_ranks,
@@ -61,7 +64,123 @@ def test_equals_the_average_over_all_orders_of_tied_candidates(levels, video_of_
         expected = [mean(ranks) for ranks in queries]
         assert got[f"{name}_mean_rank"] == pytest.approx(mean(expected))
         assert got[f"{name}_median_rank"] == pytest.approx(median(expected))
+        own = mean(value for key, value in recalls.items() if key.startswith(name))
+        assert got[f"{name}_recall_mean"] == pytest.approx(own)
     assert got["recall_mean"] == pytest.approx(mean(recalls.values()))
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_a_text_may_be_about_several_videos(seed):
+    generator = torch.Generator().manual_seed(seed)
+    similarity = torch.randint(3, (5, 6), generator=generator).float()
+    similarity[:, seed] = -torch.inf  # unreadable
+    relevant = torch.rand(5, 6, generator=generator) < 0.35
+    relevant[torch.arange(5), torch.randint(6, (5,), generator=generator)] = True
+    got = retrieval_metrics(similarity, relevant, ks=(1, 2))
+    ranks = {
+        "t2v": [(similarity[t].tolist(), relevant[t]) for t in range(5)],
+        "v2t": [(similarity[:, v].tolist(), relevant[:, v]) for v in range(6)],
+    }
+    for name, queries in ranks.items():
+        expected, hits = [], []
+        for scores, right in queries:
+            targets = [i for i in right.nonzero().flatten().tolist() if scores[i] > -math.inf]
+            if not right.any():
+                continue
+            every = all_ranks(scores, targets) if targets else [len(scores)]
+            expected.append(mean(every))
+            hits.append(mean(r <= 2 for r in every) if targets else 0)
+        assert got[f"{name}_mean_rank"] == pytest.approx(mean(expected))
+        assert got[f"{name}_recall_2"] == pytest.approx(100 * mean(hits))
+
+
+def test_one_video_per_text_is_a_special_case_of_several():
+    similarity, owner = torch.rand(30, 12), torch.randint(12, (30,))
+    relevant = torch.nn.functional.one_hot(owner, 12).bool()
+    assert retrieval_metrics(similarity, owner) == retrieval_metrics(similarity, relevant)
+
+
+def test_agrees_with_torchmetrics_and_ranx_without_ties(monkeypatch):
+    """They break ties by position."""
+    monkeypatch.setenv("NUMBA_DISABLE_JIT", "1")  # compiling takes a minute, this a second
+    retrieval = pytest.importorskip("torchmetrics.functional.retrieval")
+    ranx = pytest.importorskip("ranx")
+    similarity, owner = torch.rand(40, 25), torch.randint(25, (40,))
+    relevant = torch.nn.functional.one_hot(owner, 25).bool()
+    got = retrieval_metrics(similarity, owner)
+    rank = expected_rank(text_to_video_ranks(similarity, owner))
+    names = [str(i) for i in range(40)]
+    qrels = ranx.Qrels({q: {str(int(v)): 1} for q, v in zip(names, owner, strict=True)})
+    run = ranx.Run(
+        {q: {str(v): s for v, s in enumerate(row)}
+         for q, row in zip(names, similarity.tolist(), strict=True)}
+    )  # fmt: skip
+    for k in (1, 5, 10):
+        theirs = mean(
+            retrieval.retrieval_hit_rate(scores, right, k).item()
+            for scores, right in zip(similarity, relevant, strict=True)
+        )
+        assert got[f"t2v_recall_{k}"] == pytest.approx(100 * theirs)
+        assert got[f"t2v_recall_{k}"] == pytest.approx(
+            100 * ranx.evaluate(qrels, run, f"hit_rate@{k}")
+        )
+    assert (1 / rank).mean().item() == pytest.approx(ranx.evaluate(qrels, run, "mrr"))
+    # Videos look for their captions: the best of several counts, as in a hit rate.
+    columns = relevant.any(0)
+    theirs = mean(
+        retrieval.retrieval_hit_rate(scores, right, 5).item()
+        for scores, right in zip(similarity.T[columns], relevant.T[columns], strict=True)
+    )
+    assert got["v2t_recall_5"] == pytest.approx(100 * theirs)
+
+
+def test_published_names_follow_what_is_retrieved():
+    got = retrieval_metrics(torch.rand(30, 12), torch.randint(12, (30,)))
+    named = published_names(got)
+    assert len(named) == 9
+    for k in (1, 5, 10):
+        assert named[f"img_r{k}"] == got[f"t2v_recall_{k}"]  # "img" is text-to-video
+        assert named[f"txt_r{k}"] == got[f"v2t_recall_{k}"]
+    assert named["img_r_mean"] == got["t2v_recall_mean"]
+    assert named["txt_r_mean"] == got["v2t_recall_mean"]
+    assert named["r_mean"] == pytest.approx((named["img_r_mean"] + named["txt_r_mean"]) / 2)
+
+
+@pytest.mark.parametrize("dim", [0, 1])
+def test_dual_softmax_by_the_formula(dim):
+    similarity = torch.rand(4, 3)
+    similarity[:, 2] = -torch.inf
+    got = dual_softmax(similarity, dim, scale=7.0)
+    assert got.dtype == torch.float64 and got[:, 2].eq(-torch.inf).all()
+    for text in range(4):
+        for video in range(2):
+            others = similarity[:, video] if dim == 1 else similarity[text, :2]
+            weights = [math.exp(7 * s) for s in others.tolist()]
+            own = similarity[text, video].item()
+            assert got[text, video].item() == pytest.approx(
+                own * math.exp(7 * own) / sum(weights), rel=1e-5
+            )
+
+
+def test_dual_softmax_changes_nothing_for_a_single_query():
+    similarity = torch.rand(1, 9)
+    assert torch.equal(dual_softmax(similarity, 1).argsort(), similarity.argsort())
+
+
+def test_the_chosen_option_is_drawn_among_the_best():
+    scores = torch.tensor([[1.0, 3.0, 3.0], [0.0, 1.0, -torch.inf], [2.0, 1.0, 0.0]])
+    assert choice_probability(scores, torch.tensor([1, 0, 0])).tolist() == [0.5, 0, 1]
+    constant = choice_probability(torch.zeros(6, 5), torch.arange(6) % 5)
+    assert constant.mean().item() == pytest.approx(0.2)
+    for bad, message in (
+        (torch.tensor([0, 2, 0]), "does not have"),
+        (torch.tensor([0, 3, 0]), r"0\.\.2"),
+        (torch.tensor([0, 1]), "questions"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            choice_probability(scores, bad)
+    with pytest.raises(ValueError, match="NaN"):
+        choice_probability(scores * torch.nan, torch.zeros(3, dtype=torch.int64))
 
 
 def test_constant_scores_give_chance_and_are_reported_as_ties():
@@ -130,6 +249,8 @@ def test_bad_input_is_refused():
         retrieval_metrics(torch.zeros(2, 2), torch.arange(3))
     with pytest.raises(ValueError, match="nothing to rank"):
         retrieval_metrics(torch.zeros(0, 2), torch.arange(0))
+    with pytest.raises(ValueError, match="bool like similarity"):
+        retrieval_metrics(torch.zeros(3, 2), torch.ones(2, 3, dtype=torch.bool))
 
 
 def test_pair_accuracy_counts_a_tie_half():

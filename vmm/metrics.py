@@ -34,21 +34,18 @@ class TiedRanks(NamedTuple):
 
 
 def text_to_video_ranks(similarity: Tensor, video_of_text: Tensor) -> TiedRanks:
-    """Rank videos for every text; its one video is the target.
+    """Rank videos for every text.
 
     Args:
         similarity: (num_texts, num_videos) float32 or float64, higher is better; ``-inf`` marks
             what could not be scored, such as an unreadable clip, and is never found.
-        video_of_text: (num_texts,) int64, the column of each text's video.
+        video_of_text: (num_texts,) int64, the column of each text's video; or, where a text is
+            about several videos, (num_texts, num_videos) bool. The best-ranked one counts.
 
     Raises:
         ValueError: If the scores are of low precision or NaN, or shapes or indices do not fit.
     """
-    own = _own_scores(similarity, video_of_text)
-    found = own > -torch.inf
-    better = (similarity > own[:, None]).sum(1)
-    tied = (similarity == own[:, None]).sum(1) * found
-    return TiedRanks(better, tied, found.long(), similarity.shape[1])
+    return _best_target_ranks(similarity, _relevant(similarity, video_of_text))
 
 
 def video_to_text_ranks(similarity: Tensor, video_of_text: Tensor) -> TiedRanks:
@@ -63,16 +60,22 @@ def video_to_text_ranks(similarity: Tensor, video_of_text: Tensor) -> TiedRanks:
     Raises:
         ValueError: As in ``text_to_video_ranks``.
     """
-    own = _own_scores(similarity, video_of_text)
-    num_texts, num_videos = similarity.shape
-    best = own.new_full((num_videos,), -torch.inf).scatter_reduce(0, video_of_text, own, "amax")
-    found = best > -torch.inf
-    better = (similarity > best).sum(0)
-    tied = (similarity == best).sum(0) * found
-    is_best = ((own == best[video_of_text]) & found[video_of_text]).long()
-    targets = torch.zeros_like(better).scatter_add(0, video_of_text, is_best)
-    queries = torch.bincount(video_of_text, minlength=num_videos) > 0
-    return TiedRanks(better[queries], tied[queries], targets[queries], num_texts)
+    relevant = _relevant(similarity, video_of_text)
+    queries = relevant.any(0)
+    return _best_target_ranks(similarity.T[queries], relevant.T[queries])
+
+
+def _best_target_ranks(scores: Tensor, relevant: Tensor) -> TiedRanks:
+    """Rank the best target of every query: scores (Q, N), relevant (Q, N) bool."""
+    own = scores.where(relevant, -torch.inf).amax(1, keepdim=True)
+    found = own.squeeze(1) > -torch.inf
+    best = scores == own
+    return TiedRanks(
+        better=(scores > own).sum(1),
+        tied=best.sum(1) * found,
+        targets=(best & relevant).sum(1) * found,
+        candidates=scores.shape[1],
+    )
 
 
 def hit_probability(ranks: TiedRanks, k: int) -> Tensor:
@@ -111,16 +114,17 @@ def retrieval_metrics(
     Args:
         similarity: (num_texts, num_videos) float32 or float64, higher is better; ``-inf`` marks
             what could not be scored.
-        video_of_text: (num_texts,) int64, the column of each text's video.
+        video_of_text: As in ``text_to_video_ranks``.
         ks: Depths of the recalls.
         similarity_v2t: (num_texts, num_videos) scores for video-to-text where they differ, as they
             do after re-ranking; None = the same.
 
     Returns:
-        For both directions ``d`` in ``t2v``, ``v2t``: ``d_recall_k`` in percent, ``d_mean_rank``
-        and ``d_median_rank``, the mean and the median over queries of the expected rank. Also
-        ``recall_mean``, the mean of all recalls, and ``ties``, the number of queries of both
-        directions whose target shares its score with a wrong candidate.
+        For both directions ``d`` in ``t2v``, ``v2t``: ``d_recall_k`` in percent and their mean
+        ``d_recall_mean``, ``d_mean_rank`` and ``d_median_rank``, the mean and the median over
+        queries of the expected rank. Also ``recall_mean``, the mean of all recalls, and ``ties``,
+        the number of queries of both directions whose target shares its score with a wrong
+        candidate.
 
     Raises:
         ValueError: If the scores are of low precision or NaN, or shapes or indices do not fit.
@@ -134,13 +138,57 @@ def retrieval_metrics(
     for name, ranks in directions.items():
         for k in ks:
             metrics[f"{name}_recall_{k}"] = 100 * hit_probability(ranks, k).mean().item()
-    metrics["recall_mean"] = sum(metrics.values()) / len(metrics)
+    recalls = list(metrics.values())
+    for name, part in zip(directions, (recalls[: len(ks)], recalls[len(ks) :]), strict=True):
+        metrics[f"{name}_recall_mean"] = sum(part) / len(part)
+    metrics["recall_mean"] = sum(recalls) / len(recalls)
     for name, ranks in directions.items():
         rank = expected_rank(ranks)
         metrics[f"{name}_median_rank"] = rank.quantile(0.5).item()
         metrics[f"{name}_mean_rank"] = rank.mean().item()
     metrics["ties"] = float(sum(int((r.tied > r.targets).sum()) for r in directions.values()))
     return metrics
+
+
+def published_names(metrics: dict[str, float]) -> dict[str, float]:
+    """Give recalls the names under which ALBEF, UMT and VideoMamba print them.
+
+    ``txt_`` is retrieval *of texts*, so video-to-text; ``img_`` is text-to-video, the headline.
+
+    Args:
+        metrics: From ``retrieval_metrics``.
+
+    Returns:
+        ``txt_r1``, ``img_r1`` and so on, ``txt_r_mean``, ``img_r_mean`` and ``r_mean``.
+    """
+    prefixes = {"v2t_recall_": "txt_r", "t2v_recall_": "img_r", "recall_": "r"}
+    return {
+        published + ("_mean" if rest == "mean" else rest): value
+        for name, value in metrics.items()
+        for ours, published in prefixes.items()
+        if name.startswith(ours)
+        for rest in (name.removeprefix(ours),)
+    }
+
+
+def dual_softmax(similarity: Tensor, dim: int, scale: float = 100.0) -> Tensor:
+    """Weight scores by how much a candidate prefers a query among all queries of the test set.
+
+    Cheng et al. 2021 (arXiv 2109.04290). It looks at the other queries, which a search cannot do:
+    its recalls are no zero-shot results and go under a name of their own.
+
+    Args:
+        similarity: (num_texts, num_videos), finite or ``-inf``.
+        dim: 1: texts are the queries; 0: videos.
+        scale: Multiplies the similarities in the softmax; 100 suits cosines.
+
+    Returns:
+        (num_texts, num_videos) float64; ``-inf`` where ``similarity`` is.
+    """
+    scores = similarity.double()
+    unscored = scores == -torch.inf
+    weight = (scale * scores).softmax(1 - dim)  # over the queries
+    return (scores * weight).masked_fill(unscored, -torch.inf)
 
 
 def pair_accuracy(right: Tensor, wrong: Tensor) -> float:
@@ -175,6 +223,32 @@ def accuracy(predicted: Tensor, labels: Tensor) -> float:
             "same shape and at least one entry"
         )
     return 100 * (predicted == labels).double().mean().item()
+
+
+def choice_probability(scores: Tensor, answers: Tensor) -> Tensor:
+    """Give the probability that the right option is chosen, equal scores at random: (Q,) float64.
+
+    Args:
+        scores: (Q, options), higher is better; ``-inf`` fills rows with fewer options.
+        answers: (Q,) int64, the right option.
+
+    Raises:
+        ValueError: If the shapes do not fit, an answer is no option or a score is NaN.
+    """
+    if scores.dim() != 2 or answers.shape != scores.shape[:1] or scores.numel() == 0:
+        raise ValueError(
+            f"scores {tuple(scores.shape)} must be (questions, options), at least one, and answers "
+            f"{tuple(answers.shape)} (questions,)"
+        )
+    if bool(scores.isnan().any()):
+        raise ValueError("a score is NaN: the model's weights or its input are broken")
+    if answers.min() < 0 or answers.max() >= scores.shape[1]:
+        raise ValueError(f"answers must lie in 0..{scores.shape[1] - 1}")
+    own = scores.gather(1, answers[:, None])
+    if bool((own == -torch.inf).any()):
+        raise ValueError("an answer is an option that its question does not have")
+    best = scores == scores.amax(1, keepdim=True)
+    return best.gather(1, answers[:, None]).squeeze(1) / best.sum(1).double()
 
 
 def multiple_choice_scores(
@@ -246,25 +320,30 @@ def bootstrap_interval(
     return low, high
 
 
-def _own_scores(similarity: Tensor, video_of_text: Tensor) -> Tensor:
-    """Check the inputs and give each text's score with its own video, (num_texts,)."""
+def _relevant(similarity: Tensor, video_of_text: Tensor) -> Tensor:
+    """Check the inputs and mark the texts' own videos, (num_texts, num_videos) bool."""
     if similarity.dtype not in (torch.float32, torch.float64):
         raise ValueError(
             f"similarity is {similarity.dtype}, which makes ties that are not there; compute it "
             "in float32, with autocast disabled"
         )
-    if similarity.dim() != 2 or video_of_text.shape != similarity.shape[:1]:
+    matrix = video_of_text.dtype == torch.bool
+    wanted = similarity.shape if matrix else similarity.shape[:1]
+    if similarity.dim() != 2 or video_of_text.shape != wanted:
         raise ValueError(
-            f"similarity must be (num_texts, num_videos) and video_of_text (num_texts,), got "
-            f"{tuple(similarity.shape)} and {tuple(video_of_text.shape)}"
+            f"similarity must be (num_texts, num_videos) and video_of_text (num_texts,), or bool "
+            f"like similarity, got {tuple(similarity.shape)} and {tuple(video_of_text.shape)}"
         )
     if similarity.numel() == 0:
         raise ValueError("there is nothing to rank: no text or no video")
     if bool(similarity.isnan().any()):
         raise ValueError("similarity holds NaN: the model's weights or its input are broken")
+    if matrix:
+        return video_of_text
     if video_of_text.min() < 0 or video_of_text.max() >= similarity.shape[1]:
         raise ValueError(
             f"video_of_text must lie in 0..{similarity.shape[1] - 1}, got "
             f"{int(video_of_text.min())}..{int(video_of_text.max())}"
         )
-    return similarity.gather(1, video_of_text[:, None]).squeeze(1)
+    relevant = torch.zeros_like(similarity, dtype=torch.bool)
+    return relevant.scatter_(1, video_of_text[:, None], True)

@@ -1,105 +1,16 @@
-"""The protocol, on a toy world where the right answers are known.
-
-A toy clip shows one of many items, brighter or darker from frame to frame; its caption names the
-item and the direction. The toy model reads both off the pixels, unless it is told to ignore the
-order of frames or the text.
-"""
-
-import math
-from types import SimpleNamespace
+"""The protocol, on a toy world where the right answers are known (conftest.py)."""
 
 import pytest
 import torch
-from torch import nn
 
-from eval.evaluation import evaluate
-from eval.scoring import encode_captions, match_scores, rerank, top_k
-from vmm.models.text_encoder import VisionKV
-from vmm.models.video_text import TextEncoding, VideoEncoding
-from vmm.types import TextTokens
-
-NUM_ITEMS, NUM_FRAMES = 6, 4
-SLOPE = 0.3  # small beside the distance of two items
-
-
-def toy_video(item, direction):
-    angle = 2 * math.pi * item / NUM_ITEMS
-    video = torch.empty(NUM_FRAMES, 3, 2, 2)
-    video[:, 0], video[:, 1] = math.cos(angle), math.sin(angle)
-    video[:, 2] = direction * torch.linspace(0, SLOPE, NUM_FRAMES)[:, None, None]
-    return video
-
-
-def caption(item, direction):
-    return f"{item} {'up' if direction > 0 else 'down'}"
-
-
-def sample(item, direction, problem=None, captions=None, reversed_order=False):
-    video = toy_video(item, direction)
-    return SimpleNamespace(
-        video=None if problem else (video.flip(0) if reversed_order else video),
-        captions=captions or [caption(item, direction)],
-        key=f"shard/{item}{direction}",
-        metadata={"reversed_caption": caption(item, -direction)},
-        problem=problem,
-    )
-
-
-def world(**options):
-    return [sample(item, sign, **options) for item in range(NUM_ITEMS) for sign in (1, -1)]
-
-
-class ToyModel(nn.Module):
-    def __init__(self, sees_order=True, reads_text=True):
-        super().__init__()
-        self.temperature = nn.Parameter(torch.tensor(0.07))
-        self.sees_order, self.reads_text = sees_order, reads_text
-        self.text_encoder = self  # the toy is its own text encoder
-        self.projected_clips = []
-
-    def encode_video(self, video):
-        vector = video.mean((3, 4))  # (B, T, 3)
-        slope = vector[:, -1, 2] - vector[:, 0, 2] if self.sees_order else 0 * vector[:, 0, 2]
-        vector = torch.stack([vector[:, 0, 0], vector[:, 0, 1], slope], 1)[:, None]
-        return VideoEncoding(vector, vector, None)
-
-    def project_video(self, pooled):
-        return pooled
-
-    def tokenize(self, texts, device):
-        ids = [[int(t.split()[0]), int(t.split()[1] == "up")] for t in texts]
-        return TextTokens(torch.tensor(ids), torch.ones(len(texts), 2))
-
-    def encode_text(self, input_ids, attention_mask):
-        angle = 2 * math.pi * input_ids[:, 0] / NUM_ITEMS
-        vector = torch.stack([angle.cos(), angle.sin(), SLOPE * (2 * input_ids[:, 1] - 1)], 1)
-        if not self.reads_text:
-            vector = torch.ones_like(vector)
-        return TextEncoding(vector[:, None], vector)
-
-    def project_text(self, pooled):
-        return pooled
-
-    def project_vision(self, tokens):
-        self.projected_clips.append(tokens)
-        return VisionKV((tokens,), (tokens,))
-
-    def fuse(self, text_tokens, attention_mask, vision):
-        return text_tokens * vision.keys[0][:, :1]
-
-    def match_logits(self, fused):
-        score = 10 * fused[:, 0].sum(-1)
-        return torch.stack([-score, score], 1)
-
-
-@pytest.fixture(autouse=True)
-def quiet(monkeypatch):
-    monkeypatch.setenv("TQDM_DISABLE", "1")
+from eval.encoding import Settings, relate
+from eval.features import Clip
+from eval.scoring import match_scores, rerank, top_k
 
 
 @pytest.mark.parametrize("k", [None, 3, 128])
-def test_a_model_that_sees_the_order_finds_everything(k):
-    numbers = evaluate(ToyModel(), world(), k).numbers
+def test_a_model_that_sees_the_order_finds_everything(toys, tmp_path, k):
+    numbers = toys.evaluate(tmp_path, toys.Encoder(), toys.world(), k=k).numbers
     for scores in ("dual", "reranked")[: 1 if k is None else 2]:
         assert numbers[scores]["recall_mean"] == 100
         assert numbers["interval"][scores]["t2v_recall_1"] == (100, 100)
@@ -108,33 +19,38 @@ def test_a_model_that_sees_the_order_finds_everything(k):
     assert (numbers["reranked"] is None) == (k is None)
 
 
-def test_reversed_frames_make_it_find_the_twins():
-    numbers = evaluate(ToyModel(), world(reversed_order=True)).numbers
+def test_reversed_frames_make_it_find_the_twins(toys, tmp_path):
+    world = toys.world(reversed_order=True)
+    numbers = toys.evaluate(tmp_path, toys.Encoder(), world).numbers
     for scores in ("dual", "reranked"):
         assert numbers[scores]["t2v_recall_1"] == numbers[scores]["v2t_recall_1"] == 0
         assert numbers[scores]["t2v_median_rank"] == 2
-    assert numbers["direction"] == {"pairs": 2 * NUM_ITEMS, "dual": 0, "match": 0}
+    assert numbers["direction"] == {"pairs": 2 * toys.NUM_ITEMS, "dual": 0, "match": 0}
 
 
-def test_a_model_that_ignores_the_order_is_at_chance_among_twins():
-    numbers = evaluate(ToyModel(sees_order=False), world()).numbers
+def test_a_model_that_ignores_the_order_is_at_chance_among_twins(toys, tmp_path):
+    numbers = toys.evaluate(tmp_path, toys.Encoder(sees_order=False), toys.world()).numbers
     for scores in ("dual", "reranked"):
         assert numbers[scores]["t2v_recall_1"] == pytest.approx(50)
-    assert numbers["direction"] == {"pairs": 2 * NUM_ITEMS, "dual": 50, "match": 50}
+    assert numbers["direction"] == {"pairs": 2 * toys.NUM_ITEMS, "dual": 50, "match": 50}
 
 
-def test_a_model_that_ignores_the_text_is_at_chance():
-    numbers = evaluate(ToyModel(reads_text=False), world()).numbers
+def test_a_model_that_ignores_the_text_is_at_chance(toys, tmp_path):
+    numbers = toys.evaluate(tmp_path, toys.Encoder(reads_text=False), toys.world()).numbers
     assert numbers["dual"]["v2t_recall_1"] == pytest.approx(numbers["chance"]["v2t_recall_1"])
     assert numbers["dual"]["t2v_recall_1"] == pytest.approx(numbers["chance"]["t2v_recall_1"])
     assert numbers["direction"]["match"] == 50
 
 
-def test_unreadable_clips_stay_in_the_gallery_and_their_queries_are_misses():
-    samples = world()
-    samples[3] = sample(1, -1, problem="truncated")
-    samples[8] = sample(4, 1, problem="truncated")
-    evaluation = evaluate(ToyModel(), samples, batch_size=5)
+def broken_world(toys):
+    samples = list(toys.world())
+    samples[3] = toys.sample(1, -1, problem="truncated")
+    samples[8] = toys.sample(4, 1, problem="truncated")
+    return toys.world(samples)
+
+
+def test_unreadable_clips_stay_in_the_gallery_and_their_queries_are_misses(toys, tmp_path):
+    evaluation = toys.evaluate(tmp_path, toys.Encoder(), broken_world(toys), batch_size=5)
     for scores in ("dual", "reranked"):
         metrics = evaluation.numbers[scores]
         assert metrics["t2v_recall_10"] == metrics["v2t_recall_1"] == pytest.approx(1000 / 12)
@@ -142,42 +58,133 @@ def test_unreadable_clips_stay_in_the_gallery_and_their_queries_are_misses():
     assert evaluation.scores[:, [3, 8]].eq(-torch.inf).all()
     assert evaluation.scores.argmax(1).tolist()[4:8] == [4, 5, 6, 7]
     assert evaluation.numbers["direction"]["pairs"] == 10
+    assert evaluation.coverage == {
+        "rule": "strict", "listed": 12, "readable": 10, "unreadable": 2,
+        "problems": {"truncated": 2},
+        "lost": {},
+    }  # fmt: skip
 
 
-def test_no_readable_clip_is_an_error():
-    with pytest.raises(ValueError, match="not one clip"):
-        evaluate(ToyModel(), world(problem="truncated"))
+def test_or_they_and_their_queries_are_dropped(toys, tmp_path):
+    world = broken_world(toys)
+    evaluation = toys.evaluate(tmp_path, toys.Encoder(), world, coverage="available")
+    for scores in ("dual", "reranked"):
+        assert evaluation.numbers[scores]["recall_mean"] == 100
+    assert evaluation.numbers["chance"]["t2v_recall_1"] == pytest.approx(10)
+    assert evaluation.encoded.numbers == [0, 1, 2, 4, 5, 6, 7, 9, 10, 11]
+    assert evaluation.scores.shape == (10, 10)
+    assert evaluation.coverage["listed"] == 12
 
 
-def test_several_captions_per_clip():
-    samples = [sample(0, 1, captions=["3 up", "0 up"]), sample(1, 1), sample(3, -1)]
-    evaluation = evaluate(ToyModel(), samples, k=None)
-    assert evaluation.captions == ["3 up", "0 up", "1 up", "3 down"]
-    assert evaluation.owner.tolist() == [0, 0, 1, 2]
+def test_no_readable_clip_is_an_error(toys, tmp_path):
+    with pytest.raises(ValueError, match=r"not one of 12 clips could be read \(truncated\)"):
+        toys.evaluate(tmp_path, toys.Encoder(), toys.world(problem="truncated"))
+
+
+def test_broken_weights_are_an_error(toys, tmp_path):
+    class Broken(toys.Encoder):
+        def encode_videos(self, video):
+            found = super().encode_videos(video)
+            found.projected[1] = torch.nan
+            return found
+
+    class BrokenHead(toys.Encoder):
+        def match(self, states, tokens):
+            return super().match(states, tokens) * torch.nan
+
+    with pytest.raises(ValueError, match="vectors of 1 of 12 clips hold NaN"):
+        toys.evaluate(tmp_path, Broken(), toys.world())
+    with pytest.raises(ValueError, match="matching head gives NaN"):
+        toys.evaluate(tmp_path / "head", BrokenHead(), toys.world())
+
+
+def test_one_clip_alone_is_found(toys, tmp_path):
+    world = toys.world([toys.sample(0, 1)])
+    metrics = toys.evaluate(tmp_path, toys.Encoder(), world).numbers["reranked"]
+    assert metrics["recall_mean"] == 100 and metrics["t2v_mean_rank"] == 1
+
+
+def test_k_below_one_is_refused():
+    with pytest.raises(ValueError, match="k must be at least 1, got 0"):
+        Settings(k=0)
+
+
+def test_several_captions_per_clip(toys, tmp_path):
+    world = toys.world(
+        [toys.sample(0, 1, captions=["3 up", "0 up"]), toys.sample(1, 1), toys.sample(3, -1)]
+    )
+    evaluation = toys.evaluate(tmp_path, toys.Encoder(), world, k=None)
+    assert evaluation.encoded.captions == ["3 up", "0 up", "1 up", "3 down"]
+    assert evaluation.encoded.relevant.byte().argmax(1).tolist() == [0, 0, 1, 2]
+    assert evaluation.numbers["queries"]["video"] == [0, 0, 1, 2]
     assert evaluation.numbers["dual"]["v2t_recall_1"] == 100  # by its second caption
     assert evaluation.numbers["dual"]["t2v_recall_1"] == 75
     # The first caption of a clip is set against the reversed one: "3 up" is wrong, "0 down" too.
     assert evaluation.numbers["direction"]["pairs"] == 3
 
 
-def test_clips_without_a_reversed_caption_have_no_direction():
-    samples = world()
-    for item in samples[2:]:
-        item.metadata = {"reversed_caption": 7}  # not a caption: ignored
-    assert evaluate(ToyModel(), samples).numbers["direction"]["pairs"] == 2
-    for item in samples:
-        item.metadata = {}
-    assert evaluate(ToyModel(), samples).numbers["direction"] is None
+def test_a_caption_may_be_of_several_clips(toys, tmp_path):
+    clips = [Clip("a", ["x", "y"], None, None), Clip("b", ["x"], None, None)]
+    captions, relevant = relate(clips, shared_captions=True)
+    assert captions == ["x", "y"]
+    assert relevant.tolist() == [[True, True], [True, False]]
+    assert relate(clips, shared_captions=False)[1].sum() == 3
+    # Two clips of one item: either is right for the caption that both have.
+    samples = [toys.sample(i, 1, captions=[f"{i // 2 * 2} up"]) for i in range(4)]
+    world = toys.world(samples)
+    alone = toys.evaluate(tmp_path, toys.Encoder(), world, k=None).numbers
+    shared = toys.evaluate(tmp_path, toys.Encoder(), world, k=None, shared_captions=True).numbers
+    assert alone["dual"]["t2v_recall_1"] == 50
+    assert shared["dual"]["t2v_recall_1"] == 100
+    assert len(shared["queries"]["dual"]["t2v"]["better"]) == 2
 
 
-def test_every_clip_is_projected_once_however_many_captions_look_at_it():
-    model = ToyModel()
-    samples = world()
-    evaluate(model, samples, k=4)
-    assert all(len(tokens) == 1 for tokens in model.projected_clips)
-    seen = torch.cat(model.projected_clips).squeeze(1)
-    want = torch.stack([model.encode_video(s.video[None]).pooled[0, 0] for s in samples])
+def test_clips_without_a_reversed_caption_have_no_direction(toys, tmp_path):
+    world = toys.world()
+    # Not a caption: ignored.
+    rest = [sample._replace(metadata={"reversed_caption": 7}) for sample in world[2:]]
+    some = toys.world([*world[:2], *rest])
+    assert toys.evaluate(tmp_path, toys.Encoder(), some).numbers["direction"]["pairs"] == 2
+    none = toys.world([sample._replace(metadata={}) for sample in world])
+    assert toys.evaluate(tmp_path / "b", toys.Encoder(), none).numbers["direction"] is None
+
+
+def test_dual_softmax_is_asked_for_and_has_a_name_of_its_own(toys, tmp_path):
+    plain = toys.evaluate(tmp_path, toys.Encoder(), toys.world()).numbers
+    assert "dual+dsl" not in plain
+    weighted = toys.evaluate(tmp_path, toys.Encoder(), toys.world(), dual_softmax=True).numbers
+    assert weighted["dual+dsl"]["recall_mean"] == 100
+    assert weighted["dual"] == plain["dual"]
+
+
+def test_numbers_also_have_their_published_names(toys, tmp_path):
+    world = toys.world([toys.sample(0, 1, captions=["3 up", "0 up"]), toys.sample(1, 1)])
+    metrics = toys.evaluate(tmp_path, toys.Encoder(), world, k=None).numbers["dual"]
+    assert metrics["img_r1"] == metrics["t2v_recall_1"] != metrics["v2t_recall_1"]
+    assert metrics["txt_r1"] == metrics["v2t_recall_1"]
+    assert metrics["r_mean"] == metrics["recall_mean"]
+
+
+def test_every_clip_is_matched_at_once_however_many_captions_look_at_it(toys, tmp_path):
+    encoder, world = toys.Encoder(), toys.world()
+    toys.evaluate(tmp_path, encoder, world, k=4)
+    seen = torch.cat(encoder.matched)
+    want = torch.cat([encoder.encode_videos(s.video[None]).tokens[0] for s in world])
     assert torch.equal(seen, want)
+
+
+def test_a_model_without_a_matching_head_is_not_reranked(toys, tmp_path):
+    class Dual:
+        """Two methods, a name and the form of its input are all that a model needs."""
+
+        name, clip = "dual", toys.Encoder.clip
+        identity = encode_texts = encode_videos = None
+
+    inner, dual = toys.Encoder(), Dual()
+    dual.identity, dual.encode_texts = inner.identity, inner.encode_texts
+    dual.encode_videos = inner.encode_videos
+    numbers = toys.evaluate(tmp_path, dual, toys.world()).numbers
+    assert numbers["reranked"] is None and numbers["dual"]["recall_mean"] == 100
 
 
 def test_rerank_equals_sorting_by_hand():
@@ -197,30 +204,20 @@ def test_rerank_equals_sorting_by_hand():
             assert order.argsort(descending=True).tolist() == first + rest
 
 
-class WaywardHead(ToyModel):
-    """A matching head with opinions of its own, so that re-ranking changes the order."""
-
-    def fuse(self, text_tokens, attention_mask, vision):
-        return text_tokens * vision.keys[0][:, :1].roll(1, -1)
-
-    def match_logits(self, fused):
-        score = torch.sin(40 * fused[:, 0].sum(-1))
-        return torch.stack([-score, score], 1)
-
-
-def test_reranked_metrics_equal_sorting_by_hand_in_each_direction():
-    model, samples, k = WaywardHead(), world(), 3
+def test_reranked_metrics_equal_sorting_by_hand_in_each_direction(toys, tmp_path):
+    encoder, k = toys.WaywardEncoder(), 3
     generator = torch.Generator().manual_seed(0)
-    for item in samples:  # no symmetry, no ties
-        item.video = torch.randn(NUM_FRAMES, 3, 2, 2, generator=generator)
-    got = evaluate(model, samples, k).numbers["reranked"]
-    clips = model.encode_video(torch.stack([s.video for s in samples])).pooled[:, 0]
-    text = model.encode_text(*model.tokenize([s.captions[0] for s in samples], "cpu"))
-    n = len(samples)
-    dual = torch.nn.functional.normalize(text.pooled) @ torch.nn.functional.normalize(clips).T
-    vision = VisionKV((clips[:, None].repeat(n, 1, 1),), ())
-    pairs = text.tokens.repeat_interleave(n, 0)
-    match = model.match_logits(model.fuse(pairs, None, vision))[:, 1].view(n, n)
+    shape = (toys.NUM_FRAMES, 3, 2, 2)  # no symmetry, no ties
+    world = toys.world(
+        [s._replace(video=torch.randn(shape, generator=generator)) for s in toys.world()]
+    )
+    got = toys.evaluate(tmp_path, encoder, world, k=k).numbers["reranked"]
+    clips = encoder.encode_videos(torch.stack([s.video for s in world]))
+    text = encoder.encode_texts([s.captions[0] for s in world])
+    unit = torch.nn.functional.normalize
+    dual = unit(text.projected) @ unit(clips.projected[:, 0]).T
+    match = torch.stack([encoder.match(text.states, tokens) for tokens in clips.tokens], 1)
+    n = len(world)
     for name, d, m in (("t2v", dual, match), ("v2t", dual.T, match.T)):
         ranks = []
         for query in range(n):
@@ -237,15 +234,12 @@ def test_rerank_keeps_close_cosines_apart():
     assert got.argsort(descending=True).tolist() == [[0, 2, 1, 3]]
 
 
-def test_match_scores_are_those_of_each_pair_alone(monkeypatch):
-    monkeypatch.setattr("eval.scoring._MAX_PAIRS", 2)  # several parts per clip
-    model = ToyModel()
-    text = encode_captions(model, [caption(i, 1) for i in range(5)], 2)
-    tokens = model.encode_video(torch.stack([s.video for s in world()[:4]])).tokens
+def test_only_the_wanted_pairs_are_matched(toys):
+    encoder = toys.Encoder()
+    states = encoder.encode_texts([f"{i} up" for i in range(5)]).states
+    tokens = encoder.encode_videos(torch.stack([s.video for s in toys.world()[:4]])).tokens
     wanted = torch.rand(5, 4, generator=torch.Generator().manual_seed(0)) < 0.6
-    got = match_scores(model, text, tokens, wanted)
+    got = match_scores(encoder, states, tokens, wanted)
     assert torch.equal(got.isnan(), ~wanted)
     for t, v in wanted.nonzero().tolist():
-        vision = VisionKV((tokens[v : v + 1],), ())
-        alone = model.match_logits(model.fuse(text.tokens[t : t + 1], None, vision))
-        assert got[t, v] == alone[0, 1]
+        assert got[t, v] == encoder.match([states[t]], tokens[v])[0]

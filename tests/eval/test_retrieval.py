@@ -2,6 +2,9 @@
 
 import io
 import json
+import signal
+import subprocess
+import sys
 import tarfile
 
 import av
@@ -11,9 +14,10 @@ import torch
 import yaml
 from PIL import Image
 
-from eval.report import build_report
+from eval.report.page import build_report
 from eval.results import load_result
 from eval.retrieval import _portable, main
+from vmm.export.command import export, load_parts
 from vmm.export.run import build_model
 
 COLOURS = {"red": (220, 30, 30), "green": (30, 200, 40), "blue": (40, 60, 230)}
@@ -129,39 +133,56 @@ def test_from_run_and_shards_to_json_table_and_picture(run, shard, tmp_path, cap
     assert str(tmp_path) not in text
     result = load_result(out / "retrieval.json")
     assert result["data"]["clips"] == {
-        "listed": 6,
+        "rule": "strict",
+        "listed": 7,
         "readable": 5,
-        "unreadable": 1,
-        "problems": {"unreadable": 1},
+        "unreadable": 2,
+        "problems": {"unreadable": 1, "missing": 1},  # the download that failed counts
+        "lost": {},
     }
-    assert result["data"]["shards"] == ["test-000000.tar"]
-    assert result["settings"] | {"batch_size": 32} == {
+    assert result["data"]["files"] == ["test-000000.tar"]
+    assert result["settings"] == {
         "frame_order": "forward",
         "num_frames": 4,
+        "sampling": "random",
         "image_size": 32,
+        "fit": "squash",
+        "views": 1,
         "k": 3,
+        "coverage": "strict",
+        "ties": "expectation over random order",
+        "precision": "float32",
+        "decoder": "pyav",
         "batch_size": 32,
         "device": "cpu",
-        "precision": "float32",
     }
     assert result["model"]["encoder"] == result["name"] == "VideoMamba"
-    assert result["chance"]["t2v_recall_1"] == pytest.approx(100 / 6)
+    assert result["chance"]["t2v_recall_1"] == pytest.approx(100 / 7)
     assert result["direction"]["pairs"] == 5
     assert {"dual", "match"} <= result["direction"].keys()
     for scores in ("dual", "reranked"):
-        assert result[scores]["t2v_recall_10"] == pytest.approx(500 / 6)  # the broken one is missed
+        assert result[scores]["t2v_recall_10"] == pytest.approx(500 / 7)  # two are missed
         low, high = result["interval"][scores]["t2v_recall_1"]
         assert low <= result[scores]["t2v_recall_1"] <= high
-    assert len(result["examples"]) == 6
-    assert {p.name for p in out.iterdir()} == {"retrieval.json", "retrieval.png", "clips"}
+    assert len(result["examples"]) == 7
+    pictures = {"retrieval.png", "best.png", "worst.png", "similarity.png"}
+    assert {p.name for p in out.iterdir()} == {
+        "retrieval.json", "report.html", "clips", *pictures,
+    }  # fmt: skip
+    codes = [finding["code"] for finding in result["findings"]]
+    assert codes == ["tied-scores", "unreadable-videos", "duplicate-captions"]
     Image.open(out / "retrieval.png").verify()
     table = capsys.readouterr().out
-    assert "6 captions, 6 clips (1 unreadable" in table
+    assert "7 captions, 7 clips (2 unreadable" in table
     assert "re-ranked" in table
 
     page = tmp_path / "report.html"
-    build_report(page, [], [("tiny", out)])
-    assert page.read_text().count("data:video/mp4;base64,") == 18  # six captions, three clips each
+    build_report(page, [], [("VideoMamba", out)])
+    shown = [result[kind] for kind in ("examples", "best", "worst")]
+    clips = sum(len(example["results"]) for group in shown for example in group)
+    assert clips > 21  # seven captions, three clips each, and the best and worst
+    assert page.read_text().count("data:video/mp4;base64,") == clips
+    assert page.read_text() == (out / "report.html").read_text()
 
 
 def test_reversing_the_frames_changes_the_numbers_and_only_the_video(run, shard, tmp_path):
@@ -207,6 +228,173 @@ def test_a_mistake_is_one_clear_line(run, shard, tmp_path, capsys, change, messa
     assert status == 2
     assert error.startswith("eval.retrieval: error: ")
     assert message.replace("\\", "") in error
+
+
+def test_a_killed_evaluation_goes_on(run, shard, tmp_path, monkeypatch, caplog):
+    from eval import retrieval
+
+    def killed(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(retrieval, "lint", killed)
+        call(run, shard, tmp_path / "out")
+    assert list((tmp_path / "out" / "features").iterdir())
+    caplog.set_level("INFO")
+    assert call(run, shard, tmp_path / "out") == 0
+    assert "7 of 7 clips were encoded before; going on" in caplog.text
+    assert not (tmp_path / "out" / "features").exists()
+    # The same model on shards that have changed starts anew.
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(retrieval, "lint", killed)
+        call(run, shard, tmp_path / "out")
+    shard.touch()
+    caplog.clear()
+    assert call(run, shard, tmp_path / "out") == 0
+    assert "were encoded before" not in caplog.text
+
+
+@pytest.fixture
+def official(shard, tmp_path):
+    """The clips of the shard as files, with annotations of the VindLU kind."""
+    folder = tmp_path / "vidéos"
+    folder.mkdir()
+    items = []
+    with tarfile.open(shard) as tar:
+        for member in tar.getmembers():
+            if member.name.endswith(".mp4"):
+                name = f"filmé {member.name}"
+                (folder / name).write_bytes(tar.extractfile(member).read())
+                text = tar.extractfile(member.name.replace("mp4", "txt")).read().decode()
+                items.append({"video": name, "caption": [text, f"a {text} thing"]})
+    items.append({"video": "gone.mp4", "caption": "red brighter"})
+    path = tmp_path / "mine.json"
+    path.write_text(json.dumps(items, ensure_ascii=False), encoding="utf-8")
+    return path, folder
+
+
+def annotated(run, annotations, media, out, *options):
+    return main(
+        [
+            *(f"--run={run}", "--dataset=captions", f"--annotations={annotations}"),
+            *(f"--media={media}", f"--out={out}", "--num-workers=0", "--device=cpu"),
+            *("--checkpoint=last", *options),
+        ]
+    )
+
+
+def test_official_annotations_with_a_folder_and_with_shards(run, official, shard, tmp_path, capsys):
+    path, folder = official
+    assert annotated(run, path, folder, tmp_path / "a", "--k=3", "--dsl") == 0
+    output = capsys.readouterr().out
+    assert "13 captions, 7 clips (2 unreadable, counted as misses)" in output
+    assert "dual encoder +dsl" in output
+    result = load_result(tmp_path / "a" / "retrieval.json")
+    assert result["data"]["clips"]["problems"] == {"unreadable": 1, "missing": 1}
+    assert result["data"]["captions_per_video"] == [1, 2]
+    assert result["data"]["test_set"] == "captions"
+    assert annotated(run, path, folder, tmp_path / "b", "--k=3", "--coverage=available") == 0
+    dropped = load_result(tmp_path / "b" / "retrieval.json")
+    assert dropped["data"]["videos"] == 5 and dropped["data"]["captions"] == 10
+    assert "unreadable, left out" in capsys.readouterr().out
+    # The same clips out of shards score the same.
+    items = json.loads(path.read_text(encoding="utf-8"))
+    for item in items:
+        item["video"] = item["video"].removeprefix("filmé ")
+    path.write_text(json.dumps(items), encoding="utf-8")
+    assert annotated(run, path, shard, tmp_path / "c", "--k=3", "--coverage=available") == 0
+    again = load_result(tmp_path / "c" / "retrieval.json")
+    assert again["queries"] == dropped["queries"]
+
+
+def test_a_training_video_is_said_before_anything_is_scored(run, official, tmp_path, caplog):
+    path, folder = official
+    seen = tmp_path / "train.txt"
+    seen.write_text("filmé 0brighter\n", encoding="utf-8")
+    options = ("--no-rerank", f"--train-ids={seen}")
+    assert annotated(run, path, folder, tmp_path / "out", *options) == 0
+    assert caplog.text.index("training-videos: 1 of 7") < caplog.text.index("cannot use")
+    result = load_result(tmp_path / "out" / "retrieval.json")
+    codes = [finding["code"] for finding in result["findings"]]
+    assert codes[0] == "training-videos" and "unreadable-videos" in codes
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"media": "nowhere"}, "nowhere"),
+        ({"twice": True}, "is in the split 'test' and in 'train'"),
+        ({"annotations": "gone.json"}, "gone.json is not a file"),
+        ({"options": ["--train-ids=gone.txt"]}, "gone.txt is not a file"),
+    ],
+)
+def test_a_missing_file_is_one_clear_line(run, official, tmp_path, capsys, change, message):
+    path, folder = official
+    if "twice" in change:  # as images of one name in two splits
+        entry = {"split": "test", "filename": "filmé 0brighter.mp4", "sentences": [{"raw": "a"}]}
+        path.write_text(json.dumps({"images": [entry, entry | {"split": "train"}]}))
+        change = change | {"options": ["--dataset=flickr30k"]}
+    status = annotated(
+        run,
+        change.get("annotations", path),
+        change.get("media", folder),
+        tmp_path / "out",
+        *change.get("options", []),
+    )
+    assert status == 2
+    assert message in capsys.readouterr().err.strip().splitlines()[-1]
+
+
+def test_a_data_set_needs_annotations_and_media(run, capsys):
+    with pytest.raises(SystemExit):
+        main([f"--run={run}", "--dataset=msrvtt-1ka"])
+    assert "--dataset needs --annotations and --media" in capsys.readouterr().err
+
+
+def test_two_processes_share_the_work(run, shard, tmp_path, root):
+    alone, together = tmp_path / "alone", tmp_path / "together"
+    assert call(run, shard, alone, "--k=3") == 0
+    command = [
+        *(sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "--standalone"),
+        *("-m", "--", "eval.retrieval", f"--run={run}", f"--shards={shard}", f"--out={together}"),
+        *("--num-workers=0", "--device=cpu", "--checkpoint=last", "--k=3", "--batch-size=2"),
+    ]
+    done = subprocess.run(command, cwd=root, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert done.stdout.count("text-to-video") == 1  # one process speaks
+    one, two = (load_result(folder / "retrieval.json") for folder in (alone, together))
+    assert one["queries"] == two["queries"] and one["direction"] == two["direction"]
+
+
+def test_an_exported_folder_scores_as_its_run(run, shard, tmp_path):
+    export(load_parts(run, "last", "mit", []), tmp_path / "folder", "folder")
+    assert call(run, shard, tmp_path / "a", "--k=3") == 0
+    options = (f"--model=vmm:{tmp_path / 'folder'}", f"--shards={shard}", "--device=cpu")
+    assert main([*options, f"--out={tmp_path / 'b'}", "--k=3", "--num-workers=0"]) == 0
+    a, b = (load_result(tmp_path / name / "retrieval.json") for name in "ab")
+    assert a["queries"] == b["queries"] and a["settings"] == b["settings"]
+    assert b["model"]["parameters"] == a["model"]["parameters"]
+    assert b["model"]["checkpoint"] == "folder"
+
+
+def test_a_process_that_is_killed_leaves_features_that_are_used(run, shard, tmp_path, root, caplog):
+    """SIGKILL while the captions are encoded, as a full machine does it."""
+    code = (
+        "import os, signal, sys; from eval import encoding, retrieval; "
+        "encoding.encode_captions = lambda *_: os.kill(os.getpid(), signal.SIGKILL); "
+        "sys.exit(retrieval.main())"
+    )
+    options = (f"--run={run}", f"--shards={shard}", f"--out={tmp_path / 'out'}", "--device=cpu")
+    words = [sys.executable, "-c", code, *options, "--checkpoint=last", "--num-workers=0"]
+    done = subprocess.run(words, cwd=root, capture_output=True, timeout=300)
+    assert done.returncode == -signal.SIGKILL
+    assert not (tmp_path / "out" / "retrieval.json").exists()
+    caplog.set_level("INFO")
+    assert call(run, shard, tmp_path / "out") == 0
+    assert "7 of 7 clips were encoded before; going on" in caplog.text
+    assert call(run, shard, tmp_path / "whole") == 0
+    a, b = (load_result(tmp_path / name / "retrieval.json") for name in ("out", "whole"))
+    assert a["queries"] == b["queries"]
 
 
 def test_the_command_is_written_without_paths_of_this_machine(tmp_path, monkeypatch):

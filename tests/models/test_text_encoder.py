@@ -159,6 +159,19 @@ def test_a_video_is_projected_once_and_selected_by_row(encoder, golden):
         torch.testing.assert_close(got, encoder.fuse(text[captions], mask, afresh))
 
 
+def test_many_captions_share_one_video(encoder, golden):
+    text, mask = golden["text.last_hidden_state"], golden["attention_mask"]
+    video, padding = golden["encoder_hidden_states"][1:2], golden["encoder_attention_mask"][1:2]
+    for some in (None, padding):
+        shared = encoder.project_vision(video, some).repeated(len(text))
+        assert shared.keys[0].stride(0) == 0  # not a copy
+        copies = encoder.project_vision(
+            video.repeat(len(text), 1, 1), None if some is None else some.repeat(len(text), 1)
+        )
+        got, want = encoder.fuse(text, mask, shared), encoder.fuse(text, mask, copies)
+        torch.testing.assert_close(got, want, rtol=1e-5, atol=1e-5)
+
+
 def test_fusion_looks_at_its_own_video_only(encoder, golden):
     text, mask = golden["text.last_hidden_state"], golden["attention_mask"]
     video = golden["encoder_hidden_states"].clone()

@@ -35,7 +35,7 @@ def test_equals_the_formula(queries, keys, masked):
         (15, 15, False, True),
         (256, 256, False, True),
         (256, 257, False, False),
-        (15, 15, True, False),
+        (100, 400, True, False),  # the queries of both samples, side by side
     ],
 )
 def test_the_plain_kernel_is_for_short_sequences_on_cpus(
@@ -54,3 +54,20 @@ def test_the_plain_kernel_is_for_short_sequences_on_cpus(
         k = k[:1].expand(2, -1, -1, -1)
     attention(q, k, k, None)
     assert chosen == [not plain]
+
+
+@pytest.mark.parametrize("masked", [False, True])
+def test_samples_that_share_one_sample_give_what_copies_of_it_give(masked):
+    q = torch.randn(5, 2, 6, 8, requires_grad=True)
+    k, v = (torch.randn(1, 2, 9, 8, requires_grad=True) for _ in range(2))
+    mask = (torch.rand(1, 1, 1, 9) < 0.7).expand(5, 1, 1, 9) if masked else None
+    got = attention(q, k.expand(5, -1, -1, -1), v.expand(5, -1, -1, -1), mask)
+    copied = attention(q, k.repeat(5, 1, 1, 1), v.repeat(5, 1, 1, 1), mask)
+    torch.testing.assert_close(got, copied)
+    weight = torch.randn_like(got)
+    for a, b in zip(
+        torch.autograd.grad((got * weight).sum(), (q, k, v)),
+        torch.autograd.grad((copied * weight).sum(), (q, k, v)),
+        strict=True,
+    ):
+        torch.testing.assert_close(a, b)

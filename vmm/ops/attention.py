@@ -40,15 +40,27 @@ def attention(
 
     Args:
         query: (B, h, S, d).
-        key: (B, h, N, d); may be one sample expanded to all, which is not copied.
-        value: (B, h, N, d).
-        mask: Bool, broadcast to (B, h, S, N), True = may be looked at; None = all may.
+        key: (B, h, N, d); one sample expanded to all is neither copied nor read more than once.
+        value: (B, h, N, d), expanded where ``key`` is.
+        mask: Bool, broadcast to (B, h, S, N), True = may be looked at; None = all may. With an
+            expanded ``key`` it is the same for all.
         dropout: Of the attention weights.
 
     Returns:
         (B, h, S, d).
     """
-    if key.shape[0] > 1 and key.stride(0) == 0:  # the plain kernel would copy it to every sample
-        return F.scaled_dot_product_attention(query, key, value, mask, dropout)
+    if key.shape[0] > 1 and key.stride(0) == 0:
+        return _shared_attention(query, key[:1], value[:1], mask, dropout)
     with attention_kernel(query.device, query.shape[2], key.shape[2]):
         return F.scaled_dot_product_attention(query, key, value, mask, dropout)
+
+
+def _shared_attention(
+    query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, dropout: float
+) -> Tensor:
+    """Let all samples look at one: their queries become those of one long sample."""
+    samples, heads, length, width = query.shape
+    together = query.transpose(0, 1).flatten(1, 2)[None]  # (1, h, B * S, d)
+    shared = None if mask is None else mask[:1]
+    out = attention(together, key, value, shared, dropout)
+    return out.reshape(heads, samples, length, width).transpose(0, 1)

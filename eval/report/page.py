@@ -1,28 +1,35 @@
 """One page of everything a set of runs produced: numbers, curves, retrieved clips, provenance.
 
-``python -m eval.report --out report.html --run "stage 2=RUN" --result "VideoMamba=FILE.json"``.
 The page is one file that loads nothing from anywhere.
 """
 
 from __future__ import annotations
 
-import argparse
 import base64
-import json
 import re
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import jinja2
 
-from eval.pictures import Curve, curves_picture, png, read_curves
-from eval.results import FILE_NAME, comparison_rows, load_result, text_table
+from eval.protocols import published
+from eval.report.charts import rank_histogram, recall_curves
+from eval.report.pictures import Curve, curves_picture, png, read_curves
+from eval.results import (
+    FILE_NAME,
+    SCORES,
+    comparison_rows,
+    load_result,
+    protocol_card,
+    scores_of,
+    text_table,
+)
 
 _MAX_CLIP_BYTES = 2 * 2**20
 # Of the many validation curves, those that say how it went.
 _VALIDATION_CURVES = ("val/loss", "val/t2v_recall_1", "val/v2t_recall_1")
+_SHOWN = ("retrieval", "best", "worst")
 
 
 def build_report(
@@ -59,22 +66,26 @@ def build_report(
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
     )
-    headline = loaded[0][1]
+    name, headline, folder = loaded[0]
     page = environment.get_template("report.html.j2").render(
         title=title,
         summary=_summary(headline),
         table=rows,
-        intervals=_intervals(loaded[0][0], headline),
+        intervals=_intervals(name, headline),
+        published=_published(name, headline),
+        findings=[(name, found) for name, result, _ in loaded for found in result["findings"]],
+        charts=_charts([(name, result) for name, result, _ in loaded], folder),
         curves=[
             {"name": name, "image": _data_uri("image/png", png(curves_picture(curves)))}
             for name, run in runs
             if (curves := _interesting(read_curves(run / "metrics.csv")))
         ],
         results=[_describe(name, result) for name, result, _ in loaded],
-        examples=_examples(headline, loaded[0][2]),
-        picture=_picture(loaded[0][2]),
+        examples=_examples(headline["examples"], folder),
+        extremes={kind: _examples(headline[kind], folder) for kind in ("best", "worst")},
+        pictures={kind: _picture(folder / f"{kind}.png") for kind in _SHOWN},
         steps=steps,
-        versions=headline["versions"],
+        card=protocol_card(headline),
     )
     out.parent.mkdir(parents=True, exist_ok=True)
     out.write_text(page, encoding="utf-8")
@@ -89,22 +100,48 @@ def _summary(result: dict[str, Any]) -> str:
     data = result["data"]
     return (
         f"{data['captions']} captions and {data['clips']['listed']} clips of "
-        f"{', '.join(data['shards'])}; {result['settings']['num_frames']} frames per clip."
+        f"{', '.join(data['files'])}; {result['settings']['num_frames']} frames per clip."
     )
 
 
 def _intervals(name: str, result: dict[str, Any]) -> list[str]:
     """Say how sure the headline's R@1 are."""
     lines = []
-    for scores, values in result["interval"].items():
-        if values is not None:
-            t2v, v2t = values["t2v_recall_1"], values["v2t_recall_1"]
-            label = "re-ranked" if scores == "reranked" else "dual encoder"
-            lines.append(
-                f"95 % interval of {name}'s R@1, {label}: text-to-video {t2v[0]:.1f} to "
-                f"{t2v[1]:.1f}, video-to-text {v2t[0]:.1f} to {v2t[1]:.1f}."
-            )
+    for scores in scores_of(result):
+        t2v, v2t = (result["interval"][scores][f"{d}_recall_1"] for d in ("t2v", "v2t"))
+        lines.append(
+            f"95 % interval of {name}'s R@1, {SCORES[scores]}: text-to-video {t2v[0]:.1f} to "
+            f"{t2v[1]:.1f}, video-to-text {v2t[0]:.1f} to {v2t[1]:.1f}."
+        )
     return lines
+
+
+def _published(name: str, result: dict[str, Any]) -> list[list[str]]:
+    """Put our R@1 above what others publish on the same test set; empty if nothing is known."""
+    others = published(result["data"]["test_set"])
+    if not others:
+        return []
+    rows = [
+        [name, SCORES[scores], *(f"{result[scores][f'{d}_recall_1']:.1f}" for d in ("t2v", "v2t"))]
+        for scores in scores_of(result)
+    ]
+    return rows + [
+        [row.model, row.scores, f"{row.t2v:.1f}", "-" if row.v2t is None else f"{row.v2t:.1f}"]
+        for row in others
+    ]
+
+
+def _charts(results: Sequence[tuple[str, dict[str, Any]]], folder: Path) -> dict[str, str]:
+    """Draw what a table cannot show: caption -> picture."""
+    charts = {
+        "Recall over the depth": png(recall_curves(results)),
+        f"Where the right one stands, {results[0][0]}": png(rank_histogram(results[0][1])),
+    }
+    found = {name: _data_uri("image/png", data) for name, data in charts.items()}
+    similarity = _picture(folder / "similarity.png")
+    if similarity is not None:
+        found[f"Similarities, {results[0][0]}: the diagonal is right"] = similarity
+    return found
 
 
 def _describe(name: str, result: dict[str, Any]) -> dict[str, Any]:
@@ -121,8 +158,8 @@ def _describe(name: str, result: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _examples(result: dict[str, Any], folder: Path) -> list[dict[str, Any]]:
-    """Give a result's examples with their clips embedded."""
+def _examples(examples: list[dict[str, Any]], folder: Path) -> list[dict[str, Any]]:
+    """Give examples of a result with their clips embedded."""
     return [
         {
             "caption": example["caption"],
@@ -131,12 +168,11 @@ def _examples(result: dict[str, Any], folder: Path) -> list[dict[str, Any]]:
                 found | {"clip": _clip(folder, found["clip"])} for found in example["results"]
             ],
         }
-        for example in result["examples"]
+        for example in examples
     ]
 
 
-def _picture(folder: Path) -> str | None:
-    path = folder / "retrieval.png"
+def _picture(path: Path) -> str | None:
     return _data_uri("image/png", path.read_bytes()) if path.is_file() else None
 
 
@@ -153,58 +189,3 @@ def _clip(folder: Path, name: str | None) -> str | None:
 
 def _data_uri(kind: str, data: bytes) -> str:
     return f"data:{kind};base64,{base64.b64encode(data).decode('ascii')}"
-
-
-def _read_steps(path: Path) -> list[dict[str, Any]]:
-    try:
-        steps = json.loads(path.read_text(encoding="utf-8"))
-        return [
-            {
-                "name": str(step["name"]),
-                "command": str(step["command"]),
-                "seconds": float(step["seconds"]),
-            }
-            for step in steps
-        ]
-    except (OSError, ValueError, TypeError, KeyError) as error:
-        raise ValueError(
-            f"{path} is not a JSON list of name, command and seconds: {error!r}"
-        ) from error
-
-
-def _named_path(text: str) -> tuple[str, Path]:
-    name, equals, path = text.partition("=")
-    if not (name and equals and path):
-        raise argparse.ArgumentTypeError(f"{text!r} is not NAME=PATH")
-    return name, Path(path)
-
-
-def main(args: Sequence[str] | None = None) -> int:
-    """Write the report and print its table; status 2 for a mistake in the arguments."""
-    parser = argparse.ArgumentParser(prog="python -m eval.report", description=__doc__)
-    parser.add_argument("--out", type=Path, required=True, help="the HTML file to write")
-    parser.add_argument(
-        "--run", type=_named_path, action="append", default=[], metavar="NAME=DIR",
-        help="a run directory whose curves to show; repeatable",
-    )  # fmt: skip
-    parser.add_argument(
-        "--result", type=_named_path, action="append", default=[], metavar="NAME=PATH",
-        help="a retrieval.json or its folder; repeatable, the first is the headline",
-    )  # fmt: skip
-    parser.add_argument(
-        "--steps", type=Path, help='how it was made: JSON list of {"name", "command", "seconds"}'
-    )
-    parser.add_argument("--title", default="Video-text retrieval")
-    options = parser.parse_args(args)
-    try:
-        steps = _read_steps(options.steps) if options.steps else []
-        table = build_report(options.out, options.run, options.result, steps, options.title)
-    except ValueError as error:
-        print(f"eval.report: error: {error}", file=sys.stderr)
-        return 2
-    print(f"{table}\n\nreport: {options.out}")
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())
