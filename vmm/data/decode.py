@@ -169,6 +169,8 @@ def decode_parts(
             limit.
         OSError: If the file cannot be read.
     """
+    if not (len(video) if isinstance(video, bytes) else video.stat().st_size):
+        raise DecodeError("empty", "0 bytes")
     with _open(video, max_pixels) as (container, stream):
         with _library_errors():
             marks, shown = read_marks(container, stream, max_frames)
