@@ -21,6 +21,7 @@ _LIGHT_COMMANDS = {
     "encode": "videos -> an index of their moments, new and changed ones only",
     "index": "what is in an index; check or compact it",
     "search": "find moments in an index by a sentence or a video",
+    "app": "the same as a page in the browser",
     "import": "a published checkpoint -> a folder that everything takes like a run directory",
     "export-upstream": "a run's weights in the layout of the published checkpoints",
 }
@@ -98,13 +99,14 @@ def _run_light(command: str, argv: list[str]) -> int:
 
 def _main_of(command: str) -> Callable[[list[str]], int]:
     """Load what runs a command, and no more."""
-    if command in ("encode", "index", "search"):
+    if command in ("encode", "index", "search", "app"):
         from vmm.search import command as searching
 
         return {
             "encode": searching.main_encode,
             "index": searching.main_index,
             "search": searching.main_search,
+            "app": searching.main_app,
         }[command]
     from vmm.export import command as exporting
     from vmm.export import published

@@ -1,4 +1,4 @@
-"""``vmm encode``, ``vmm index`` and ``vmm search``; they load torch after reading the arguments."""
+"""``vmm encode``, ``index``, ``search`` and ``app``; torch is loaded when they have begun."""
 
 from __future__ import annotations
 
@@ -168,12 +168,38 @@ def main_search(argv: Sequence[str]) -> int:
     return 0
 
 
-def timestamp(seconds: float) -> str:
-    """Write a time as ``1:02:03.4``, without hours if there are none."""
-    tenths = round(seconds * 10)
-    minutes, hours = tenths // 600 % 60, tenths // 36000
-    rest = f"{minutes:02d}:{tenths % 600 / 10:04.1f}"
-    return f"{hours}:{rest}" if hours else rest
+def main_app(argv: Sequence[str]) -> int:
+    """``vmm app``; returns the exit status."""
+    parser = argparse.ArgumentParser(
+        prog="vmm app",
+        description="Serve a page to search an index with: type a sentence or drop a clip, see the "
+        "moments play, ask about a video of your own. Nothing is loaded from or sent elsewhere.",
+    )
+    add = parser.add_argument
+    add("index", type=Path, help="folder of the index")
+    add("--encoder", help="where the index's encoder is now (default: where it was)")
+    add(
+        "--host",
+        default="127.0.0.1",
+        help="address to listen on; others than the default let other machines see the indexed "
+        "videos (default: %(default)s)",
+    )
+    add("--port", type=int, default=7860, help="default: %(default)s")
+    add("--max-upload-mb", type=int, default=200, help="default: %(default)s")
+    options = parser.parse_args(argv)
+
+    try:
+        from vmm.search.app import serve
+    except ModuleNotFoundError as error:
+        raise ValueError(
+            f"the page needs the package {error.name!r}; install the extra: "
+            'pip install "vmm-video[app]"'
+        ) from error
+    from vmm.search.query import Searcher
+
+    searcher = Searcher.open(options.index, options.encoder)
+    serve(searcher, options.host, options.port, options.max_upload_mb)
+    return 0
 
 
 def _print_hits(hits: Sequence[Hit], as_json: bool) -> None:
@@ -192,8 +218,7 @@ def _print_hits(hits: Sequence[Hit], as_json: bool) -> None:
         return
     for rank, hit in enumerate(hits, 1):
         match = "" if hit.match is None else f"{hit.match:8.2f}"
-        span = f"{timestamp(hit.start)}-{timestamp(hit.end)}"
-        _print(f"{rank:>3} {hit.similarity:7.3f}{match}  {span:<17} {hit.source}")
+        _print(f"{rank:>3} {hit.similarity:7.3f}{match}  {hit.when:<17} {hit.source}")
 
 
 def _print_problems(problems: Iterable[tuple[str, str]]) -> None:

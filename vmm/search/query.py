@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from itertools import groupby
+from itertools import groupby, islice
 from pathlib import Path
 from typing import Self
 
@@ -18,7 +18,9 @@ from vmm.search.encode import clip_of
 from vmm.search.index import Index, read_settings
 from vmm.search.parts import Spans
 from vmm.search.sources import Source
-from vmm.search.windows import load_moments
+from vmm.search.windows import load_moments, spans_of
+
+_BATCH = 8
 
 
 @dataclass(frozen=True)
@@ -38,6 +40,19 @@ class Hit:
     end: float
     similarity: float
     match: float | None = None
+
+    @property
+    def when(self) -> str:
+        """Start and end to be read by people."""
+        return f"{timestamp(self.start)}-{timestamp(self.end)}"
+
+
+def timestamp(seconds: float) -> str:
+    """Write a time as ``1:02:03.4``, without hours if there are none."""
+    tenths = round(seconds * 10)
+    minutes, hours = tenths // 600 % 60, tenths // 36000
+    rest = f"{minutes:02d}:{tenths % 600 / 10:04.1f}"
+    return f"{hours}:{rest}" if hours else rest
 
 
 class Searcher:
@@ -96,8 +111,9 @@ class Searcher:
         Returns:
             The best first.
         """
-        scores = self.similarities(vector)
-        return [self._hit(row, scores) for row in self._best(scores, top)]
+        scores, owner, spans = self.similarities(vector), self._moments.owner, self._moments.spans
+        rows = _distinct(scores, owner, spans, top)
+        return [Hit(self.sources[owner[i]], *spans[i].tolist(), float(scores[i])) for i in rows]
 
     def rerank(self, text: str, hits: list[Hit]) -> list[Hit]:
         """Order moments by the matching head, which looks at them again.
@@ -136,24 +152,41 @@ class Searcher:
         scores[self._moments.owner < 0] = -2.0
         return scores
 
-    def _hit(self, row: int, scores: Floats) -> Hit:
-        start, end = self._moments.spans[row].tolist()
-        return Hit(self.sources[self._moments.owner[row]], start, end, float(scores[row]))
+    def look_through(
+        self, vector: Floats, video: Path, top: int = 3
+    ) -> tuple[list[Hit], Spans, Floats]:
+        """Compare a vector with all moments of a video that is not in the index.
 
-    def _best(self, scores: Floats, top: int) -> list[int]:
-        """Return the best rows, without those that overlap a better one of the same video."""
-        chosen: list[int] = []
-        taken: dict[int, list[tuple[float, float]]] = {}
-        for row in _descending(scores, 16 * top):
-            owner = int(self._moments.owner[row])
-            if owner < 0 or len(chosen) == top:
-                break
-            start, end = self._moments.spans[row].tolist()
-            others = taken.setdefault(owner, [])
-            if all(end <= s or start >= e for s, e in others):
-                others.append((start, end))
-                chosen.append(row)
-        return chosen
+        Args:
+            vector: As for ``search``.
+            video: The file.
+            top: How many moments to find.
+
+        Returns:
+            The best moments, and what ``curve`` returns.
+
+        Raises:
+            ValueError: If the video cannot be read.
+        """
+        settings = self.index.settings
+        moments = load_moments(
+            video,
+            lambda times: spans_of(times, settings.window, settings.stride),
+            clip_of(self.encoder, settings.num_frames),
+        )
+        spans, cosines = [], []
+        try:
+            while batch := list(islice(moments, _BATCH)):
+                spans += [span for span, _ in batch]
+                cosines += (
+                    self.encoder.encode_video([clip for _, clip in batch]) @ vector
+                ).tolist()
+        except (DecodeError, OSError) as error:
+            if not spans:
+                raise ValueError(f"cannot read {video.name}: {error}") from error
+        times, scores = np.array(spans), np.array(cosines, np.float32)
+        rows = _distinct(scores, np.zeros(len(scores), np.int32), times, top)
+        return [Hit(Source(video), *spans[i], cosines[i]) for i in rows], times, scores
 
     def _clips(self, source: Source, hits: list[Hit]) -> Iterator[Tensor]:
         """Decode moments of a video; ends early where it cannot be read."""
@@ -164,6 +197,21 @@ class Searcher:
                 yield frames
         except (DecodeError, OSError):
             return
+
+
+def _distinct(scores: Floats, owner: npt.NDArray[np.int32], spans: Spans, top: int) -> list[int]:
+    """Return the best rows, without those that overlap a better one of the same video."""
+    chosen: list[int] = []
+    taken: dict[int, list[tuple[float, float]]] = {}
+    for row in _descending(scores, 16 * top):
+        if owner[row] < 0 or len(chosen) == top:
+            break
+        start, end = spans[row].tolist()
+        others = taken.setdefault(int(owner[row]), [])
+        if all(end <= s or start >= e for s, e in others):
+            others.append((start, end))
+            chosen.append(row)
+    return chosen
 
 
 def _descending(scores: Floats, some: int) -> Iterator[int]:
