@@ -44,6 +44,7 @@ bench: $(READY)
 	$(BIN)/python -m benchmarks.encoder --short
 	$(BIN)/python -m benchmarks.export --short
 	$(BIN)/python -m benchmarks.long_video --short
+	$(BIN)/python -m benchmarks.search --short
 
 clean:
 	rm -rf demo runs data .pytest_cache .mypy_cache .ruff_cache

@@ -23,7 +23,10 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-PACKAGES = ("torch", "triton", "llvmlite", "numpy", "transformers", "mambapy", "mamba_ssm", "timm")
+PACKAGES = (
+    *("torch", "triton", "llvmlite", "numpy", "transformers"),
+    *("mambapy", "mamba_ssm", "timm", "faiss-cpu"),
+)
 
 TURN_S = 0.02
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from benchmarks import block, common, decode, encoder, export, long_video, scan
+from benchmarks import block, common, decode, encoder, export, long_video, scan, search
 
 OUT = Path(sys.argv[1])
 common.TURN_S = 0.0
@@ -19,8 +19,9 @@ encoder.SHORT = encoder.Sizes(("tiny", "middle"), (1, 2), (1, 0), 32, 1, 5.0)
 decode.SHORT = decode.Sizes((90,), (8,), 2, 1, 4)
 long_video.SHORT = long_video.Sizes((8, 20), 8, 2, 32)
 export.SHORT = export.Sizes(("tiny",), (1,), 1, 1, 32, 1)
+search.SHORT = search.Sizes((100, 200), 16, 1)
 
-for module in (scan, block, decode, encoder, export, long_video):
+for module in (scan, block, decode, encoder, export, long_video, search):
     sys.argv = [module.__name__, "--short", "--output", str(OUT)]
     module.main()
 

@@ -9,7 +9,11 @@ import subprocess
 import time
 
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
-_OPTIONS = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--mute-audio", "--disable-background-networking", "--disable-component-update", "--disable-sync", "--disable-dev-shm-usage", "--remote-debugging-pipe", "--autoplay-policy=no-user-gesture-required"]
+_OPTIONS = [
+    *("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
+    *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
+    *("--disable-dev-shm-usage", "--mute-audio", "--remote-debugging-pipe"),
+]
 
 
 class Browser:
@@ -68,7 +72,7 @@ class Browser:
         assert "exceptionDetails" not in result, result
         return result["result"].get("value")
 
-    def wait_for(self, expression, seconds=60):
+    def wait_for(self, expression, seconds=30):
         """Wait until an expression is true."""
         end = time.monotonic() + seconds
         while not (value := self.evaluate(expression)):

@@ -1,7 +1,9 @@
 import pytest
 
 from tests.data.videos import encode_video, moving_picture
+from tests.export.runs import write_run
 from tests.search.plain import PlainEncoder
+from vmm.export.command import main
 from vmm.search.index import Index, Settings
 
 
@@ -32,3 +34,21 @@ def videos(tmp_path):
         data = encode_video(moving_picture(frames, seed=number), rate=10, container=container)
         (folder / name).write_bytes(data)
     return folder
+
+
+@pytest.fixture(scope="session")
+def encoder_folder(tmp_path_factory):
+    """A real encoder, tiny and not trained; read only."""
+    folder = tmp_path_factory.mktemp("exported")
+    write_run(folder / "run", seed=0)
+    assert main([str(folder / "run"), str(folder / "encoder"), "--license", "mit"]) == 0
+    return folder / "encoder"
+
+
+@pytest.fixture(scope="session")
+def another_encoder_folder(tmp_path_factory):
+    """The same with other weights."""
+    folder = tmp_path_factory.mktemp("another")
+    write_run(folder / "run", seed=1)
+    assert main([str(folder / "run"), str(folder / "encoder"), "--license", "mit"]) == 0
+    return folder / "encoder"

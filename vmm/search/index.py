@@ -111,7 +111,8 @@ class Index:
         self.folder = folder
         self.settings = settings
         self.parts: list[Path] = []
-        """In their order."""
+        """In their order, less those that another one replaces."""
+        self._paths: list[Path] = []
         self.videos: dict[Source, Video] = {}
         self._read_parts()
 
@@ -225,7 +226,7 @@ class Index:
         rows = np.concatenate([np.zeros(0, np.int64), *self._row_numbers()]).astype(np.int64)
         empty = np.zeros((0, self.settings.embedding_dim), np.float32)
         vectors = np.concatenate([empty, *moments.vectors])[rows]
-        old = list(self.parts)
+        old = self._paths  # also those that are replaced: else they would come back to life
         if old:
             # Its place is that of the newest it replaces: parts written meanwhile come after.
             records = [video.record for video in self.videos.values()]
@@ -267,12 +268,11 @@ class Index:
         return self.folder / _PARTS
 
     def _read_parts(self) -> None:
-        self.parts, self.videos = part_paths(self._parts), {}
-        contents = [read_part(path, self.settings.embedding_dim) for path in self.parts]
-        replaced = {name for content in contents for name in content.replaces}
-        kept = [i for i, path in enumerate(self.parts) if path.name not in replaced]
-        self.parts = [self.parts[i] for i in kept]
-        for number, content in enumerate(contents[i] for i in kept):
+        self._paths, self.videos = part_paths(self._parts), {}
+        contents = {path: read_part(path, self.settings.embedding_dim) for path in self._paths}
+        replaced = {name for content in contents.values() for name in content.replaces}
+        self.parts = [path for path in self._paths if path.name not in replaced]
+        for number, content in enumerate(contents[path] for path in self.parts):
             for source in content.removed:
                 self.videos.pop(source, None)
             row = 0

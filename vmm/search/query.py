@@ -146,10 +146,10 @@ class Searcher:
         return self._moments.spans[rows], self.similarities(vector)[rows]
 
     def similarities(self, vector: Floats) -> Floats:
-        """Compare a vector with every moment: (N,), -2 for outdated ones."""
+        """Compare a vector with every moment: (N,), minus infinity for outdated ones."""
         parts = [part @ vector for part in self._moments.vectors]
         scores = np.concatenate([np.zeros(0, np.float32), *parts])
-        scores[self._moments.owner < 0] = -2.0
+        scores[self._moments.owner < 0] = -np.inf
         return scores
 
     def look_through(
