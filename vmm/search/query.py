@@ -113,7 +113,11 @@ class Searcher:
         """
         scores, owner, spans = self.similarities(vector), self._moments.owner, self._moments.spans
         rows = _distinct(scores, owner, spans, top)
-        return [Hit(self.sources[owner[i]], *spans[i].tolist(), float(scores[i])) for i in rows]
+        times: list[tuple[float, float]] = spans[rows].tolist()
+        return [
+            Hit(self.sources[owner[row]], start, end, float(scores[row]))
+            for row, (start, end) in zip(rows, times, strict=True)
+        ]
 
     def rerank(self, text: str, hits: list[Hit]) -> list[Hit]:
         """Order moments by the matching head, which looks at them again.
