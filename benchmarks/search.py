@@ -5,6 +5,7 @@ python -m benchmarks.search [--short] [--output FOLDER]
 
 from __future__ import annotations
 
+import importlib.metadata
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -86,6 +87,14 @@ def variants(searcher: Searcher, vectors: Floats, query: Floats) -> dict[str, Ca
     return calls | {FAISS: lambda: flat.search(query[None], 10)}
 
 
+def faiss_version() -> str | None:
+    """Return the version of faiss, None if it is not installed."""
+    try:
+        return importlib.metadata.version("faiss-cpu")
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
 def measure(moments: int, sizes: Sizes, race: common.Race) -> dict[str, float]:
     """Return the seconds of each variant."""
     vectors = unit_vectors(moments, sizes.embedding_dim, seed=0)
@@ -123,7 +132,7 @@ def main() -> None:
         name="search",
         title="Exact search",
         text=TEXT_ABOUT,
-        settings=sizes._asdict(),
+        settings=sizes._asdict() | {"faiss": faiss_version()},
         rows=rows,
         tables={
             "CPU seconds of a query": report.table(
