@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
@@ -12,6 +14,7 @@ import numpy as np
 from torch import Tensor
 from tqdm import tqdm
 
+import vmm.export.auto_model  # noqa: F401  else transformers warns of the encoder's config.json
 from vmm.data.decode import DecodeError
 from vmm.data.transforms import ClipSettings
 from vmm.export.encoder import Floats, VideoTextEncoder
@@ -95,7 +98,7 @@ def encode_videos(
                 counts.unchanged += 1
             else:
                 todo.append(source)
-    sizes = [_size(source) for source in todo]
+    sizes = _sizes(todo)
     with tqdm(total=sum(sizes), unit="B", unit_scale=True, disable=not progress) as bar:
         for source, size in zip(todo, sizes, strict=True):
             _encode(index, encoder, writer, source, lambda part, n=size: bar.update(n * part))  # type: ignore[misc]
@@ -248,9 +251,11 @@ def _is_unchanged(index: Index, source: Source) -> bool:
         return False
 
 
-def _size(source: Source) -> int:
-    """Return about how much work a video is, in bytes."""
-    try:
-        return source.path.stat().st_size if not source.member else source.stamp()[0]
-    except OSError:
-        return 0
+def _sizes(sources: Sequence[Source]) -> list[float]:
+    """Return about how much work each video is, in bytes: a shard's samples are alike."""
+    samples = Counter(source.path for source in sources)
+    sizes = {}
+    for path, count in samples.items():
+        with suppress(OSError):
+            sizes[path] = path.stat().st_size / count
+    return [sizes.get(source.path, 0.0) for source in sources]

@@ -6,6 +6,7 @@ import hashlib
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 from vmm.data.index import load_index
@@ -50,11 +51,7 @@ class Source:
             raise OSError("a link has taken its place, which is not followed")
         if not self.member:
             return self.path
-        places = {
-            f"{entry.key}.{extension}": place
-            for entry in load_index(str(self.path)).entries
-            for extension, place in entry.members.items()
-        }
+        places = _places(self.path, self.stamp())
         if self.member not in places:
             raise OSError("the shard no longer holds it")
         offset, size = places[self.member]
@@ -68,6 +65,16 @@ class Source:
         """Return which of some equal shares of all videos this one belongs to."""
         digest = hashlib.blake2b(str(self).encode(errors="surrogateescape"), digest_size=8)
         return int.from_bytes(digest.digest(), "big") % shares
+
+
+@lru_cache(maxsize=4)
+def _places(shard: Path, stamp: tuple[int, int]) -> dict[str, tuple[int, int]]:
+    """Return offset and size of each member; kept while the shard does not change."""
+    return {
+        f"{entry.key}.{extension}": place
+        for entry in load_index(str(shard)).entries
+        for extension, place in entry.members.items()
+    }
 
 
 def digest_of(content: bytes | Path) -> str:
