@@ -1,6 +1,7 @@
 import multiprocessing
 import os
 import random
+import shutil
 import signal
 import time
 
@@ -10,6 +11,7 @@ import pytest
 from tests.data.videos import encode_video, moving_picture
 from tests.search.plain import encode_to_be_killed
 from vmm.search.encode import Share, encode_videos
+from vmm.search.parts import read_part
 from vmm.search.sources import Source
 from vmm.search.windows import load_moments, spans_of
 
@@ -61,6 +63,27 @@ def test_every_moment_of_every_video(videos, new_index, encoder, batch_size, flu
     assert_same(contents(index), expected(sources_of(videos), encoder))
     assert [round(v.record.seconds, 1) for v in index.videos.values()] == [3.2, 0.4, 2.0]
     assert (len(index.parts) > 1) == (flush_seconds == 0)
+    records = [r for path in index.parts for r in read_part(path, encoder.embedding_dim).records]
+    assert sum(record.done for record in records) == 3
+
+
+def test_an_interrupted_film_goes_on_where_it_was(videos, new_index, encoder, monkeypatch):
+    encode, calls = encoder.encode_video, []
+
+    def interrupted(clips, **_):
+        calls.append(len(clips))
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return encode(clips)
+
+    monkeypatch.setattr(encoder, "encode_video", interrupted)
+    film = videos / "a.mp4"
+    with pytest.raises(KeyboardInterrupt):
+        encode_videos(new_index(), encoder, [film], batch_size=2, flush_seconds=0)
+    assert new_index().num_moments == 4 and not new_index().videos[Source(film)].record.done
+    encode_videos(new_index(), encoder, [film], batch_size=2, flush_seconds=0)
+    assert_same(contents(new_index()), expected([Source(film)], encoder))
+    assert sum(calls) == 2 + new_index().num_moments  # the batch that was lost, once more
 
 
 def test_only_what_is_new_or_changed_is_encoded(videos, new_index, encoder, monkeypatch):
@@ -127,12 +150,14 @@ def test_problems_are_recorded_and_the_rest_is_encoded(videos, new_index, encode
 
 
 def test_shares_together_do_everything(videos, new_index, encoder):
+    for i in range(12):
+        shutil.copy(videos / "b.mkv", videos / f"{i}.mkv")
     indexes = [new_index() for _ in range(3)]  # all opened before any of them writes
     counts = [
         encode_videos(index, encoder, [videos], share=Share(i, 3)).encoded
         for i, index in enumerate(indexes)
     ]
-    assert sum(counts) == 3 and max(counts) < 3
+    assert sum(counts) == 15 and max(counts) < 15
     assert_same(contents(new_index()), expected(sources_of(videos), encoder))
 
 
