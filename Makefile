@@ -45,6 +45,7 @@ bench: $(READY)
 	$(BIN)/python -m benchmarks.export --short
 	$(BIN)/python -m benchmarks.long_video --short
 	$(BIN)/python -m benchmarks.rerank --short
+	$(BIN)/python -m benchmarks.search --short
 
 clean:
 	rm -rf demo runs data .pytest_cache .mypy_cache .ruff_cache

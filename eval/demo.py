@@ -19,6 +19,10 @@ from pathlib import Path
 
 RUNS = Path("runs/demo")
 OUT = Path("demo")
+SEARCH = f"""\
+  vmm export {RUNS}/stage2 {RUNS}/encoder
+  vmm encode data/demo/test-000000.tar -o {RUNS}/index --encoder {RUNS}/encoder
+  vmm app {RUNS}/index"""
 
 
 def _fit(quick: bool, recipe: str, run: str, *options: str) -> str:
@@ -109,6 +113,7 @@ def main(argv: list[str] | None = None) -> int:
         done.append({"name": name, "command": command, "seconds": seconds})
     (OUT / "steps.json").write_text(json.dumps(done, indent=1))
     print(f"\ndone in {time.monotonic() - begun:.0f} s; open {OUT}/report.html")
+    print(f"to search the test clips in a browser (needs the extra app):\n{SEARCH}")
     return 0
 
 

@@ -32,6 +32,10 @@ def test_help_is_quick_and_loads_nothing_heavy():
         "predict",
         "doctor",
         "export",
+        "encode",
+        "index",
+        "search",
+        "app",
         "import",
         "export-upstream",
     ):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from vmm import __version__
 
@@ -18,6 +18,10 @@ _TRAINER_COMMANDS = {
 _LIGHT_COMMANDS = {
     "doctor": "what is installed, which scan backend is used, what is missing and what that costs",
     "export": "a run -> an encoder folder for apps, sentence-transformers, ONNX or torch.export",
+    "encode": "videos -> an index of their moments, new and changed ones only",
+    "index": "what is in an index; check or compact it",
+    "search": "find moments in an index by a sentence or a video",
+    "app": "the same as a page in the browser",
     "import": "a published checkpoint -> a folder that everything takes like a run directory",
     "export-upstream": "a run's weights in the layout of the published checkpoints",
 }
@@ -85,20 +89,33 @@ def _run_light(command: str, argv: list[str]) -> int:
         from vmm import doctor
 
         return doctor.main(argv)
-    from vmm.export import command as exporting
-    from vmm.export import published
-
-    main_of = {
-        "export": exporting.main,
-        "import": published.main_import,
-        "export-upstream": published.main_export_upstream,
-    }
     try:
-        return main_of[command](argv)
+        return _main_of(command)(argv)
     except ValueError as error:
         if os.environ.get("VMM_DEBUG"):
             raise
         return _fail(str(error))
+
+
+def _main_of(command: str) -> Callable[[list[str]], int]:
+    """Load what runs a command, and no more."""
+    if command in ("encode", "index", "search", "app"):
+        from vmm.search import command as searching
+
+        return {
+            "encode": searching.main_encode,
+            "index": searching.main_index,
+            "search": searching.main_search,
+            "app": searching.main_app,
+        }[command]
+    from vmm.export import command as exporting
+    from vmm.export import published
+
+    return {
+        "export": exporting.main,
+        "import": published.main_import,
+        "export-upstream": published.main_export_upstream,
+    }[command]
 
 
 def _run_trainer(argv: list[str]) -> int:

@@ -28,6 +28,7 @@ _PACKAGES = {
     "onnxscript": 'the export format onnx: pip install "vmm-video[onnx]"',
     "onnxruntime": 'the check of ONNX exports: pip install "vmm-video[onnx]"',
     "sentence_transformers": 'that export format: pip install "vmm-video[sentence-transformers]"',
+    "gradio": 'the page of `vmm app`: pip install "vmm-video[app]"',
     "deepspeed": 'the DeepSpeed overlay: pip install "vmm-video[deepspeed]"',
 }
 _OPTIONAL = {
@@ -38,6 +39,7 @@ _OPTIONAL = {
     "onnxscript",
     "onnxruntime",
     "sentence_transformers",
+    "gradio",
 }
 
 

@@ -12,7 +12,7 @@ from benchmarks import peers, scan_cases
 from benchmarks.block import Recorder, is_product, is_scan
 from vmm.models.mamba import BiMambaBlock
 
-NAMES = ("scan", "block", "decode", "encoder", "export", "long_video", "rerank")
+NAMES = ("scan", "block", "decode", "encoder", "export", "long_video", "rerank", "search")
 MIB = 2**20
 
 

@@ -14,8 +14,11 @@ from __future__ import annotations
 import io
 import struct
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from itertools import islice
+from pathlib import Path
 from typing import Literal
 
 import av
@@ -26,10 +29,19 @@ from av.video.reformatter import VideoReformatter
 from av.video.stream import VideoStream
 from PIL import Image, ImageOps
 
-from vmm.data.packets import TooManyFrames, VideoPacket, needed_packets, read_timeline
+from vmm.data.packets import (
+    Mark,
+    TooManyFrames,
+    VideoPacket,
+    needed_from_stream,
+    needed_packets,
+    read_marks,
+    read_timeline,
+)
 
 Decoder = Literal["pyav", "torchcodec"]
 Choose = Callable[[np.ndarray], Sequence[int]]
+ChooseParts = Callable[[np.ndarray], Sequence[Sequence[int]]]
 Reason = Literal[
     "empty",
     "unreadable",
@@ -44,6 +56,8 @@ Reason = Literal[
 
 MAX_PIXELS = 4096 * 4096
 MAX_FRAMES = 100_000
+MAX_STREAMED_FRAMES = 2_000_000
+"""18 hours at 30 frames per second; a frame's times take 150 bytes."""
 _FORMATS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,gif"
 # Seen from PyAV and Pillow on 3,000 damaged files each; FFmpegError is an OSError or ValueError
 # in most but not all cases.
@@ -127,6 +141,57 @@ def decode_video(
     return _decode_everything(data, choose, max_pixels, max_frames)
 
 
+def decode_parts(
+    video: bytes | Path,
+    choose: ChooseParts,
+    *,
+    max_pixels: int = MAX_PIXELS,
+    max_frames: int = MAX_STREAMED_FRAMES,
+) -> Iterator[np.ndarray]:
+    """Decode chosen frames of several parts of a video of any length, one part after the other.
+
+    The frames are those of ``decode_video``. In memory are the frames of the parts that overlap, a
+    group of pictures, and the times of all frames; each frame is decoded once.
+
+    Args:
+        video: The file, or its content.
+        choose: Gets when each frame is shown, as for ``decode_video``; returns the numbers of the
+            frames wanted of each part. Neither the first numbers nor the last ones of the parts may
+            decrease from part to part.
+        max_pixels: Refuse larger frames.
+        max_frames: Refuse longer videos.
+
+    Yields:
+        (T, H, W, 3) uint8 RGB, upright, for each part.
+
+    Raises:
+        DecodeError: If the video cannot be decoded, perhaps only from some part on, or exceeds a
+            limit.
+        OSError: If the file cannot be read.
+    """
+    if not (len(video) if isinstance(video, bytes) else video.stat().st_size):
+        raise DecodeError("empty", "0 bytes")
+    with _open(video, max_pixels) as (container, stream):
+        with _library_errors():
+            marks, shown = read_marks(container, stream, max_frames)
+        time_base = float(stream.time_base or 1)
+    done = 0
+    if shown is not None:
+        parts = [[shown[i] for i in part] for part in choose(np.array(shown) * time_base)]
+        for frames in _stacked(_stream_groups(video, marks, parts, max_pixels), parts):
+            yield frames
+            done += 1
+        if done == len(parts):
+            return
+    times = _times(video, max_pixels, max_frames)
+    numbers = choose(times)[done:]
+    for frames in _stacked(_stream_everything(video, numbers, max_pixels), numbers):
+        yield frames
+        done += 1
+    if done < len(choose(times)):
+        raise DecodeError("unreadable", "frames are missing")
+
+
 def decode_image(data: bytes, *, max_pixels: int = MAX_PIXELS) -> np.ndarray:
     """Decode a JPEG, PNG or WebP as a clip of one frame.
 
@@ -165,26 +230,25 @@ def _library_errors() -> Iterator[None]:
 
 
 @contextmanager
-def _open(data: bytes, max_pixels: int) -> Iterator[tuple[InputContainer, VideoStream]]:
-    with _library_errors():
-        container = av.open(
-            io.BytesIO(data),
-            "r",
-            options={"format_whitelist": _FORMATS},
-            metadata_errors="ignore",
-        )
-    try:
+def _open(video: bytes | Path, max_pixels: int) -> Iterator[tuple[InputContainer, VideoStream]]:
+    # Files are opened here: FFmpeg would take some names for addresses.
+    with io.BytesIO(video) if isinstance(video, bytes) else video.open("rb") as file:
         with _library_errors():
-            if not container.streams.video:
-                raise DecodeError("no video", "the file has no video stream")
-            stream = container.streams.video[0]
-            # One thread per decoder: the loader has a process per core already.
-            stream.thread_type = "NONE"
-            stream.codec_context.options = {"max_pixels": str(max_pixels)}
-            _check_size(stream.width, stream.height, max_pixels)
-        yield container, stream
-    finally:
-        container.close()
+            container = av.open(
+                file, "r", options={"format_whitelist": _FORMATS}, metadata_errors="ignore"
+            )
+        try:
+            with _library_errors():
+                if not container.streams.video:
+                    raise DecodeError("no video", "the file has no video stream")
+                stream = container.streams.video[0]
+                # One thread per decoder: the loader has a process per core already.
+                stream.thread_type = "NONE"
+                stream.codec_context.options = {"max_pixels": str(max_pixels)}
+                _check_size(stream.width, stream.height, max_pixels)
+            yield container, stream
+        finally:
+            container.close()
 
 
 def _check_size(width: int, height: int, max_pixels: int) -> None:
@@ -213,10 +277,56 @@ def _decode_groups(
     return _stack([found[time] for time in times]) if len(found) == len(wanted) else None
 
 
+def _stream_groups(
+    video: bytes | Path, marks: list[Mark], parts: list[list[int]], max_pixels: int
+) -> Iterator[tuple[int, np.ndarray]]:
+    """Yield (presentation time, frame) of the wanted frames; stops where one is not found."""
+    wanted = set().union(*parts)
+    with _open(video, max_pixels) as (container, stream):
+        decoder, reformatter = stream.codec_context, VideoReformatter()
+        packets = container.demux(stream)
+        try:
+            for run in needed_from_stream(packets, marks, wanted, decoder.name, decoder.extradata):
+                missing = {packet.pts for packet in run} & wanted
+                for packet in (*run, None):
+                    for frame in decoder.decode(packet):
+                        if frame.pts is not None and frame.pts in missing:
+                            missing.remove(frame.pts)
+                            yield frame.pts, _to_rgb(frame, reformatter)
+                if missing:
+                    return
+                decoder.flush_buffers()
+        except _LIBRARY_ERRORS:
+            return
+
+
+def _stacked(
+    frames: Iterable[tuple[int, np.ndarray]], parts: Sequence[Sequence[int]]
+) -> Iterator[np.ndarray]:
+    """Collect frames, named in increasing order, into parts; ends where a part lacks one."""
+    pending = deque(parts)
+    found: dict[int, np.ndarray] = {}
+    for name, frame in frames:
+        found[name] = frame
+        while pending and name >= max(pending[0]):
+            if not found.keys() >= set(pending[0]):
+                return
+            yield _stack([found[i] for i in pending.popleft()])
+            first = min(pending[0]) if pending else name
+            found = {i: frame for i, frame in found.items() if i >= first}
+
+
 def _decode_everything(data: bytes, choose: Choose, max_pixels: int, max_frames: int) -> np.ndarray:
     """Decode twice: once to learn when frames are shown, once to keep the chosen ones."""
+    numbers = choose(_times(data, max_pixels, max_frames))
+    found = dict(_stream_everything(data, [numbers], max_pixels))
+    return _stack([found[i] for i in numbers])
+
+
+def _times(video: bytes | Path, max_pixels: int, max_frames: int) -> np.ndarray:
+    """Learn when frames are shown by decoding all of them."""
     times: list[float | None] = []
-    with _open(data, max_pixels) as (container, stream), _library_errors():
+    with _open(video, max_pixels) as (container, stream), _library_errors():
         for frame in container.decode(stream):
             times.append(frame.time)
             if len(times) > max_frames:
@@ -224,16 +334,19 @@ def _decode_everything(data: bytes, choose: Choose, max_pixels: int, max_frames:
         rate = float(stream.average_rate or 25)
     if not times:
         raise DecodeError("no frames", "the decoder returned none")
-    wanted = list(choose(_increasing(times, rate)))
-    keep, reformatter = set(wanted), VideoReformatter()
-    found: dict[int, np.ndarray] = {}
-    with _open(data, max_pixels) as (container, stream), _library_errors():
-        for number, frame in enumerate(container.decode(stream)):
-            if number in keep:
-                found[number] = _to_rgb(frame, reformatter)
-            if len(found) == len(keep):
-                break
-    return _stack([found[i] for i in wanted])
+    return _increasing(times, rate)
+
+
+def _stream_everything(
+    video: bytes | Path, parts: Sequence[Sequence[int]], max_pixels: int
+) -> Iterator[tuple[int, np.ndarray]]:
+    """Yield (number, frame) of the wanted frames."""
+    wanted: set[int] = set().union(*parts)
+    end, reformatter = max(wanted, default=-1) + 1, VideoReformatter()
+    with _open(video, max_pixels) as (container, stream), _library_errors():
+        for number, frame in enumerate(islice(container.decode(stream), end)):
+            if number in wanted:
+                yield number, _to_rgb(frame, reformatter)
 
 
 def _increasing(times: list[float | None], rate: float) -> np.ndarray:

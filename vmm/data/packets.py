@@ -7,7 +7,7 @@ to its own are decoded, less the pictures that no other refers to.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import NamedTuple, TypeAlias
 
 from av.container import InputContainer
@@ -25,6 +25,15 @@ _ONE_FRAME_PER_PACKET = frozenset(
 
 class TooManyFrames(ValueError):
     """A video is longer than allowed."""
+
+
+class Mark(NamedTuple):
+    """What is kept of a packet where the packets themselves would not fit in memory."""
+
+    pts: int | None
+    dts: int | None
+    is_keyframe: bool
+    is_discard: bool
 
 
 class Timeline(NamedTuple):
@@ -51,12 +60,37 @@ def read_timeline(container: InputContainer, stream: VideoStream, max_frames: in
     Raises:
         TooManyFrames: If there are more packets than ``max_frames``.
     """
-    packets: list[VideoPacket] = []
+    packets = list(_pictures(container, stream, max_frames))
+    return Timeline(packets, _shown(packets, container, stream))
+
+
+def read_marks(
+    container: InputContainer, stream: VideoStream, max_frames: int
+) -> tuple[list[Mark], list[int] | None]:
+    """Do what ``read_timeline`` does without keeping the packets, for videos of any size."""
+    marks = [
+        Mark(p.pts, p.dts, p.is_keyframe, p.is_discard)
+        for p in _pictures(container, stream, max_frames)
+    ]
+    return marks, _shown(marks, container, stream)
+
+
+def _pictures(
+    container: InputContainer, stream: VideoStream, max_frames: int
+) -> Iterator[VideoPacket]:
+    count = 0
     for packet in container.demux(stream):
         if packet.size:
-            packets.append(packet)
-        if len(packets) > max_frames:
+            count += 1
+            yield packet
+        if count > max_frames:
             raise TooManyFrames(f"more than {max_frames} frames")
+
+
+def _shown(
+    packets: Sequence[VideoPacket | Mark], container: InputContainer, stream: VideoStream
+) -> list[int] | None:
+    """Return the presentation times of all shown frames; None if the packets do not tell."""
     times = [p.pts for p in packets if p.pts is not None and not p.is_discard]
     codec = stream.codec_context.name
     # AVI has no presentation times, nor have some badly written files: these are of decoding.
@@ -72,7 +106,7 @@ def read_timeline(container: InputContainer, stream: VideoStream, max_frames: in
         and len(set(times)) == len(times)
         and not unordered
     )
-    return Timeline(packets, sorted(times) if usable else None)
+    return sorted(times) if usable else None
 
 
 def needed_packets(
@@ -91,16 +125,50 @@ def needed_packets(
     """
     droppable = _droppable(codec, extradata)
     for first, end in _runs(packets, wanted):
-        run = packets[first:end]
-        unused = droppable(run) if droppable else [False] * len(run)
-        yield [
-            packet
-            for packet, drop in zip(run, unused, strict=True)
-            if packet.pts in wanted or not drop
-        ]
+        yield _less_unused(packets[first:end], wanted, droppable)
 
 
-def _runs(packets: Sequence[VideoPacket], wanted: set[int]) -> list[tuple[int, int]]:
+def needed_from_stream(
+    packets: Iterable[VideoPacket],
+    marks: Sequence[Mark],
+    wanted: set[int],
+    codec: str,
+    extradata: bytes | None,
+) -> Iterator[list[VideoPacket]]:
+    """Do what ``needed_packets`` does while the packets pass by; one group of pictures is kept.
+
+    Args:
+        packets: All packets of the stream, in decoding order; empty ones are passed over.
+        marks: Of the packets that are not empty, the first a key frame.
+        wanted: Presentation times.
+        codec: FFmpeg's name of the codec.
+        extradata: The codec's configuration record.
+
+    Yields:
+        Packets to decode one after the other; the decoder is emptied in between.
+    """
+    droppable = _droppable(codec, extradata)
+    passing = enumerate(packet for packet in packets if packet.size)
+    for first, end in _runs(marks, wanted):
+        run = []
+        for position, packet in passing:
+            if position >= first:
+                run.append(packet)
+            if position == end - 1:
+                break
+        yield _less_unused(run, wanted, droppable)
+
+
+def _less_unused(
+    run: Sequence[VideoPacket],
+    wanted: set[int],
+    droppable: Callable[[Sequence[VideoPacket]], list[bool]] | None,
+) -> list[VideoPacket]:
+    unused = droppable(run) if droppable else [False] * len(run)
+    return [p for p, drop in zip(run, unused, strict=True) if p.pts in wanted or not drop]
+
+
+def _runs(packets: Sequence[VideoPacket | Mark], wanted: set[int]) -> list[tuple[int, int]]:
     """Return the ranges [first, end) of packets that hold all that the wanted frames refer to."""
     runs: list[tuple[int, int]] = []
     keys: list[tuple[int, int]] = []  # position and time

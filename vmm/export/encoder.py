@@ -34,8 +34,9 @@ from vmm.export.long_videos import LongVideo, encode_file
 from vmm.export.towers import Matcher, TextTower, VideoTower
 from vmm.models.video_text import VideoTextModel
 
-Video = str | Path | bytes | npt.NDArray[np.uint8]
-"""A file, its content, or all its frames (T, H, W, 3) RGB, at equal distances in time."""
+Video = str | Path | bytes | npt.NDArray[np.uint8] | Tensor
+"""A file, its content, all its frames (T, H, W, 3) RGB, at equal distances in time, or what
+``VideoTextEncoder.load_videos`` made of one."""
 
 Floats = npt.NDArray[np.float32]
 _Item = TypeVar("_Item")
@@ -245,7 +246,10 @@ class VideoTextEncoder:
         if fps is not None:
             clip = replace(clip, sampling="fps", fps=fps, stride=1)
         for number, video in enumerate(videos):
-            yield eval_transform(_frames(video, number, clip), clip)
+            if isinstance(video, Tensor):
+                yield video
+            else:
+                yield eval_transform(_frames(video, number, clip), clip)
 
     def push_to_hub(self, name: str, *, private: bool = False) -> str:
         """Upload the folder that the encoder was loaded from to the Hugging Face hub.
@@ -260,7 +264,9 @@ class VideoTextEncoder:
         return upload(self.folder, name, private)
 
 
-def _frames(video: Video, number: int, clip: ClipSettings) -> Tensor:
+def _frames(
+    video: str | Path | bytes | npt.NDArray[np.uint8], number: int, clip: ClipSettings
+) -> Tensor:
     """Read the frames that the settings choose, (T, C, H, W) uint8."""
     if isinstance(video, np.ndarray):
         if video.ndim != 4 or video.shape[-1] != 3 or video.dtype != np.uint8 or not len(video):

@@ -1,0 +1,115 @@
+import json
+import shutil
+import subprocess
+import sys
+
+import pytest
+
+from vmm.cli import main
+
+QUICK = ["--window", "1", "--stride", "0.5"]
+
+
+@pytest.fixture
+def made(videos, encoder_folder, tmp_path):
+    index = tmp_path / "index"
+    (videos / "empty.mp4").write_bytes(b"")
+    encode = ["encode", str(videos), "-o", str(index), "--encoder", str(encoder_folder), *QUICK]
+    assert main(encode) == 0
+    return index
+
+
+def failure(capsys, *words):
+    capsys.readouterr()
+    assert main([str(word) for word in words]) == 2
+    message = capsys.readouterr().err
+    assert "Traceback" not in message
+    return message
+
+
+def output(capsys, *words):
+    capsys.readouterr()
+    assert main([str(word) for word in words]) == 0
+    return capsys.readouterr().out
+
+
+def test_encode_index_search(made, videos, capsys):
+    text = output(capsys, "encode", videos, "-o", made)  # encoder and windows of the index
+    assert "0 videos encoded, 4 unchanged, 0 removed" in text and "10 moments of 4" in text
+    assert "empty.mp4: empty: 0 bytes" in text
+    facts = json.loads(output(capsys, "index", made, "--verify", "--json"))
+    assert (facts["videos"], facts["moments"], facts["unfinished"]) == (3, 10, 0)
+    assert facts["problems"] == [[str(videos / "empty.mp4"), "empty: 0 bytes"]]
+    assert facts["hours"] == pytest.approx(5.6 / 3600) and facts["wrong"] == []
+    assert "verified: nothing is wrong" in output(capsys, "index", made, "--compact", "--verify")
+
+    search = ("search", made, "a red circle", "--top", 3)
+    found = json.loads(output(capsys, *search, "--json"))
+    lines = output(capsys, *search).splitlines()
+    assert len(found) == len(lines) == 3
+    for line, hit in zip(lines, found, strict=True):
+        assert line.endswith(hit["file"]) and f"{hit['similarity']:.3f}" in line
+    ranked = json.loads(output(capsys, *search, "--rerank", 5, "--json"))
+    assert all(isinstance(hit["match"], float) for hit in ranked)
+    like = json.loads(output(capsys, "search", made, "--video", videos / "b.mkv", "--json"))
+    assert like[0]["file"].endswith("b.mkv")
+
+
+def test_changed_videos_are_told_by_the_exit_status(made, videos, capsys):
+    (videos / "a.mp4").unlink()
+    assert main(["index", str(made), "--verify"]) == 1
+    assert "a.mp4 is not there any more" in capsys.readouterr().out
+
+
+def test_processes_with_shares_fill_one_index(made, videos, encoder_folder, tmp_path, capsys):
+    for share in ("1/3", "2/3", "3/3"):
+        encode = ("encode", videos, "-o", tmp_path / "shared", "--encoder", encoder_folder)
+        output(capsys, *encode, *QUICK, "--shard", share)
+    facts = json.loads(output(capsys, "index", tmp_path / "shared", "--json"))
+    assert facts["moments"] == 10 and len(facts["problems"]) == 1
+
+
+def test_mistakes_are_told_with_a_remedy(
+    made, videos, encoder_folder, another_encoder_folder, tmp_path, capsys
+):
+    new = ("encode", videos, "-o", tmp_path / "new")
+    assert "say --encoder" in failure(capsys, *new)
+    assert "must be I/N" in failure(capsys, *new, "--shard", "0/2")
+    assert "--window -1" in failure(capsys, *new, "--window", "-1")
+    chosen = ("--encoder", encoder_folder)
+    assert "leaves gaps" in failure(capsys, *new, *chosen, "--window", 2, "--stride", 3)
+    assert not (tmp_path / "new").exists()
+    assert "made with window 1.0" in failure(capsys, "encode", videos, "-o", made, "--window", 2)
+    other = ("--encoder", another_encoder_folder)
+    assert "another index" in failure(capsys, "encode", videos, "-o", made, *other)
+    assert "another index" in failure(capsys, "search", made, "x", *other)
+    assert "say what to look for" in failure(capsys, "search", made)
+    assert "--top 0" in failure(capsys, "search", made, "x", "--top", 0)
+    assert "cannot read" in failure(capsys, "search", made, "--video", tmp_path / "no.mp4")
+    assert "no index" in failure(capsys, "search", videos, "x")
+    assert "no index" in failure(capsys, "index", tmp_path / "nothing")
+    half = tmp_path / "half"
+    shutil.copytree(encoder_folder, half)
+    (half / "model.safetensors").unlink()
+    assert "has no model.safetensors" in failure(capsys, "search", made, "x", "--encoder", half)
+    (made / "index.json").write_text("[1]")
+    assert "damaged" in failure(capsys, "search", made, "x")
+
+
+@pytest.mark.parametrize("command", ["encode", "index", "search", "app"])
+def test_help_loads_nothing_heavy(command):
+    code = (
+        f"import sys; from vmm.cli import main\ntry: main([{command!r}, '--help'])\n"
+        "except SystemExit: pass\n"
+        "heavy = {'torch', 'numpy', 'transformers', 'gradio', 'av'} & set(sys.modules)\n"
+        "sys.exit(f'loaded {heavy}' if heavy else 0)"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    assert f"usage: vmm {command}" in result.stdout
+
+
+def test_a_missing_extra_is_named(made, capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, "gradio", None)
+    monkeypatch.delitem(sys.modules, "vmm.search.app", raising=False)
+    assert 'pip install "vmm-video[app]"' in failure(capsys, "app", made)

@@ -1,0 +1,204 @@
+import multiprocessing
+import os
+import random
+import shutil
+import signal
+import time
+
+import numpy as np
+import pytest
+
+from tests.data.videos import encode_video, moving_picture
+from tests.search.plain import encode_to_be_killed
+from vmm.search.encode import Share, encode_videos
+from vmm.search.parts import read_part
+from vmm.search.sources import Source
+from vmm.search.windows import load_moments, spans_of
+
+
+def contents(index):
+    """{video: (spans, vectors)}, checked to have each row once."""
+    moments = index.moments()
+    vectors = np.concatenate([np.zeros((0, 24), np.float32), *moments.vectors])
+    tables = {}
+    for number, source in enumerate(moments.videos):
+        rows = np.flatnonzero(moments.owner == number)
+        rows = rows[np.lexsort((rows, moments.spans[rows, 0]))]
+        tables[source] = moments.spans[rows], vectors[rows]
+    assert sum(len(spans) for spans, _ in tables.values()) == index.num_moments
+    return tables
+
+
+def expected(sources, encoder):
+    """The same, from the definition."""
+    tables = {}
+    for source in sources:
+        moments = list(
+            load_moments(source.content(), lambda t: spans_of(t, 1.0, 0.5), encoder.clip)
+        )
+        spans = np.array([span for span, _ in moments])
+        tables[source] = spans, encoder.encode_video([clip for _, clip in moments])
+    return tables
+
+
+def assert_same(tables, others):
+    assert tables.keys() == others.keys()
+    for source, (spans, vectors) in tables.items():
+        assert np.array_equal(spans, others[source][0])
+        assert np.allclose(vectors, others[source][1], atol=1e-6)
+
+
+def sources_of(folder):
+    return [Source(path) for path in sorted(folder.rglob("*.*"))]
+
+
+@pytest.mark.parametrize("batch_size", [1, 3, 100])
+@pytest.mark.parametrize("flush_seconds", [0, 100])
+def test_every_moment_of_every_video(videos, new_index, encoder, batch_size, flush_seconds):
+    counts = encode_videos(
+        new_index(), encoder, [videos], batch_size=batch_size, flush_seconds=flush_seconds
+    )
+    index = new_index()
+    assert counts.encoded == 3 and not index.problems
+    assert_same(contents(index), expected(sources_of(videos), encoder))
+    assert [round(v.record.seconds, 1) for v in index.videos.values()] == [3.2, 0.4, 2.0]
+    assert (len(index.parts) > 1) == (flush_seconds == 0)
+    records = [r for path in index.parts for r in read_part(path, encoder.embedding_dim).records]
+    assert sum(record.done for record in records) == 3
+
+
+def test_an_interrupted_film_goes_on_where_it_was(videos, new_index, encoder, monkeypatch):
+    encode, calls = encoder.encode_video, []
+
+    def interrupted(clips, **_):
+        calls.append(len(clips))
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return encode(clips)
+
+    monkeypatch.setattr(encoder, "encode_video", interrupted)
+    film = videos / "a.mp4"
+    with pytest.raises(KeyboardInterrupt):
+        encode_videos(new_index(), encoder, [film], batch_size=2, flush_seconds=0)
+    assert new_index().num_moments == 4 and not new_index().videos[Source(film)].record.done
+    encode_videos(new_index(), encoder, [film], batch_size=2, flush_seconds=0)
+    assert sum(calls) == 2 + new_index().num_moments  # the batch that was lost, once more
+    assert_same(contents(new_index()), expected([Source(film)], encoder))
+
+
+def test_only_what_is_new_or_changed_is_encoded(videos, new_index, encoder, monkeypatch):
+    encode_videos(new_index(), encoder, [videos])
+    looked_at = []
+    encode = encoder.encode_video
+    monkeypatch.setattr(
+        encoder, "encode_video", lambda clips, **k: (looked_at.extend(clips), encode(clips))[1]
+    )
+    assert encode_videos(new_index(), encoder, [videos]).unchanged == 3
+
+    os.utime(videos / "a.mp4", (1, 1))  # touched: read, but not encoded
+    counts = encode_videos(new_index(), encoder, [videos])
+    assert (counts.encoded, counts.unchanged, looked_at) == (1, 2, [])
+    assert encode_videos(new_index(), encoder, [videos]).unchanged == 3
+
+    (videos / "a.mp4").write_bytes(encode_video(moving_picture(12, seed=9), rate=10))
+    (videos / "b.mkv").unlink()
+    (videos / "new.mp4").write_bytes(encode_video(moving_picture(10, seed=7), rate=10))
+    counts = encode_videos(new_index(), encoder, [videos])
+    assert (counts.encoded, counts.unchanged, counts.removed) == (2, 1, 1)
+    assert len(looked_at) == 2 + 1
+    assert_same(contents(new_index()), expected(sources_of(videos), encoder))
+
+
+def test_videos_elsewhere_are_not_forgotten(videos, new_index, encoder, tmp_path):
+    other = tmp_path / "other.mp4"
+    other.write_bytes(encode_video(moving_picture(10), rate=10))
+    encode_videos(new_index(), encoder, [videos, other])
+    assert encode_videos(new_index(), encoder, [videos]).removed == 0
+    other.unlink()
+    assert encode_videos(new_index(), encoder, [videos / "a.mp4"]).removed == 0
+    assert len(new_index().videos) == 4
+
+
+def test_problems_are_recorded_and_the_rest_is_encoded(videos, new_index, encoder, tmp_path):
+    data = encode_video(moving_picture(60, seed=5), rate=10, g="10", bf="0")
+    middle = data.index(b"mdat") + (len(data) - data.index(b"mdat")) // 2
+    (videos / "damaged.mp4").write_bytes(data[:middle] + b"\xff" * 2000 + data[middle + 2000 :])
+    (videos / "empty.mp4").write_bytes(b"")
+    (videos / "noise.mp4").write_bytes(bytes(random.Random(0).randbytes(5000)))
+    (tmp_path / "secret.mp4").write_bytes(data)
+    (videos / "out.mp4").symlink_to(tmp_path / "secret.mp4")
+    (videos / "dangling.mp4").symlink_to(videos / "nothing.mp4")
+    encode_videos(new_index(), encoder, [videos])
+    index = new_index()
+    told = {source.path.name: problem for source, problem in index.problems.items()}
+    assert told["empty.mp4"] == "empty: 0 bytes"
+    assert told["noise.mp4"].startswith("unreadable")
+    assert "link out of the folder" in told["out.mp4"]
+    assert "No such file" in told["nothing.mp4"] and len(told) == 5
+    assert told["damaged.mp4"].startswith("unreadable") and "found up to" in told["damaged.mp4"]
+    found = contents(index)
+    assert len(found.pop(Source(videos / "damaged.mp4"))[0]) >= 3
+    good = [videos / name for name in ("a.mp4", "b.mkv", "deep/c.AVI")]
+    assert_same(found, expected(map(Source, good), encoder))
+
+    parts = len(index.parts)  # problems are not looked at again, until the file changes
+    encode_videos(index, encoder, [videos / "damaged.mp4", videos / "empty.mp4"])
+    assert len(new_index().parts) == parts
+    (videos / "empty.mp4").write_bytes((videos / "a.mp4").read_bytes())
+    encode_videos(new_index(), encoder, [videos])
+    assert Source(videos / "empty.mp4") not in new_index().problems
+
+
+def test_shares_together_do_everything(videos, new_index, encoder):
+    for i in range(12):
+        shutil.copy(videos / "b.mkv", videos / f"{i}.mkv")
+    indexes = [new_index() for _ in range(3)]  # all opened before any of them writes
+    counts = [
+        encode_videos(index, encoder, [videos], share=Share(i, 3)).encoded
+        for i, index in enumerate(indexes)
+    ]
+    assert sum(counts) == 15 and max(counts) < 15
+    assert_same(contents(new_index()), expected(sources_of(videos), encoder))
+
+
+def test_two_processes_that_do_the_same_double_nothing(videos, new_index, encoder):
+    first, second = new_index(), new_index()
+    encode_videos(first, encoder, [videos], batch_size=2, flush_seconds=0)
+    encode_videos(second, encoder, [videos], batch_size=3, flush_seconds=0)
+    assert_same(contents(new_index()), expected(sources_of(videos), encoder))
+
+
+def test_another_encoder_is_refused(videos, new_index, encoder):
+    index = new_index()
+    encoder.fingerprint = "0" * 64
+    with pytest.raises(ValueError, match=r"ffffffffffff.*000000000000"):
+        encode_videos(index, encoder, [videos])
+
+
+def test_kills_at_any_moment_lose_and_double_nothing(videos, new_index, encoder):
+    """Also while the parts are compacted."""
+    for i in range(6):
+        data = encode_video(moving_picture(25 + i, seed=20 + i), rate=10)
+        (videos / f"more{i}.mp4").write_bytes(data)
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["tests.search.plain"])
+    index, rng, kills, between = new_index(), random.Random(0), 0, 0
+    wanted = expected(sources_of(videos), encoder)
+    for attempt in range(300):
+        args = (index.folder, videos, attempt % 3 == 2)
+        process = context.Process(target=encode_to_be_killed, args=args)
+        process.start()
+        time.sleep(rng.uniform(0, 0.02 + attempt / 250))
+        if process.is_alive():
+            os.kill(process.pid, signal.SIGKILL)
+            kills += 1
+        process.join()
+        there = contents(new_index())
+        for source, (spans, vectors) in there.items():
+            assert np.array_equal(spans, wanted[source][0][: len(spans)])
+            assert np.allclose(vectors, wanted[source][1][: len(spans)], atol=1e-6)
+        between += 0 < len(there) < len(wanted)
+        if process.exitcode == 0:
+            break
+    assert kills >= 5 and between >= 2 and process.exitcode == 0
+    assert_same(contents(new_index()), wanted)

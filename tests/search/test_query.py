@@ -1,0 +1,143 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from vmm.data.clips import load_frames
+from vmm.data.schema import RawSample
+from vmm.data.transforms import eval_transform
+from vmm.export.encoder import VideoTextEncoder
+from vmm.search.encode import encode_videos
+from vmm.search.index import Index, Settings
+from vmm.search.parts import Record
+from vmm.search.query import Hit, Searcher, timestamp
+from vmm.search.sources import Source
+
+
+def random_index(new_index, videos=40, moments=30, seed=0):
+    """An index of random directions in two parts, some of them outdated; all rows in order."""
+    rng = np.random.default_rng(seed)
+    index, table = new_index(), {}
+    for half in range(2):
+        records, spans, vectors = [], [], []
+        for video in range(half * videos // 4, videos if half else videos // 2):
+            count = int(rng.integers(1, moments))
+            new = rng.standard_normal((count, 24)).astype(np.float32)
+            new /= np.linalg.norm(new, axis=1, keepdims=True)
+            name = f"/v/{video}"
+            records.append(Record(name, "", digest=f"{half}", count=count, done=True))
+            times = [(i * 0.5, i * 0.5 + 1) for i in range(count)]
+            spans += times
+            vectors += list(new)
+            table[name] = (times, new)
+        index.add(records, spans, vectors)
+    return new_index(), table
+
+
+def by_definition(table, vector, top):
+    """The best moment, then the best of those that overlap none before, and so on."""
+    left = [
+        (float(v @ vector), name, span)
+        for name, (spans, vectors) in table.items()
+        for span, v in zip(spans, vectors, strict=True)
+    ]
+    chosen = []
+    while left and len(chosen) < top:
+        best = max(left)
+        chosen.append(best)
+        _, name, (start, end) = best
+        left = [
+            other
+            for other in left
+            if other[1] != name or other[2][1] <= start or other[2][0] >= end
+        ]
+    return chosen
+
+
+@pytest.mark.parametrize("top", [1, 3, 20, 10_000])
+def test_results_are_those_of_the_definition(new_index, encoder, top):
+    index, table = random_index(new_index)
+    searcher = Searcher(index, encoder)
+    rng = np.random.default_rng(1)
+    for _ in range(3):
+        vector = rng.standard_normal(24).astype(np.float32)
+        expected = by_definition(table, vector, top)
+        hits = searcher.search(vector, top)
+        assert [(str(h.source), (h.start, h.end)) for h in hits] == [e[1:] for e in expected]
+        assert np.allclose([h.similarity for h in hits], [e[0] for e in expected], atol=1e-5)
+    assert len(hits) == len(expected)
+
+
+def test_the_curve_is_the_whole_video_in_order(new_index, encoder):
+    index, table = random_index(new_index)
+    vector = np.random.default_rng(1).standard_normal(24).astype(np.float32)
+    spans, cosines = Searcher(index, encoder).curve(vector, Source(Path("/v/30")))
+    assert spans.tolist() == [list(span) for span in table["/v/30"][0]]
+    assert np.allclose(cosines, table["/v/30"][1] @ vector, atol=1e-5)
+
+
+def test_an_empty_index_finds_nothing(new_index, encoder):
+    assert Searcher(new_index(), encoder).search(np.ones(24, np.float32)) == []
+
+
+def test_times_for_people():
+    assert [timestamp(s) for s in (0, 59.96, 61.24, 3599.94, 3725.5)] == [
+        *("00:00.0", "01:00.0", "01:01.2", "59:59.9", "1:02:05.5")
+    ]
+
+
+@pytest.fixture(scope="module")
+def real(encoder_folder):
+    return VideoTextEncoder.from_pretrained(encoder_folder)
+
+
+@pytest.fixture
+def searched(videos, real, tmp_path):
+    settings = Settings(real.fingerprint, str(real.folder), real.embedding_dim, 1.0, 0.5)
+    index = Index.create(tmp_path / "real", settings)
+    encode_videos(index, real, [videos])
+    return Searcher(Index.open(index.folder), real)
+
+
+def test_a_short_video_has_the_vector_of_the_whole_file(searched, videos):
+    vector = searched.video_vector(videos / "b.mkv")
+    (best,) = searched.search(vector, 1)
+    assert best.source.path.name == "b.mkv" and np.isclose(best.similarity, 1, atol=1e-5)
+
+
+def test_reranking_gives_the_scores_of_the_moments_themselves(searched, real):
+    hits = searched.search(searched.text_vector("a red circle"), 6)
+    ranked = searched.rerank("a red circle", hits)
+    assert {(h.source, h.start) for h in ranked} == {(h.source, h.start) for h in hits}
+    logits = [h.match for h in ranked]
+    assert logits == sorted(logits, reverse=True) and len(set(logits)) > 3
+    for hit in ranked:
+        data = hit.source.path.read_bytes()
+        part = RawSample("", 0, "", data, [], {"start": hit.start, "end": hit.end})
+        clip = eval_transform(load_frames(part, "video", real.clip), real.clip)
+        assert np.isclose(real.score(["a red circle"], [clip])[0], hit.match, atol=1e-5)
+
+
+def test_moments_that_cannot_be_read_any_more_come_last(searched, videos):
+    hits = searched.search(searched.text_vector("a red circle"), 6)
+    (videos / "deep" / "c.AVI").unlink()
+    ranked = searched.rerank("a red circle", hits)
+    missing = [hit.source.path.name == "c.AVI" for hit in ranked]
+    assert missing == sorted(missing) and any(missing) and len(ranked) == len(hits)
+    assert [hit.match is None for hit in ranked] == missing
+
+
+def test_a_video_outside_is_looked_through_as_if_it_were_indexed(searched, videos):
+    vector = searched.text_vector("a red circle")
+    hits, spans, cosines = searched.look_through(vector, videos / "a.mp4")
+    there = searched.curve(vector, Source(videos / "a.mp4"))
+    assert np.array_equal(spans, there[0]) and np.allclose(cosines, there[1], atol=1e-5)
+    assert hits[0].similarity == pytest.approx(max(cosines)) and isinstance(hits[0], Hit)
+    (videos / "a.mp4").write_bytes(b"")
+    with pytest.raises(ValueError, match=r"cannot read a\.mp4: empty"):
+        searched.look_through(vector, videos / "a.mp4")
+
+
+def test_another_encoder_is_refused(searched, another_encoder_folder):
+    with pytest.raises(ValueError, match="cannot be compared"):
+        Searcher.open(searched.index.folder, str(another_encoder_folder))

@@ -1,0 +1,86 @@
+import io
+import os
+import tarfile
+
+import pytest
+
+from vmm.search.sources import Source, digest_of, find_sources
+
+
+@pytest.fixture
+def shard(tmp_path):
+    path = tmp_path / "videos" / "shard.tar"
+    path.parent.mkdir()
+    with tarfile.open(path, "w") as tar:
+        for name in ("x/1.mp4", "x/1.txt", "../../escape.webm", "picture.jpg", "3.mkv"):
+            info = tarfile.TarInfo(name)
+            info.size = len(name)
+            tar.addfile(info, io.BytesIO(name.encode()))
+    return path
+
+
+def test_files_folders_and_shards(shard):
+    folder = shard.parent
+    (folder / "deep").mkdir()
+    for name in ("b.mp4", "a.MOV", "deep/c.webm", "notes.txt", "deep/d.mp4.part"):
+        (folder / name).write_bytes(b"")
+    found, problems = find_sources([folder, folder / "b.mp4"])
+    files = [str(s.path.relative_to(folder)) for s in found if not s.member]
+    assert files == ["a.MOV", "b.mp4", "deep/c.webm"]
+    members = [s.member for s in found if s.member]
+    assert members == ["x/1.mp4", "../../escape.webm", "3.mkv"] and not problems
+
+
+def test_members_are_read_from_the_shard_whatever_their_names(shard):
+    for source in find_sources([shard])[0]:
+        assert source.content() == source.member.encode()
+        assert digest_of(source.content()) == digest_of(source.member.encode())
+    with pytest.raises(OSError, match="no longer holds"):
+        Source(shard.resolve(), "4.mkv").content()
+
+
+def test_links_are_followed_inside_the_folder_only(tmp_path):
+    outside, folder = tmp_path / "secret.mp4", tmp_path / "videos"
+    outside.write_bytes(b"secret")
+    folder.mkdir()
+    (folder / "real.mp4").write_bytes(b"real")
+    (folder / "inside.mp4").symlink_to(folder / "real.mp4")
+    (folder / "out.mp4").symlink_to(outside)
+    (folder / "up").symlink_to(tmp_path)
+    found, problems = find_sources([folder])
+    assert found == [Source(folder / "real.mp4")]
+    assert list(problems) == [Source(folder / "out.mp4")]
+    assert "link out of the folder" in problems[Source(folder / "out.mp4")]
+    (tmp_path / "named.mp4").symlink_to(outside)
+    assert find_sources([tmp_path / "named.mp4"])[0] == [Source(outside)]
+
+
+def test_a_link_that_took_the_place_of_a_file_is_not_followed(tmp_path):
+    path = tmp_path / "a.mp4"
+    path.write_bytes(b"video")
+    source = find_sources([path])[0][0]
+    assert source.content() == path
+    path.unlink()
+    path.symlink_to("/etc/passwd")
+    with pytest.raises(OSError, match="link"):
+        source.content()
+
+
+def test_what_is_no_video_is_refused_and_a_damaged_shard_is_told(tmp_path, shard):
+    with pytest.raises(ValueError, match=r"there is no .*nothing"):
+        find_sources([tmp_path / "nothing"])
+    (tmp_path / "notes.txt").write_text("")
+    with pytest.raises(ValueError, match="is no video"):
+        find_sources([tmp_path / "notes.txt"])
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ValueError, match="no video in"):
+        find_sources([tmp_path / "empty"])
+    os.truncate(shard, 1024)
+    found, problems = find_sources([shard])
+    assert [s.member for s in found] == ["x/1.mp4"] and "damaged shard" in problems[Source(shard)]
+
+
+def test_shares_divide_all_videos_evenly(tmp_path):
+    sources = [Source(tmp_path / f"{i}.mp4") for i in range(300)]
+    shares = [[s for s in sources if s.share(3) == i] for i in range(3)]
+    assert sum(map(len, shares)) == 300 and min(map(len, shares)) > 70

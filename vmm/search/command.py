@@ -1,0 +1,245 @@
+"""``vmm encode``, ``index``, ``search`` and ``app``; torch is loaded when they have begun."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from vmm.search.query import Hit
+
+WINDOW_S = 8.0
+STRIDE_S = 4.0
+_SHOWN_PROBLEMS = 20
+
+
+def main_encode(argv: Sequence[str]) -> int:
+    """``vmm encode``; returns the exit status."""
+    parser = argparse.ArgumentParser(
+        prog="vmm encode",
+        description="Encode videos into an index, or bring one up to date: only what is new or has "
+        "changed is encoded, what is gone is forgotten. May be stopped at any time and run again.",
+    )
+    add = parser.add_argument
+    add("clips", type=Path, nargs="+", help="videos, .tar shards, or folders of them")
+    add("-o", "--out", type=Path, required=True, metavar="INDEX", help="folder of the index")
+    add("--encoder", help="encoder folder, or OWNER/NAME on the hub (default: the index's)")
+    add("--window", type=float, help=f"seconds of a moment (default: {WINDOW_S:g})")
+    add("--stride", type=float, help=f"seconds from moment to moment (default: {STRIDE_S:g})")
+    add("--num-frames", type=int, help="frames looked at in a moment (default: as trained)")
+    add("--batch-size", type=int, default=8, help="moments encoded at once (default: %(default)s)")
+    add(
+        "--shard",
+        default="1/1",
+        metavar="I/N",
+        help="do the I-th of N shares of the videos; processes on any machines, each with its "
+        "share, fill one index together",
+    )
+    options = parser.parse_args(argv)
+    share = _share(options.shard)
+    for name in ("window", "stride", "num_frames", "batch_size"):
+        value = getattr(options, name)
+        if value is not None and not value > 0:
+            raise ValueError(f"--{name.replace('_', '-')} {value} must be positive")
+
+    from vmm.export.encoder import VideoTextEncoder
+    from vmm.search.encode import Share, encode_videos
+    from vmm.search.index import Index, Settings, read_settings
+
+    there = read_settings(options.out) if (options.out / "index.json").exists() else None
+    if not options.encoder and there is None:
+        raise ValueError(f"{options.out} is new; say --encoder FOLDER (`vmm export` makes one)")
+    encoder = VideoTextEncoder.from_pretrained(options.encoder or there.encoder)  # type: ignore[union-attr]
+    settings = Settings(
+        encoder.fingerprint,
+        str(encoder.folder.resolve()),
+        encoder.embedding_dim,
+        options.window or (there.window if there else WINDOW_S),
+        options.stride or (there.stride if there else STRIDE_S),
+        options.num_frames or (there.num_frames if there else None),
+    )
+    if settings.stride > settings.window:
+        raise ValueError(
+            f"--stride {settings.stride:g} leaves gaps between moments of {settings.window:g} s; "
+            "make it at most --window"
+        )
+    index = Index.create(options.out, settings)
+    counts = encode_videos(
+        index,
+        encoder,
+        options.clips,
+        share=Share(*share),
+        batch_size=options.batch_size,
+        progress=sys.stderr.isatty(),
+    )
+    index = Index.open(options.out)
+    _print(
+        f"{counts.encoded} videos encoded, {counts.unchanged} unchanged, {counts.removed} removed; "
+        f"{options.out} has {index.num_moments} moments of {len(index.videos)} videos"
+    )
+    _print_problems((str(source), problem) for source, problem in index.problems.items())
+    return 0
+
+
+def main_index(argv: Sequence[str]) -> int:
+    """``vmm index``; returns the exit status."""
+    parser = argparse.ArgumentParser(prog="vmm index", description="Show what is in an index.")
+    add = parser.add_argument
+    add("index", type=Path, help="folder of the index")
+    add("--verify", action="store_true", help="read it all, and look for changed videos; 1 if any")
+    add("--compact", action="store_true", help="write all parts as one")
+    add("--json", action="store_true", help="print as JSON")
+    options = parser.parse_args(argv)
+
+    from vmm.search.index import Index
+
+    index = Index.open(options.index)
+    if options.compact:
+        index.compact()
+    wrong = index.verify() if options.verify else []
+    records = [video.record for video in index.videos.values()]
+    facts: dict[str, Any] = {
+        **asdict(index.settings),
+        "videos": sum(record.count > 0 for record in records),
+        "unfinished": sum(not record.done for record in records),
+        "moments": index.num_moments,
+        "hours": sum(record.seconds for record in records) / 3600,
+        "megabytes": index.num_bytes / 1e6,
+        "parts": len(index.parts),
+    }
+    problems = [(str(source), problem) for source, problem in index.problems.items()]
+    if options.json:
+        _print(json.dumps({**facts, "problems": problems, "wrong": wrong}, indent=2))
+        return int(bool(wrong))
+    for name, value in facts.items():
+        _print(f"{name:<14} {value:.3f}" if isinstance(value, float) else f"{name:<14} {value}")
+    _print_problems(problems)
+    for line in wrong:
+        _print(line)
+    if options.verify and not wrong:
+        _print("verified: nothing is wrong")
+    return int(bool(wrong))
+
+
+def main_search(argv: Sequence[str]) -> int:
+    """``vmm search``; returns the exit status."""
+    parser = argparse.ArgumentParser(
+        prog="vmm search", description="Find moments of videos by a sentence, or by a video."
+    )
+    add = parser.add_argument
+    add("index", type=Path, help="folder of the index")
+    add("text", nargs="?", help="what to look for")
+    add("--video", type=Path, help="look for moments like this video instead")
+    add("--top", type=int, default=10, help="how many moments (default: %(default)s)")
+    add(
+        "--rerank",
+        type=int,
+        default=0,
+        metavar="N",
+        help="let the matching head order the best N; it looks at their frames again",
+    )
+    add("--encoder", help="where the index's encoder is now (default: where it was)")
+    add("--json", action="store_true", help="print as JSON")
+    options = parser.parse_args(argv)
+    if (options.text is None) == (options.video is None):
+        raise ValueError("say what to look for: a sentence, or --video FILE")
+    if options.top < 1 or options.rerank < 0:
+        raise ValueError(f"--top {options.top} must be at least 1, --rerank {options.rerank} 0")
+    if options.rerank and options.video:
+        raise ValueError("--rerank compares moments with a sentence, not with a --video")
+
+    from vmm.search.query import Searcher
+
+    searcher = Searcher.open(options.index, options.encoder)
+    if options.video:
+        vector = searcher.video_vector(options.video)
+    else:
+        vector = searcher.text_vector(options.text)
+    hits = searcher.search(vector, max(options.top, options.rerank))
+    if options.rerank:
+        hits = searcher.rerank(options.text, hits[: options.rerank])
+    _print_hits(hits[: options.top], options.json)
+    return 0
+
+
+def main_app(argv: Sequence[str]) -> int:
+    """``vmm app``; returns the exit status."""
+    parser = argparse.ArgumentParser(
+        prog="vmm app",
+        description="Serve a page to search an index with: type a sentence or drop a clip, see the "
+        "moments play, ask about a video of your own. Nothing is loaded from or sent elsewhere.",
+    )
+    add = parser.add_argument
+    add("index", type=Path, help="folder of the index")
+    add("--encoder", help="where the index's encoder is now (default: where it was)")
+    add(
+        "--host",
+        default="127.0.0.1",
+        help="address to listen on; others than the default let other machines see the indexed "
+        "videos (default: %(default)s)",
+    )
+    add("--port", type=int, default=7860, help="default: %(default)s")
+    add("--max-upload-mb", type=int, default=200, help="default: %(default)s")
+    options = parser.parse_args(argv)
+
+    try:
+        from vmm.search.app import serve
+    except ModuleNotFoundError as error:
+        raise ValueError(
+            f"the page needs the package {error.name!r}; install the extra: "
+            'pip install "vmm-video[app]"'
+        ) from error
+    from vmm.search.query import Searcher
+
+    searcher = Searcher.open(options.index, options.encoder)
+    serve(searcher, options.host, options.port, options.max_upload_mb)
+    return 0
+
+
+def _print_hits(hits: Sequence[Hit], as_json: bool) -> None:
+    if as_json:
+        rows = [
+            {
+                "file": str(hit.source),
+                "start": hit.start,
+                "end": hit.end,
+                "similarity": hit.similarity,
+                "match": hit.match,
+            }
+            for hit in hits
+        ]
+        _print(json.dumps(rows, indent=2))
+        return
+    for rank, hit in enumerate(hits, 1):
+        match = "" if hit.match is None else f"{hit.match:8.2f}"
+        _print(f"{rank:>3} {hit.similarity:7.3f}{match}  {hit.when:<17} {hit.source}")
+
+
+def _print_problems(problems: Iterable[tuple[str, str]]) -> None:
+    listed = sorted(problems)
+    if not listed:
+        return
+    _print(f"problems: {len(listed)}")
+    for name, problem in listed[:_SHOWN_PROBLEMS]:
+        _print(f"  {name}: {problem}")
+    if len(listed) > _SHOWN_PROBLEMS:
+        kinds = Counter(problem.partition(":")[0] for _, problem in listed[_SHOWN_PROBLEMS:])
+        rest = ", ".join(f"{count} {kind}" for kind, count in kinds.most_common())
+        _print(f"  and {rest}; `vmm index INDEX --json` lists all")
+
+
+def _share(text: str) -> tuple[int, int]:
+    number, _, of = text.partition("/")
+    if not (number.isdigit() and of.isdigit() and 1 <= int(number) <= int(of)):
+        raise ValueError(f"--shard {text} must be I/N with I from 1 to N, e.g. 1/4")
+    return int(number) - 1, int(of)
+
+
+def _print(line: str) -> None:
+    sys.stdout.write(line + "\n")

@@ -1,0 +1,323 @@
+"""The index: vectors of moments on disk, which grow by whole parts and survive any interruption.
+
+==================================  ==============================================================
+``index.json``                      what made the vectors: fingerprint, encoder, windows
+``parts/NUMBER-NAME.safetensors``   ``vectors`` (n, E) float32 of length 1, ``spans`` (n, 2)
+                                    float64 in seconds, ``records`` (UTF-8 JSON): the videos these
+                                    are of, one after the other, and what went wrong
+==================================  ==============================================================
+
+The state is what the parts say, read in the order of their names: a record adds moments to those
+that the index has of the same content of a video, or begins anew for other content. A record that
+fits neither, because its moments are there already, is passed over. So any number of processes may
+add parts, be killed, and begin again.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Self
+
+import numpy as np
+import numpy.typing as npt
+
+from vmm.search.parts import (
+    PARTIAL,
+    Floats,
+    Part,
+    Record,
+    Spans,
+    is_intact,
+    map_arrays,
+    num_rows,
+    part_number,
+    part_paths,
+    read_part,
+    write_part,
+    write_whole,
+)
+from vmm.search.sources import Source
+
+_VERSION = 1
+_INDEX = "index.json"
+_PARTS = "parts"
+_ABANDONED_S = 3600.0
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What made the vectors of an index.
+
+    Attributes:
+        fingerprint: Of the encoder.
+        encoder: Its folder, or its name on the hub.
+        embedding_dim: Width E of the vectors.
+        window: Length of a moment, seconds.
+        stride: From the start of a moment to the start of the next, seconds.
+        num_frames: Frames that are looked at; None = as many as in training.
+    """
+
+    fingerprint: str
+    encoder: str
+    embedding_dim: int
+    window: float
+    stride: float
+    num_frames: int | None = None
+
+
+@dataclass
+class Video:
+    """What the index has of a video.
+
+    Attributes:
+        record: The newest, with all moments: ``first`` is 0.
+        rows: (part, first row, number of rows) of its moments, in their order.
+    """
+
+    record: Record
+    rows: list[tuple[int, int, int]] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Moments:
+    """All moments of an index.
+
+    Attributes:
+        vectors: (n, E) of each part, mapped from its file.
+        spans: (N, 2) start and end in seconds, of all parts.
+        owner: (N,) which of the videos; -1 if the moment is outdated.
+        videos: The videos that have moments.
+    """
+
+    vectors: list[Floats]
+    spans: Spans
+    owner: npt.NDArray[np.int32]
+    videos: list[Source]
+
+
+class Index:
+    """An index as it is on disk now.
+
+    Args:
+        folder: Where it is.
+        settings: What made it.
+    """
+
+    def __init__(self, folder: Path, settings: Settings) -> None:
+        self.folder = folder
+        self.settings = settings
+        self.parts: list[Path] = []
+        """In their order, less those that another one replaces."""
+        self._paths: list[Path] = []
+        self.videos: dict[Source, Video] = {}
+        self._read_parts()
+
+    @classmethod
+    def create(cls, folder: Path, settings: Settings) -> Self:
+        """Create an index, or open the one that is there.
+
+        Raises:
+            ValueError: If the folder holds something else, or an index made otherwise.
+        """
+        if not (folder / _INDEX).exists():
+            if folder.exists() and (not folder.is_dir() or set(_names(folder)) - {_PARTS}):
+                raise ValueError(f"{folder} is there and no index; name another folder")
+            (folder / _PARTS).mkdir(parents=True, exist_ok=True)
+            content = {"vmm_index": _VERSION, **asdict(settings)}
+            write_whole(folder / _INDEX, json.dumps(content, indent=2).encode() + b"\n")
+        index = cls.open(folder)
+        index.check_encoder(settings.fingerprint, settings.encoder)
+        for name in ("window", "stride", "num_frames"):
+            there, wanted = getattr(index.settings, name), getattr(settings, name)
+            if there != wanted:
+                raise ValueError(
+                    f"{folder} was made with {name} {there}, not {wanted}; leave the option out, "
+                    "or make another index"
+                )
+        return index
+
+    @classmethod
+    def open(cls, folder: Path) -> Self:
+        """Open an index.
+
+        Raises:
+            ValueError: If there is none, or it is damaged.
+        """
+        return cls(folder, read_settings(folder))
+
+    def check_encoder(self, fingerprint: str, name: str) -> None:
+        """Refuse an encoder other than the one that made the index.
+
+        Raises:
+            ValueError: With the names of both.
+        """
+        if fingerprint != self.settings.fingerprint:
+            raise ValueError(
+                f"{self.folder} was made with the encoder {self.settings.encoder} (fingerprint "
+                f"{self.settings.fingerprint[:12]}), not with {name} ({fingerprint[:12]}): their "
+                "vectors cannot be compared; use that encoder, or make another index"
+            )
+
+    @property
+    def num_moments(self) -> int:
+        """How many moments can be found."""
+        return sum(video.record.count for video in self.videos.values())
+
+    @property
+    def num_bytes(self) -> int:
+        """Size of the parts on disk."""
+        return sum(path.stat().st_size for path in self.parts)
+
+    @property
+    def problems(self) -> dict[Source, str]:
+        """What could not be encoded, or not to its end, with the reason."""
+        return {s: v.record.problem for s, v in self.videos.items() if v.record.problem}
+
+    def add(
+        self,
+        records: Sequence[Record],
+        spans: Sequence[tuple[float, float]],
+        vectors: Sequence[Floats],
+        removed: Sequence[Source] = (),
+    ) -> None:
+        """Write a part; it is there whole or not at all.
+
+        Args:
+            records: Videos, in the order of their moments.
+            spans: Start and end of each moment, seconds.
+            vectors: (E,) each.
+            removed: Videos to forget first.
+        """
+        number = 1 + max((part_number(path) for path in part_paths(self._parts)), default=0)
+        shape = (len(vectors), self.settings.embedding_dim)
+        write_part(
+            self._parts,
+            number,
+            Part(records, removed),
+            np.array(spans, np.float64).reshape(-1, 2),
+            np.array(vectors, np.float32).reshape(shape),
+        )
+
+    def moments(self) -> Moments:
+        """Map all vectors, for a search."""
+        vectors, spans, owner = [], [np.zeros((0, 2))], [np.zeros(0, np.int32)]
+        starts = [0]
+        for path in self.parts:
+            rows, times = map_arrays(path)
+            vectors.append(rows)
+            spans.append(times)
+            owner.append(np.full(len(rows), -1, np.int32))
+            starts.append(starts[-1] + len(rows))
+        owners = np.concatenate(owner)
+        videos = [video for video in self.videos.values() if video.rows]
+        for number, video in enumerate(videos):
+            for part, first, count in video.rows:
+                begin = starts[part] + first
+                owners[begin : begin + count] = number
+        return Moments(vectors, np.concatenate(spans), owners, [v.record.source for v in videos])
+
+    def compact(self) -> None:
+        """Write all parts as one, and remove them and what killed processes left."""
+        moments = self.moments()
+        rows = np.concatenate([np.zeros(0, np.int64), *self._row_numbers()]).astype(np.int64)
+        empty = np.zeros((0, self.settings.embedding_dim), np.float32)
+        vectors = np.concatenate([empty, *moments.vectors])[rows]
+        old = self._paths  # also those that are replaced: else they would come back to life
+        if old:
+            # Its place is that of the newest it replaces: parts written meanwhile come after.
+            records = [video.record for video in self.videos.values()]
+            part = Part(records, replaces=[path.name for path in old])
+            write_part(self._parts, part_number(old[-1]), part, moments.spans[rows], vectors)
+        for path in old:
+            path.unlink()
+        for path in self._parts.glob(f"*{PARTIAL}"):
+            if time.time() - path.stat().st_mtime > _ABANDONED_S:
+                path.unlink()
+        self._read_parts()
+
+    def verify(self) -> list[str]:
+        """Read everything and compare it with the checksums; return what is wrong."""
+        wrong = []
+        for path in self.parts:
+            if not is_intact(path):
+                wrong.append(
+                    f"{path} is damaged; delete it, `vmm encode` then encodes what was in it"
+                )
+        for source, video in self.videos.items():
+            try:
+                state = (video.record.size, video.record.mtime_ns)
+                if video.record.digest and source.stamp() != state:
+                    wrong.append(f"{source} has changed; `vmm encode` encodes it again")
+            except OSError:
+                wrong.append(f"{source} is not there any more; `vmm encode` forgets it")
+        return wrong
+
+    def _row_numbers(self) -> Iterator[npt.NDArray[np.int64]]:
+        """Yield the numbers of each video's rows among those of all parts."""
+        starts = np.cumsum([0, *map(num_rows, self.parts)])
+        for video in self.videos.values():
+            for part, first, count in video.rows:
+                yield starts[part] + np.arange(first, first + count)
+
+    @property
+    def _parts(self) -> Path:
+        return self.folder / _PARTS
+
+    def _read_parts(self) -> None:
+        self._paths, self.videos = part_paths(self._parts), {}
+        contents = {path: read_part(path, self.settings.embedding_dim) for path in self._paths}
+        replaced = {name for content in contents.values() for name in content.replaces}
+        self.parts = [path for path in self._paths if path.name not in replaced]
+        for number, content in enumerate(contents[path] for path in self.parts):
+            for source in content.removed:
+                self.videos.pop(source, None)
+            row = 0
+            for record in content.records:
+                self._fold(record, number, row)
+                row += record.count
+
+    def _fold(self, record: Record, part: int, row: int) -> None:
+        """Take in a record; see the module's description."""
+        known = self.videos.get(record.source)
+        same = known is not None and known.record.digest == record.digest
+        if known is not None and same and record.first == known.record.count:
+            total = known.record.count + record.count
+            known.record = replace(record, first=0, count=total)
+        elif record.first == 0 and not same:
+            known = self.videos[record.source] = Video(record)
+        else:
+            return
+        if record.count:
+            known.rows.append((part, row, record.count))
+
+
+def read_settings(folder: Path) -> Settings:
+    """Read what made an index.
+
+    Raises:
+        ValueError: If there is no index or its ``index.json`` is damaged.
+    """
+    path = folder / _INDEX
+    if not path.is_file():
+        raise ValueError(f"{folder} has no {_INDEX}, so it is no index; `vmm encode` makes one")
+    try:
+        content = json.loads(path.read_bytes())
+        if content.pop("vmm_index") != _VERSION:
+            raise ValueError("it is of another version of vmm")
+        settings = Settings(**content)
+        if not (isinstance(settings.fingerprint, str) and isinstance(settings.encoder, str)):
+            raise ValueError("its fingerprint or encoder is no text")
+        numbers = (settings.window, settings.stride, settings.embedding_dim)
+        if not all(isinstance(n, int | float) and n > 0 for n in numbers):
+            raise ValueError("window, stride and embedding_dim must be positive")
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+        raise ValueError(f"{path} is damaged: {error}; make the index again") from error
+    return settings
+
+
+def _names(folder: Path) -> list[str]:
+    return [path.name for path in folder.iterdir() if not path.name.endswith(PARTIAL)]

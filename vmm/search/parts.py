@@ -1,0 +1,193 @@
+"""The files of an index: each is there whole or not at all, and never changed."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import secrets
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save
+
+from vmm.search.sources import Source
+
+Floats = npt.NDArray[np.float32]
+Spans = npt.NDArray[np.float64]
+
+PARTIAL = ".partial"
+"""How the names of unfinished files end."""
+_SUFFIX = ".safetensors"
+
+
+@dataclass(frozen=True)
+class Record:
+    """What one part says of a video.
+
+    Attributes:
+        path: Of ``Source``.
+        member: Of ``Source``.
+        size: Of the file or shard, bytes.
+        mtime_ns: When it was changed.
+        digest: Of the video's content; empty if it could not be read.
+        seconds: Length of the video.
+        first: Number of its moments before those of this record.
+        count: Moments of this record.
+        done: Whether these are the last.
+        problem: Why there are not more; empty if all is well.
+    """
+
+    path: str
+    member: str
+    size: int = 0
+    mtime_ns: int = 0
+    digest: str = ""
+    seconds: float = 0.0
+    first: int = 0
+    count: int = 0
+    done: bool = False
+    problem: str = ""
+
+    @property
+    def source(self) -> Source:
+        """The video."""
+        return Source(Path(self.path), self.member)
+
+
+@dataclass(frozen=True)
+class Part:
+    """What a part says, without its arrays.
+
+    Attributes:
+        records: Videos, in the order of their moments.
+        removed: Videos to forget first.
+        replaces: Names of parts that this one stands for.
+    """
+
+    records: Sequence[Record]
+    removed: Sequence[Source] = field(default=())
+    replaces: Sequence[str] = field(default=())
+
+
+def part_paths(folder: Path) -> list[Path]:
+    """Return the parts in a folder, in their order."""
+    return sorted(folder.glob(f"*{_SUFFIX}"))
+
+
+def part_number(path: Path) -> int:
+    """Return the number that orders a part among the others.
+
+    Raises:
+        ValueError: If the file was not made here.
+    """
+    number = path.name.partition("-")[0]
+    if not number.isdigit():
+        raise _damaged(path, "it is no part of an index")
+    return int(number)
+
+
+def write_part(folder: Path, number: int, part: Part, spans: Spans, vectors: Floats) -> None:
+    """Write a part.
+
+    Args:
+        folder: Of the parts.
+        number: Its place among them.
+        part: What it says.
+        spans: (n, 2) seconds.
+        vectors: (n, E).
+    """
+    content = {
+        "records": [asdict(record) for record in part.records],
+        "removed": [[str(source.path), source.member] for source in part.removed],
+        "replaces": list(part.replaces),
+    }
+    arrays: dict[str, npt.NDArray[Any]] = {
+        "records": np.frombuffer(json.dumps(content).encode(), np.uint8),
+        "spans": np.ascontiguousarray(spans, np.float64),
+        "vectors": np.ascontiguousarray(vectors, np.float32),
+    }
+    name = f"{number:08d}-{secrets.token_hex(6)}{_SUFFIX}"
+    write_whole(folder / name, save(arrays, {"checksum": _checksum(arrays)}))
+
+
+def read_part(path: Path, embedding_dim: int) -> Part:
+    """Read what a part says, not its vectors.
+
+    Raises:
+        ValueError: If it is damaged.
+    """
+    with _opened(path) as file:
+        try:
+            content = json.loads(file.get_tensor("records").tobytes())
+            known = {f.name for f in fields(Record)}
+            if any(set(record) != known for record in content["records"]):
+                raise ValueError("it is of another version of vmm")
+            records = [Record(**record) for record in content["records"]]
+            removed = [Source(Path(path), str(member)) for path, member in content["removed"]]
+            rows = sum(record.count for record in records)
+            shapes = [file.get_slice(name).get_shape() for name in ("vectors", "spans")]
+            if shapes != [[rows, embedding_dim], [rows, 2]]:
+                raise ValueError("its tables do not fit together")
+            return Part(records, removed, [str(name) for name in content["replaces"]])
+        except (SafetensorError, ValueError, LookupError, TypeError, RecursionError) as error:
+            raise _damaged(path, error) from error
+
+
+def num_rows(path: Path) -> int:
+    """Return the number of moments in a part."""
+    with _opened(path) as file:
+        return int(file.get_slice("spans").get_shape()[0])
+
+
+def map_arrays(path: Path) -> tuple[Floats, Spans]:
+    """Return the vectors of a part, mapped from the file, and the spans."""
+    with _opened(path, "pt") as file:
+        return file.get_tensor("vectors").numpy(), file.get_tensor("spans").numpy()
+
+
+def is_intact(path: Path) -> bool:
+    """Compare all of a part with its checksum."""
+    with _opened(path) as file:
+        arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        return _checksum(arrays) == (file.metadata() or {}).get("checksum")
+
+
+def write_whole(path: Path, content: bytes) -> None:
+    """Write a file that is there whole or not at all, even after a power failure."""
+    partial = path.with_name(f"{path.name}.{secrets.token_hex(4)}{PARTIAL}")
+    with partial.open("xb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    partial.replace(path)
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
+def _opened(path: Path, framework: str = "numpy") -> Any:
+    try:
+        return safe_open(path, framework)
+    except (SafetensorError, OSError) as error:
+        raise _damaged(path, error) from error
+
+
+def _damaged(path: Path, why: object) -> ValueError:
+    return ValueError(
+        f"{path} is damaged: {why}; delete it, `vmm encode` then encodes what was in it"
+    )
+
+
+def _checksum(arrays: dict[str, npt.NDArray[Any]]) -> str:
+    digest = hashlib.blake2b(digest_size=16)
+    for _, array in sorted(arrays.items()):
+        digest.update(np.ascontiguousarray(array).data)
+    return digest.hexdigest()

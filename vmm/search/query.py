@@ -1,0 +1,229 @@
+"""Exact search in an index, and a closer look at the best by the matching head."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from itertools import groupby, islice
+from pathlib import Path
+from typing import Self
+
+import numpy as np
+import numpy.typing as npt
+from torch import Tensor
+
+from vmm.data.decode import DecodeError
+from vmm.export.encoder import Floats, Video, VideoTextEncoder
+from vmm.search.encode import clip_of
+from vmm.search.index import Index, read_settings
+from vmm.search.parts import Spans
+from vmm.search.sources import Source
+from vmm.search.windows import load_moments, spans_of
+
+_BATCH = 8
+
+
+@dataclass(frozen=True)
+class Hit:
+    """A moment that was found.
+
+    Attributes:
+        source: The video.
+        start: Seconds.
+        end: Seconds.
+        similarity: Cosine of the query's and the moment's vectors.
+        match: Logit of the matching head; None if it was not asked, or cannot read the video now.
+    """
+
+    source: Source
+    start: float
+    end: float
+    similarity: float
+    match: float | None = None
+
+    @property
+    def when(self) -> str:
+        """Start and end to be read by people."""
+        return f"{timestamp(self.start)}-{timestamp(self.end)}"
+
+
+def timestamp(seconds: float) -> str:
+    """Write a time as ``1:02:03.4``, without hours if there are none."""
+    tenths = round(seconds * 10)
+    minutes, hours = tenths // 600 % 60, tenths // 36000
+    rest = f"{minutes:02d}:{tenths % 600 / 10:04.1f}"
+    return f"{hours}:{rest}" if hours else rest
+
+
+class Searcher:
+    """An index with the encoder that made it.
+
+    Args:
+        index: The index, as it is now: what is added later is not seen.
+        encoder: The encoder.
+
+    Raises:
+        ValueError: If the encoder is another one.
+    """
+
+    def __init__(self, index: Index, encoder: VideoTextEncoder) -> None:
+        index.check_encoder(encoder.fingerprint, str(encoder.folder))
+        self.index = index
+        self.encoder = encoder
+        self._moments = index.moments()
+
+    @classmethod
+    def open(cls, folder: Path, encoder: str | None = None) -> Self:
+        """Open an index, with an encoder in place of the one that it names.
+
+        Raises:
+            ValueError: If one of them is not there, damaged, or the encoder is another one.
+        """
+        name = encoder or read_settings(folder).encoder
+        index = Index.open(folder)  # first, for it is quick
+        return cls(index, VideoTextEncoder.from_pretrained(name))
+
+    @property
+    def sources(self) -> list[Source]:
+        """The videos that have moments."""
+        return self._moments.videos
+
+    def text_vector(self, text: str) -> Floats:
+        """Encode a sentence: (E,)."""
+        vector: Floats = self.encoder.encode_text([text])[0]
+        return vector
+
+    def video_vector(self, video: Video) -> Floats:
+        """Encode a video as one moment: (E,)."""
+        frames = self.index.settings.num_frames
+        vector: Floats = self.encoder.encode_video([video], num_frames=frames)[0]
+        return vector
+
+    def search(self, vector: Floats, top: int = 10) -> list[Hit]:
+        """Find the moments nearest to a vector, by comparing it with all.
+
+        Of moments that overlap only the best is returned.
+
+        Args:
+            vector: (E,) of ``text_vector`` or ``video_vector``.
+            top: How many.
+
+        Returns:
+            The best first.
+        """
+        scores, owner, spans = self.similarities(vector), self._moments.owner, self._moments.spans
+        rows = _distinct(scores, owner, spans, top)
+        times: list[tuple[float, float]] = spans[rows].tolist()
+        return [
+            Hit(self.sources[owner[row]], start, end, float(scores[row]))
+            for row, (start, end) in zip(rows, times, strict=True)
+        ]
+
+    def rerank(self, text: str, hits: list[Hit]) -> list[Hit]:
+        """Order moments by the matching head, which looks at them again.
+
+        Args:
+            text: The sentence that was searched.
+            hits: Of ``search``.
+
+        Returns:
+            The best match first, then those that cannot be read now.
+        """
+        judged: list[Hit] = []
+        by_video = sorted(hits, key=lambda hit: (hit.source, hit.start))
+        for source, group in groupby(by_video, key=lambda hit: hit.source):
+            wanted = list(group)
+            clips = list(self._clips(source, wanted))
+            scores = self.encoder.score([text], clips).tolist() if clips else []
+            judged += [replace(h, match=s) for h, s in zip(wanted, scores, strict=False)]
+            judged += wanted[len(scores) :]
+        return sorted(judged, key=lambda h: (h.match is None, -(h.match or 0.0), -h.similarity))
+
+    def curve(self, vector: Floats, source: Source) -> tuple[Spans, Floats]:
+        """Compare a vector with every moment of a video.
+
+        Returns:
+            (n, 2) start and end in seconds, in order, and (n,) cosines.
+        """
+        rows = np.flatnonzero(self._moments.owner == self.sources.index(source))
+        rows = rows[np.argsort(self._moments.spans[rows, 0], kind="stable")]
+        return self._moments.spans[rows], self.similarities(vector)[rows]
+
+    def similarities(self, vector: Floats) -> Floats:
+        """Compare a vector with every moment: (N,), minus infinity for outdated ones."""
+        parts = [part @ vector for part in self._moments.vectors]
+        scores = np.concatenate([np.zeros(0, np.float32), *parts])
+        scores[self._moments.owner < 0] = -np.inf
+        return scores
+
+    def look_through(
+        self, vector: Floats, video: Path, top: int = 3
+    ) -> tuple[list[Hit], Spans, Floats]:
+        """Compare a vector with all moments of a video that is not in the index.
+
+        Args:
+            vector: As for ``search``.
+            video: The file.
+            top: How many moments to find.
+
+        Returns:
+            The best moments, and what ``curve`` returns.
+
+        Raises:
+            ValueError: If the video cannot be read.
+        """
+        settings = self.index.settings
+        moments = load_moments(
+            video,
+            lambda times: spans_of(times, settings.window, settings.stride),
+            clip_of(self.encoder, settings.num_frames),
+        )
+        spans, cosines = [], []
+        try:
+            while batch := list(islice(moments, _BATCH)):
+                spans += [span for span, _ in batch]
+                cosines += (
+                    self.encoder.encode_video([clip for _, clip in batch]) @ vector
+                ).tolist()
+        except (DecodeError, OSError) as error:
+            if not spans:
+                raise ValueError(f"cannot read {video.name}: {error}") from error
+        times, scores = np.array(spans), np.array(cosines, np.float32)
+        rows = _distinct(scores, np.zeros(len(scores), np.int32), times, top)
+        return [Hit(Source(video), *spans[i], cosines[i]) for i in rows], times, scores
+
+    def _clips(self, source: Source, hits: list[Hit]) -> Iterator[Tensor]:
+        """Decode moments of a video; ends early where it cannot be read."""
+        spans = [(hit.start, hit.end) for hit in hits]
+        clip = clip_of(self.encoder, self.index.settings.num_frames)
+        try:
+            for _, frames in load_moments(source.content(), lambda times: spans, clip):
+                yield frames
+        except (DecodeError, OSError):
+            return
+
+
+def _distinct(scores: Floats, owner: npt.NDArray[np.int32], spans: Spans, top: int) -> list[int]:
+    """Return the best rows, without those that overlap a better one of the same video."""
+    chosen: list[int] = []
+    taken: dict[int, list[tuple[float, float]]] = {}
+    for row in _descending(scores, 16 * top):
+        if owner[row] < 0 or len(chosen) == top:
+            break
+        start, end = spans[row].tolist()
+        others = taken.setdefault(int(owner[row]), [])
+        if all(end <= s or start >= e for s, e in others):
+            others.append((start, end))
+            chosen.append(row)
+    return chosen
+
+
+def _descending(scores: Floats, some: int) -> Iterator[int]:
+    """Yield all rows, the highest score first, sorting no more of them than are asked for."""
+    done = 0
+    while done < len(scores):
+        count = min(max(some, 4 * done), len(scores))
+        rows: npt.NDArray[np.int64] = np.argpartition(-scores, count - 1)[:count]
+        rows = rows[np.lexsort((rows, -scores[rows]))]
+        yield from rows[done:].tolist()
+        done = count

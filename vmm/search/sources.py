@@ -1,0 +1,154 @@
+"""Videos to search in: files in folders, and the samples of shards."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+from vmm.data.index import load_index
+from vmm.data.schema import VIDEO_EXTENSIONS, media_member
+
+_SUFFIXES = {f".{extension}" for extension in VIDEO_EXTENSIONS} | {".m4v"}
+_SHARD = ".tar"
+_BLOCK = 2**20
+
+
+@dataclass(frozen=True, order=True)
+class Source:
+    """A video.
+
+    Attributes:
+        path: Of the file or shard, absolute and without links.
+        member: Name of the video in the shard; empty for a file.
+    """
+
+    path: Path
+    member: str = ""
+
+    def __str__(self) -> str:
+        return str(self.path / self.member)
+
+    def stamp(self) -> tuple[int, int]:
+        """Return size in bytes and time of the last change in ns of the file.
+
+        Raises:
+            OSError: If it is not there.
+        """
+        status = os.stat(self.path)
+        return status.st_size, status.st_mtime_ns
+
+    def content(self) -> bytes | Path:
+        """Return what to decode: the file, or the bytes of the sample.
+
+        Raises:
+            OSError: If it is not there any more, or a link has taken its place.
+        """
+        if self.path.resolve() != self.path:
+            raise OSError("a link has taken its place, which is not followed")
+        if not self.member:
+            return self.path
+        places = _places(self.path, self.stamp())
+        if self.member not in places:
+            raise OSError("the shard no longer holds it")
+        offset, size = places[self.member]
+        with self.path.open("rb") as file:
+            data = os.pread(file.fileno(), size, offset)
+        if len(data) != size:
+            raise OSError(f"the shard ends before byte {offset + size}")
+        return data
+
+    def share(self, shares: int) -> int:
+        """Return which of some equal shares of all videos this one belongs to."""
+        digest = hashlib.blake2b(str(self).encode(errors="surrogateescape"), digest_size=8)
+        return int.from_bytes(digest.digest(), "big") % shares
+
+
+@lru_cache(maxsize=4)
+def _places(shard: Path, stamp: tuple[int, int]) -> dict[str, tuple[int, int]]:
+    """Return offset and size of each member; kept while the shard does not change."""
+    return {
+        f"{entry.key}.{extension}": place
+        for entry in load_index(str(shard)).entries
+        for extension, place in entry.members.items()
+    }
+
+
+def digest_of(content: bytes | Path) -> str:
+    """Return a hash of a video's bytes.
+
+    Raises:
+        OSError: If the file cannot be read.
+    """
+    digest = hashlib.blake2b(digest_size=16)
+    if isinstance(content, bytes):
+        digest.update(content)
+    else:
+        with content.open("rb") as file:
+            while block := file.read(_BLOCK):
+                digest.update(block)
+    return digest.hexdigest()
+
+
+def find_sources(inputs: Sequence[Path]) -> tuple[list[Source], dict[Source, str]]:
+    """Find the videos among files, shards and folders with all that is in them.
+
+    Links are followed where they are named as an input, not where they are met in a folder, unless
+    they lead to a place in that folder.
+
+    Args:
+        inputs: Videos, shards (``.tar``) and folders.
+
+    Returns:
+        The videos in order, each once, and what cannot be used with the reason.
+
+    Raises:
+        ValueError: If an input does not exist or is no video, or none has a video.
+    """
+    found: dict[Source, None] = {}
+    problems: dict[Source, str] = {}
+    for given in inputs:
+        if not given.exists():
+            raise ValueError(f"there is no {given}; name videos, .tar shards, or folders of them")
+        path = given.resolve()
+        if path.is_file() and path.suffix.lower() not in {_SHARD, *_SUFFIXES}:
+            raise ValueError(
+                f"{given} is no video that can be read; known are "
+                f"{' '.join(sorted(_SUFFIXES))} and {_SHARD} shards"
+            )
+        for file in _walk(path) if path.is_dir() else [path]:
+            target = file.resolve()
+            if target != path and path not in target.parents:
+                problems[Source(file)] = f"a link out of the folder, to {target}; not followed"
+            elif target.suffix.lower() == _SHARD:
+                sources, problem = _in_shard(target)
+                found.update(dict.fromkeys(sources))
+                if problem:
+                    problems[Source(target)] = problem
+            else:
+                found[Source(target)] = None
+    if not found and not problems:
+        raise ValueError(f"no video in {', '.join(map(str, inputs))}")
+    return list(found), problems
+
+
+def _walk(folder: Path) -> Iterator[Path]:
+    for where, folders, files in os.walk(folder):
+        folders.sort()
+        for name in sorted(files):
+            if Path(name).suffix.lower() in {_SHARD, *_SUFFIXES}:
+                yield Path(where, name)
+
+
+def _in_shard(path: Path) -> tuple[list[Source], str]:
+    index = load_index(str(path))
+    found = []
+    for entry in index.entries:
+        if extension := media_member(entry.members, "video"):
+            found.append(Source(path, f"{entry.key}.{extension}"))
+    if index.damage:
+        return found, f"damaged shard: {index.damage}"
+    return found, "" if found else "no videos in this shard"
