@@ -67,13 +67,6 @@ class Encoder(Protocol):
 class Matcher(Protocol):
     """What an ``Encoder`` whose matching head re-ranks has as well."""
 
-    @property
-    def temperature(self) -> float:
-        """What cosines are divided by where they are mixed with the head's probabilities."""
-
-    def match_logits(self, states: Sequence[Tensor], tokens: Tensor) -> Tensor:
-        """As ``match``, but both logits, (M, 2) float32: "they do not belong together", "do"."""
-
     def match(self, states: Sequence[Tensor], tokens: Tensor) -> Tensor:
         """Score captions with one clip.
 
@@ -84,6 +77,18 @@ class Matcher(Protocol):
         Returns:
             (M,) float32, higher = more likely to belong together.
         """
+
+
+@runtime_checkable
+class ChoiceMatcher(Protocol):
+    """What an ``Encoder`` whose matching head answers questions has as well."""
+
+    @property
+    def temperature(self) -> float:
+        """What cosines are divided by where they are mixed with the head's probabilities."""
+
+    def match_logits(self, states: Sequence[Tensor], tokens: Tensor) -> Tensor:
+        """As ``Matcher.match``, but both logits, (M, 2) float32; class 1 = they belong together."""
 
 
 @runtime_checkable

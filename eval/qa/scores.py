@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from tqdm import tqdm
 
-from eval.models import CaptionVectors, Encoder, LongEncoder, Matcher
+from eval.models import CaptionVectors, ChoiceMatcher, Encoder, LongEncoder
 from eval.qa.frames import Frames, read_frames, settings_of, windows
 from eval.qa.journal import Journal
 from eval.qa.questions import Question
@@ -216,7 +216,7 @@ def aggregate(scores: Tensor, how: Aggregate) -> Tensor:
 
 def temperature_of(encoder: Encoder) -> float:
     """Give the learned temperature of a model, or CLIP's start value if it does not say."""
-    return encoder.temperature if isinstance(encoder, Matcher) else _USUAL_TEMPERATURE
+    return encoder.temperature if isinstance(encoder, ChoiceMatcher) else _USUAL_TEMPERATURE
 
 
 def _whole(encoder: Encoder, frames: Frames) -> tuple[Tensor, Tensor | None]:
@@ -229,7 +229,7 @@ def _whole(encoder: Encoder, frames: Frames) -> tuple[Tensor, Tensor | None]:
 
 
 def _match(encoder: Encoder, texts: CaptionVectors, tokens: Tensor | None) -> Tensor | None:
-    if tokens is None or texts.states is None or not isinstance(encoder, Matcher):
+    if tokens is None or texts.states is None or not isinstance(encoder, ChoiceMatcher):
         return None
     logits = encoder.match_logits(texts.states, tokens)
     return logits[:, 1] - logits[:, 0]
