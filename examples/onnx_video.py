@@ -4,9 +4,9 @@
     python examples/onnx_video.py exported clip.mp4 [clip.mp4 ...]
 
 Prints one row of the vector per clip and the cosines between the clips. The pixels are those of
-vmm: frames from the middle of equal segments, squashed to a square by bicubic interpolation with
-antialiasing, rounded to whole numbers. Sums run in another order than in torch, so at most one
-value in five hundred is rounded to the neighbouring one of 256.
+vmm: frames from the middle of equal segments, squashed to a square by bicubic interpolation and
+rounded to whole numbers; with antialiasing, rounded once more in between. Sums run in another order
+than in torch, so at most one value in a hundred is rounded to the neighbouring one of 256.
 """
 
 import itertools
@@ -63,8 +63,10 @@ def to_input(frames: np.ndarray, settings: dict) -> np.ndarray:
     pixels = frames.astype(np.float64)
     if pixels.shape[1:3] != (size, size):
         rows, columns = (bicubic_weights(n, size, settings["antialias"]) for n in pixels.shape[1:3])
-        pixels = np.einsum("ih,thwc,jw->tijc", rows, pixels, columns, optimize=True)
-        pixels = pixels.clip(0, 255).round()
+        pixels = np.einsum("thwc,jw->thjc", pixels, columns, optimize=True)
+        if settings["antialias"]:
+            pixels = pixels.clip(0, 255).round()
+        pixels = np.einsum("ih,thjc->tijc", rows, pixels, optimize=True).clip(0, 255).round()
     pixels = (pixels / 255 - settings["mean"]) / settings["std"]
     return pixels.transpose(0, 3, 1, 2).astype(np.float32)
 

@@ -9,14 +9,13 @@ from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
-import jinja2
 import numpy as np
 from PIL import Image
 
 from eval.qa.frames import read_frames
 from eval.qa.measure import METHODS
 from eval.qa.results import accuracy_rows, class_rows, qa_card
-from eval.qa.timeline import timeline_svg
+from eval.qa.timeline import environment, timeline_svg
 from eval.sources import AnnotatedClips
 from vmm.data.annotations.media import MediaError
 from vmm.data.decode import DecodeError
@@ -69,14 +68,8 @@ def build_page(path: Path, result: dict[str, Any], folder: Path) -> None:
         result: From ``eval.qa.results.load_qa``.
         folder: Where ``timelines`` is.
     """
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent.parent / "templates"),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-    )
     measured = result["accuracy"] is not None
-    page = environment.get_template("qa.html.j2").render(
+    page = environment().get_template("qa.html.j2").render(
         title=f"{result['name']} on {result['data']['test_set']}",
         verdict=result["verdict"] or "No answer is public here: there is nothing to measure.",
         table=accuracy_rows(result) if measured else [],

@@ -10,7 +10,7 @@ import jinja2
 _WIDTH, _HEIGHT, _LEFT, _TOP, _MARGIN = 560, 150, 48, 8, 24
 _COLOURS = ("#0969da", "#bf3989", "#bc4c00", "#8250df", "#57606a", "#9a6700")
 _RIGHT = "#1a7f37"
-_TEMPLATES = Path(__file__).parent.parent / "templates"
+_EVAL = Path(__file__).parent.parent
 
 
 def timeline_svg(question: dict[str, Any]) -> str:
@@ -49,7 +49,7 @@ def timeline_svg(question: dict[str, Any]) -> str:
             }
         )
     lines.sort(key=lambda line: float(line["width"]))  # the right one on top
-    template = _environment().get_template("timeline.svg.j2")
+    template = environment().get_template("timeline.svg.j2")
     return template.render(
         title=question["question"],
         lines=lines,
@@ -73,9 +73,10 @@ def _clock(seconds: float) -> str:
     return f"{whole // 60}:{whole % 60:02d}"
 
 
-def _environment() -> jinja2.Environment:
+def environment() -> jinja2.Environment:
+    """Find the templates of question answering, and those of reports that they build on."""
     return jinja2.Environment(
-        loader=jinja2.FileSystemLoader(_TEMPLATES),
+        loader=jinja2.FileSystemLoader([_EVAL / "qa/templates", _EVAL / "report/templates"]),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
