@@ -220,7 +220,7 @@ def verdict(headline: str, model: Tensor, controls: dict[str, Tensor], clusters:
 
 
 def _apart(gain: Estimate) -> str:
-    word = "above" if gain.mean >= 0 else "lead"
+    word = "above" if gain.mean >= 0 else "below"
     if gain.error is None:
         return f"{abs(gain.mean):.1f} points {word}"
     size = f"{abs(gain.mean):.1f} points ({abs(gain.errors_above_zero):.1f} clustered errors)"

@@ -69,21 +69,28 @@ def build_page(path: Path, result: dict[str, Any], folder: Path) -> None:
         folder: Where ``timelines`` is.
     """
     measured = result["accuracy"] is not None
-    page = environment().get_template("qa.html.j2").render(
-        title=f"{result['name']} on {result['data']['test_set']}",
-        verdict=result["verdict"] or "No answer is public here: there is nothing to measure.",
-        table=accuracy_rows(result) if measured else [],
-        tables=[
-            (title, class_rows(result, breakdown))
-            for title, breakdown in (("By type", "by_type"), ("By length", "by_duration"))
-            if measured
-        ],
-        mean=(result["data"]["mean_over_types"] or "Mean over types", result["mean_over_types"]),
-        findings=result["findings"],
-        method=METHODS[result["headline"]] if measured else "",
-        examples=[_example(result["questions"][n], n, folder) for n in shown_questions(result)],
-        number=len(result["questions"]),
-        card=qa_card(result),
+    page = (
+        environment()
+        .get_template("qa.html.j2")
+        .render(
+            title=f"{result['name']} on {result['data']['test_set']}",
+            verdict=result["verdict"] or "No answer is public here: there is nothing to measure.",
+            table=accuracy_rows(result) if measured else [],
+            tables=[
+                (title, class_rows(result, breakdown))
+                for title, breakdown in (("By type", "by_type"), ("By length", "by_duration"))
+                if measured
+            ],
+            mean=(
+                result["data"]["mean_over_types"] or "Mean over types",
+                result["mean_over_types"],
+            ),
+            findings=result["findings"],
+            method=METHODS[result["headline"]] if measured else "",
+            examples=[_example(result["questions"][n], n, folder) for n in shown_questions(result)],
+            number=len(result["questions"]),
+            card=qa_card(result),
+        )
     )
     path.write_text(page, encoding="utf-8")
 

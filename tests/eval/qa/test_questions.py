@@ -28,7 +28,9 @@ def test_all_sets_are_known_to_the_readers():
 
 
 def test_questions_about_one_video_share_its_number(write):
-    path = write([record(question_id=i, video=v) for i, v in enumerate(("b.mp4", "a.mp4", "b.mp4"))])
+    path = write(
+        [record(question_id=i, video=v) for i, v in enumerate(("b.mp4", "a.mp4", "b.mp4"))]
+    )
     file = read_questions("questions", path)
     assert [q.video for q in file.questions] == [0, 1, 0]
     assert [item.media for item in file.videos] == ["b.mp4", "a.mp4"]
@@ -46,7 +48,9 @@ def test_questions_about_one_video_share_its_number(write):
     ],
 )
 def test_what_a_model_reads(write, prompt, texts):
-    file = read_questions("questions", write([record(statements=["Yes it is", "No it is not"])]), prompt)
+    file = read_questions(
+        "questions", write([record(statements=["Yes it is", "No it is not"])]), prompt
+    )
     assert file.questions[0].prompts == texts
     assert file.prompt == (prompt or "statement")
 
@@ -59,7 +63,12 @@ def test_without_statements_question_and_option_are_joined(write):
 
 
 def test_answers_as_text_or_position(write):
-    path = write([record(question_id=0, answer="Yes"), record(question_id=1), ])
+    path = write(
+        [
+            record(question_id=0, answer="Yes"),
+            record(question_id=1),
+        ]
+    )
     assert [q.answer for q in read_questions("questions", path).questions] == [0, 1]
     with pytest.raises(ValueError, match="among 2 options, not number 2"):
         read_questions("questions", write([record(answer=2)]))
@@ -76,7 +85,7 @@ def test_equal_options_are_left_out_and_counted(write):
     file = read_questions("questions", path)
     assert [q.key for q in file.questions] == ["1"]
     assert file.left_out == {"one option, or equal options": 1}
-    with pytest.raises(ValueError, match="every question in .* has one option, or equal"):
+    with pytest.raises(ValueError, match=r"every question in .* has one option, or equal"):
         read_questions("questions", write([record(options=["a", "a"])]))
 
 
@@ -91,7 +100,7 @@ def test_open_questions_of_mlvu_are_counted(tmp_path):
     file = read_questions("mlvu", folder)
     assert len(file.questions) == 1 and file.left_out == {"no options": 1}
     assert file.questions[0].duration == 400.0
-    with pytest.raises(ValueError, match="not one of the 1 questions in .* has options"):
+    with pytest.raises(ValueError, match=r"not one of the 1 questions in .* has options"):
         read_questions("mlvu", folder / "9_summary.json")
 
 
