@@ -263,7 +263,9 @@ def _parser() -> argparse.ArgumentParser:
     model = parser.add_mutually_exclusive_group(required=True)
     model.add_argument("--run", type=Path, help="run directory of `vmm fit`, stage 2")
     model.add_argument(
-        "--model", help="open_clip:NAME[:PRETRAINED], frame by frame, or sentence-transformers:NAME"
+        "--model",
+        help="open_clip:NAME[:PRETRAINED], frame by frame; sentence-transformers:NAME; or "
+        "vmm:FOLDER of `vmm export`",
     )
     add = parser.add_argument
     add("--dataset", choices=SETS, required=True, help="whose questions")
