@@ -17,6 +17,8 @@ def test_by_hand():
     # Mean 2; the clusters' sums of differences are -2 and 2: sqrt(2 / 1 * (4 + 4)) / 4.
     mean, error = clustered_mean(torch.tensor([1.0, 1.0, 3.0, 3.0]), torch.tensor([5, 5, 9, 9]))
     assert (mean, error) == (2.0, 1.0)
+    # What differs inside a cluster only cancels out.
+    assert clustered_mean(torch.tensor([0.0, 4.0, 2.0, 2.0]), torch.tensor([5, 5, 9, 9])) == (2, 0)
 
 
 @pytest.mark.parametrize("sizes", [(1, 1), (1, 9), (4, 12)], ids=["single", "uneven", "large"])
