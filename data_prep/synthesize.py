@@ -15,24 +15,19 @@ from __future__ import annotations
 
 import argparse
 import json
-import multiprocessing
 import os
-import shutil
 import sys
-from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields, replace
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import Literal
 
 import av
 import numpy as np
 from tqdm import tqdm
 
 from data_prep.encode import encode_jpeg, encode_mp4
+from data_prep.folders import in_order, make_folder
 from data_prep.shapes import Scene, render, twin_pairs
 from data_prep.tars import Member, write_shard
 from vmm.data.schema import CAPTION, REVERSED_CAPTION
@@ -151,8 +146,6 @@ def make_sample(job: Job, arguments: Arguments) -> list[Member]:
 def synthesize(out: Path, arguments: Arguments, workers: int, overwrite: bool = False) -> bool:
     """Write the whole data set, or nothing.
 
-    Everything is written beside ``out`` and renamed when it is complete.
-
     Args:
         out: Folder to create.
         arguments: What to make.
@@ -160,66 +153,21 @@ def synthesize(out: Path, arguments: Arguments, workers: int, overwrite: bool = 
         overwrite: Replace a folder that holds something else.
 
     Returns:
-        False if ``out`` already holds exactly this. What an earlier version of this program made
-        with the same arguments, or what has lost a shard, is made again.
+        False if ``out`` already holds exactly this.
 
     Raises:
         ValueError: If ``out`` holds something else.
     """
-    if out.exists() and any(out.iterdir()):
-        state = _state(out, arguments)
-        if state == "complete":
-            return False
-        if state == "foreign" and not overwrite:
-            raise ValueError(
-                f"{out} is not empty and was not made with these arguments; "
-                "give another --out, or --overwrite"
-            )
-    unfinished = out.parent / f".{out.name}.partial-{os.getpid()}"
-    unfinished.mkdir(parents=True)
-    try:
-        _write_all(unfinished, arguments, workers)
-        if out.exists():
-            shutil.rmtree(out)
-        unfinished.rename(out)
-    finally:
-        shutil.rmtree(unfinished, ignore_errors=True)
-    return True
+    write = partial(_write_all, arguments=arguments, workers=workers)
+    return make_folder(out, FORMAT_VERSION, asdict(arguments), write, overwrite)
 
 
-def _state(out: Path, arguments: Arguments) -> Literal["complete", "outdated", "foreign"]:
-    """Tell what a folder that is not empty holds, seen from these arguments."""
-    try:
-        manifest = json.loads((out / "manifest.json").read_bytes())
-        if manifest["arguments"] != asdict(arguments):
-            return "foreign"
-        whole = all((out / name).is_file() for name in manifest["shards"])
-        return "complete" if whole and manifest["version"] == FORMAT_VERSION else "outdated"
-    except (OSError, ValueError, KeyError, TypeError):
-        return "foreign"
-
-
-@contextmanager
-def _rendered(
-    jobs: list[Job], arguments: Arguments, workers: int
-) -> Iterator[Iterator[list[Member]]]:
-    """Render jobs in order, in this process or in several."""
-    render_one = partial(make_sample, arguments=arguments)
-    if workers <= 1:
-        yield map(render_one, jobs)
-        return
-    # Spawned, not forked: the caller may run threads.
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(workers, mp_context=context) as pool:
-        yield pool.map(render_one, jobs, chunksize=16)
-
-
-def _write_all(folder: Path, arguments: Arguments, workers: int) -> None:
+def _write_all(folder: Path, arguments: Arguments, workers: int) -> dict[str, object]:
     jobs = plan(arguments)
     shards: dict[str, str] = {}
     everything = [job for split in _SPLITS for job in jobs[split]]
     with (
-        _rendered(everything, arguments, workers) as rendered,
+        in_order(partial(make_sample, arguments=arguments), everything, workers) as rendered,
         tqdm(total=len(everything), unit="sample", desc="rendering") as progress,
     ):
         for split in _SPLITS:
@@ -228,14 +176,11 @@ def _write_all(folder: Path, arguments: Arguments, workers: int) -> None:
                 count = min(SHARD_SAMPLES, len(jobs[split]) - start)
                 shards[name] = write_shard(folder / name, islice(rendered, count))
                 progress.update(count)
-    manifest = {
-        "version": FORMAT_VERSION,
-        "arguments": asdict(arguments),
+    return {
         "samples": {split: len(jobs[split]) for split in _SPLITS},
         "shards": shards,
         "made_with": {"av": av.__version__, "numpy": np.__version__},
     }
-    (folder / "manifest.json").write_text(json.dumps(manifest, indent=2) + "\n")
 
 
 def main(argv: list[str] | None = None) -> int:

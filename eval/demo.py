@@ -25,10 +25,18 @@ SEARCH = f"""\
   vmm app {RUNS}/index"""
 
 
-def _fit(quick: bool, recipe: str, run: str, *options: str) -> str:
+def fit_command(quick: bool, recipes: str, run: str, *options: str) -> str:
+    """Give the command that trains ``runs/demo/RUN``.
+
+    Args:
+        quick: Two training steps only.
+        recipes: A recipe and its overlays, below ``recipes/``, with spaces between.
+        run: Name of the run.
+        options: Further options.
+    """
+    files = [*recipes.split(), *(["overlays/debug.yaml"] if quick else [])]
     logger = f"--trainer.logger.init_args.name demo --trainer.logger.init_args.version {run}"
-    overlay = ["-c recipes/overlays/debug.yaml"] if quick else []
-    return " ".join([f"vmm fit -c recipes/{recipe}", *overlay, logger, *options])
+    return " ".join(["vmm fit", *(f"-c recipes/{file}" for file in files), logger, *options])
 
 
 def _retrieval(run: str, out: str, *options: str) -> str:
@@ -57,12 +65,16 @@ def steps(quick: bool) -> dict[str, str]:
     ]
     return {
         "clips and captions": f"python -m data_prep.synthesize --out data/demo{few}",
-        "teacher: a small CLIP on single frames": _fit(quick, "demo/teacher.yaml", "teacher"),
-        "stage 1: masked video pretraining": _fit(quick, "stage1_mvp.yaml", "stage1", teacher),
-        "stage 2: video-text training": _fit(
+        "teacher: a small CLIP on single frames": fit_command(
+            quick, "demo/teacher.yaml", "teacher"
+        ),
+        "stage 1: masked video pretraining": fit_command(
+            quick, "stage1_mvp.yaml", "stage1", teacher
+        ),
+        "stage 2: video-text training": fit_command(
             quick, "stage2_vtt.yaml", "stage2", f"--model.init_args.init_from {RUNS}/stage1"
         ),
-        "control: a frame-only encoder": _fit(
+        "control: a frame-only encoder": fit_command(
             quick,
             "demo/frame_only.yaml",
             "frame_only",
@@ -89,20 +101,22 @@ def _run(command: str) -> None:
     subprocess.run(words, check=True)
 
 
-def main(argv: list[str] | None = None) -> int:
-    """Run all steps; a failed one ends the demo with its exit status."""
-    parser = argparse.ArgumentParser(prog="python -m eval.demo", description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="two training steps each, few clips")
-    todo = steps(parser.parse_args(argv).quick)
+def run_steps(todo: dict[str, str], record: Path) -> int:
+    """Run commands in order, and write how long each took.
+
+    Args:
+        todo: What it does -> command.
+        record: JSON file for ``eval.report``, there from the first step on.
+
+    Returns:
+        0, or the exit status of the command that failed.
+    """
     begun = time.monotonic()
-    for folder in (RUNS, OUT):  # results of an earlier demo must not pass for this one's
-        shutil.rmtree(folder, ignore_errors=True)
-    OUT.mkdir()
     done: list[dict[str, object]] = []
     for number, (name, command) in enumerate(todo.items(), start=1):
         passed = time.monotonic() - begun
         print(f"\n[{number}/{len(todo)}] {name}  ({passed:.0f} s so far)\n$ {command}", flush=True)
-        (OUT / "steps.json").write_text(json.dumps(done, indent=1))
+        record.write_text(json.dumps(done, indent=1))
         start = time.monotonic()
         try:
             _run(command)
@@ -111,10 +125,24 @@ def main(argv: list[str] | None = None) -> int:
             return error.returncode
         seconds = round(time.monotonic() - start, 1)
         done.append({"name": name, "command": command, "seconds": seconds})
-    (OUT / "steps.json").write_text(json.dumps(done, indent=1))
-    print(f"\ndone in {time.monotonic() - begun:.0f} s; open {OUT}/report.html")
-    print(f"to search the test clips in a browser (needs the extra app):\n{SEARCH}")
+    record.write_text(json.dumps(done, indent=1))
+    print(f"\ndone in {time.monotonic() - begun:.0f} s")
     return 0
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run all steps; a failed one ends the demo with its exit status."""
+    parser = argparse.ArgumentParser(prog="python -m eval.demo", description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="two training steps each, few clips")
+    todo = steps(parser.parse_args(argv).quick)
+    for folder in (RUNS, OUT):  # results of an earlier demo must not pass for this one's
+        shutil.rmtree(folder, ignore_errors=True)
+    OUT.mkdir()
+    code = run_steps(todo, OUT / "steps.json")
+    if code == 0:
+        print(f"open {OUT}/report.html")
+        print(f"to search the test clips in a browser (needs the extra app):\n{SEARCH}")
+    return code
 
 
 if __name__ == "__main__":

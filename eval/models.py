@@ -9,7 +9,7 @@ Shape legend: see ``vmm.types``; E is the width of the joint space, Dt the text 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol, runtime_checkable
@@ -22,7 +22,9 @@ from torch.nn.utils.rnn import pad_sequence
 from vmm.data.transforms import ClipSettings
 from vmm.export.encoder import VideoTextEncoder
 from vmm.export.run import Run
+from vmm.models.long_video import encode_long_video
 from vmm.models.video_text import VideoTextModel
+from vmm.models.videomamba import VideoMamba
 
 # Word pieces that look at a clip at once: 256 captions of a usual length.
 _TOKENS_AT_ONCE = 4096
@@ -76,6 +78,35 @@ class Matcher(Protocol):
 
         Returns:
             (M,) float32, higher = more likely to belong together.
+        """
+
+
+@runtime_checkable
+class ChoiceMatcher(Protocol):
+    """What an ``Encoder`` whose matching head answers questions has as well."""
+
+    @property
+    def temperature(self) -> float:
+        """What cosines are divided by where they are mixed with the head's probabilities."""
+
+    def match_logits(self, states: Sequence[Tensor], tokens: Tensor) -> Tensor:
+        """As ``Matcher.match``, but both logits, (M, 2) float32; class 1 = they belong together."""
+
+
+@runtime_checkable
+class LongEncoder(Protocol):
+    """What an ``Encoder`` that takes videos of any length in one pass has as well."""
+
+    @property
+    def takes_long_videos(self) -> bool:
+        """Whether this one does."""
+
+    def encode_long(self, frames: Iterable[Tensor], num_frames: int) -> ClipVectors:
+        """Encode one video, as ``encode_videos`` would, in bounded memory.
+
+        Args:
+            frames: Its frames in portions (t, C, H, W) of any size.
+            num_frames: How many they are.
         """
 
 
@@ -139,16 +170,37 @@ class VmmEncoder:
         states = [row[:length].cpu() for row, length in zip(text.tokens, lengths, strict=True)]
         return CaptionVectors(self.model.project_text(text.pooled), states)
 
+    @property
+    def takes_long_videos(self) -> bool:
+        """Whether the video encoder is one that reads a video piece by piece."""
+        return isinstance(self.model.video_encoder, VideoMamba)
+
+    def encode_long(self, frames: Iterable[Tensor], num_frames: int) -> ClipVectors:
+        """Encode one video of any length."""
+        assert isinstance(self.model.video_encoder, VideoMamba)
+        video = encode_long_video(self.model.video_encoder, frames, num_frames, keep_tokens=True)
+        assert video.tokens is not None
+        return ClipVectors(self.model.project_video(video.per_step[None]), video.tokens[None])
+
+    @property
+    def temperature(self) -> float:
+        """The learned one."""
+        return self.model.temperature.item()
+
     def match(self, states: Sequence[Tensor], tokens: Tensor) -> Tensor:
+        """Score captions with one clip."""
+        return self.match_logits(states, tokens)[:, 1]
+
+    def match_logits(self, states: Sequence[Tensor], tokens: Tensor) -> Tensor:
         """Score captions with one clip, whose keys and values are computed once for all of them."""
         vision = self.model.text_encoder.project_vision(tokens[None].to(self._device))
-        scores = torch.empty(len(states))
+        scores = torch.empty(len(states), 2)
         for part in _of_like_length(states):
             padded = pad_sequence([states[i] for i in part], batch_first=True).to(self._device)
             lengths = torch.tensor([len(states[i]) for i in part], device=self._device)
             mask = torch.arange(padded.shape[1], device=self._device) < lengths[:, None]
             fused = self.model.fuse(padded, mask, vision.repeated(len(part)))
-            scores[part] = self.model.match_logits(fused)[:, 1].float().cpu()
+            scores[part] = self.model.match_logits(fused).float().cpu()
         return scores
 
     @property

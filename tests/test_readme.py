@@ -11,6 +11,7 @@ import pytest
 DEBUG = "-c recipes/overlays/debug.yaml"
 NOT_HERE = {
     "make demo": "tests/integration/test_demo.py runs the same steps",
+    "make demo-qa": "tests/integration/test_demo.py runs the same steps",
     "make test": "this is it",
     'pip install "vmm-video[train]"': "the environment of these tests",
 }

@@ -7,6 +7,8 @@ import sys
 
 import pytest
 
+from eval import demo_qa
+
 STEPS = 9
 
 
@@ -71,3 +73,33 @@ def test_report_is_one_page_without_the_network(demo):
     assert "frame-only" in page and "frames reversed" in page
     assert "data:image/png;base64," in page
     assert 'src="http' not in page and "<script" not in page
+
+
+@pytest.mark.slow
+def test_questions_about_long_videos_go_on_from_there(demo, root):
+    folder, _ = demo
+    result = subprocess.run(
+        [sys.executable, "-m", "eval.demo_qa", "--quick"],
+        cwd=folder,
+        env=os.environ | {"PYTHONPATH": str(root)},
+        capture_output=True,
+        text=True,
+    )
+    assert result.returncode == 0, result.stdout[-3000:] + result.stderr[-3000:]
+    assert "[4/4] questions about films twice as long" in result.stdout
+    frames = {}
+    for split in ("test", "long"):
+        qa = json.loads((folder / f"demo/qa_{split}/qa.json").read_text())
+        frames[split] = qa["settings"]["num_frames"], max(q["seconds"][-1] for q in qa["questions"])
+        # Two steps teach nothing, and nothing else can tell: all controls without video are chance.
+        for name in ("blind", "blank", "longest", "shortest", "majority"):
+            control, chance = (qa["controls"][n]["accuracy"] for n in (name, "chance"))
+            assert control == pytest.approx(chance), name
+        assert (folder / f"demo/qa_{split}/report.html").stat().st_size > 50_000
+    assert frames == {"test": (6, 21), "long": (12, 45)}
+
+
+def test_questions_without_a_model_to_start_from(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert demo_qa.main([]) == 2
+    assert "run `make demo` first" in capsys.readouterr().out

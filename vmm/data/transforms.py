@@ -159,7 +159,7 @@ def train_transform(
         and (settings.flip_sided or not any(_SIDED.search(caption) for caption in captions))
     ):
         pixels = pixels.flip(-1)
-    return _normalise(pixels, settings)
+    return normalise(pixels, settings)
 
 
 def eval_transform(frames: Tensor, settings: ClipSettings) -> Tensor:
@@ -172,15 +172,28 @@ def eval_transform(frames: Tensor, settings: ClipSettings) -> Tensor:
     Returns:
         (T, C, image_size, image_size) float32.
     """
+    return normalise(fit_frames(frames, settings), settings)
+
+
+def fit_frames(frames: Tensor, settings: ClipSettings) -> Tensor:
+    """Make the whole frames, or their centres, square.
+
+    Args:
+        frames: (T, C, H, W) uint8.
+        settings: Size and fit.
+
+    Returns:
+        (T, C, image_size, image_size) float32, whole numbers in 0 to 255.
+    """
     size = settings.image_size
     if settings.fit == "squash":
-        return _normalise(_resize(frames, (size, size), settings), settings)
+        return _resize(frames, (size, size), settings)
     height, width = frames.shape[-2:]
     short = min(height, width)
     h, w = size * height // short, size * width // short
     top, left = round((h - size) / 2), round((w - size) / 2)
     pixels = _resize(frames, (h, w), settings)
-    return _normalise(pixels[..., top : top + size, left : left + size], settings)
+    return pixels[..., top : top + size, left : left + size]
 
 
 def random_crop_box(
@@ -222,8 +235,8 @@ def _resize(frames: Tensor, size: tuple[int, int], settings: ClipSettings) -> Te
     return F.interpolate(pixels, size, mode="bicubic").clamp_(0, 255).round_()
 
 
-def _normalise(pixels: Tensor, settings: ClipSettings) -> Tensor:
-    """Return ``(x / 255 - mean) / std`` of (T, C, H, W) values in 0 to 255."""
+def normalise(pixels: Tensor, settings: ClipSettings) -> Tensor:
+    """Return ``(x / 255 - mean) / std`` of (T, C, H, W) values in 0 to 255, as float32."""
     mean = torch.tensor(settings.mean).view(-1, 1, 1)
     std = torch.tensor(settings.std).view(-1, 1, 1)
     return pixels.contiguous().div_(255).sub_(mean).div_(std)

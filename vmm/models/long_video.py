@@ -34,6 +34,8 @@ class LongVideoFeatures(NamedTuple):
     per_step: Tensor
     """(T / tubelet_size, D), each step pooled apart, as with ``keep_temporal``; one row for the
     pooling ``cls``."""
+    tokens: Tensor | None = None
+    """(patches of all steps, D), as ``VideoFeatures.tokens``; on request only."""
 
 
 @torch.no_grad()
@@ -45,6 +47,7 @@ def encode_long_video(
     dtype: torch.dtype = torch.float32,
     folder: str | Path | None = None,
     progress: bool = False,
+    keep_tokens: bool = False,
 ) -> LongVideoFeatures:
     """Encode one video as the encoder would in one pass, up to rounding.
 
@@ -56,6 +59,7 @@ def encode_long_video(
         dtype: Of the residual stream; bfloat16 halves the memory and costs accuracy.
         folder: Keep the large tensors in files there, removed in the end, instead of in RAM.
         progress: Show a progress bar on stderr.
+        keep_tokens: Also return all tokens, which need as much memory again as the residual stream.
 
     Returns:
         Features of the whole video and of every step, float32, on the encoder's device.
@@ -78,7 +82,7 @@ def encode_long_video(
         ) as bar:
             for layer in encoder.layers:
                 add_in_pieces(layer, residual, back, encoder.piece_length, bar.update)  # type: ignore[arg-type]
-        return _pooled(encoder, residual, steps)
+        return _pooled(encoder, residual, steps, keep_tokens)
 
 
 class _Allocate:
@@ -144,7 +148,9 @@ def _parts(frames: Iterable[Tensor], most: int) -> Iterator[Tensor]:
             yield portion[i : i + most]
 
 
-def _pooled(encoder: VideoMamba, residual: Tensor, steps: int) -> LongVideoFeatures:
+def _pooled(
+    encoder: VideoMamba, residual: Tensor, steps: int, keep_tokens: bool
+) -> LongVideoFeatures:
     """Normalise and pool (1, 1 + steps * N, D), a few steps at a time."""
     patches = (residual.shape[1] - 1) // steps
 
@@ -152,12 +158,15 @@ def _pooled(encoder: VideoMamba, residual: Tensor, steps: int) -> LongVideoFeatu
         return rms_norm(encoder.norm, x.float())
 
     cls = normalised(residual[:, :1])
-    means = []
+    means, tokens = [], []
     for i in range(1, residual.shape[1], _STEPS * patches):
         part = normalised(residual[:, i : i + _STEPS * patches])
+        if keep_tokens:
+            tokens.append(part[0])
         means.append(part.reshape(1, -1, patches, part.shape[-1]).mean(2))
     per_step = torch.cat(means, 1)  # every step has as many patches: means of means are right
     whole, apart = (
         encoder.pool_norm(pool_tokens(cls, per_step, encoder.pooling, n)) for n in (1, steps)
     )
-    return LongVideoFeatures(whole[0].float(), apart[0].float())
+    kept = torch.cat(tokens) if keep_tokens else None
+    return LongVideoFeatures(whole[0].float(), apart[0].float(), kept)

@@ -306,6 +306,16 @@ EXAMPLES = {
         [("x/abc.mp4", ["3"]), ("x/de.mp4", ["4"])],
         metadata={"label": 3, "duration": 61.5},
     ),
+    "questions": Example(
+        "questions",
+        {"my-questions.json": [{"question_id": "q1", "video": "é 7.mp4", "question": "What?",
+                                "options": ["a", "b"], "answer": "b", "question_type": "what",
+                                "duration": 12, "statements": ["it is a", "it is b"]}]},
+        {"é 7.mp4": "q1"},
+        [("q1", ["What?"])],
+        metadata={"options": ["a", "b"], "answer": 1, "question_type": "what", "duration": 12,
+                  "statements": ["it is a", "it is b"]},
+    ),
     "msrvtt-mc": Example(
         "msrvtt-mc",
         {"msrvtt_mc_test.json": [{"video": "video7.mp4", "caption": ["a", "b", "c", "d", "e"],

@@ -67,6 +67,32 @@ def msrvtt_mc(source: Source) -> Iterator[Annotation]:
         yield _question(key, media, row, "", row.integer("answer"), options, taken=taken)
 
 
+def any_questions(source: Source) -> Iterator[Annotation]:
+    """Questions of your own: ``video, question, options, answer`` (position or text).
+
+    ``question_id``, ``question_type``, ``duration`` (seconds) and ``statements`` (each option as a
+    sentence about the video) may be there as well.
+    """
+    for number, row in enumerate(source.rows()):
+        media = row.text("video")
+        options = _options(row, "options")
+        answer: int | str | None = None
+        if row.has("answer"):
+            answer = row.values["answer"]
+            if answer not in options:
+                answer = row.integer("answer")
+        yield _question(
+            row.text("question_id") if row.has("question_id") else f"{media}_{number}",
+            media,
+            row,
+            row.text("question"),
+            options.index(answer) if isinstance(answer, str) else answer,
+            options,
+            row.text("question_type") if row.has("question_type") else None,
+            ("video", "question_id", "question_type"),
+        )
+
+
 def open_qa(source: Source) -> Iterator[Annotation]:
     """MSRVTT-QA and MSVD-QA: a question and an answer of one word.
 

@@ -113,6 +113,10 @@ DATASETS: dict[str, Dataset] = {
     "labelled-list": Dataset(
         training.labelled_list, "classes", (), ("train.csv", "val.csv", "test.csv"),
     ),
+    "questions": Dataset(
+        questions.any_questions, "questions", ("video question options answer",),
+        ("*-questions.json",),
+    ),
     "msrvtt-mc": Dataset(
         questions.msrvtt_mc, "questions", ("video caption answer", "clip_name options answer"),
         ("msrvtt_mc_test*",), {"test": 2990},

@@ -1,0 +1,117 @@
+"""All frames of a video that a model looks at, however long it is.
+
+They are kept at the model's size, one byte per value: an hour at one frame per second and 224
+pixels is half a gigabyte.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from vmm.data.decode import decode_video
+from vmm.data.transforms import ClipSettings, fit_frames, normalise
+
+_PORTION = 64
+"""Frames that are decoded, or normalised, at once."""
+
+
+class Frames(NamedTuple):
+    """Some frames of a video."""
+
+    pixels: Tensor
+    """(T, C, S, S) uint8."""
+    seconds: npt.NDArray[np.float64]
+    """(T,) when they are shown."""
+    duration: float
+    """Seconds from the first frame of the file to the end of the last."""
+
+    def shuffled(self, seed: int) -> Frames:
+        """Give the same frames in a random order, which depends on the seed alone."""
+        order = torch.randperm(len(self.pixels), generator=torch.Generator().manual_seed(seed))
+        return self._replace(pixels=self.pixels[order])
+
+    def blank(self) -> Frames:
+        """Give as many frames that show nothing: all of the mean colour."""
+        return self._replace(pixels=torch.empty(0, *self.pixels.shape[1:], dtype=torch.uint8))
+
+    def portions(self, clip: ClipSettings) -> Iterator[Tensor]:
+        """Yield the model's input in parts (t, C, S, S) float32."""
+        total = len(self.seconds)
+        for i in range(0, total, _PORTION):
+            if len(self.pixels):
+                yield normalise(self.pixels[i : i + _PORTION].float(), clip)
+            else:
+                yield torch.zeros(min(_PORTION, total - i), *self.pixels.shape[1:])
+
+
+def read_frames(data: bytes, clip: ClipSettings, fps: float | None) -> Frames:
+    """Decode the frames of a whole video that a model looks at.
+
+    Args:
+        data: The file.
+        clip: Size, decoder and, without ``fps``, the number of frames and how they are chosen.
+        fps: Frames per second from the start to the end instead, as many as there are.
+
+    Raises:
+        DecodeError: If it cannot be decoded.
+    """
+    times = np.empty(0)
+
+    def look(shown: npt.NDArray[np.float64]) -> list[int]:
+        nonlocal times
+        times = shown - shown[0]
+        return [0]
+
+    decode_video(data, look, decoder=clip.decoder)
+    step = float(times[-1]) / (len(times) - 1) if len(times) > 1 else 0.0
+    if fps is None:
+        chosen = clip.choose(times)
+    else:
+        wanted = np.arange(0, times[-1] + 1e-9, 1 / fps)
+        chosen = (np.searchsorted(times, wanted + 1e-9, side="right") - 1).tolist()
+    parts = []
+    for i in range(0, len(chosen), _PORTION):
+        part = chosen[i : i + _PORTION]
+        frames = decode_video(data, lambda _, part=part: part, decoder=clip.decoder)  # type: ignore[misc]
+        fitted = fit_frames(torch.from_numpy(frames).permute(0, 3, 1, 2), clip)
+        parts.append(fitted.to(torch.uint8))
+    return Frames(torch.cat(parts), times[chosen], float(times[-1]) + step)
+
+
+def windows(frames: Frames, length: int) -> list[Frames]:
+    """Cut frames into windows of equal length.
+
+    Args:
+        frames: T frames.
+        length: Frames per window. The last window ends with the last frame and may overlap the one
+            before; a shorter video repeats its last frame.
+    """
+    total = len(frames.seconds)
+    starts = [*range(0, max(total - length, 0), length), max(total - length, 0)]
+    rows = [[min(start + i, total - 1) for i in range(length)] for start in starts]
+    return [
+        frames._replace(
+            pixels=frames.pixels[row] if len(frames.pixels) else frames.pixels,
+            seconds=frames.seconds[row],
+        )
+        for row in rows
+    ]
+
+
+def settings_of(clip: ClipSettings, num_frames: int | None) -> ClipSettings:
+    """Choose frames over the whole video, whatever the model was trained with.
+
+    Args:
+        clip: Of the model.
+        num_frames: How many; None = the model's.
+    """
+    return replace(
+        clip, num_frames=num_frames or clip.num_frames, sampling="random", fps=None, stride=1
+    )

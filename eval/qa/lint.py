@@ -1,0 +1,120 @@
+"""What to know before believing an accuracy: answers that can be guessed, questions that repeat."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from eval.clustered import clustered_mean
+from eval.findings import Finding
+from eval.qa.measure import WITHOUT_VIDEO, OptionScores, chances
+from eval.qa.questions import Question, published_size
+from vmm.data.annotations.registry import DATASETS
+
+# How far from chance a guess must be to be worth a word. The most frequent position is chosen by
+# looking at the answers, so more is asked of it.
+_ERRORS = {"blind": 3.0, "longest": 3.0, "shortest": 3.0, "majority": 4.0}
+_POINTS = 2.0
+
+
+def lint_questions(dataset: str, questions: Sequence[Question]) -> list[Finding]:
+    """Look at the questions alone; before anything is scored."""
+    return [*_size(dataset, questions), *_repeated(questions), *_equal_options(questions)]
+
+
+def lint_answers(
+    questions: Sequence[Question], scores: Sequence[OptionScores], headline: str
+) -> list[Finding]:
+    """Look at answers and scores.
+
+    Args:
+        questions: Those with a known answer.
+        scores: Of these.
+        headline: The method that is looked at.
+    """
+    return [*_guessable(questions, scores), *_tied(questions, scores, headline)]
+
+
+def _size(dataset: str, questions: Sequence[Question]) -> Iterator[Finding]:
+    sizes = DATASETS[dataset].sizes
+    if sizes and published_size(dataset, len(questions)) is None:
+        known = ", ".join(f"{name} {size}" for name, size in sizes.items())
+        yield Finding(
+            "other-questions",
+            f"{len(questions)} questions; the published sets have {known}",
+            "the accuracy cannot be put beside published ones",
+        )
+
+
+def _repeated(questions: Sequence[Question]) -> Iterator[Finding]:
+    seen = Counter((q.video, q.text, *sorted(q.options)) for q in questions)
+    extra = sum(seen.values()) - len(seen)
+    if extra:
+        yield Finding(
+            "repeated-questions",
+            f"{extra} questions are asked of the same video with the same options before",
+            "they count more often than once",
+        )
+
+
+def _equal_options(questions: Sequence[Question]) -> Iterator[Finding]:
+    odd = [q for q in questions if len(set(q.options)) < len(q.options)]
+    if odd:
+        yield Finding(
+            "equal-options",
+            f"{len(odd)} questions have an option twice, the first is {odd[0].key!r}",
+            "two equal options share the chance of being chosen, so at most half is right",
+        )
+
+
+def _guessable(questions: Sequence[Question], scores: Sequence[OptionScores]) -> Iterator[Finding]:
+    clusters = torch.tensor([question.video for question in questions])
+    chance = chances(questions, lambda row: [0.0] * len(questions[row].options))
+    positions = Counter(question.answer for question in questions)
+    most = positions.most_common(1)[0][0]
+
+    def guess(name: str, row: int) -> list[float]:
+        options = questions[row].options
+        lengths = [float(len(option)) for option in options]
+        return {
+            "blind": scores[row].blind,
+            "longest": lengths,
+            "shortest": [-length for length in lengths],
+            "majority": [float(place == most) for place in range(len(options))],
+        }[name]
+
+    for name, errors in _ERRORS.items():
+        right = chances(questions, lambda row, name=name: guess(name, row))  # type: ignore[misc]
+        gain = clustered_mean(right - chance, clusters)
+        if gain.mean > _POINTS and gain.error is not None and gain.errors_above_zero > errors:
+            yield Finding(
+                f"guessable-{name}",
+                f"{WITHOUT_VIDEO[name]} is right in {_mean(right)} %, chance is {_mean(chance)} %",
+                "that much of an accuracy says nothing about videos",
+            )
+
+
+def _tied(
+    questions: Sequence[Question], scores: Sequence[OptionScores], headline: str
+) -> Iterator[Finding]:
+    seen = [s.views["video"][headline] for s in scores if s.views]
+    tied = sum(len(set(row)) == 1 for row in seen)
+    if tied:
+        yield Finding(
+            "tied-options",
+            f"in {tied} of {len(seen)} questions all options have the same score",
+            "these count as chance",
+        )
+
+
+def _mean(values: Tensor) -> str:
+    return f"{float(values.mean()):.1f}"
+
+
+def as_dicts(findings: Sequence[Finding]) -> list[dict[str, Any]]:
+    """Give findings as they are written to a result."""
+    return [dict(vars(finding)) for finding in findings]

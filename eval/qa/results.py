@@ -1,0 +1,173 @@
+"""The result file of a question-answering evaluation: what it holds, and the tables made of it.
+
+``qa.json`` holds, beside what its keys say (accuracies and differences in percent, ``error`` = one
+clustered standard error, see ``eval.clustered``):
+
+``headline``
+    The method that is compared with the controls: the published mixture, or without a matching
+    head the similarity.
+``accuracy``, ``minus_blank``
+    Of every method; the latter of scores from which those of a blank video were subtracted, which
+    takes away what a text scores by itself.
+``controls``
+    Of every control, and ``lead``: how far the headline is above it, paired by question.
+``by_type``, ``by_duration``
+    The headline and the controls for a class of questions; ``lead`` is over the best of these.
+``mean_over_types``
+    Mean of the types' accuracies, each type counting alike.
+``verdict``
+    Whether the video helped, in a sentence.
+``questions``
+    Of every question what was asked and chosen, the scores, and the relevance of each option along
+    the time axis (``timeline``, a row per option, at ``seconds``).
+``accuracy`` is null where no answer is public; then so is all that depends on it.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from eval.qa.measure import CONTROLS, METHODS
+from eval.results import findings_text, text_table
+
+SCHEMA = 1
+FILE_NAME = "qa.json"
+SUBMISSION = "submission.csv"
+
+
+def load_qa(path: Path) -> dict[str, Any]:
+    """Read a result file.
+
+    Raises:
+        ValueError: If it is missing or not a result of ``eval.long_video_qa``.
+    """
+    try:
+        result = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ValueError(
+            f"{path} cannot be read as a result of `python -m eval.long_video_qa`: {error}"
+        ) from error
+    if not isinstance(result, dict) or result.get("schema") != SCHEMA or "verdict" not in result:
+        raise ValueError(f"{path} is no result of this version of eval.long_video_qa")
+    return result
+
+
+def accuracy_rows(result: dict[str, Any]) -> list[list[str]]:
+    """List methods and controls, header first."""
+    rows = [["", "accuracy", "± error", "lead over it", "in errors"]]
+    methods = [result["headline"], *(m for m in result["accuracy"] if m != result["headline"])]
+    for method in methods:
+        rows.append([METHODS[method], *_number(result["accuracy"][method]), "", ""])
+    for method in methods:
+        name = f"{method}, minus its score of a blank video"
+        rows.append([name, *_number(result["minus_blank"][method]), "", ""])
+    for control, title in CONTROLS.items():
+        found = result["controls"][control]
+        rows.append([title, *_number(found), *_distance(found["lead"])])
+    return rows
+
+
+def class_rows(result: dict[str, Any], breakdown: str) -> list[list[str]]:
+    """List the classes of ``by_type`` or ``by_duration``, header first."""
+    rows = [["", "questions", "accuracy", "±", "shuffled", "blank", "blind", "chance", "lead",
+             "in errors"]]  # fmt: skip
+    for name, found in result[breakdown].items():
+        shown = (found["controls"][c] for c in ("shuffled", "blank", "blind", "chance"))
+        rows.append(
+            [name, str(found["questions"]), *_number(found), *(f"{v:.1f}" for v in shown),
+             *_distance(found["lead"])]
+        )  # fmt: skip
+    return rows
+
+
+def qa_table(result: dict[str, Any]) -> str:
+    """Format one result for the terminal."""
+    data, lines = result["data"], []
+    hidden = f", {data['hidden']} without a public answer" if data["hidden"] else ""
+    lines.append(
+        f"{result['name']} on {data['test_set']}: {data['questions']} questions about "
+        f"{data['videos']['listed']} videos ({data['videos']['unreadable']} unreadable{hidden})"
+    )
+    if result["accuracy"] is None:
+        lines.append(
+            f"no answer is public here: nothing can be measured; {SUBMISSION} has the choices"
+        )
+    else:
+        lines.append(text_table(accuracy_rows(result), left=1))
+        lines.append(text_table(class_rows(result, "by_type"), left=1))
+        lines.append(text_table(class_rows(result, "by_duration"), left=1))
+        mean = data["mean_over_types"] or "mean over types"
+        lines.append(f"{mean}: {result['mean_over_types']:.1f}")
+        lines.append(result["verdict"])
+    if result["findings"]:
+        lines.append(findings_text(result["findings"]))
+    return "\n\n".join(lines)
+
+
+def qa_card(result: dict[str, Any]) -> list[tuple[str, str]]:
+    """List everything that the numbers depend on, as pairs of a name and a value."""
+    data, settings, model = result["data"], result["settings"], result["model"]
+    videos = data["videos"]
+    problems = ", ".join(f"{n} {reason}" for reason, n in videos["problems"].items())
+    left_out = ", ".join(f"{n} with {reason}" for reason, n in data["left_out"].items())
+    frames = (
+        f"{settings['num_frames']} over the whole video"
+        if settings["fps"] is None
+        else f"{settings['fps']:g} per second"
+    )
+    passes = (
+        "whole video in one pass"
+        if settings["window"] is None
+        else f"windows of {settings['window']} frames, {settings['aggregate']}"
+    )
+    return [
+        ("test set", data["test_set"]),
+        ("questions", f"{data['questions']}, {data['measured']} with a known answer"
+                      + (f"; left out: {left_out}" if left_out else "")),
+        ("questions' hash", data["hash"]),
+        ("files", ", ".join(data["files"])),
+        ("videos", f"{videos['listed']} listed, {videos['readable']} readable"
+                   + (f" ({problems})" if problems else "")),
+        ("coverage", "strict: questions about unreadable videos count as wrong"
+         if settings["coverage"] == "strict"
+         else "available: questions about unreadable videos are dropped"),
+        ("text of an option", settings["prompt"]),
+        ("subtitles", "none"),
+        ("frames", frames),
+        ("seen", passes),
+        ("resolution", f"{settings['image_size']} pixels, {settings['fit']}"),
+        ("temperature", f"{settings['temperature']:.4f}"),
+        ("ties", "each of the best options is chosen equally often"),
+        ("errors", "one standard error, clustered by video"),
+        ("decoder", settings["decoder"]),
+        ("device", settings["device"]),
+        ("model", f"{model['encoder']}, {model['parameters'] / 1e6:.2f} M parameters"),
+        ("checkpoint", f"{model['checkpoint']}, sha256 {model['sha256']}"),
+        ("versions", ", ".join(f"{k} {v}" for k, v in result["versions"].items())),
+        ("command", result["command"]),
+    ]  # fmt: skip
+
+
+def write_submission(path: Path, id_column: str, questions: Sequence[dict[str, Any]]) -> None:
+    """Write the chosen options for a test server: CSV of id and position.
+
+    A question whose video cannot be read gets option 0: servers want every question answered.
+    """
+    with path.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow([id_column, "answer"])
+        writer.writerows([q["key"], q["chosen"] or 0] for q in questions)
+
+
+def _number(found: dict[str, Any]) -> list[str]:
+    error = found["error"]
+    return [f"{found['accuracy']:.1f}", "-" if error is None else f"{error:.1f}"]
+
+
+def _distance(lead: dict[str, Any]) -> list[str]:
+    mean, error = lead["accuracy"], lead["error"]
+    return [f"{mean:.1f}", f"{mean / error:.1f}" if error else "-"]
