@@ -12,7 +12,6 @@ from pathlib import Path
 
 import torch
 from lightning.pytorch.cli import OptimizerCallable
-from torch import Tensor
 
 from vmm.data.annotations.questions import read_answer_list
 from vmm.distributed import gather_objects
