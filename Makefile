@@ -42,6 +42,7 @@ bench: $(READY)
 	$(BIN)/python -m benchmarks.block --short
 	$(BIN)/python -m benchmarks.decode --short
 	$(BIN)/python -m benchmarks.encoder --short
+	$(BIN)/python -m benchmarks.export --short
 	$(BIN)/python -m benchmarks.long_video --short
 	$(BIN)/python -m benchmarks.rerank --short
 

@@ -56,8 +56,9 @@ def _encode(
     with av.open(buffer, "w", format=container) as output:
         stream = output.add_stream(codec, rate=rate)
         stream.pix_fmt, stream.thread_count, stream.options = pixels, 1, options
-        for picture in frames:
-            stream.height, stream.width = picture.shape[:2]
+        for number, picture in enumerate(frames):
+            if number == 0:
+                stream.height, stream.width = picture.shape[:2]
             output.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
         output.mux(stream.encode(None))
     return buffer.getvalue()

@@ -154,13 +154,12 @@ def draw(rows: list[dict[str, Any]]) -> Figure:
     names = list(dict.fromkeys(row["variant"] for row in rows))
     panels = {"us_per_token": "microseconds per token", "peak_gib": "peak memory, GiB"}
     for axis, (value, label) in zip(axes[0], panels.items(), strict=True):
-        lines = {
-            name: sorted(
-                {r["frames"]: r[value] for r in rows if r["variant"] == name and value in r}.items()
-            )
-            for name in names
-        }
+        lines: dict[str, list[tuple[float, float]]] = {name: [] for name in names}
+        for frames, name in sorted({(row["frames"], row["variant"]) for row in rows}):
+            same = [r for r in rows if (r["frames"], r["variant"]) == (frames, name)]
+            lines[name] += [(frames, min(r[value] for r in same))] if value in same[0] else []
         report.draw_lines(axis, lines, title=label.split(",")[0], xlabel="frames", ylabel=label)
+        axis.set(yscale="linear", ylim=(0, None))
     return figure
 
 

@@ -219,6 +219,8 @@ def draw(rows: Rows) -> Figure:
         _draw(panels[2], pairs, f"both directions, width {width}", "ms")
         memory = lines(rows, one[TRAINING], "extra_mib")
         memory |= lines(rows, both[TRAINING], "extra_mib")
+        order = [x for x in lines(rows, one[TRAINING]) if x not in YARDSTICKS]  # for the colours
+        memory = {name: memory.get(name, {}) for name in (*order, ONE_CALL, TWO_CALLS)}
         _draw(panels[3], memory, f"extra memory, forward+backward, width {width}", "MiB")
     return figure
 

@@ -129,7 +129,7 @@ def inspect_shard(path: str, pictured: Sequence[int] = ()) -> ShardContent:
         return content
     content.damage, content.ignored, content.samples = (
         index.damage,
-        index.ignored,
+        dict(Counter(reason for _, reason in index.ignored)),
         len(index.entries),
     )
     wanted = set(pictured)

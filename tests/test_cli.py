@@ -25,7 +25,16 @@ def test_help_is_quick_and_loads_nothing_heavy():
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
     assert time.monotonic() - start < 1.0
-    for command in ("fit", "validate", "test", "predict", "doctor", "import", "export-upstream"):
+    for command in (
+        "fit",
+        "validate",
+        "test",
+        "predict",
+        "doctor",
+        "export",
+        "import",
+        "export-upstream",
+    ):
         assert f"  {command} " in result.stdout
 
 

@@ -53,11 +53,12 @@ def test_every_command_works_in_order(root, demo_shards, tmp_path):
     assert list(tmp_path.glob("**/retrieval.json"))
 
 
-def test_python_example(root):
-    code = re.search(r"```python\n(.*?)```", (root / "README.md").read_text(), re.DOTALL)[1]
-    last = code.strip().splitlines()[-1].split("#")
+def test_python_examples_give_the_shapes_they_name(root):
+    blocks = re.findall(r"```python\n(.*?)```", (root / "README.md").read_text(), re.DOTALL)
+    assert len(blocks) == 2
     space = {}
-    exec(code, space)
-    features = space["features"]
-    shapes = (tuple(features.tokens.shape), tuple(features.pooled.shape))
-    assert str(shapes)[1:-1] == last[1].strip()
+    for code in blocks:
+        *statements, last = code.strip().splitlines()
+        exec("\n".join(statements), space)
+        expression, shapes = last.split("#")
+        assert str(tuple(tuple(x) for x in eval(expression, space)))[1:-1] == shapes.strip()

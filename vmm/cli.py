@@ -17,6 +17,7 @@ _TRAINER_COMMANDS = {
 }
 _LIGHT_COMMANDS = {
     "doctor": "what is installed, which scan backend is used, what is missing and what that costs",
+    "export": "a run -> an encoder folder for apps, sentence-transformers, ONNX or torch.export",
     "import": "a published checkpoint -> a folder that everything takes like a run directory",
     "export-upstream": "a run's weights in the layout of the published checkpoints",
 }
@@ -84,9 +85,14 @@ def _run_light(command: str, argv: list[str]) -> int:
         from vmm import doctor
 
         return doctor.main(argv)
+    from vmm.export import command as exporting
     from vmm.export import published
 
-    main_of = {"import": published.main_import, "export-upstream": published.main_export_upstream}
+    main_of = {
+        "export": exporting.main,
+        "import": published.main_import,
+        "export-upstream": published.main_export_upstream,
+    }
     try:
         return main_of[command](argv)
     except ValueError as error:

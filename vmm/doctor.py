@@ -25,9 +25,20 @@ _PACKAGES = {
     "triton": "the scan on GPUs: pip install triton",
     "mamba_ssm": 'another scan on GPUs: pip install "vmm-video[cuda]"',
     "causal_conv1d": 'the CUDA convolution on GPUs: pip install "vmm-video[cuda]"',
+    "onnxscript": 'the export format onnx: pip install "vmm-video[onnx]"',
+    "onnxruntime": 'the check of ONNX exports: pip install "vmm-video[onnx]"',
+    "sentence_transformers": 'that export format: pip install "vmm-video[sentence-transformers]"',
     "deepspeed": 'the DeepSpeed overlay: pip install "vmm-video[deepspeed]"',
 }
-_OPTIONAL = {"triton", "mamba_ssm", "causal_conv1d", "deepspeed"}
+_OPTIONAL = {
+    "triton",
+    "mamba_ssm",
+    "causal_conv1d",
+    "deepspeed",
+    "onnxscript",
+    "onnxruntime",
+    "sentence_transformers",
+}
 
 
 @dataclass(frozen=True)

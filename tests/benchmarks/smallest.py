@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from benchmarks import block, common, decode, encoder, long_video, rerank, scan
+from benchmarks import block, common, decode, encoder, export, long_video, rerank, scan
 from vmm.models.bert import BertArchitecture
 
 OUT = Path(sys.argv[1])
@@ -20,8 +20,9 @@ encoder.SHORT = encoder.Sizes(("tiny", "middle"), (1, 2), (1, 0), 32, 1, 5.0)
 decode.SHORT = decode.Sizes((90,), (8,), 2, 1, 4)
 long_video.SHORT = long_video.Sizes((8, 20), 8, 2, 32)
 rerank.SHORT = rerank.Sizes((1,), (9,), BertArchitecture(20, 24, 2, 2, 48), 1, 1, 5.0)
+export.SHORT = export.Sizes(("tiny",), (1,), 1, 1, 32, 1)
 
-for module in (scan, block, decode, encoder, long_video, rerank):
+for module in (scan, block, decode, encoder, export, long_video, rerank):
     sys.argv = [module.__name__, "--short", "--output", str(OUT)]
     module.main()
 

@@ -12,7 +12,7 @@ from benchmarks import peers, scan_cases
 from benchmarks.block import Recorder, is_product, is_scan
 from vmm.models.mamba import BiMambaBlock
 
-NAMES = ("scan", "block", "decode", "encoder", "long_video", "rerank")
+NAMES = ("scan", "block", "decode", "encoder", "export", "long_video", "rerank")
 MIB = 2**20
 
 
@@ -50,6 +50,13 @@ def test_a_report_says_when_where_and_what(report, name):
     assert result["rows"]
     for bar in result["bars"]:
         assert math.isfinite(bar["measured"]) and isinstance(bar["met"], bool)
+
+
+def test_exported_files_agree_with_the_model(report):
+    rows = report("export")["rows"]
+    compared = {row["format"]: row["difference"] for row in rows if "difference" in row}
+    assert compared.keys() == {"onnx", "pt2"} and max(compared.values()) < 1e-5
+    assert len({row["variant"] for row in rows if "variant" in row}) == 3
 
 
 def test_every_scan_is_timed_and_right(report):

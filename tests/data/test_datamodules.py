@@ -5,8 +5,8 @@ import lightning as L
 import pytest
 import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.loggers import CSVLogger
 
-import vmm.data.datamodules as module
 from vmm.data.datamodules import VideoDataModule, WebVideoData
 from vmm.data.decode import DecodeError
 
@@ -42,12 +42,11 @@ class Recorder(L.LightningModule):
 def trainer(callbacks=(), **options):
     return L.Trainer(
         accelerator="cpu",
-        logger=False,
         enable_checkpointing=any(isinstance(c, ModelCheckpoint) for c in callbacks),
         callbacks=list(callbacks),
         enable_progress_bar=False,
         enable_model_summary=False,
-        **{"max_epochs": 1, "num_sanity_val_steps": 0, **options},
+        **{"max_epochs": 1, "num_sanity_val_steps": 0, "logger": False, **options},
     )
 
 
@@ -206,16 +205,63 @@ def test_impossible_numbers_are_refused(options):
         WebVideoData(**options)
 
 
+def two_processes(monkeypatch, rank, other=None):
+    """Let the data believe that it is one of two processes, and what the other one sees."""
+
+    def gather(into, own):
+        into[:] = [own, other or own]
+
+    monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
+    monkeypatch.setattr(torch.distributed, "get_rank", lambda: rank)
+    monkeypatch.setattr(torch.distributed, "get_world_size", lambda: 2)
+    monkeypatch.setattr(torch.distributed, "all_gather_object", gather)
+
+
 def test_ranks_divide_the_steps(data, monkeypatch):
     whole = list(attached(data()).train_dataloader())
     halves = []
     for rank in range(2):
-        monkeypatch.setattr(module.dist, "is_initialized", lambda: True)
-        monkeypatch.setattr(module.dist, "get_rank", lambda rank=rank: rank)
-        monkeypatch.setattr(module.dist, "get_world_size", lambda: 2)
+        two_processes(monkeypatch, rank)
         halves.append(list(attached(data(batch_size=4, image_batch_size=2)).train_dataloader()))
     for all_of_it, first, second in zip(whole, *halves, strict=True):
         assert all_of_it["key"] == first["key"] + second["key"]
+
+
+def test_processes_that_see_other_data_are_refused(data, monkeypatch):
+    two_processes(monkeypatch, 0, other={"data": "other"})
+    with pytest.raises(ValueError, match="process 1 sees other training data than process 0"):
+        attached(data(batch_size=4, image_batch_size=2)).train_dataloader()
+
+
+def test_what_is_left_out_is_in_the_run_directory(data, tools, tmp_path):
+    members = [*tools.coded_sample(1), ("2.txt", b"no video"), ("3.mp4", b"x"), ("3.txt", b"bad")]
+    shard = str(tools.write_tar(tmp_path / "a.tar", members))
+    logger = CSVLogger(tmp_path, name="runs", version=0)
+    for _ in range(2):  # a second run into the same file says nothing twice
+        trainer(logger=logger, max_steps=4).fit(
+            Recorder(), data(train_videos=[shard, f"{tmp_path}/{{a,b}}.tar"], train_images=None,
+            batch_size=1, max_bad=1.0),
+        )  # fmt: skip
+    lines = (tmp_path / "runs/version_0/quarantine.jsonl").read_text().splitlines()
+    found = [json.loads(line) for line in lines]
+    assert [(line["shard"], line["key"], line["reason"]) for line in found] == [
+        (f"{tmp_path}/b.tar", "", "missing shard"),
+        ("a", "2", "no video"),
+        ("a", "3", "unreadable"),
+    ]
+
+
+def test_an_error_about_a_dead_worker_says_what_it_read(data):
+    datamodule = attached(data(num_workers=1))
+    error, other = RuntimeError("DataLoader worker (pid 7) is killed by signal."), ValueError("x")
+    datamodule.on_exception(error)  # before there are workers
+    batches = iter(datamodule.train_dataloader())
+    next(batches)
+    datamodule.on_exception(error)
+    datamodule.on_exception(other)
+    (note,) = error.__notes__
+    assert "worker 0: 'video-00" in note or "worker 0: 'image-00" in note
+    assert not hasattr(other, "__notes__")
 
 
 @pytest.fixture

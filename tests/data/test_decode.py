@@ -143,6 +143,7 @@ def test_a_key_frame_that_is_none_is_noticed():
     [
         # Groups of 12: the frames of two groups, from their key frames on.
         ("h264 without B-frames", [0, 15], 1 + 4),
+        ("h264 without B-frames", [7, 0, 3], 8),
         ("h264 key frames only", [3, 9, 9], 2),
         ("mjpeg mkv", [3, 9], 2),
         ("prores", [29], 1),

@@ -62,6 +62,7 @@ def test_one_child_serves_many_files_of_any_size(decoder, tools):
         first = child(decoder)
         assert np.array_equal(decoder.video(videos.make("h264"), first_and_last), expected[1])
         assert child(decoder) == first
+    assert os.getsid(first) != os.getsid(0)  # what stops the run is no signal to the child
     jpeg = tools.coded_jpeg(9)
     assert np.array_equal(decoder.image(jpeg), decode_image(jpeg))
     assert child(decoder) == first

@@ -84,9 +84,30 @@ def test_start_codes_separate_the_same_units_as_lengths(kind, name):
     assert codes[1] == lengths[1]
 
 
-@pytest.mark.parametrize("data", [b"", b"\0\0\0\2\x01", b"\0\0\0\1\x01\0", b"\0" * 8, b"\xff" * 20])
+@pytest.mark.parametrize(
+    "data", [b"", b"\0\0\0\2\x01", b"\0\0\0\1\x01\0", b"\0\0\0\0\0\0\0\2\x01\0", b"\xff" * 20]
+)
 def test_lengths_that_do_not_add_up_say_nothing(data):
     assert unit_headers(data, 4) == []
+
+
+def test_lengths_may_have_two_bytes():
+    _, codec, record, packets = demux(videos.make("h264 one long group"))
+    shorter = []
+    for packet in packets:
+        data, position, units = bytes(packet), 0, b""
+        while position < len(data):
+            end = position + 4 + int.from_bytes(data[position : position + 4], "big")
+            units += data[position + 2 : end]
+            position = end
+        shorter.append(av.Packet(units))
+        shorter[-1].pts, shorter[-1].is_keyframe = packet.pts, packet.is_keyframe
+    wanted = {max(p.pts for p in packets)}
+    two = record[:4] + bytes([record[4] & 252 | 1]) + record[5:]
+    (expected,) = needed_packets(packets, wanted, codec, record)
+    (run,) = needed_packets(shorter, wanted, codec, two)
+    assert [p.pts for p in run] == [p.pts for p in expected]
+    assert len(run) < len(packets) - 3
 
 
 def test_open_groups_are_decoded_from_the_key_frame_before():

@@ -56,9 +56,8 @@ def test_a_missing_variable_is_named(four_files, monkeypatch):
         expand_shards("$VMM_TEST_ROOT/0.tar")
 
 
-def test_gaps_and_repeats_are_logged(four_files, caplog):
+def test_gaps_are_named_and_repeats_logged(four_files, caplog):
     assert expand_shards(["a/{0..5}.tar", "a/0.tar"]) == ["a/0.tar", "a/1.tar", "a/2.tar"]
-    assert "3 of 6 shards are missing, the first is a/3.tar" in caplog.text
     assert missing_shards(["a/{0..5}.tar", "b/*"]) == ["a/3.tar", "a/4.tar", "a/5.tar"]
     assert "a second time" in caplog.text
 

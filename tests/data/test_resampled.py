@@ -124,6 +124,14 @@ def test_shards_that_never_come_are_a_clear_error(tmp_path):
     assert "damaged shard" in (tmp_path / "bad.jsonl").read_text()
 
 
+def test_eight_fruitless_shards_are_enough(monkeypatch):
+    opened = []
+    monkeypatch.setattr(module, "read_stream", lambda *a: opened.append(a) or iter(()))
+    with pytest.raises(UnusableData):
+        list(TrainLoader(make({"video": "pipe:true"}), 0, lambda: 0))
+    assert len(opened) == 8
+
+
 def test_broken_clips_are_counted_and_left_out(tools, tmp_path):
     members = [("9.mp4", b"garbage"), ("9.txt", b"broken"), *whole(tools)]
     url = f"pipe:cat {tools.write_tar(tmp_path / 'a.tar', members)}"

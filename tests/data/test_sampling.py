@@ -113,8 +113,13 @@ def test_a_rate_goes_by_time_where_the_frame_rate_varies():
 
 
 def test_a_frame_is_shown_at_its_own_time():
-    assert choose_frames(steady(300, 10.0), 300, "fps", fps=10.0) == list(range(300))
-    assert choose_frames(steady(90, 30000 / 1001), 90, "fps", fps=30000 / 1001) == list(range(90))
+    for rate, tick in [(25, 1 / 12800), (30, 1 / 90000), (25, 1 / 1000), (30, 1 / 15360)]:
+        times = np.arange(190) * round(1 / rate / tick) * tick  # as files count
+        for step in (1, 3):
+            expected = list(range(0, 190 // step * step, step))
+            start = {"clip": 0, "num_clips": 2}
+            chosen = choose_frames(times, len(expected), "fps", fps=1 / times[step], **start)
+            assert chosen == expected
 
 
 def test_dense_clips_keep_their_stride():

@@ -1,3 +1,4 @@
+import errno
 import json
 import os
 
@@ -58,6 +59,15 @@ def test_what_is_left_out_is_counted(tools, tmp_path, caplog):
     assert "1 no image" in str(caught.value)
 
 
+def test_missing_shards_are_counted_and_named(coded_shards, caplog):
+    videos = ShardSet(f"{coded_shards}/video-{{002..005}}.tar", "video")
+    assert len(videos) == 20 and videos.skipped == {"missing shards": 2}
+    assert [(bad.shard, bad.reason) for bad in videos.left_out()] == [
+        (f"{coded_shards}/video-{shard}.tar", "missing shard") for shard in ("004", "005")
+    ]
+    assert "2 of 4 shards are missing, the first is" in caplog.text
+
+
 def test_a_truncated_shard_is_reported_and_its_whole_samples_used(tools, tmp_path, caplog):
     shard = tools.write_tar(tmp_path / "a.tar", tools.coded_sample(1) + tools.coded_sample(2))
     content = shard.read_bytes()
@@ -105,6 +115,28 @@ def test_a_shard_that_changes_or_goes_gives_no_wrong_pairs(tools, tmp_path, chan
         with pytest.raises(DecodeError, match=r"unreadable: a"):
             videos.read(0, 0)
         assert videos.name(0, 1)[0] == "a"
+
+
+def test_a_stale_file_is_opened_anew(tools, tmp_path, monkeypatch):
+    """As on a network file system: one read fails, and a fresh file handle is good again."""
+    videos = ShardSet(str(tools.write_tar(tmp_path / "a.tar", tools.coded_sample(1))), "video")
+    good = videos.read(0, 0)
+    opened, read = [], os.pread
+
+    def counted(*arguments, **options):
+        opened.append(open(*arguments, **options))  # noqa: SIM115
+        return opened[-1]
+
+    monkeypatch.setattr(shard_module, "open", counted, raising=False)
+
+    def fail(*arguments):
+        raise OSError(errno.ESTALE, "stale file handle")
+
+    monkeypatch.setattr(os, "pread", fail)
+    with pytest.raises(DecodeError, match="unreadable: a: stale file handle"):
+        videos.read(0, 0)
+    monkeypatch.setattr(os, "pread", read)
+    assert videos.read(0, 0) == good and len(opened) == 1
 
 
 def test_evaluation_shows_every_sample_once_in_order(coded_shards, tools):

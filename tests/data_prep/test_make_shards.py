@@ -147,6 +147,14 @@ def test_a_finished_shard_is_never_made_again(tmp_path, mixed, monkeypatch):
     assert (tmp_path / "out/00001.tar").stat().st_mtime_ns == done
     assert not list((tmp_path / "out").glob("*.partial"))
     assert make()["finished"] == 3 and called == [0, 2]
+
+    (tmp_path / "out/00002.tar").unlink()
+    left = tmp_path / "out/00002.tar.elsewhere-1.partial"
+    left.write_bytes(b"half of a shard")
+    monkeypatch.setattr(module, "write_one", lambda *a: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        make()
+    assert not left.exists()  # before the work: repeated kills must not fill the disk
     with pytest.raises(ValueError, match="made with other layout; give another --out"):
         make_shards(*mixed, tmp_path / "out", Layout(short_side=8), samples_per_shard=4)
     with pytest.raises(ValueError, match="other annotations, items"):
@@ -242,6 +250,33 @@ def test_windows_are_cut_to_the_frame(tmp_path, clips, start, end, expected):
     assert (content.get("start"), content.get("end")) == (start, end) and "cut" not in content
 
 
+def test_two_windows_of_a_file_are_two_samples_and_two_questions_one(tmp_path, clips):
+    clips.write_clip(tmp_path / "media/a.mp4", range(20))
+    items = [
+        Annotation("q1", "a", ["who?"], metadata={"answer": 1}),
+        Annotation("w1", "a", ["first"], start=0.0, end=1.0),
+        Annotation("q2", "a", ["what?"], metadata={"answer": 2}),
+        Annotation("w2", "a", ["second"], start=1.0, end=2.0),
+    ]
+    make_shards(items, tmp_path / "media", tmp_path / "out", Layout("mp4"))
+    whole, first, second = metadata(tmp_path / "out")
+    assert whole["caption"] == ["who?", "what?"] and "cut" not in whole
+    assert whole["items"] == [
+        {"id": "q1", "metadata": {"answer": 1}}, {"id": "q2", "metadata": {"answer": 2}},
+    ]  # fmt: skip
+    assert [(x["caption"], x["cut"]) for x in (first, second)] == [
+        ("first", [0.0, 1.0]), ("second", [1.0, 2.0]),
+    ]  # fmt: skip
+
+
+def test_what_no_reader_takes_is_not_written(tmp_path, clips, monkeypatch):
+    file = clips.write_clip(tmp_path / "media/a.mp4", range(20))
+    monkeypatch.setattr("data_prep.samples.MAX_MEMBER_BYTES", file.stat().st_size - 1)
+    item = Annotation("a", "a", ["c"])
+    summary = make_shards([item], tmp_path / "media", tmp_path / "out", Layout())
+    assert summary["failed"] == {"too large": 1} and not samples(tmp_path / "out")
+
+
 def test_a_window_in_which_nothing_is_shown_fails(tmp_path, clips):
     clips.write_clip(tmp_path / "media/a.mp4", range(5))
     item = Annotation("a", "a", ["c"], start=7.0, end=9.0)
@@ -284,8 +319,8 @@ def test_pictures_are_key_frames_that_the_reader_decodes(tmp_path, clips):
         packets = [p for p in container.demux(video=0) if p.size]
         assert all(p.is_keyframe for p in packets) and len(packets) == 12
         assert container.streams.video[0].average_rate == Fraction(3)
-    chosen = decode_video(sample["mkv"], lambda n: [n - 1, 2])
-    numbers = [clips.number_of(frame.permute(1, 2, 0).numpy()) for frame in chosen]
+    chosen = decode_video(sample["mkv"], lambda times: [len(times) - 1, 2])
+    numbers = [clips.number_of(frame) for frame in chosen]
     assert numbers == [36, 6]
 
 

@@ -13,7 +13,7 @@ from vmm.models.text_encoder import BertTextEncoder
 from vmm.models.video_text import VideoTextModel
 from vmm.models.videomamba import VideoMamba
 
-CAPTIONS = ["a red circle", "a large blue square moves to the left", "two"]
+CAPTIONS = ["a red circle", "a large blue square moves to the left", "circle"]
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +35,7 @@ def test_matching_many_captions_at_once_is_matching_each_alone(encoder, monkeypa
     with torch.inference_mode():
         clips, texts = encoder.encode_videos(video), encoder.encode_texts(CAPTIONS)
         lengths = [len(state) for state in texts.states]
-        assert lengths == sorted(lengths)[:1] * 0 + lengths and len(set(lengths)) == 3
+        assert len(set(lengths)) == 3
         want = []
         for caption in CAPTIONS:  # the ordinary way: no padding, no sharing
             tokens = encoder.model.text_encoder.tokenize([caption])
@@ -68,7 +68,8 @@ def tiny_clip(tmp_path_factory):
     folder = tmp_path_factory.mktemp("open_clip")
     config = {
         "embed_dim": 8,
-        "vision_cfg": {"image_size": 32, "layers": 1, "width": 16, "patch_size": 16},
+        "vision_cfg": {"image_size": 32, "layers": 1, "width": 16, "head_width": 8,
+                       "patch_size": 16},
         "text_cfg": {"context_length": 77, "vocab_size": 49408, "width": 16, "heads": 2,
                      "layers": 1},
     }  # fmt: skip

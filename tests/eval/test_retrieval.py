@@ -347,7 +347,7 @@ def test_two_processes_share_the_work(run, shard, tmp_path, root):
     assert call(run, shard, alone, "--k=3") == 0
     command = [
         *(sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "--standalone"),
-        *("-m", "eval.retrieval", f"--run={run}", f"--shards={shard}", f"--out={together}"),
+        *("-m", "--", "eval.retrieval", f"--run={run}", f"--shards={shard}", f"--out={together}"),
         *("--num-workers=0", "--device=cpu", "--checkpoint=last", "--k=3", "--batch-size=2"),
     ]
     done = subprocess.run(command, cwd=root, capture_output=True, text=True, timeout=300)

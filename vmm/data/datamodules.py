@@ -8,7 +8,6 @@ from typing import Any
 
 import lightning as L
 import torch
-import torch.distributed as dist
 from torch.utils.data import DataLoader
 
 from vmm.data.collate import Content, Positives, collate
@@ -22,8 +21,9 @@ from vmm.data.patterns import expand_shards, is_remote
 from vmm.data.resampled import ResampledStream
 from vmm.data.sampling import Sampling
 from vmm.data.shards import EvaluationClips, EvaluationSample
-from vmm.data.stream import OnBad, TrainStream, refuse_other_data
+from vmm.data.stream import OnBad, TrainStream, refuse_other_data, refuse_unequal_data
 from vmm.data.transforms import IMAGENET_MEAN, IMAGENET_STD, ClipSettings, Fit
+from vmm.distributed import rank, world_size
 from vmm.types import Media
 
 
@@ -230,8 +230,6 @@ class WebVideoData(VideoDataModule):
                 "no training data: set data.init_args.train_videos (or train_images) to a shard "
                 "pattern, e.g. 'data/demo/train-*.tar'"
             )
-        distributed = dist.is_available() and dist.is_initialized()
-        rank = dist.get_rank() if distributed else 0
         batch_sizes: dict[Media, int] = {
             "video": self.batch_size,
             "image": self.image_batch_size or self.batch_size,
@@ -243,26 +241,28 @@ class WebVideoData(VideoDataModule):
                 self.clip_settings(),
                 self.steps_per_epoch,
                 seed=self.seed,
-                rank=rank,
+                rank=rank(),
                 positives=self.positives,
                 bad=self.bad,
                 content=self.content,
             )
         else:
             self._stream = TrainStream(
-                self._open_indexed(sources, record=rank == 0),
+                self._open_indexed(sources, record=rank() == 0),
                 batch_sizes,
                 self.clip_settings(),
                 seed=self.seed,
-                rank=rank,
-                world_size=dist.get_world_size() if distributed else 1,
+                rank=rank(),
+                world_size=world_size(),
                 steps_per_epoch=self.steps_per_epoch,
                 positives=self.positives,
                 on_bad=self.on_bad,
                 bad=self.bad,
                 content=self.content,
             )
-        self._continue(self._stream.identity())
+        identity = self._stream.identity()
+        refuse_unequal_data(identity)
+        self._continue(identity)
         self._loader = TrainLoader(self._stream, self.num_workers, self._completed_batches)
         return self._loader
 

@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import atexit
+import faulthandler
+import gc
 import logging
 import multiprocessing
+import os
 import signal
+import threading
+import time
 from collections.abc import Callable, Iterator
 from typing import Any, Protocol
 
@@ -19,6 +24,7 @@ _log = logging.getLogger(__name__)
 
 # What PyTorch's messages about dead and stuck workers begin with or hold.
 _WORKER_FAILURES = ("DataLoader worker", "DataLoader timed out")
+_SHOW_STACK = signal.SIGUSR2
 
 
 class BatchStream(Protocol):
@@ -86,10 +92,12 @@ class TrainLoader:
                 return
             except RuntimeError as error:
                 if reason := self.explain(error):
+                    show_stacks()
                     kill_workers()  # or closing the loader waits for those that are stuck
                     raise RuntimeError(reason) from error
                 raise
             if isinstance(batch, UnusableData):
+                kill_workers()
                 raise batch
             yield batch
 
@@ -117,19 +125,38 @@ class TrainLoader:
 
 
 def init_worker(worker: int) -> None:
-    """Ignore the signals that stop a run, and use one thread.
+    """Prepare a worker process: no garbage of its parent, no stopping by signal, one thread.
 
+    A fork has its parent's objects but not its threads. If its garbage collector came upon a
+    decoder that the parent has dropped, FFmpeg would wait for ever for that decoder's threads.
     Schedulers send SIGTERM to the whole process group, and a worker that dies of it breaks the
     step that the main process wants to finish and save.
     """
+    gc.freeze()
+    faulthandler.register(_SHOW_STACK)
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
         signal.signal(number, signal.SIG_IGN)
     torch.set_num_threads(1)
 
 
+def show_stacks() -> None:
+    """Let the workers that still live write to stderr where they are."""
+    for child in multiprocessing.active_children():
+        if child.daemon and child.pid:
+            os.kill(child.pid, _SHOW_STACK)
+    time.sleep(0.2)  # until they have
+
+
 @atexit.register
 def kill_workers() -> None:
     """End workers that a failed run leaves; Python's own SIGTERM would wait for them for ever."""
-    for child in multiprocessing.active_children():
-        if child.daemon:
-            child.kill()
+    workers = [child for child in multiprocessing.active_children() if child.daemon]
+    in_main = threading.current_thread() is threading.main_thread()
+    # PyTorch's handler would raise an error for each one that is killed here.
+    handler = signal.signal(signal.SIGCHLD, signal.SIG_DFL) if in_main else None
+    for worker in workers:
+        worker.kill()
+    for worker in workers:
+        worker.join(5)
+    if in_main:
+        signal.signal(signal.SIGCHLD, handler)

@@ -46,7 +46,7 @@ def expand_shards(patterns: str | Sequence[str]) -> list[str]:
             raise ValueError(
                 f"{pattern!r} is no local shard; URLs and `pipe:` commands are for training only"
             )
-        paths, missing = _expand_one(pattern)
+        paths, _ = _expand_one(pattern)
         if not paths:
             raise ValueError(
                 f"the shard pattern {pattern!r} matches no file; shards are local .tar files, "
@@ -56,12 +56,6 @@ def expand_shards(patterns: str | Sequence[str]) -> list[str]:
         if repeated:
             _log.warning("%s names %d shards a second time; ignored", pattern, len(repeated))
         found.update(dict.fromkeys(paths))
-        if missing:
-            count = len(missing) + len(paths)
-            _log.warning(
-                "%s: %d of %d shards are missing, the first is %s",
-                *(pattern, len(missing), count, missing[0]),
-            )
     return list(found)
 
 

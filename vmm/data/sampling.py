@@ -106,7 +106,7 @@ def frames_between(times: np.ndarray, start: float, end: float | None) -> tuple[
         )
     first = max(int(np.searchsorted(times, start, side="right")) - 1, 0)
     last = len(times) if end is None else int(np.searchsorted(times, end, side="left"))
-    return first, max(last, first + 1)
+    return first, last
 
 
 def _start(

@@ -195,6 +195,12 @@ class ShardSet:
         faults = {"damaged shards": len(self.damaged), "missing shards": len(self.missing)}
         self.skipped.update({reason: count for reason, count in faults.items() if count})
         skipped = ", ".join(f"{n} {reason}" for reason, n in sorted(self.skipped.items()))
+        if self.missing:
+            _log.warning(
+                "%s: %d of %d shards are missing, the first is %s",
+                *(patterns, len(self.missing), len(self.missing) + len(self.paths)),
+                self.missing[0],
+            )
         if not len(self):
             raise ValueError(
                 f"no {self.media} with a caption in the {len(self.paths)} shards of {patterns!r} "

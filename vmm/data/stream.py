@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, Literal
 
 import torch
+import torch.distributed as dist
 from torch.utils.data import IterableDataset, get_worker_info
 
 from vmm.data.clips import load_frames
@@ -16,6 +17,7 @@ from vmm.data.decode import DecodeError
 from vmm.data.faults import BadSample, BadSamples, ReadingBoard, UnusableData
 from vmm.data.order import StepPlan, derive_seed
 from vmm.data.transforms import ClipSettings, train_transform
+from vmm.distributed import world_size
 from vmm.types import Media, VideoTextBatch
 
 OnBad = Literal["replace", "skip"]
@@ -204,3 +206,24 @@ def refuse_other_data(saved: dict[str, Any], own: dict[str, Any]) -> None:
             "was: change data.init_args.batch_size to match"
         )
     raise ValueError(f"cannot continue this run with other data ({changes}); {remedy}")
+
+
+def refuse_unequal_data(own: dict[str, Any]) -> None:
+    """Check that all processes of a run see the same data; all of them must call this.
+
+    Args:
+        own: Identity of the stream of this process.
+
+    Raises:
+        ValueError: If a process sees other shards or has other settings than the first.
+    """
+    if world_size() == 1:
+        return
+    all_of_them: list[Any] = [None] * world_size()
+    dist.all_gather_object(all_of_them, own)
+    for rank, other in enumerate(all_of_them):
+        if other != all_of_them[0]:
+            raise ValueError(
+                f"process {rank} sees other training data than process 0 ({other} and "
+                f"{all_of_them[0]}); give every machine the same shards and settings"
+            )

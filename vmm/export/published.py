@@ -7,8 +7,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import shutil
 import sys
 from collections import Counter
 from collections.abc import Sequence
@@ -28,6 +26,7 @@ from vmm.export.run import (
     read_weights,
     sha256,
 )
+from vmm.export.whole import whole_folder
 from vmm.models.checkpoints import Published, load_published, save_published
 from vmm.models.published_layout import LAYOUTS, Family
 
@@ -59,20 +58,16 @@ def import_checkpoint(source: str, out: Path, **options: Any) -> Published:
     Raises:
         ValueError: If the file cannot be used or ``out`` is not empty; nothing is written then.
     """
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise ValueError(f"{out} exists and is not an empty folder; name another")
-    published = load_published(source, **options)
-    unfinished = out.parent / f".{out.name}.partial-{os.getpid()}"
-    unfinished.mkdir(parents=True)
-    try:
+    with whole_folder(out) as folder:
+        published = load_published(source, **options)
         state = published.model.state_dict()
         save_file(
-            {key: value.contiguous() for key, value in state.items()}, unfinished / IMPORTED_WEIGHTS
+            {key: value.contiguous() for key, value in state.items()}, folder / IMPORTED_WEIGHTS
         )
-        (unfinished / "config.yaml").write_text(yaml.safe_dump(_recipe(published), sort_keys=False))
+        (folder / "config.yaml").write_text(yaml.safe_dump(_recipe(published), sort_keys=False))
         if published.family == "clip_visual":
             config = json.dumps(published.config["open_clip"], indent=2)
-            (unfinished / CLIP_CONFIG).write_text(config + "\n")
+            (folder / CLIP_CONFIG).write_text(config + "\n")
         account = {
             "vmm": vmm.__version__,
             "source": source,
@@ -81,12 +76,7 @@ def import_checkpoint(source: str, out: Path, **options: Any) -> Published:
             "parameters": sum(p.numel() for p in published.model.parameters()),
             **published.report._asdict(),
         }
-        (unfinished / ACCOUNT).write_text(json.dumps(account, indent=1) + "\n")
-        if out.exists():
-            out.rmdir()
-        unfinished.rename(out)
-    finally:
-        shutil.rmtree(unfinished, ignore_errors=True)
+        (folder / ACCOUNT).write_text(json.dumps(account, indent=1) + "\n")
     return published
 
 

@@ -141,7 +141,7 @@ class VideoMamba(VideoEncoder):
         """
         patches = self.embed_steps(video, 0, video.shape[1] // self.tubelet_size)
         grid = (video.shape[-2] // self.patch_size, video.shape[-1] // self.patch_size)
-        cls = self.embed_class(grid).expand(len(video), -1, -1)
+        cls = self.embed_class(grid).expand(video.shape[0], -1, -1)
         return torch.cat([cls, patches.flatten(1, 2)], dim=1)
 
     def embed_class(self, grid: tuple[int, int]) -> Tensor:

@@ -59,8 +59,8 @@ def _shared_attention(
     query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, dropout: float
 ) -> Tensor:
     """Let all samples look at one: their queries become those of one long sample."""
-    samples, _, length, _ = query.shape
+    samples, heads, length, width = query.shape
     together = query.transpose(0, 1).flatten(1, 2)[None]  # (1, h, B * S, d)
     shared = None if mask is None else mask[:1]
     out = attention(together, key, value, shared, dropout)
-    return out[0].unflatten(1, (samples, length)).transpose(0, 1)
+    return out.reshape(heads, samples, length, width).transpose(0, 1)

@@ -205,6 +205,22 @@ def test_unknown_files_and_names(tmp_path):
         read_annotations(tmp_path / "nobody.json")
 
 
+def test_didemo_is_about_the_first_half_minute_and_one_video_has_two_extensions(tmp_path):
+    first, _ = read_annotations(EXAMPLES["didemo"].write(tmp_path))
+    assert (first.media, first.start, first.end) == ("12@N00_1_aa", 0.0, 30.0)
+    assert first.metadata["moments"] == [
+        {"description": "a dog barks", "times": [[0, 1], [1, 1]], "annotation_id": 5},
+        {"description": "then it runs", "times": [[2, 3]], "annotation_id": 6},
+    ]
+
+
+def test_cut_clips_have_no_window(tmp_path):
+    """The times of a source video are no times of the clip that was cut from it."""
+    for name in ("msrvtt", "kinetics", "vatex", "lsmdc", "coin", "activitynet"):
+        items = read_annotations(EXAMPLES[name].write(tmp_path / name), EXAMPLES[name].dataset)
+        assert {(item.start, item.end) for item in items} == {(None, None)}, name
+
+
 def test_parquet(tmp_path):
     parquet = pytest.importorskip("pyarrow.parquet", reason="pyarrow is not installed")
     import pyarrow

@@ -1,0 +1,227 @@
+import itertools
+import shutil
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+
+from vmm.data.decode import decode_video
+from vmm.data.transforms import ClipSettings, eval_transform
+from vmm.export.encoder import VideoTextEncoder
+
+TEXTS = ["A red circle", "a circle moves left!", "red"]
+HEAVY = ("lightning", "open_clip", "webdataset", "jsonargparse", "matplotlib", "torchvision")
+
+
+@pytest.fixture(scope="module")
+def encoder(encoder_folder):
+    return VideoTextEncoder.from_pretrained(encoder_folder, device="cpu")
+
+
+def frames_of(path):
+    """All frames, by a decode of everything."""
+    return decode_video(path.read_bytes(), lambda times: range(len(times)))
+
+
+def middle(length, count):
+    edges = np.linspace(0, length, min(count, length) + 1).astype(int)
+    chosen = [int(a + b - 1) // 2 for a, b in itertools.pairwise(edges)]
+    return chosen + chosen[-1:] * (count - len(chosen))
+
+
+def trained_vectors(model, clips, count=4):
+    """What the training-time model gives, step by step."""
+    rows = []
+    for path in clips:
+        frames = frames_of(path)
+        pixels = torch.from_numpy(frames[middle(len(frames), count)]).permute(0, 3, 1, 2)
+        video = eval_transform(pixels, ClipSettings(count, 32)).unsqueeze(0)
+        with torch.no_grad():
+            per_frame = model.project_video(model.encode_video(video).pooled)
+        rows.append(F.normalize(F.normalize(per_frame, dim=-1).mean(1), dim=-1))
+    return torch.cat(rows).numpy()
+
+
+@pytest.mark.parametrize("count", [1, 4, 9])
+def test_videos_get_the_vectors_of_training(encoder, trained, clips, count):
+    got = encoder.encode_video(clips, num_frames=count)
+    want = trained_vectors(trained[1], clips, count)
+    assert got.dtype == np.float32 and got.shape == (3, 8)
+    np.testing.assert_allclose(np.linalg.norm(got, axis=1), 1, atol=1e-6)
+    np.testing.assert_allclose(got, want, atol=1e-6)
+    assert np.abs(want - want[0])[1:].max() > 0.01  # the clips differ
+
+
+def test_texts_get_the_vectors_of_training(encoder, trained):
+    model = trained[1]
+    with torch.no_grad():
+        for text, row in zip(TEXTS, encoder.encode_text(TEXTS), strict=True):
+            tokens = model.text_encoder.tokenize([text])
+            want = F.normalize(model.project_text(model.encode_text(*tokens).pooled), dim=-1)
+            np.testing.assert_allclose(row, want[0].numpy(), atol=1e-6)
+
+
+def test_pairs_get_the_scores_of_training(encoder, trained, clips):
+    model = trained[1]
+    video = torch.stack(list(encoder.load_videos(clips)))
+    with torch.no_grad():
+        text = model.text_encoder.tokenize(TEXTS)
+        tokens = model.encode_video(video).tokens
+        fused = model.fuse(model.encode_text(*text).tokens, text.attention_mask, tokens)
+        want = model.match_logits(fused)[:, 1].numpy()
+    got = encoder.score(TEXTS, clips)
+    assert got.shape == (3,) and got.dtype == np.float32
+    np.testing.assert_allclose(got, want, atol=1e-5)
+    for size in (1, 2):
+        np.testing.assert_allclose(encoder.score(TEXTS, clips, batch_size=size), want, atol=1e-5)
+    repeated = encoder.score(TEXTS[:1] * 3, clips)
+    np.testing.assert_allclose(encoder.score(TEXTS[:1], clips, batch_size=2), repeated, atol=1e-5)
+    repeated = encoder.score(TEXTS, clips[:1] * 3)
+    np.testing.assert_allclose(encoder.score(TEXTS, clips[:1], batch_size=2), repeated, atol=1e-5)
+    assert len(encoder.score([], [])) == len(encoder.score(TEXTS[:1], [])) == 0
+
+
+def test_one_video_one_vector_however_it_is_given(encoder, clips):
+    want = encoder.encode_video(clips)
+    again = encoder.encode_video(clips)
+    assert np.array_equal(want, again)
+    for videos in (
+        [str(path) for path in clips],
+        [path.read_bytes() for path in clips],
+        [frames_of(path) for path in clips],
+    ):
+        np.testing.assert_allclose(encoder.encode_video(videos), want, atol=1e-6)
+    for size in (1, 2, 7):
+        got = encoder.encode_video(clips * 2, batch_size=size)
+        np.testing.assert_allclose(got, np.concatenate([want, want]), atol=1e-6)
+    backwards = encoder.encode_video(clips[::-1])[::-1]
+    np.testing.assert_allclose(backwards, want, atol=1e-6)
+
+
+def test_frames_per_second(encoder, clips):
+    """20 frames at 10 a second: 4 frames at 5 a second span 0.6 s in the middle, from 0.65 s on."""
+    got = encoder.encode_video(clips[2:], fps=5)
+    chosen = frames_of(clips[2])[[6, 8, 10, 12]]
+    np.testing.assert_allclose(got, encoder.encode_video([chosen]), atol=1e-6)
+    assert np.abs(got - encoder.encode_video(clips[2:])).max() > 1e-4
+
+
+def test_nothing_gives_nothing(encoder):
+    assert encoder.encode_video([]).shape == encoder.encode_text([]).shape == (0, 8)
+
+
+def test_progress_is_shown_on_request(encoder, clips, capsys):
+    encoder.encode_video(clips)
+    assert capsys.readouterr().err == ""
+    encoder.encode_video(clips, progress=True)
+    assert "3/3" in capsys.readouterr().err
+
+
+def test_bad_videos_are_named(encoder, clips, tmp_path):
+    broken, empty = tmp_path / "broken.mp4", tmp_path / "empty.mp4"
+    broken.write_bytes(clips[0].read_bytes()[:200])
+    empty.write_bytes(b"")
+    for path, reason in ((broken, "unreadable"), (empty, "0 bytes"), (tmp_path / "no", "No such")):
+        with pytest.raises(ValueError, match=rf"cannot read .*{path.name}.*{reason}"):
+            encoder.encode_video([clips[0], path])
+    with pytest.raises(ValueError, match="cannot read video 1: empty"):
+        encoder.encode_video([clips[0], b""])
+    with pytest.raises(ValueError, match=r"cannot read .*directory"):
+        encoder.encode_video([tmp_path])
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda e, c: e.encode_video(str(c[0])), "a single str; give a list"),
+        (lambda e, c: e.encode_text("a red circle"), "a single str; give a list"),
+        (lambda e, c: e.encode_video(np.zeros((4, 8, 8, 3), np.uint8)), "a single ndarray"),
+        (lambda e, c: e.encode_video([np.zeros((4, 3, 8, 8), np.uint8)]), r"\(T, H, W, 3\) uint8"),
+        (lambda e, c: e.encode_video([np.zeros((4, 8, 8, 3), np.float32)]), "uint8"),
+        (lambda e, c: e.encode_video([np.zeros((0, 8, 8, 3), np.uint8)]), "uint8"),
+        (lambda e, c: e.encode_video([np.zeros((4, 8, 8, 3), np.uint8)], fps=2), "no times"),
+        (lambda e, c: e.encode_video(c, batch_size=0), "batch_size 0"),
+        (lambda e, c: e.encode_video(c, num_frames=-1), "num_frames -1"),
+        (lambda e, c: e.encode_video(c, fps=-1), "fps"),
+        (lambda e, c: e.score(["a", "b"], c), "2 texts do not pair with 3 videos"),
+    ],
+)
+def test_mistakes_are_explained(encoder, clips, call, message):
+    with pytest.raises(ValueError, match=message):
+        call(encoder, clips)
+
+
+def test_the_core_dependencies_suffice_without_a_network(encoder_folder, clips):
+    code = f"""
+import socket, sys
+for name in {HEAVY!r}:
+    sys.modules[name] = None
+def refuse(*_):
+    raise AssertionError("the network was used")
+socket.socket.connect = socket.getaddrinfo = refuse
+import vmm
+assert not {{"torch", "numpy", "transformers"}} & set(sys.modules)
+from vmm import VideoTextEncoder
+encoder = VideoTextEncoder.from_pretrained({str(encoder_folder)!r})
+videos = encoder.encode_video([{str(clips[0])!r}], progress=True)
+print((encoder.encode_text(["a red circle"]) @ videos.T).shape)
+print(encoder.score(["a red circle"], [{str(clips[0])!r}]).shape)
+from transformers import AutoModel
+auto = AutoModel.from_pretrained({str(encoder_folder)!r})
+assert isinstance(auto, VideoTextEncoder)
+assert (auto.encode_video([{str(clips[0])!r}]) == videos).all()
+"""
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.split() == ["(1,", "1)", "(1,)"]
+
+
+def test_vmm_offers_nothing_else():
+    import vmm
+
+    with pytest.raises(AttributeError, match="no attribute 'VideoTextEncodr'"):
+        _ = vmm.VideoTextEncodr
+
+
+def test_folders_come_from_the_hub_and_go_there(encoder_folder, clips, tmp_path, monkeypatch):
+    import huggingface_hub
+
+    shelf = {}
+
+    class Api:
+        def create_repo(self, name, **options):
+            shelf[name] = options
+
+        def upload_folder(self, repo_id, folder_path):
+            shutil.copytree(folder_path, tmp_path / repo_id)
+            return type("Commit", (), {"commit_url": f"hub/{repo_id}"})
+
+    def download(name, **options):
+        shelf["asked"] = options
+        if not (tmp_path / name).is_dir():
+            raise OSError("offline")
+        return str(tmp_path / name)
+
+    monkeypatch.setattr(huggingface_hub, "HfApi", Api)
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
+    encoder = VideoTextEncoder.from_pretrained(encoder_folder)
+    assert encoder.push_to_hub("someone/model", private=True) == "hub/someone/model"
+    assert shelf["someone/model"] == {"private": True, "exist_ok": True}
+    fetched = VideoTextEncoder.from_pretrained("someone/model", revision="v1")
+    assert shelf["asked"]["revision"] == "v1"
+    assert np.array_equal(fetched.encode_video(clips), encoder.encode_video(clips))
+    with pytest.raises(ValueError, match="the hub did not give a model of that name"):
+        VideoTextEncoder.from_pretrained("nobody/nothing")
+    with pytest.raises(ValueError, match="there is no folder"):
+        VideoTextEncoder.from_pretrained("./nothing/at/all")
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_the_gpu_gives_the_same_vectors(encoder, encoder_folder, clips):
+    other = VideoTextEncoder.from_pretrained(encoder_folder, device="cuda")
+    np.testing.assert_allclose(other.encode_video(clips), encoder.encode_video(clips), atol=1e-5)
+    np.testing.assert_allclose(other.encode_text(TEXTS), encoder.encode_text(TEXTS), atol=1e-5)

@@ -1,0 +1,146 @@
+"""``vmm export``: a trained run as plain files that load anywhere."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from vmm.export.folder import (
+    EncoderParts,
+    is_encoder_folder,
+    parts_of_run,
+    read_folder,
+    write_card,
+    write_folder,
+    write_preprocessing,
+)
+from vmm.export.model_card import UNKNOWN_LICENSE, find_results, model_card
+from vmm.export.run import load_run
+from vmm.export.whole import whole_folder
+
+FORMATS = {
+    "folder": "weights, sizes, tokenizer, preprocessing, model card; VideoTextEncoder loads it",
+    "sentence-transformers": "the same twice, as a SentenceTransformer and as a CrossEncoder",
+    "onnx": "a file per tower and number of frames, checked in onnxruntime",
+    "pt2": "torch.export's files; with a C++ compiler also AOTInductor packages",
+}
+
+
+def load_parts(
+    source: Path, checkpoint: str, license_name: str, results: Sequence[Path]
+) -> EncoderParts:
+    """Load what is to be exported.
+
+    Args:
+        source: A run directory, a checkpoint file inside one, or an encoder folder.
+        checkpoint: Which of a run directory, as for ``vmm.export.run.find_checkpoint``.
+        license_name: Of the weights, for the model card.
+        results: Files of ``eval.retrieval``; those inside of the run are found by themselves.
+
+    Raises:
+        ValueError: If it is none of these, or damaged.
+    """
+    if source.is_file():
+        checkpoint, source = str(source.absolute()), source.absolute().parent.parent
+        if not (source / "config.yaml").is_file():
+            raise ValueError(
+                f"{checkpoint} is in no run directory, so its sizes and preprocessing are not "
+                "known; `vmm import` makes a run directory of a published checkpoint"
+            )
+    if is_encoder_folder(source):
+        return read_folder(source)[0]
+    run = load_run(source, checkpoint)
+    found = [path for path in find_results(source) if path not in results]
+    return parts_of_run(run, model_card(run, license_name, [*results, *found]))
+
+
+def export(
+    parts: EncoderParts, out: Path, format_name: str, frames: Sequence[int] = ()
+) -> dict[str, float]:
+    """Write a model in one of ``FORMATS``.
+
+    Args:
+        parts: The model.
+        out: Folder to create, whole or not at all.
+        format_name: A key of ``FORMATS``.
+        frames: Numbers of frames of the graphs of ``onnx`` and ``pt2``; none = as in training.
+
+    Returns:
+        Largest difference to the model by file name, for formats that are other programs.
+
+    Raises:
+        ValueError: If the folder is not empty, a package is missing, or a file does not compute
+            what the model does.
+    """
+    frames = sorted(set(frames)) or [parts.clip.num_frames]
+    parts.model.requires_grad_(False)
+    differences: dict[str, float] = {}
+    with whole_folder(out) as folder:
+        if format_name == "folder":
+            write_folder(parts, folder)
+        elif format_name == "sentence-transformers":
+            _sentence_transformers(parts, folder)
+        else:
+            write_preprocessing(parts, folder)
+            write_card(parts, folder)
+            if format_name == "onnx":
+                from vmm.export.onnx_files import write_onnx
+
+                differences = write_onnx(parts, folder, frames)
+            else:
+                from vmm.export.program_files import write_programs
+
+                differences = write_programs(parts, folder, frames)
+    return differences
+
+
+def _sentence_transformers(parts: EncoderParts, folder: Path) -> None:
+    try:
+        from vmm.export.sentence_modules import write_sentence_transformers
+    except ModuleNotFoundError as error:
+        raise ValueError(
+            f"this format needs the package {error.name!r}; install the extra: "
+            'pip install "vmm-video[sentence-transformers]"'
+        ) from error
+    write_sentence_transformers(parts, folder)
+
+
+def main(argv: Sequence[str]) -> int:
+    """``vmm export``; returns the exit status."""
+    parser = argparse.ArgumentParser(
+        prog="vmm export",
+        description="Write the encoders of a stage-2 run as files that load anywhere.",
+        epilog="formats:\n" + "\n".join(f"  {k:<22} {v}" for k, v in FORMATS.items()),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = parser.add_argument
+    add("run", type=Path, help="run directory, checkpoint inside one, or an encoder folder")
+    add("out", type=Path, help="folder to create")
+    add("--format", choices=FORMATS, default="folder", help="default: %(default)s")
+    add("--checkpoint", default="best", help="of a run directory: best, last or a file name")
+    add(
+        "--num-frames",
+        type=int,
+        nargs="+",
+        default=(),
+        help="frames of the graphs of onnx and pt2, a file for each number (default: as trained)",
+    )
+    add(
+        "--results",
+        type=Path,
+        nargs="+",
+        default=(),
+        help="more files of eval.retrieval for the model card; those in the run are found",
+    )
+    add("--license", default=UNKNOWN_LICENSE, help="of the weights (default: %(default)s)")
+    options = parser.parse_args(argv)
+    parts = load_parts(options.run, options.checkpoint, options.license, options.results)
+    differences = export(parts, options.out, options.format, options.num_frames)
+    lines = [
+        f"{name}: differs from the model by at most {difference:.1e}"
+        for name, difference in differences.items()
+    ]
+    sys.stdout.write("\n".join([*lines, f"wrote {options.out}"]) + "\n")
+    return 0

@@ -1,0 +1,224 @@
+"""The encoder folder: a trained model as plain files that load anywhere.
+
+==============================  ==================================================================
+``config.json``                 sizes of the model, SHA-256 of every other file, the fingerprint
+``model.safetensors``           weights
+``tokenizer*.json``             vocabulary and rules of the text side
+``video_preprocessor_config.json``  how a video becomes the model's input
+``README.md``                   model card, the only file that may be edited
+==============================  ==================================================================
+
+The fingerprint is one SHA-256 over the sizes and the files' digests: two folders with the same one
+give the same vectors, and vectors made with different ones must not be compared. Folders come from
+elsewhere: digests are checked before anything is built, and only vmm's classes are.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from safetensors.torch import save_file
+
+import vmm
+from vmm.data.transforms import ClipSettings
+from vmm.export.run import Run, build_model, sha256
+from vmm.models.clip_vit import FrameViT
+from vmm.models.video_text import VideoTextModel
+from vmm.models.weights import load_accounted, read_state_dict
+
+MODEL_TYPE = "vmm_video_text"
+CONFIG = "config.json"
+WEIGHTS = "model.safetensors"
+PREPROCESSOR = "video_preprocessor_config.json"
+CARD = "README.md"
+
+_PREPROCESSING = ("num_frames", "image_size", "mean", "std", "fit", "antialias", "sampling")
+_SAMPLING_OPTIONS = ("fps", "stride")
+
+
+@dataclass(frozen=True)
+class EncoderParts:
+    """A trained model with all that a folder says about it.
+
+    Attributes:
+        model: In evaluation mode, on the CPU.
+        clip: How a video becomes its input, as in evaluation.
+        settings: What ``config.json`` says of the model: ``video_encoder`` and ``text_encoder``,
+            nodes of a recipe, and ``proj_dim``.
+        card: Text of the model card.
+    """
+
+    model: VideoTextModel
+    clip: ClipSettings
+    settings: dict[str, Any]
+    card: str
+
+
+def parts_of_run(run: Run, card: str) -> EncoderParts:
+    """Take what a folder holds from a trained run.
+
+    Raises:
+        ValueError: If the video encoder cannot be built without the training extra.
+    """
+    model, arguments = run.model, run.config["model"]["init_args"]
+    if isinstance(model.video_encoder, FrameViT):
+        raise ValueError("the per-frame ViT is built by open_clip and not exported; use VideoMamba")
+    text = model.text_encoder
+    settings = {
+        "video_encoder": arguments["video_encoder"],
+        "text_encoder": {
+            "class_path": arguments["text_encoder"]["class_path"],
+            "init_args": {
+                "fusion_layer": text.fusion_layer,
+                "max_words": text.max_words,
+                "architecture": asdict(text.architecture),
+            },
+        },
+        "proj_dim": model.vision_proj.out_features,
+    }
+    return EncoderParts(model, run.clip, settings, card)
+
+
+def write_folder(parts: EncoderParts, folder: Path) -> str:
+    """Write an encoder folder.
+
+    Args:
+        parts: The model.
+        folder: An empty folder.
+
+    Returns:
+        The fingerprint.
+    """
+    state = {key: value.contiguous() for key, value in parts.model.state_dict().items()}
+    save_file(state, folder / WEIGHTS, {"format": "pt"})
+    write_preprocessing(parts, folder)
+    files = {path.name: sha256(path) for path in sorted(folder.iterdir())}
+    fingerprint = _fingerprint(parts.settings, files)
+    config = {
+        "model_type": MODEL_TYPE,
+        "architectures": ["VideoTextEncoder"],
+        "vmm_version": vmm.__version__,
+        **parts.settings,
+        "files": files,
+        "fingerprint": fingerprint,
+    }
+    (folder / CONFIG).write_text(json.dumps(config, indent=2) + "\n")
+    write_card(parts, folder)
+    return fingerprint
+
+
+def write_card(parts: EncoderParts, folder: Path) -> None:
+    """Write the model card."""
+    (folder / CARD).write_text(parts.card, encoding="utf-8")
+
+
+def write_preprocessing(parts: EncoderParts, folder: Path) -> None:
+    """Write the tokenizer and how a video becomes input."""
+    parts.model.text_encoder.tokenizer.save_pretrained(folder)
+    clip = asdict(parts.clip)
+    kept = {name: clip[name] for name in _PREPROCESSING}
+    kept |= {name: clip[name] for name in _SAMPLING_OPTIONS if clip[name] not in (None, 1)}
+    (folder / PREPROCESSOR).write_text(json.dumps(kept, indent=2) + "\n")
+
+
+def read_folder(folder: Path) -> tuple[EncoderParts, str]:
+    """Read an encoder folder after checking that every file is the one that was exported.
+
+    Returns:
+        The model, and the fingerprint.
+
+    Raises:
+        ValueError: If it is no encoder folder, a file is missing or another one, or it was made by
+            a version of vmm that this one does not understand.
+    """
+    config = _read_config(folder)
+    files, settings = config.get("files"), _settings(config, folder)
+    if not isinstance(files, dict) or not {WEIGHTS, PREPROCESSOR} <= set(files):
+        raise ValueError(f"{folder / CONFIG} does not list its files; export the model again")
+    for name, digest in files.items():
+        path = folder / name
+        if Path(name).name != name:
+            raise ValueError(f"{folder / CONFIG} names the file {name!r} outside of its folder")
+        if not path.is_file():
+            raise ValueError(f"{folder} has no {name}; copy the whole folder, or export it again")
+        if sha256(path) != digest:
+            raise ValueError(
+                f"{path} is damaged or of another model: its SHA-256 is not the one in {CONFIG}; "
+                "copy the whole folder, or export it again"
+            )
+    fingerprint = _fingerprint(settings, files)
+    if fingerprint != config.get("fingerprint"):
+        raise ValueError(
+            f"{folder / CONFIG} was changed after the export: its fingerprint should be "
+            f"{fingerprint[:12]}..., it says {str(config.get('fingerprint'))[:12]}..."
+        )
+    model = build_model({"model": {"init_args": _with_vocabulary(settings, folder)}})
+    load_accounted(model, read_state_dict(folder / WEIGHTS), str(folder / WEIGHTS), {}, {})
+    card = folder / CARD
+    text = card.read_text(encoding="utf-8", errors="replace") if card.is_file() else ""
+    return EncoderParts(model.eval(), _clip_settings(folder), settings, text), fingerprint
+
+
+def is_encoder_folder(folder: Path) -> bool:
+    """Tell an encoder folder, whole or not, from a run directory."""
+    return (folder / CONFIG).is_file()
+
+
+def _read_config(folder: Path) -> dict[str, Any]:
+    path = folder / CONFIG
+    if not path.is_file():
+        hint = "is a run directory" if (folder / "config.yaml").is_file() else "has no config.json"
+        raise ValueError(f"{folder} {hint}; `vmm export RUN OUT` makes an encoder folder of a run")
+    config = _read_json(path)
+    if config.get("model_type") != MODEL_TYPE:
+        raise ValueError(
+            f"{path} describes a model of type {config.get('model_type')!r}, not one that "
+            "`vmm export` wrote"
+        )
+    return config
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_bytes())
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{path} is damaged: {error}; export the model again") from error
+    if not isinstance(content, dict):
+        raise ValueError(f"{path} is damaged: it holds no settings; export the model again")
+    return content
+
+
+def _settings(config: dict[str, Any], folder: Path) -> dict[str, Any]:
+    names = ("video_encoder", "text_encoder", "proj_dim")
+    missing = [name for name in names if name not in config]
+    if missing:
+        raise ValueError(f"{folder / CONFIG} lacks {', '.join(missing)}; export the model again")
+    return {name: config[name] for name in names}
+
+
+def _with_vocabulary(settings: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """Say where the tokenizer is, and that no weights are to be looked for."""
+    text = settings["text_encoder"]
+    where = {"name": str(folder), "pretrained": False}
+    return {**settings, "text_encoder": {**text, "init_args": {**text["init_args"], **where}}}
+
+
+def _clip_settings(folder: Path) -> ClipSettings:
+    values = _read_json(folder / PREPROCESSOR)
+    known = {*_PREPROCESSING, *_SAMPLING_OPTIONS}
+    if not set(_PREPROCESSING) <= set(values) <= known:
+        odd = sorted(set(values) ^ set(_PREPROCESSING) - set(_SAMPLING_OPTIONS))
+        raise ValueError(
+            f"{folder / PREPROCESSOR} is of another version of vmm: {', '.join(odd)} is missing or "
+            "not known here; export the model again, or install the vmm that it was made with"
+        )
+    return ClipSettings(**values | {name: tuple(values[name]) for name in ("mean", "std")})
+
+
+def _fingerprint(settings: dict[str, Any], files: dict[str, str]) -> str:
+    text = json.dumps({"settings": settings, "files": files}, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()

@@ -1,0 +1,151 @@
+"""The model card of an exported encoder: how it was trained, what it scores, how to use it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from vmm.export.run import Run
+
+UNKNOWN_LICENSE = "unknown"
+
+_HEADER = """\
+---
+license: {license}
+library_name: vmm
+pipeline_tag: feature-extraction
+tags: [video-text-retrieval, videomamba, vmm]
+---
+
+# {title}
+
+A video-text encoder of {parameters:.1f} million parameters, trained and exported with vmm. It looks
+at {clip.num_frames} frames of {clip.image_size} pixels.
+
+```python
+from vmm import VideoTextEncoder
+
+encoder = VideoTextEncoder.from_pretrained("THIS FOLDER")
+similarity = encoder.encode_text(["a caption"]) @ encoder.encode_video(["clip.mp4"]).T
+```
+
+## Licence
+
+{licence}
+
+## Data
+
+{data}
+
+## Recipe
+
+```yaml
+{recipe}```
+
+Weights: `{checkpoint}`, SHA-256 `{sha256}`.
+
+## Results
+
+"""
+
+_NO_RESULTS = """\
+None were measured with these weights before the export (`python -m eval.retrieval --run RUN`).
+"""
+
+_PROTOCOL = """\
+### {name}
+
+| | text-to-video R@1 | R@5 | R@10 | video-to-text R@1 | R@5 | R@10 |
+|---|---|---|---|---|---|---|
+{rows}
+
+Protocol: {readable} of {listed} clips readable and all of them in the gallery, {captions} captions
+of {shards}; {num_frames} frames of {image_size} pixels, {frame_order}; {precision}; \
+{reranking}.
+
+"""
+
+
+def model_card(run: Run, license_name: str, results: Sequence[Path]) -> str:
+    """Write the card of a run.
+
+    Args:
+        run: The run.
+        license_name: Identifier of the licence of the weights on the hub, or ``UNKNOWN_LICENSE``.
+        results: Files of ``eval.retrieval``. Those of other weights are left out.
+
+    Raises:
+        ValueError: If a file of results cannot be read.
+    """
+    data = run.config.get("data") or {}
+    arguments = _portable(data.get("init_args") or {}) if isinstance(data, dict) else {}
+    trained = {k: v for k, v in arguments.items() if k.startswith("train_") and v}
+    said = "\n".join(f"- {name.removeprefix('train_')}: `{v}`" for name, v in trained.items())
+    recipe = {"model": _portable(run.config["model"]), "data": _portable(data)}
+    unstated = "Not stated. Ask whoever trained it before you use it."
+    card = _HEADER.format(
+        license=license_name,
+        title=type(run.model.video_encoder).__name__,
+        parameters=sum(p.numel() for p in run.model.parameters()) / 1e6,
+        clip=run.clip,
+        licence=unstated if license_name == UNKNOWN_LICENSE else f"{license_name}.",
+        data=said or "The recipe names no training data.",
+        recipe=yaml.safe_dump(recipe, sort_keys=False),
+        checkpoint=run.checkpoint.name,
+        sha256=run.sha256,
+    )
+    sections = [_section(path, run.sha256) for path in results]
+    return card + ("".join(sections) or _NO_RESULTS)
+
+
+def find_results(run: Path) -> list[Path]:
+    """Find what ``eval.retrieval`` left in a run directory."""
+    return sorted(run.glob("*/retrieval.json"))
+
+
+def _section(path: Path, sha256: str) -> str:
+    """Write the table of a file of results; nothing if it is of other weights."""
+    try:
+        result = json.loads(path.read_text(encoding="utf-8"))
+        if result["model"]["sha256"] != sha256:
+            return ""
+        settings, data = result["settings"], result["data"]
+        scores = {"dual encoder": result["dual"], "re-ranked": result["reranked"]}
+        names = [f"{d}_recall_{k}" for d in ("t2v", "v2t") for k in (1, 5, 10)]
+        rows = [
+            f"| {title} | " + " | ".join(f"{float(numbers[name]):.1f}" for name in names) + " |"
+            for title, numbers in scores.items()
+            if numbers is not None
+        ]
+        k = settings["k"]
+        return _PROTOCOL.format(
+            name=result["name"],
+            rows="\n".join(rows),
+            readable=data["clips"]["readable"],
+            listed=data["clips"]["listed"],
+            captions=data["captions"],
+            shards=", ".join(data["shards"]),
+            num_frames=settings["num_frames"],
+            image_size=settings["image_size"],
+            frame_order=settings["frame_order"],
+            precision=settings["precision"],
+            reranking=f"the best {k} re-ranked" if k else "not re-ranked",
+        )
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ValueError(
+            f"{path} cannot be read as a result of `python -m eval.retrieval`: "
+            f"{type(error).__name__} {error}"
+        ) from error
+
+
+def _portable(value: Any) -> Any:
+    """Copy settings, with paths of one machine reduced to their last part."""
+    if isinstance(value, dict):
+        return {key: _portable(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_portable(item) for item in value]
+    return Path(value).name if isinstance(value, str) and value.startswith("/") else value

@@ -1,0 +1,107 @@
+"""The towers as ONNX files of standard operators, checked in onnxruntime before anybody uses them.
+
+Needs the extra ``onnx``. Shape legend: see ``vmm.types``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from vmm.export.folder import EncoderParts
+from vmm.export.programs import TEXT, example_inputs, expected, trace
+from vmm.export.standard_ops import standard_decompositions
+
+TOLERANCE = 1e-5
+"""Largest allowed difference of an entry of a unit vector."""
+
+_INPUTS = {TEXT: ["input_ids", "attention_mask"]}
+
+
+def write_onnx(parts: EncoderParts, folder: Path, frames: Sequence[int]) -> dict[str, float]:
+    """Write ``video_<n>_frames.onnx`` for every number of frames, and ``text.onnx``.
+
+    Args:
+        parts: The model.
+        folder: Where to.
+        frames: Numbers of frames.
+
+    Returns:
+        Largest difference to PyTorch, by file name.
+
+    Raises:
+        ValueError: If a package is missing or a file computes something else than the model.
+    """
+    return {
+        f"{name}.onnx": write_tower(parts, name, inputs, folder / f"{name}.onnx")
+        for name, inputs in example_inputs(parts, frames).items()
+    }
+
+
+def write_tower(parts: EncoderParts, name: str, inputs: tuple[Tensor, ...], path: Path) -> float:
+    """Write and check one file.
+
+    Args:
+        parts: The model.
+        name: A key of ``vmm.export.programs.example_inputs``.
+        inputs: Its value.
+        path: The file to write.
+
+    Returns:
+        The largest difference to PyTorch.
+
+    Raises:
+        ValueError: As for ``write_onnx``.
+    """
+    try:
+        import onnxscript  # noqa: F401
+    except ModuleNotFoundError as error:
+        raise ValueError('ONNX needs the extra: pip install "vmm-video[onnx]"') from error
+    program = trace(parts, name, inputs).run_decompositions(standard_decompositions())
+    written = torch.onnx.export(
+        program,
+        dynamo=True,
+        verbose=False,
+        input_names=_INPUTS.get(name, ["video"]),
+        output_names=["vectors"],
+    )
+    assert written is not None
+    written.save(path)
+    return check_onnx(parts, name, inputs, path)
+
+
+def check_onnx(parts: EncoderParts, name: str, inputs: tuple[Tensor, ...], path: Path) -> float:
+    """Compare a file with the model, on the given inputs and on the first of them alone.
+
+    Args:
+        parts: The model.
+        name: A key of ``vmm.export.programs.example_inputs``.
+        inputs: Its value.
+        path: The file.
+
+    Returns:
+        The largest difference.
+
+    Raises:
+        ValueError: If it is above ``TOLERANCE``.
+    """
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    names = [node.name for node in session.get_inputs()]
+    difference = 0.0
+    for rows in (slice(None), slice(1)):
+        part = tuple(x[rows] for x in inputs)
+        feed = dict(zip(names, (x.numpy() for x in part), strict=True))
+        got = torch.from_numpy(session.run(None, feed)[0])
+        want = expected(parts, name, part)
+        difference = max(difference, (got - want).abs().max().item())
+    if not difference <= TOLERANCE:
+        raise ValueError(
+            f"{path.name} differs from the model by {difference:.1e}, more than {TOLERANCE}: "
+            "it is of no use; try another version of torch, onnxscript or onnxruntime"
+        )
+    return difference

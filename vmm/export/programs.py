@@ -1,0 +1,75 @@
+"""The towers as graphs of PyTorch: ``torch.export``, for ``.pt2`` files and as the way to ONNX.
+
+Any number of clips or captions, captions of any length; the number of frames is fixed per graph.
+Shape legend: see ``vmm.types``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from torch.export import Dim, ExportedProgram
+
+from vmm.export.folder import EncoderParts
+from vmm.export.towers import TextTower, VideoTower
+
+TEXT = "text"
+
+
+def video_name(num_frames: int) -> str:
+    """Return the name of the video tower's file for a number of frames, without its ending."""
+    return f"video_{num_frames}_frames"
+
+
+def example_inputs(parts: EncoderParts, frames: Sequence[int]) -> dict[str, tuple[Tensor, ...]]:
+    """Make inputs of every graph by its name: two clips each, and two captions.
+
+    Raises:
+        ValueError: If a number of frames is not a multiple of the tubelet size.
+    """
+    tubelet, size = parts.model.video_encoder.tubelet_size, parts.clip.image_size
+    generator = torch.Generator().manual_seed(0)
+    inputs: dict[str, tuple[Tensor, ...]] = {}
+    for count in frames:
+        if count < 1 or count % tubelet:
+            raise ValueError(f"num_frames {count} must be a multiple of {tubelet}, 1 or more")
+        inputs[video_name(count)] = (torch.randn(2, count, 3, size, size, generator=generator),)
+    text = parts.model.text_encoder
+    words = max(text.max_words - 2, 2)
+    ids = torch.randint(0, text.vocab_size, (2, words), generator=generator)
+    mask = torch.ones_like(ids)
+    mask[1, words // 2 :] = 0
+    return inputs | {TEXT: (ids, mask)}
+
+
+def trace(parts: EncoderParts, name: str, inputs: tuple[Tensor, ...]) -> ExportedProgram:
+    """Trace a tower.
+
+    The model's parameters must not require gradients, as ``frozen`` makes them.
+
+    Args:
+        parts: The model.
+        name: A key of ``example_inputs``.
+        inputs: Its value.
+
+    Returns:
+        A graph with vmm's operators inside, which runs where vmm is installed.
+    """
+    batch = Dim("batch")
+    if name == TEXT:
+        words = Dim("words", max=parts.model.text_encoder.max_words)
+        shapes: tuple[dict[int, Dim], ...] = ({0: batch, 1: words}, {0: batch, 1: words})
+        tower: torch.nn.Module = TextTower(parts.model)
+    else:
+        tower, shapes = VideoTower(parts.model), ({0: batch},)
+    return torch.export.export(tower.eval(), inputs, dynamic_shapes=shapes)
+
+
+def expected(parts: EncoderParts, name: str, inputs: tuple[Tensor, ...]) -> Tensor:
+    """Compute what a graph must give."""
+    tower = TextTower(parts.model) if name == TEXT else VideoTower(parts.model)
+    with torch.no_grad():
+        vectors: Tensor = tower(*inputs)
+    return vectors

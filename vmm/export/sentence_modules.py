@@ -1,0 +1,199 @@
+"""Exported encoders as models of sentence-transformers: ``SentenceTransformer``, ``CrossEncoder``.
+
+    SentenceTransformer("exported/dual_encoder", trust_remote_code=True).encode(["a red ball"])
+    CrossEncoder("exported/cross_encoder", trust_remote_code=True).rank("a red ball", ["a.mp4"])
+
+sentence-transformers asks for ``trust_remote_code`` for every module that is not its own; the code
+that it runs is this installed file, the folders hold none. Needs the extra
+``sentence-transformers``. Shape legend: see ``vmm.types``; E is the width of the joint space.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+import sentence_transformers
+import torch
+from sentence_transformers.base.modules import InputModule
+from torch import Tensor
+
+from vmm.export.encoder import VideoTextEncoder
+from vmm.export.folder import EncoderParts, write_folder
+from vmm.export.towers import Matcher, TextTower, VideoTower
+
+DUAL, CROSS = "dual_encoder", "cross_encoder"
+
+
+class _EncoderModule(InputModule):  # type: ignore[misc]  # untyped where it is not installed
+    """What both modules share: an encoder folder is loaded, saved, and reads inputs."""
+
+    def __init__(self, encoder: VideoTextEncoder) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.model = encoder.model
+        self.tokenizer = self.model.text_encoder.tokenizer
+
+    @classmethod
+    def load(cls, model_name_or_path: str, revision: str | None = None, **_: Any) -> Self:
+        """Load the module from an encoder folder or from the hub."""
+        return cls(VideoTextEncoder.from_pretrained(model_name_or_path, revision=revision))
+
+    def save(self, output_path: str, *_: Any, **__: Any) -> None:
+        """Copy the folder that the module was loaded from.
+
+        Raises:
+            ValueError: If its weights have been trained since.
+        """
+        trained = self.encoder.model.state_dict()
+        stored = VideoTextEncoder.from_pretrained(self.encoder.folder, device="cpu").model
+        if any(not torch.equal(trained[k].cpu(), v) for k, v in stored.state_dict().items()):
+            raise ValueError("the model was trained since the export; train it with `vmm fit`")
+        for path in self.encoder.folder.iterdir():
+            if path.is_file():
+                shutil.copy(path, output_path)
+
+    def _texts(self, texts: Sequence[str]) -> dict[str, Tensor]:
+        tokens = self.model.text_encoder.tokenize(list(texts))
+        return {"input_ids": tokens.input_ids, "attention_mask": tokens.attention_mask}
+
+    def _videos(self, videos: Sequence[Any]) -> Tensor:
+        return torch.stack(list(self.encoder.load_videos([_as_video(v) for v in videos])))
+
+
+class DualEncoder(_EncoderModule):
+    """Captions and videos to unit vectors; the only module of a ``SentenceTransformer``."""
+
+    def __init__(self, encoder: VideoTextEncoder) -> None:
+        super().__init__(encoder)
+        self._towers = VideoTower(self.model), TextTower(self.model)
+
+    @property
+    def modalities(self) -> list[str]:
+        """What can be encoded."""
+        return ["text", "video"]
+
+    def get_embedding_dimension(self) -> int:
+        """Width E of the vectors."""
+        return self.encoder.embedding_dim
+
+    def preprocess(
+        self, inputs: Sequence[Any], prompt: str | None = None, **_: Any
+    ) -> dict[str, Any]:
+        """Read a batch of captions, or of videos as ``{"video": file or frames}`` or files.
+
+        Raises:
+            ValueError: If the batch mixes both, or a video cannot be read.
+        """
+        kinds = {_is_video(item) for item in inputs}
+        if len(kinds) > 1:
+            raise ValueError("a batch mixes texts and videos; encode them one after the other")
+        if kinds == {True}:
+            return {"video": self._videos(inputs)}
+        return self._texts([(prompt or "") + text for text in inputs])
+
+    def forward(self, features: dict[str, Any], **_: Any) -> dict[str, Any]:
+        """Add ``sentence_embedding``, (B, E)."""
+        video_tower, text_tower = self._towers
+        if "video" in features:
+            vectors = video_tower(features["video"])
+        else:
+            vectors = text_tower(features["input_ids"], features["attention_mask"])
+        return {**features, "sentence_embedding": vectors}
+
+
+class MatchingHead(_EncoderModule):
+    """Pairs of a caption and a video to scores; the only module of a ``CrossEncoder``."""
+
+    def __init__(self, encoder: VideoTextEncoder) -> None:
+        super().__init__(encoder)
+        self._matcher = Matcher(self.model)
+
+    @property
+    def modalities(self) -> list[Any]:
+        """What can be scored: pairs count as messages."""
+        return ["text", "video", "message"]
+
+    def preprocess(
+        self, inputs: Sequence[Any], prompt: str | None = None, **_: Any
+    ) -> dict[str, Any]:
+        """Read a batch of pairs, caption and video in either order.
+
+        Raises:
+            ValueError: If an item is no such pair, or a video cannot be read.
+        """
+        texts, videos = [], []
+        for pair in inputs:
+            items = sorted(pair, key=_is_video)
+            if [_is_video(item) for item in items] != [False, True]:
+                raise ValueError(f"{pair!r:.200} is no pair of a caption and a video")
+            texts.append((prompt or "") + items[0])
+            videos.append(items[1])
+        return {**self._texts(texts), "video": self._videos(videos)}
+
+    def forward(self, features: dict[str, Any], **_: Any) -> dict[str, Any]:
+        """Add ``scores``, (B, 1) logits."""
+        tokens = self.model.encode_video(features["video"]).tokens
+        scores = self._matcher(features["input_ids"], features["attention_mask"], tokens)
+        return {**features, "scores": scores.unsqueeze(1)}
+
+
+def write_sentence_transformers(parts: EncoderParts, folder: Path) -> str:
+    """Write the dual encoder and the matching head, each a folder that is complete by itself.
+
+    Args:
+        parts: The model.
+        folder: Gets the folders ``dual_encoder`` and ``cross_encoder``.
+
+    Returns:
+        The fingerprint.
+    """
+    dual, cross = folder / DUAL, folder / CROSS
+    dual.mkdir()
+    fingerprint = write_folder(parts, dual)
+    shutil.copytree(dual, cross)
+    versions = {"sentence_transformers": sentence_transformers.__version__}
+    _describe(
+        dual,
+        DualEncoder,
+        {
+            "model_type": "SentenceTransformer",
+            "similarity_fn_name": "cosine",
+            "__version__": versions,
+        },
+    )
+    _describe(
+        cross,
+        MatchingHead,
+        {
+            "model_type": "CrossEncoder",
+            "activation_fn": "torch.nn.modules.linear.Identity",
+            "__version__": versions,
+        },
+    )
+    return fingerprint
+
+
+def _describe(folder: Path, module: type[_EncoderModule], config: dict[str, Any]) -> None:
+    name = f"{module.__module__}.{module.__qualname__}"
+    modules = [{"idx": 0, "name": "0", "path": "", "type": name}]
+    (folder / "modules.json").write_text(json.dumps(modules, indent=2) + "\n")
+    path = folder / "config_sentence_transformers.json"
+    path.write_text(json.dumps(config, indent=2) + "\n")
+
+
+def _is_video(item: Any) -> bool:
+    """Tell videos from captions; a string is a video if there is such a file."""
+    if isinstance(item, str):
+        return len(item) < 1000 and Path(item).is_file()
+    return True
+
+
+def _as_video(item: Any) -> Any:
+    """Take the video out of ``{"video": ...}``; tensors become arrays."""
+    video = item["video"] if isinstance(item, dict) and "video" in item else item
+    return np.asarray(video) if isinstance(video, Tensor) else video
