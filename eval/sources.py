@@ -98,7 +98,7 @@ class AnnotatedClips(Dataset[EvaluationSample]):
     def __getitem__(self, index: int) -> EvaluationSample:
         item = self._items[index]
         try:
-            raw = self._raw(index)
+            raw = self.raw(index)
             frames = load_frames(raw, self._kind, self.settings)
         except (DecodeError, MediaError) as error:
             self._bad.add(BadSample("", item.key, error.reason, error.detail))
@@ -114,7 +114,7 @@ class AnnotatedClips(Dataset[EvaluationSample]):
         Raises:
             DecodeError: If it can no longer be read.
         """
-        raw = self._raw(index)
+        raw = self.raw(index)
         return raw.extension, raw.data
 
     def fingerprint(self) -> str:
@@ -122,7 +122,13 @@ class AnnotatedClips(Dataset[EvaluationSample]):
         places = [place for place in self._places if not isinstance(place, MediaError)]
         return _digest(repr(self._items), self._store.files(places))
 
-    def _raw(self, index: int) -> RawSample:
+    def raw(self, index: int) -> RawSample:
+        """Read an item's media; nothing is decoded.
+
+        Raises:
+            MediaError: If there is none.
+            DecodeError: If it can no longer be read.
+        """
         item, place = self._items[index], self._places[index]
         if isinstance(place, MediaError):
             raise place
