@@ -18,7 +18,6 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from eval.charts import ranks_of
 from eval.results import (
     DIRECTIONS,
     FILE_NAME,
@@ -26,6 +25,7 @@ from eval.results import (
     load_result,
     protocol_card,
     protocol_differences,
+    ranks_of,
     scores_of,
     text_table,
 )

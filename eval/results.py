@@ -31,6 +31,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
+
+from vmm.metrics import TiedRanks
+
 SCHEMA = 2
 FILE_NAME = "retrieval.json"
 
@@ -90,6 +94,25 @@ def load_result(path: Path) -> dict[str, Any]:
 def scores_of(result: dict[str, Any], chance: bool = False) -> list[str]:
     """List the kinds of scores that a result has, in the order of ``SCORES``."""
     return [name for name in SCORES if result.get(name) and (chance or name != "chance")]
+
+
+def ranks_of(result: dict[str, Any], scores: str, direction: str) -> TiedRanks:
+    """Read where the target of every query stands.
+
+    Args:
+        result: From ``load_result``.
+        scores: "dual", "reranked" or "dual+dsl".
+        direction: "t2v" or "v2t".
+
+    Raises:
+        ValueError: If the result holds no such ranks.
+    """
+    try:
+        found = result["queries"][scores][direction]
+        better, tied, targets = (torch.tensor(found[n]) for n in ("better", "tied", "targets"))
+        return TiedRanks(better.long(), tied.long(), targets.long(), int(found["candidates"]))
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"the result holds no {direction} ranks of {scores}: {error!r}") from error
 
 
 def protocol_differences(a: dict[str, Any], b: dict[str, Any]) -> list[str]:

@@ -34,17 +34,17 @@ import torch
 import torch.distributed as dist
 
 from eval import results
-from eval.charts import similarity_map
 from eval.encoding import Settings, feature_store
 from eval.evaluation import Evaluation, evaluate
 from eval.features import Clip
 from eval.findings import Subject
-from eval.lint import lint, recognise
+from eval.lint.checks import lint, recognise
 from eval.models import Encoder, VmmEncoder, load_encoder
-from eval.pictures import png
 from eval.protocols import PROTOCOLS, Protocol, protocol_of, read_protocol, read_training_ids
-from eval.report import build_report
-from eval.showcase import describe_queries, even_rows, extreme_rows, write_showcase
+from eval.report.charts import similarity_map
+from eval.report.page import build_report
+from eval.report.pictures import png
+from eval.report.showcase import describe_queries, even_rows, extreme_rows, write_showcase
 from eval.sources import AnnotatedClips, ShardClips
 from vmm import __version__
 from vmm.distributed import rank

@@ -28,7 +28,6 @@ from vmm.data.shards import EvaluationSample
 from vmm.data.transforms import ClipSettings, eval_transform
 from vmm.export.run import TrainedModel
 from vmm.models.classifier import VideoClassifier
-from vmm.ops.similarity import frame_similarity
 
 
 @dataclass(frozen=True)
@@ -222,16 +221,3 @@ def class_vectors(encoder: Encoder, names: Sequence[str], templates: Sequence[st
         projected = encoder.encode_texts(prompts).projected.float().cpu()
         vectors.append(F.normalize(F.normalize(projected, dim=-1).mean(0), dim=-1))
     return torch.stack(vectors)
-
-
-def zero_shot_scores(projected: Tensor, classes: Tensor) -> Tensor:
-    """Compare clips with classes: mean over views and frames of the cosines.
-
-    Args:
-        projected: (N, V * P, E).
-        classes: (K, E) from ``class_vectors``.
-
-    Returns:
-        (N, K) float32.
-    """
-    return frame_similarity(projected, classes)

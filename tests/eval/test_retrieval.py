@@ -13,7 +13,7 @@ import torch
 import yaml
 from PIL import Image
 
-from eval.report import build_report
+from eval.report.page import build_report
 from eval.results import load_result
 from eval.retrieval import _portable, main
 from vmm.export.run import build_model

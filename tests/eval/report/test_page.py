@@ -5,10 +5,11 @@ import re
 import pytest
 import torch
 
-from eval.charts import ranks_of, recall_curves, similarity_map
-from eval.pictures import Curve, curves_picture, png, read_curves
-from eval.report import build_report, main
-from eval.results import load_result, protocol_card, retrieval_table
+from eval.report.__main__ import main
+from eval.report.charts import recall_curves, similarity_map
+from eval.report.page import build_report
+from eval.report.pictures import Curve, curves_picture, png, read_curves
+from eval.results import load_result, protocol_card, ranks_of, retrieval_table
 
 
 @pytest.fixture

@@ -1,65 +1,25 @@
-"""What is off with a retrieval number: splits, captions and scores that make it another number.
+"""What is off with scores from anywhere, texts by videos in the order of the annotation file.
 
-Every check knows one mistake that is common in published code and says what it does to R@1. The
-checks of ids and captions also run before anything is scored. ``python -m eval.retrieval`` runs
-them all; for scores from anywhere else, texts by videos in the order of the annotation file::
-
-    python -m eval.lint scores.npy --dataset msrvtt-1ka --annotations MSRVTT_JSFUSION_test.csv
+python -m eval.lint scores.npy --dataset msrvtt-1ka --annotations MSRVTT_JSFUSION_test.csv
 """
 
 from __future__ import annotations
 
 import argparse
-import re
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from eval import lint_data, lint_scores
 from eval.features import Clip
-from eval.findings import Finding, Subject
+from eval.findings import Subject
+from eval.lint.checks import lint
 from eval.protocols import PROTOCOLS, protocol_of, read_protocol, read_training_ids
 from eval.results import findings_text, metrics_table
-from vmm.data.annotations.media import stem
 from vmm.metrics import retrieval_metrics
-
-CHECKS: tuple[Callable[[Subject], Iterator[Finding]], ...] = (
-    lint_data.few_candidates,
-    lint_data.split,
-    lint_data.training_videos,
-    lint_data.captions,
-    lint_data.repeated_ids,
-    lint_data.same_stem,
-    lint_scores.direction,
-    lint_scores.ties,
-    lint_scores.precision,
-    lint_data.unreadable,
-    lint_data.duplicate_captions,
-)
-"""From the gravest to the lightest."""
-
-
-def lint(subject: Subject) -> list[Finding]:
-    """Run every check.
-
-    Returns:
-        What is off, the gravest first.
-    """
-    return [finding for check in CHECKS for finding in check(subject)]
-
-
-def recognise(clips: Sequence[Clip]) -> str | None:
-    """Tell a published test set by the form and number of its ids, None if it is none."""
-    names = [stem(clip.key) for clip in clips]
-    for name, protocol in PROTOCOLS.items():
-        form = protocol.id_form
-        if form and len(names) == protocol.videos and all(re.fullmatch(form, n) for n in names):
-            return name
-    return None
 
 
 def read_scores(path: Path) -> Tensor:

@@ -10,31 +10,12 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from eval.results import DIRECTIONS, SCORES, scores_of
-from vmm.metrics import TiedRanks, expected_rank, hit_probability
+from eval.results import DIRECTIONS, SCORES, ranks_of, scores_of
+from vmm.metrics import expected_rank, hit_probability
 
 _DEPTHS = (1, 2, 3, 5, 10, 20, 50, 100, 200, 500, 1000)
 _BINS = (1, 5, 10, 50, 100)
 _MAP_SIDE = 64
-
-
-def ranks_of(result: dict[str, Any], scores: str, direction: str) -> TiedRanks:
-    """Read where the target of every query stands.
-
-    Args:
-        result: From ``eval.results.load_result``.
-        scores: "dual", "reranked" or "dual+dsl".
-        direction: "t2v" or "v2t".
-
-    Raises:
-        ValueError: If the result holds no such ranks.
-    """
-    try:
-        found = result["queries"][scores][direction]
-        better, tied, targets = (torch.tensor(found[n]) for n in ("better", "tied", "targets"))
-        return TiedRanks(better.long(), tied.long(), targets.long(), int(found["candidates"]))
-    except (KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"the result holds no {direction} ranks of {scores}: {error!r}") from error
 
 
 def recall_curves(results: Sequence[tuple[str, dict[str, Any]]]) -> Figure:

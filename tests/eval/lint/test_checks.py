@@ -9,7 +9,8 @@ from safetensors.torch import save_file
 
 from eval.features import Clip
 from eval.findings import Subject
-from eval.lint import CHECKS, lint, main, recognise
+from eval.lint.__main__ import main
+from eval.lint.checks import CHECKS, lint, recognise
 from eval.protocols import PROTOCOLS
 from vmm.metrics import hit_probability, text_to_video_ranks
 

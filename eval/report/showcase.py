@@ -15,7 +15,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from eval.pictures import Query, Strip, png, retrieval_picture
+from eval.report.pictures import Query, Strip, png, retrieval_picture
 from vmm.metrics import expected_rank, text_to_video_ranks
 
 _PLAYABLE_BYTES = 2 * 2**20

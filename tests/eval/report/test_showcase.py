@@ -5,8 +5,8 @@ import pytest
 import torch
 from PIL import Image
 
-from eval.pictures import Query, Strip, retrieval_picture
-from eval.showcase import describe_queries, even_rows, extreme_rows, write_showcase
+from eval.report.pictures import Query, Strip, retrieval_picture
+from eval.report.showcase import describe_queries, even_rows, extreme_rows, write_showcase
 
 
 def test_examples_are_evenly_spread_and_best_first():
