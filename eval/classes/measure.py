@@ -57,7 +57,7 @@ def measure_classes(
     known = [label for label in labels.tolist() if label >= 0]
     most = Counter(known).most_common(1)[0][1] if known else 0
     predicted = scores.nan_to_num(-torch.inf).argmax(1).where(readable_rows(scores), -1)
-    per_class = []
+    per_class: list[dict[str, Any]] = []
     for label, name in enumerate(names):
         rows = labels == label
         if not rows.any():

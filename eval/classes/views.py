@@ -51,8 +51,6 @@ class Views:
 
 
 class _Media(Protocol):
-    frame_order: str
-
     def __len__(self) -> int: ...
 
     def raw(self, index: int) -> RawSample: ...

@@ -38,6 +38,7 @@ Reason = Literal[
     "too large",
     "too long",
     "bad window",
+    "no question",
     "hung",
     "crashed",
 ]
