@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal, NamedTuple, Protocol
@@ -34,6 +34,8 @@ class TestSet(Protocol):
     """What is evaluated on: every clip once, by its number."""
 
     frame_order: str
+    lost: Mapping[str, int]
+    """Reason -> what is left out of the data set, not being a clip of it."""
 
     def __len__(self) -> int: ...
 

@@ -51,7 +51,8 @@ class Evaluation(NamedTuple):
     scores: Tensor
     """(num_texts, num_clips) text-to-video scores, re-ranked if asked for; -inf = unreadable."""
     coverage: dict[str, Any]
-    """``rule``, ``listed``, ``readable``, ``unreadable`` and ``problems`` (reason -> clips)."""
+    """``rule``, ``listed``, ``readable``, ``unreadable``, ``problems`` (reason -> clips) and
+    ``lost`` (reason -> shards or members of shards)."""
     numbers: dict[str, Any]
     """``chance``, ``dual``, ``dual+dsl``, ``reranked``, ``interval``, ``queries``, ``direction``
     and ``seconds``, as in ``eval.results``."""
@@ -89,6 +90,7 @@ def evaluate(
         "readable": len(clips) - problems.total(),
         "unreadable": problems.total(),
         "problems": dict(problems),
+        "lost": dict(dataset.lost),
     }
     return Evaluation(encoded, dual, ranking, coverage, numbers)
 

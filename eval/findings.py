@@ -5,8 +5,8 @@ Shape legend: see ``vmm.types``; Nt captions, Nv clips.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 
 from torch import Tensor
@@ -42,6 +42,7 @@ class Subject:
         training: Ids that the model was trained on, without extension.
         similarity: (Nt, Nv) text-to-video scores of any precision, ``-inf`` = unreadable; None
             before scoring.
+        lost: Reason -> what the shards do not hold in a usable way.
         reported: Somebody's R@1 of these scores, by ``t2v`` and ``v2t``.
     """
 
@@ -50,6 +51,7 @@ class Subject:
     training: frozenset[str] = frozenset()
     similarity: Tensor | None = None
     reported: dict[str, float] | None = None
+    lost: Mapping[str, int] = field(default_factory=dict)
 
     @cached_property
     def relevant(self) -> Tensor:

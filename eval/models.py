@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
@@ -19,6 +20,7 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
 from vmm.data.transforms import ClipSettings
+from vmm.export.encoder import VideoTextEncoder
 from vmm.export.run import Run
 from vmm.models.video_text import VideoTextModel
 
@@ -102,6 +104,23 @@ class VmmEncoder:
             "sha256": run.sha256,
         }
         return cls(run.model.to(device), clip, identity)
+
+    @classmethod
+    def of_folder(cls, name: str, device: str, num_frames: int | None) -> VmmEncoder:
+        """Take the model of a folder that ``vmm export`` wrote, or of one on the hub.
+
+        Raises:
+            ValueError: If it is not one.
+        """
+        exported = VideoTextEncoder.from_pretrained(name, device=device)
+        identity = {
+            "encoder": type(exported.model.video_encoder).__name__,
+            "parameters": sum(p.numel() for p in exported.model.parameters()),
+            "checkpoint": exported.folder.name,
+            "sha256": exported.fingerprint,
+        }
+        clip = replace(exported.clip, num_frames=num_frames or exported.clip.num_frames)
+        return cls(exported.model, clip, identity)
 
     def identity(self) -> dict[str, Any]:
         """Say which model it is."""
@@ -248,9 +267,9 @@ def load_encoder(
     """Load somebody else's model.
 
     Args:
-        description: ``open_clip:NAME`` (random weights), ``open_clip:NAME:PRETRAINED`` or
-            ``sentence-transformers:NAME``.
-        num_frames: Frames per clip; None = 8.
+        description: ``open_clip:NAME`` (random weights), ``open_clip:NAME:PRETRAINED``,
+            ``sentence-transformers:NAME`` or ``vmm:FOLDER`` of ``vmm export``.
+        num_frames: Frames per clip; None = as trained, or 8 where that is not known.
         device: Where to compute.
         trust_remote_code: See ``SentenceTransformerEncoder``.
 
@@ -264,9 +283,11 @@ def load_encoder(
         return OpenClipEncoder(name, pretrained or None, frames, device)
     if kind == "sentence-transformers" and name:
         return SentenceTransformerEncoder(name, frames, 224, device, trust_remote_code)
+    if kind == "vmm" and name:
+        return VmmEncoder.of_folder(name, device, num_frames)
     raise ValueError(
-        f"{description!r} is no model; give open_clip:NAME, open_clip:NAME:PRETRAINED or "
-        "sentence-transformers:NAME"
+        f"{description!r} is no model; give open_clip:NAME, open_clip:NAME:PRETRAINED, "
+        "sentence-transformers:NAME or vmm:FOLDER"
     )
 
 

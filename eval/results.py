@@ -132,6 +132,7 @@ def protocol_card(result: dict[str, Any]) -> list[tuple[str, str]]:
     clips, (fewest, most) = data["clips"], data["captions_per_video"]
     looks_like = f" (ids and number are those of {data['recognised']})" * bool(data["recognised"])
     problems = ", ".join(f"{n} {reason}" for reason, n in clips["problems"].items())
+    lost = ", ".join(f"{n} {reason}" for reason, n in clips["lost"].items())
     captions = f"{fewest}" if fewest == most else f"{fewest} to {most}"
     joined = ", joined to a paragraph" if data["paragraph"] else ""
     coverage = {
@@ -143,7 +144,8 @@ def protocol_card(result: dict[str, Any]) -> list[tuple[str, str]]:
         ("split hash", data["split_hash"]),
         ("files", ", ".join(data["files"])),
         ("videos", f"{data['videos']} in the gallery; {clips['listed']} listed, "
-                   f"{clips['readable']} readable" + (f" ({problems})" if problems else "")),
+                   f"{clips['readable']} readable" + (f" ({problems})" if problems else "")
+                   + (f"; left out: {lost}" if lost else "")),
         ("captions", f"{data['captions']}; {captions} per video{joined}"),
         ("coverage", coverage[settings["coverage"]]),
         ("ties", settings["ties"]),

@@ -84,7 +84,9 @@ def run_retrieval(options: argparse.Namespace, command: str) -> dict[str, Any] |
     evaluation = evaluate(encoder, dataset, settings, store)
     if rank() > 0:
         return None
-    subject = Subject(evaluation.encoded.clips, protocol, training, evaluation.dual)
+    subject = Subject(
+        evaluation.encoded.clips, protocol, training, evaluation.dual, lost=dataset.lost
+    )
     result = {
         "schema": results.SCHEMA,
         "name": options.name or encoder.name,
@@ -246,7 +248,9 @@ def _parser() -> argparse.ArgumentParser:
     model = parser.add_mutually_exclusive_group(required=True)
     model.add_argument("--run", type=Path, help="run directory of `vmm fit`, stage 2")
     model.add_argument(
-        "--model", help="open_clip:NAME[:PRETRAINED], frame by frame, or sentence-transformers:NAME"
+        "--model",
+        help="open_clip:NAME[:PRETRAINED], frame by frame; sentence-transformers:NAME; or "
+        "vmm:FOLDER of `vmm export`",
     )
     data = parser.add_mutually_exclusive_group(required=True)
     data.add_argument("--shards", help="pattern of the test shards")

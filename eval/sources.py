@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
@@ -28,7 +28,38 @@ FrameOrder = Literal["forward", "reversed"]
 
 
 class ShardClips(EvaluationClips):
-    """Clips and captions of shards."""
+    """Clips and captions of shards, and captions whose clip is not there.
+
+    The latter come last; a download that failed makes a test set no easier.
+
+    Args:
+        shards: See ``EvaluationClips``.
+        settings: See ``EvaluationClips``.
+        frame_order: See ``EvaluationClips``.
+
+    Raises:
+        ValueError: As ``EvaluationClips``.
+    """
+
+    def __init__(
+        self, shards: str, settings: ClipSettings, frame_order: FrameOrder = "forward"
+    ) -> None:
+        super().__init__(shards, settings, frame_order)
+        self._absent = list(self.absent())
+        lost = self.skipped.copy()
+        lost["no video"] -= len(self._absent)
+        self.lost = dict(+lost)
+        """Reason -> shards, members and samples without a query that are left out."""
+
+    def __len__(self) -> int:
+        return super().__len__() + len(self._absent)
+
+    def __getitem__(self, index: int) -> EvaluationSample:
+        place = index - super().__len__()
+        if not 0 <= place < len(self._absent):
+            return super().__getitem__(index)
+        key, captions = self._absent[place]
+        return EvaluationSample(key, index, None, captions, {}, "missing")
 
     def fingerprint(self) -> str:
         """Tell states of the shards apart, by names, sizes and times."""
@@ -61,6 +92,8 @@ class AnnotatedClips(Dataset[EvaluationSample]):
     Raises:
         ValueError: If nothing is found, or videos and images are mixed.
     """
+
+    lost: Mapping[str, int] = {}
 
     def __init__(
         self,

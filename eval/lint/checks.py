@@ -27,6 +27,7 @@ CHECKS: tuple[Callable[[Subject], Iterator[Finding]], ...] = (
     score_checks.ties,
     score_checks.precision,
     data_checks.unreadable,
+    data_checks.lost_samples,
     data_checks.duplicate_captions,
 )
 """From the gravest to the lightest."""

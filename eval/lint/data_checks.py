@@ -215,6 +215,16 @@ def unreadable(subject: Subject) -> Iterator[Finding]:
     )  # fmt: skip
 
 
+def lost_samples(subject: Subject) -> Iterator[Finding]:
+    """Shards or parts of shards that cannot be used, so that nobody knows what was in them."""
+    if subject.lost:
+        yield Finding(
+            "incomplete-shards",
+            f"left out: {', '.join(f'{n} {reason}' for reason, n in subject.lost.items())}",
+            "the gallery is smaller than the data set: R@1 is too high",
+        )
+
+
 def _without_extension(key: str) -> str:
     return f"{key.rpartition('/')[0]}/{stem(key)}"
 

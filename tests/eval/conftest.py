@@ -7,6 +7,7 @@ order of frames or the text.
 
 import json
 import math
+from typing import ClassVar
 
 import pytest
 import torch
@@ -37,6 +38,7 @@ class ToyWorld(list):
     """A data set of samples."""
 
     frame_order = "forward"
+    lost: ClassVar = {}
 
     def fingerprint(self):
         return "toys"
@@ -178,6 +180,7 @@ def _result_content():
                 "readable": 255,
                 "unreadable": 1,
                 "problems": {"truncated": 1},
+                "lost": {},
             },
         },
         "settings": {

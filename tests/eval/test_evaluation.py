@@ -61,6 +61,7 @@ def test_unreadable_clips_stay_in_the_gallery_and_their_queries_are_misses(toys,
     assert evaluation.coverage == {
         "rule": "strict", "listed": 12, "readable": 10, "unreadable": 2,
         "problems": {"truncated": 2},
+        "lost": {},
     }  # fmt: skip
 
 

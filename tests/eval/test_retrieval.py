@@ -2,6 +2,7 @@
 
 import io
 import json
+import signal
 import subprocess
 import sys
 import tarfile
@@ -16,6 +17,7 @@ from PIL import Image
 from eval.report.page import build_report
 from eval.results import load_result
 from eval.retrieval import _portable, main
+from vmm.export.command import export, load_parts
 from vmm.export.run import build_model
 
 COLOURS = {"red": (220, 30, 30), "green": (30, 200, 40), "blue": (40, 60, 230)}
@@ -132,10 +134,11 @@ def test_from_run_and_shards_to_json_table_and_picture(run, shard, tmp_path, cap
     result = load_result(out / "retrieval.json")
     assert result["data"]["clips"] == {
         "rule": "strict",
-        "listed": 6,
+        "listed": 7,
         "readable": 5,
-        "unreadable": 1,
-        "problems": {"unreadable": 1},
+        "unreadable": 2,
+        "problems": {"unreadable": 1, "missing": 1},  # the download that failed counts
+        "lost": {},
     }
     assert result["data"]["files"] == ["test-000000.tar"]
     assert result["settings"] == {
@@ -154,29 +157,30 @@ def test_from_run_and_shards_to_json_table_and_picture(run, shard, tmp_path, cap
         "device": "cpu",
     }
     assert result["model"]["encoder"] == result["name"] == "VideoMamba"
-    assert result["chance"]["t2v_recall_1"] == pytest.approx(100 / 6)
+    assert result["chance"]["t2v_recall_1"] == pytest.approx(100 / 7)
     assert result["direction"]["pairs"] == 5
     assert {"dual", "match"} <= result["direction"].keys()
     for scores in ("dual", "reranked"):
-        assert result[scores]["t2v_recall_10"] == pytest.approx(500 / 6)  # the broken one is missed
+        assert result[scores]["t2v_recall_10"] == pytest.approx(500 / 7)  # broken and missing ones are missed
         low, high = result["interval"][scores]["t2v_recall_1"]
         assert low <= result[scores]["t2v_recall_1"] <= high
-    assert len(result["examples"]) == 6
+    assert len(result["examples"]) == 7
     pictures = {"retrieval.png", "best.png", "worst.png", "similarity.png"}
     assert {p.name for p in out.iterdir()} == {
         "retrieval.json", "report.html", "clips", *pictures,
     }  # fmt: skip
-    assert [finding["code"] for finding in result["findings"]] == ["unreadable-videos"]
+    codes = [finding["code"] for finding in result["findings"]]
+    assert codes == ["tied-scores", "unreadable-videos", "duplicate-captions"]
     Image.open(out / "retrieval.png").verify()
     table = capsys.readouterr().out
-    assert "6 captions, 6 clips (1 unreadable" in table
+    assert "7 captions, 7 clips (2 unreadable" in table
     assert "re-ranked" in table
 
     page = tmp_path / "report.html"
     build_report(page, [], [("VideoMamba", out)])
     shown = [result[kind] for kind in ("examples", "best", "worst")]
     clips = sum(len(example["results"]) for group in shown for example in group)
-    assert clips > 18  # six captions, three clips each, and the best and worst
+    assert clips > 21  # seven captions, three clips each, and the best and worst
     assert page.read_text().count("data:video/mp4;base64,") == clips
     assert page.read_text() == (out / "report.html").read_text()
 
@@ -238,7 +242,7 @@ def test_a_killed_evaluation_goes_on(run, shard, tmp_path, monkeypatch, caplog):
     assert list((tmp_path / "out" / "features").iterdir())
     caplog.set_level("INFO")
     assert call(run, shard, tmp_path / "out") == 0
-    assert "6 of 6 clips were encoded before; going on" in caplog.text
+    assert "7 of 7 clips were encoded before; going on" in caplog.text
     assert not (tmp_path / "out" / "features").exists()
     # The same model on shards that have changed starts anew.
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
@@ -319,12 +323,17 @@ def test_a_training_video_is_said_before_anything_is_scored(run, official, tmp_p
     ("change", "message"),
     [
         ({"media": "nowhere"}, "nowhere"),
+        ({"twice": True}, "is in the split 'test' and in 'train'"),
         ({"annotations": "gone.json"}, "gone.json is not a file"),
         ({"options": ["--train-ids=gone.txt"]}, "gone.txt is not a file"),
     ],
 )
 def test_a_missing_file_is_one_clear_line(run, official, tmp_path, capsys, change, message):
     path, folder = official
+    if "twice" in change:  # as images of one name in two splits
+        entry = {"split": "test", "filename": "filmé 0brighter.mp4", "sentences": [{"raw": "a"}]}
+        path.write_text(json.dumps({"images": [entry, entry | {"split": "train"}]}))
+        change = change | {"options": ["--dataset=flickr30k"]}
     status = annotated(
         run,
         change.get("annotations", path),
@@ -355,6 +364,37 @@ def test_two_processes_share_the_work(run, shard, tmp_path, root):
     assert done.stdout.count("text-to-video") == 1  # one process speaks
     one, two = (load_result(folder / "retrieval.json") for folder in (alone, together))
     assert one["queries"] == two["queries"] and one["direction"] == two["direction"]
+
+
+def test_an_exported_folder_scores_as_its_run(run, shard, tmp_path):
+    export(load_parts(run, "last", "mit", []), tmp_path / "folder", "folder")
+    assert call(run, shard, tmp_path / "a", "--k=3") == 0
+    options = (f"--model=vmm:{tmp_path / 'folder'}", f"--shards={shard}", "--device=cpu")
+    assert main([*options, f"--out={tmp_path / 'b'}", "--k=3", "--num-workers=0"]) == 0
+    a, b = (load_result(tmp_path / name / "retrieval.json") for name in "ab")
+    assert a["queries"] == b["queries"] and a["settings"] == b["settings"]
+    assert b["model"]["parameters"] == a["model"]["parameters"]
+    assert b["model"]["checkpoint"] == "folder"
+
+
+def test_a_process_that_is_killed_leaves_features_that_are_used(run, shard, tmp_path, root, caplog):
+    """SIGKILL while the captions are encoded, as a full machine does it."""
+    code = (
+        "import os, signal, sys; from eval import encoding, retrieval; "
+        "encoding.encode_captions = lambda *_: os.kill(os.getpid(), signal.SIGKILL); "
+        "sys.exit(retrieval.main())"
+    )
+    options = (f"--run={run}", f"--shards={shard}", f"--out={tmp_path / 'out'}", "--device=cpu")
+    words = [sys.executable, "-c", code, *options, "--checkpoint=last", "--num-workers=0"]
+    done = subprocess.run(words, cwd=root, capture_output=True, timeout=300)
+    assert done.returncode == -signal.SIGKILL
+    assert not (tmp_path / "out" / "retrieval.json").exists()
+    caplog.set_level("INFO")
+    assert call(run, shard, tmp_path / "out") == 0
+    assert "7 of 7 clips were encoded before; going on" in caplog.text
+    assert call(run, shard, tmp_path / "whole") == 0
+    a, b = (load_result(tmp_path / name / "retrieval.json") for name in ("out", "whole"))
+    assert a["queries"] == b["queries"]
 
 
 def test_the_command_is_written_without_paths_of_this_machine(tmp_path, monkeypatch):

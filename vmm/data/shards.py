@@ -8,7 +8,7 @@ import os
 from collections import Counter, OrderedDict
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
-from typing import Any, BinaryIO, Literal, NamedTuple
+from typing import Any, BinaryIO, Literal, NamedTuple, get_args
 
 import numpy as np
 from torch import Tensor
@@ -134,6 +134,28 @@ class ShardSet:
             if index.damage:
                 yield BadSample(name, "", "damaged shard", index.damage)
             yield from self._unused(name, index)
+
+    def absent(self) -> Iterator[tuple[str, list[str]]]:
+        """Yield key and captions of every captioned sample without any media.
+
+        So video2dataset leaves what could not be downloaded.
+
+        Raises:
+            DecodeError: If a shard no longer holds a caption.
+        """
+        for shard, (name, index) in enumerate(
+            zip(self.names, load_indexes(self.paths), strict=True)
+        ):
+            for entry in index.entries:
+                there = any(media_member(entry.members, media) for media in get_args(Media))
+                if entry.captioned and not there:
+                    parts = {
+                        extension: self._bytes(shard, entry.members[extension])
+                        for extension in (TEXT_EXTENSION, JSON_EXTENSION)
+                        if extension in entry.members
+                    }
+                    metadata = parse_metadata(parts.get(JSON_EXTENSION))
+                    yield f"{name}/{entry.key}", captions_of(parts.get(TEXT_EXTENSION), metadata)
 
     def _unused(self, name: str, index: ShardIndex) -> Iterator[BadSample]:
         for entry in index.entries:
@@ -283,6 +305,10 @@ class EvaluationClips(Dataset[EvaluationSample]):
     def left_out(self) -> Iterator[BadSample]:
         """Name each of them."""
         return self._set.left_out()
+
+    def absent(self) -> Iterator[tuple[str, list[str]]]:
+        """Yield key and captions of those that have captions and no media."""
+        return self._set.absent()
 
     def __len__(self) -> int:
         return len(self._set)

@@ -227,6 +227,12 @@ def test_unreadable_videos(clean):
     assert finding.effect == "R@1 90.0; 100.0 if they are left out"
 
 
+def test_shards_that_are_not_whole(clean):
+    finding = only(changed(clean, lost={"damaged shards": 1, "no caption": 2}), "incomplete-shards")
+    assert finding.message == "left out: 1 damaged shards, 2 no caption"
+    assert "smaller" in finding.effect
+
+
 @pytest.mark.parametrize("number", [0, 1])
 def test_no_candidates(number):
     finding = only(Subject(clips_of(["a"] * number)), "few-candidates")
@@ -234,7 +240,7 @@ def test_no_candidates(number):
 
 
 def test_all_checks_were_tried():
-    assert len(CHECKS) == 11  # a new check needs a planted mistake here
+    assert len(CHECKS) == 12  # a new check needs a planted mistake here
 
 
 def test_test_sets_are_recognised():

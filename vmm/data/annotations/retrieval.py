@@ -143,13 +143,22 @@ def karpathy(source: Source) -> Iterator[Annotation]:
 
 
 def merge_captions(annotations: list[Annotation]) -> list[Annotation]:
-    """Make one record of all that are about the same media, with the captions of all in order."""
+    """Make one record of all that are about the same media, with the captions of all in order.
+
+    Raises:
+        ValueError: If the same media are in two splits.
+    """
     merged: dict[tuple[Any, ...], Annotation] = {}
     for item in annotations:
         where = (item.media, item.start, item.end)
         first = merged.get(where)
         if first is None:
             merged[where] = item
+        elif item.metadata.get("split") != first.metadata.get("split"):
+            raise ValueError(
+                f"{item.media!r} is in the split {first.metadata.get('split')!r} and in "
+                f"{item.metadata.get('split')!r}; remove it from one of them"
+            )
         else:
             first.captions.extend(item.captions)
     return list(merged.values())
