@@ -79,7 +79,7 @@ def test_unknown_classes(clean):
     )
     truths = list(clean.truths)
     truths[3] = truths[3]._replace(name="tea", label=None)
-    found = [f for f in lint_classes(replace(clean, classes=classes, truths=truths))]
+    found = lint_classes(replace(clean, classes=classes, truths=truths))
     assert [f.code for f in found] == ["unknown-class"] and "'tea'" in found[0].message
 
 
