@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -15,6 +16,7 @@ from tqdm import tqdm
 from eval.findings import Finding
 from eval.qa.journal import Journal
 from eval.sources import AnnotatedClips, ShardClips
+from vmm.data.annotations.media import MediaError
 from vmm.data.annotations.record import Annotation
 from vmm.data.annotations.registry import DATASETS, read_annotations
 from vmm.data.decode import DecodeError
@@ -23,6 +25,8 @@ from vmm.data.transforms import ClipSettings
 from vmm.metrics import bootstrap_interval
 from vmm.models.answer import AnswerList, AnswerModel
 from vmm.models.text_encoder import VisionKV, clean_caption
+
+logger = logging.getLogger(__name__)
 
 TOP = 5
 """Answers that are kept of each question."""
@@ -100,7 +104,8 @@ def questions_in_shards(clips: ShardClips) -> list[OpenQuestion]:
     for number in range(len(clips)):
         try:
             metadata = clips.metadata(number)[1]
-        except DecodeError:
+        except (DecodeError, MediaError) as error:
+            logger.warning("its questions are unknown, left out: %s", error)
             continue
         for place, question in enumerate(questions_of(metadata)):
             name = question.id or f"{number}-{place}"

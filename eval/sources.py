@@ -61,6 +61,31 @@ class ShardClips(EvaluationClips):
         key, captions = self._absent[place]
         return EvaluationSample(key, index, None, captions, {}, "missing")
 
+    def raw(self, index: int) -> RawSample:
+        """Read a sample's bytes; nothing is decoded.
+
+        Raises:
+            MediaError: If its clip is not there.
+            DecodeError: If the shard no longer holds it.
+        """
+        self._refuse_absent(index)
+        return super().raw(index)
+
+    def metadata(self, index: int) -> tuple[str, dict[str, Any]]:
+        """Read a sample's key and metadata.
+
+        Raises:
+            MediaError: If its clip is not there.
+            DecodeError: If the shard no longer holds it.
+        """
+        self._refuse_absent(index)
+        return super().metadata(index)
+
+    def _refuse_absent(self, index: int) -> None:
+        place = index - super().__len__()
+        if place >= 0:
+            raise MediaError("missing", f"{self._absent[place][0]} has no clip")
+
     def fingerprint(self) -> str:
         """Tell states of the shards apart, by names, sizes and times."""
         return _digest("", self.shards)

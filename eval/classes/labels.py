@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,6 +13,7 @@ from torch import Tensor
 
 from eval.classes.protocols import ClassProtocol
 from eval.sources import ShardClips
+from vmm.data.annotations.media import MediaError
 from vmm.data.annotations.record import Annotation
 from vmm.data.annotations.registry import read_annotations
 from vmm.data.annotations.source import Source
@@ -103,7 +105,7 @@ def truths_in_shards(clips: ShardClips, field: str) -> list[Truth]:
     for number in range(len(clips)):
         try:
             key, value = clips.metadata(number)
-        except DecodeError:
+        except (DecodeError, MediaError):
             truths.append(Truth(f"#{number}", f"#{number}"))
             continue
         found: Any = value
@@ -195,7 +197,5 @@ def _plain(name: str) -> str:
 
 def hash_of(truths: Sequence[Truth]) -> str:
     """Tell what was asked apart, in 16 digits."""
-    import hashlib
-
     text = json.dumps(sorted([t.key, t.name, t.label, t.target] for t in truths), default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:16]

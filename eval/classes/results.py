@@ -36,7 +36,8 @@ def number_rows(result: dict[str, Any]) -> list[list[str]]:
         rows.append(["always their mean", f"{numbers['constant']:.4f}", ""])
         return [["", "error", "95 % interval"], *rows]
     rows = [["", "percent", "95 % interval"]]
-    for name, key in (("top-1", "top_1"), ("top-5", "top_5")):
+    named = {"top-1": "top_1"} | ({"top-5": "top_5"} if len(result["classes"]) > 5 else {})
+    for name, key in named.items():
         rows.append([name, f"{numbers[key]:.1f}", _span(numbers, key, 1)])
     rows.append(["mean over classes", f"{numbers['mean_class']:.1f}", ""])
     rows.append(["most frequent class", f"{numbers['majority']:.1f}", ""])

@@ -9,7 +9,7 @@ Shape legend: see ``vmm.types``; V views, K classes, P vectors per view, E joint
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -51,6 +51,9 @@ class Views:
 
 
 class _Media(Protocol):
+    @property
+    def lost(self) -> Mapping[str, int]: ...
+
     def __len__(self) -> int: ...
 
     def raw(self, index: int) -> RawSample: ...
@@ -89,6 +92,7 @@ class ViewedClips(Dataset[EvaluationSample]):
                 f"{views.crops} crops of squashed frames are all the same; give --crops 1"
             )
         self._media, self._keys = media, keys
+        self.lost = media.lost
         self._settings, self._views = settings, views
         self._bad = bad or BadSamples()
 

@@ -198,3 +198,22 @@ def test_a_killed_evaluation_goes_on(stage2, demo_shards, monkeypatch, capsys):
         run(capsys, *arguments)
     assert run(capsys, *arguments)[0] == 0
     assert sum(calls[3:]) == 16 - 8
+
+
+def test_failed_downloads_in_shards_are_wrong_not_left_out(stage2, tmp_path, capsys):
+    import io
+    import tarfile
+
+    shard = tmp_path / "some-000.tar"
+    with tarfile.open(shard, "w") as tar:
+        for key, media in (("a", mp4("red")), ("b", None)):
+            parts = {"txt": b"x", "json": json.dumps({"label": key}).encode()}
+            for extension, data in parts.items() | ({("mp4", media)} if media else set()):
+                info = tarfile.TarInfo(f"{key}.{extension}")
+                info.size = len(data)
+                tar.addfile(info, io.BytesIO(data))
+    status, said = run(capsys, "--run", stage2, "--shards", shard)
+    assert status == 0, said.err
+    result = read(stage2 / "classification_label")
+    assert result["data"]["listed"] == 2 and result["data"]["problems"] == {"missing": 1}
+    assert result["numbers"]["top_1"] == 50

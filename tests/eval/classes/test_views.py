@@ -15,6 +15,8 @@ SETTINGS = ClipSettings(2, 16, (0.0,) * 3, (1.0,) * 3, sampling="random_finetune
 class OneFilm:
     """Frames become brighter over time, and redder from left to right."""
 
+    lost = {}  # noqa: RUF012
+
     def __init__(self):
         level = torch.arange(12).view(12, 1, 1, 1) * 8 + 40
         film = level.expand(12, 16, 48, 3).clone()
