@@ -5,9 +5,12 @@ import torch
 import yaml
 
 from eval import open_qa
-from eval.answering import OpenQuestion, Reply, judge, lint_questions, measure
+from eval.answering import OpenQuestion, Reply, ask, judge, lint_questions, measure
+from eval.qa.journal import Journal
+from vmm.data.shards import EvaluationSample
 from vmm.export.run import build_answer_model
-from vmm.models.answer import AnswerList
+from vmm.models.answer import AnswerList, Ranking
+from vmm.models.text_encoder import VisionKV
 from vmm.types import TextTokens
 
 LIST = ["yes", "no", "a T-shirt", "man"]
@@ -165,3 +168,36 @@ def test_official_files_and_a_video_that_cannot_be_read(
     one.write_text("[]")
     status, said = run(capsys, *arguments, "--answers", one)
     assert status == 2 and "list of answers is empty" in said.err
+
+
+class Lamp(torch.nn.Module):
+    """Answers 1 where it sees light, 0 in the dark."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.zeros(1))
+        self.text_encoder = self
+
+    def tokenize(self, texts, device):
+        return texts
+
+    def see(self, video):
+        return VisionKV((video.abs().mean().view(1, 1),), ())
+
+    def read(self, tokens, vision):
+        return vision.keys[0][:, 0]
+
+    def rank(self, light, answers, k):
+        return [Ranking((x > 0).long().view(1), torch.zeros(1), 1) for x in light]
+
+
+def test_every_question_is_also_asked_about_a_blank_video(tmp_path):
+    class Films(list):
+        pass
+
+    films = list(
+        EvaluationSample(f"{n}", n, torch.ones(2, 3, 4, 4), [], {}, None) for n in range(3)
+    )
+    journal = Journal(tmp_path, {})
+    replies, problems = ask(Lamp(), None, films, QUESTIONS, journal, 1, 0)
+    assert [(r.answers, r.blank) for r in replies] == [([1], 0)] * 5 and not problems
