@@ -38,7 +38,7 @@ def recall_curves(results: Sequence[tuple[str, dict[str, Any]]]) -> Figure:
         ax.set_xticks([], minor=True)
         ax.grid(alpha=0.3)
         ax.spines[["top", "right"]].set_visible(False)
-        ax.legend(fontsize=8, loc="lower right")
+        ax.legend(fontsize=8, loc="center")
     return figure
 
 

@@ -192,12 +192,7 @@ class Lamp(torch.nn.Module):
 
 
 def test_every_question_is_also_asked_about_a_blank_video(tmp_path):
-    class Films(list):
-        pass
-
-    films = list(
-        EvaluationSample(f"{n}", n, torch.ones(2, 3, 4, 4), [], {}, None) for n in range(3)
-    )
+    films = [EvaluationSample(f"{n}", n, torch.ones(2, 3, 4, 4), [], {}, None) for n in range(3)]
     journal = Journal(tmp_path, {})
     replies, problems = ask(Lamp(), None, films, QUESTIONS, journal, 1, 0)
     assert [(r.answers, r.blank) for r in replies] == [([1], 0)] * 5 and not problems

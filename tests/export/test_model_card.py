@@ -19,7 +19,7 @@ def result(folder, sha256, **change):
         "name": "Some test",
         "model": {"sha256": sha256},
         "data": {
-            "shards": ["test-000000.tar"],
+            "files": ["test-000000.tar"],
             "clips": {"listed": 9, "readable": 8},
             "captions": 11,
         },

@@ -64,7 +64,7 @@ _PROTOCOL = """\
 {rows}
 
 Protocol: {readable} of {listed} clips readable and all of them in the gallery, {captions} captions
-of {shards}; {num_frames} frames of {image_size} pixels, {frame_order}; {precision}; \
+of {files}; {num_frames} frames of {image_size} pixels, {frame_order}; {precision}; \
 {reranking}.
 
 """
@@ -128,7 +128,7 @@ def _section(path: Path, sha256: str) -> str:
             readable=data["clips"]["readable"],
             listed=data["clips"]["listed"],
             captions=data["captions"],
-            shards=", ".join(data["shards"]),
+            files=", ".join(data["files"]),
             num_frames=settings["num_frames"],
             image_size=settings["image_size"],
             frame_order=settings["frame_order"],

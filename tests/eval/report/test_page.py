@@ -1,9 +1,13 @@
 import base64
 import json
 import re
+import shutil
+import subprocess
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from eval.report.__main__ import main
 from eval.report.charts import recall_curves, similarity_map
@@ -67,6 +71,30 @@ def test_the_page_shows_the_numbers_and_needs_no_network(tmp_path, result, run):
         assert text in page, text
     assert page.count('<img alt="Recall over the depth"') == 1
     assert base64.b64encode(b"moving picture").decode() in page
+
+
+def test_a_browser_without_network_shows_it(tmp_path, result, run):
+    browser = shutil.which("chromium") or shutil.which("chromium-browser")
+    if browser is None:
+        pytest.skip("there is no Chromium")
+    build_report(tmp_path / "report.html", [("stage 1", run)], [("VideoMamba", result)])
+    shot = tmp_path / "shot.png"
+    command = [
+        *(browser, "--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars"),
+        *("--no-first-run", "--disable-background-networking", "--disable-component-update"),
+        *("--host-resolver-rules=MAP * ~NOTFOUND", f"--user-data-dir={tmp_path / 'profile'}"),
+        *("--window-size=1000,3000", f"--screenshot={shot}", (tmp_path / "report.html").as_uri()),
+    ]
+    subprocess.run(command, check=True, capture_output=True, timeout=120)
+    pixels = np.asarray(Image.open(shot).convert("RGB"))
+    assert pixels.shape == (3000, 1000, 3)
+
+    def rows_with(colour):
+        return np.flatnonzero((np.abs(pixels.astype(int) - colour) < 12).all(2).any(1))
+
+    assert len(rows_with((31, 119, 180))) > 100  # the curves, pictures inside the page
+    bars = rows_with((186, 224, 255))  # the style sheet works: bars behind the numbers
+    assert len(bars) > 20 and bars[0] < 400
 
 
 def test_captions_and_names_are_escaped(tmp_path, result):
