@@ -75,6 +75,24 @@ class Scene:
         return asdict(self)
 
 
+def questions(scene: Scene) -> dict[str, tuple[str, str]]:
+    """Ask about a scene: what is asked for -> question and answer.
+
+    Only what happens needs more than one frame.
+    """
+    return {
+        "colour": ("what colour is it?", scene.colour),
+        "shape": ("what shape is it?", scene.shape),
+        "size": ("what size is it?", scene.size),
+        "event": ("what happens?", MOTIONS[scene.motion]),
+    }
+
+
+def all_answers() -> list[str]:
+    """List every answer to ``questions`` once."""
+    return [*COLOURS, *SHAPES, *SIZES, *MOTIONS.values()]
+
+
 def twin_pairs() -> list[tuple[Scene, Scene]]:
     """Every scene once, beside its twin, in a fixed order."""
     return [

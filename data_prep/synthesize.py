@@ -3,7 +3,8 @@
     python -m data_prep.synthesize --out data/demo
 
 writes ``train-*.tar``, ``val-*.tar``, ``test-*.tar`` and ``images-*.tar`` in the video2dataset
-convention (``vmm.data.schema``) and ``manifest.json``.
+convention (``vmm.data.schema``), ``answers.json``, the answers to all questions that the clips'
+JSON asks, and ``manifest.json``.
 
 The splits share no scene. The validation and test splits consist of pairs of twins: scenes that are
 each other's time reversal, rendered alike, so that one clip is exactly the other backwards, down to
@@ -28,11 +29,11 @@ from tqdm import tqdm
 
 from data_prep.encode import encode_jpeg, encode_mp4
 from data_prep.folders import in_order, make_folder
-from data_prep.shapes import Scene, render, twin_pairs
+from data_prep.shapes import Scene, all_answers, questions, render, twin_pairs
 from data_prep.tars import Member, write_shard
-from vmm.data.schema import CAPTION, REVERSED_CAPTION
+from vmm.data.schema import CAPTION, ITEMS, REVERSED_CAPTION
 
-FORMAT_VERSION = 3  # one higher whenever the same arguments give other data
+FORMAT_VERSION = 4  # one higher whenever the same arguments give other data
 SHARD_SAMPLES = 512
 _SPLITS = ("train", "val", "test", "images")
 _HELP = {
@@ -138,6 +139,13 @@ def make_sample(job: Job, arguments: Arguments) -> list[Member]:
         caption = job.scene.caption
         metadata[REVERSED_CAPTION] = job.scene.twin.caption
         metadata["attributes"] = job.scene.attributes()
+        metadata[ITEMS] = [
+            {
+                "id": f"{job.split}-{key}-{kind}",
+                "metadata": {"question": question, "answer": answer, "question_type": kind},
+            }
+            for kind, (question, answer) in questions(job.scene).items()
+        ]
     metadata[CAPTION] = caption
     text = json.dumps(metadata, sort_keys=True).encode()
     return [media, (f"{key}.txt", caption.encode()), (f"{key}.json", text)]
@@ -176,6 +184,7 @@ def _write_all(folder: Path, arguments: Arguments, workers: int) -> dict[str, ob
                 count = min(SHARD_SAMPLES, len(jobs[split]) - start)
                 shards[name] = write_shard(folder / name, islice(rendered, count))
                 progress.update(count)
+    (folder / "answers.json").write_text(json.dumps(all_answers(), indent=0) + "\n")
     return {
         "samples": {split: len(jobs[split]) for split in _SPLITS},
         "shards": shards,

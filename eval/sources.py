@@ -61,6 +61,31 @@ class ShardClips(EvaluationClips):
         key, captions = self._absent[place]
         return EvaluationSample(key, index, None, captions, {}, "missing")
 
+    def raw(self, index: int) -> RawSample:
+        """Read a sample's bytes; nothing is decoded.
+
+        Raises:
+            MediaError: If its clip is not there.
+            DecodeError: If the shard no longer holds it.
+        """
+        self._refuse_absent(index)
+        return super().raw(index)
+
+    def metadata(self, index: int) -> tuple[str, dict[str, Any]]:
+        """Read a sample's key and metadata.
+
+        Raises:
+            MediaError: If its clip is not there.
+            DecodeError: If the shard no longer holds it.
+        """
+        self._refuse_absent(index)
+        return super().metadata(index)
+
+    def _refuse_absent(self, index: int) -> None:
+        place = index - super().__len__()
+        if place >= 0:
+            raise MediaError("missing", f"{self._absent[place][0]} has no clip")
+
     def fingerprint(self) -> str:
         """Tell states of the shards apart, by names, sizes and times."""
         return _digest("", self.shards)
@@ -131,7 +156,7 @@ class AnnotatedClips(Dataset[EvaluationSample]):
     def __getitem__(self, index: int) -> EvaluationSample:
         item = self._items[index]
         try:
-            raw = self._raw(index)
+            raw = self.raw(index)
             frames = load_frames(raw, self._kind, self.settings)
         except (DecodeError, MediaError) as error:
             self._bad.add(BadSample("", item.key, error.reason, error.detail))
@@ -147,7 +172,7 @@ class AnnotatedClips(Dataset[EvaluationSample]):
         Raises:
             DecodeError: If it can no longer be read.
         """
-        raw = self._raw(index)
+        raw = self.raw(index)
         return raw.extension, raw.data
 
     def fingerprint(self) -> str:
@@ -155,7 +180,13 @@ class AnnotatedClips(Dataset[EvaluationSample]):
         places = [place for place in self._places if not isinstance(place, MediaError)]
         return _digest(repr(self._items), self._store.files(places))
 
-    def _raw(self, index: int) -> RawSample:
+    def raw(self, index: int) -> RawSample:
+        """Read an item's media; nothing is decoded.
+
+        Raises:
+            MediaError: If there is none.
+            DecodeError: If it can no longer be read.
+        """
         item, place = self._items[index], self._places[index]
         if isinstance(place, MediaError):
             raise place

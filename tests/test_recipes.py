@@ -23,7 +23,7 @@ def name(path):
 
 
 def test_all_recipes_are_found():
-    assert len(RECIPES) == 4 and len(OVERLAYS) == 8 and len(ENCODERS) == 5
+    assert len(RECIPES) == 5 and len(OVERLAYS) == 8 and len(ENCODERS) == 5
 
 
 @pytest.fixture
@@ -75,6 +75,12 @@ def test_encoder_file_states_every_argument(encoder):
     assert set(node["init_args"]) == parameters
 
 
+def answers_of(recipe, demo_shards):
+    if recipe.stem != "answer_qa":
+        return []
+    return [f"--model.init_args.answers={demo_shards.folder}/answers.json"]
+
+
 @pytest.mark.parametrize("recipe", RECIPES, ids=name)
 def test_recipe_trains_two_steps(recipe, in_root, demo_shards, tmp_path):
     code = main(
@@ -84,7 +90,8 @@ def test_recipe_trains_two_steps(recipe, in_root, demo_shards, tmp_path):
             str(recipe),
             "-c",
             str(ROOT / "recipes/overlays/debug.yaml"),
-            *demo_shards.options(images="stage1" not in recipe.stem),
+            *demo_shards.options(images=recipe.stem not in ("stage1_mvp", "answer_qa")),
+            *answers_of(recipe, demo_shards),
             f"--trainer.logger.init_args.save_dir={tmp_path}",
             "--trainer.logger.init_args.version=run",
         ]

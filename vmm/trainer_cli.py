@@ -25,7 +25,8 @@ from vmm.data.datamodules import VideoDataModule
 from vmm.models.clip_vit import FrameViT  # noqa: F401
 from vmm.models.videomamba import VideoMamba  # noqa: F401
 from vmm.ops.cpu_setup import tune_cpu
-from vmm.tasks.base import PretrainTask
+from vmm.tasks.answer import AnswerTask  # noqa: F401
+from vmm.tasks.base import TrainingTask
 from vmm.tasks.checkpoint_io import LastCheckpoint, SafeCheckpointIO  # noqa: F401
 from vmm.tasks.embedding_writer import EmbeddingWriter
 from vmm.tasks.masked_pretrain import MaskedPretrainTask  # noqa: F401
@@ -129,7 +130,7 @@ def run(args: list[str]) -> VmmCLI:
     argv, sys.argv = sys.argv, [sys.argv[0], *args]
     try:
         return VmmCLI(
-            PretrainTask,
+            TrainingTask,
             VideoDataModule,
             subclass_mode_model=True,
             subclass_mode_data=True,

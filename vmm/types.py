@@ -10,7 +10,7 @@ Masks name their polarity: ``dropped`` (True = the encoder never sees the token)
 
 from __future__ import annotations
 
-from typing import Literal, NamedTuple, TypedDict
+from typing import Literal, NamedTuple, NotRequired, TypedDict
 
 from torch import Tensor
 
@@ -23,7 +23,10 @@ class VideoTextBatch(TypedDict):
     video: Tensor
     """(B, T, C, H, W) float32, normalised; T is 1 for images."""
     text: list[str]
-    """B captions."""
+    """B captions, or B questions."""
+    answers: NotRequired[list[list[str]]]
+    """B times all answers that people gave to the question, repeated ones included; only where
+    ``text`` are questions."""
     idx: Tensor
     """(B,) int64; rows with equal values are positives of each other."""
     key: list[str]

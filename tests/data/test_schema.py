@@ -1,6 +1,13 @@
 import pytest
 
-from vmm.data.schema import captions_of, failure_of, media_member, parse_metadata, split_member
+from vmm.data.schema import (
+    captions_of,
+    failure_of,
+    media_member,
+    parse_metadata,
+    questions_of,
+    split_member,
+)
 
 
 @pytest.mark.parametrize(
@@ -68,3 +75,29 @@ def test_media_are_chosen_by_type():
 )
 def test_downloaders_say_why_they_failed(metadata, expected):
     assert failure_of(metadata) == expected
+
+
+def asked(question, answer, **more):
+    return {"id": "1", "metadata": {"question": question, "answer": answer, **more}}
+
+
+@pytest.mark.parametrize(
+    ("item", "expected"),
+    [
+        (asked(" what? ", "a man"), [("1", "what?", ["a man"], "")]),
+        (asked("what?", ["a", "b", "a", " "]), [("1", "what?", ["a", "b", "a"], "")]),
+        (asked("what?", "a", question_type="who"), [("1", "what?", ["a"], "who")]),
+        (asked("what?", 2), []),  # a multiple-choice question
+        (asked("what?", None), []),
+        (asked(" ", "a"), []),
+        ({"id": "1", "metadata": None}, []),
+        ("text", []),
+    ],
+)
+def test_open_questions_of_a_sample(item, expected):
+    assert questions_of({"items": [item]}) == expected
+
+
+@pytest.mark.parametrize("items", [None, 3, "text", {}])
+def test_metadata_without_items_ask_nothing(items):
+    assert questions_of({"items": items}) == questions_of({}) == []

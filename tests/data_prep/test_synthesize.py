@@ -18,6 +18,8 @@ from data_prep.shapes import (
     TEXTURES,
     TWIN_MOTIONS,
     Scene,
+    all_answers,
+    questions,
     render,
     twin_pairs,
 )
@@ -269,6 +271,20 @@ def test_the_demo_text_encoder_knows_every_word(root):
     pieces = tokenizer.tokenize("Zebras, 42!")
     assert "[UNK]" not in pieces and "".join(p.removeprefix("##") for p in pieces) == "zebras,42!"
     assert tokenizer("a")["input_ids"][0] == tokenizer.cls_token_id
+
+
+def test_every_clip_asks_what_its_caption_answers(made):
+    listed = json.loads((made / "answers.json").read_text())
+    assert len(set(listed)) == len(listed) == len(all_answers())
+    for parts in samples(made, "test").values():
+        metadata = json.loads(parts["json"])
+        assert len(metadata["items"]) == 4
+        for item in metadata["items"]:
+            asked = item["metadata"]
+            assert asked["answer"] in listed and asked["answer"] in metadata["caption"]
+    for a, b in twin_pairs()[:50]:  # twins look alike: only what happens tells them apart
+        different = {k for k in questions(a) if questions(a)[k] != questions(b)[k]}
+        assert different == {"event"}
 
 
 def test_no_torch_is_needed():

@@ -7,7 +7,17 @@ import torch
 import yaml
 
 from vmm.data.transforms import ClipSettings
-from vmm.export.run import find_checkpoint, load_run, read_weights
+from vmm.export.run import (
+    build_answer_model,
+    build_classifier,
+    find_checkpoint,
+    is_classifier,
+    load_model,
+    load_run,
+    read_weights,
+)
+from vmm.models.answer import AnswerModel
+from vmm.models.classifier import VideoClassifier
 from vmm.models.text_encoder import BertTextEncoder
 from vmm.models.video_text import VideoTextModel
 from vmm.models.videomamba import VideoMamba
@@ -212,3 +222,42 @@ def test_the_best_of_several_is_what_the_callback_says(tmp_path):
 def test_a_sharded_checkpoint_folder_says_what_to_do(tmp_path):
     with pytest.raises(ValueError, match="zero_to_fp32"):
         read_weights(tmp_path)
+
+
+def with_weights(folder, model):
+    state = {f"model.{key}": value for key, value in model.state_dict().items()}
+    torch.save({"state_dict": state}, folder / "checkpoints" / "last.ckpt")
+
+
+def test_a_run_that_answers_questions(run):
+    folder, config, _ = run
+    with pytest.raises(ValueError, match="not trained to answer"):
+        load_model(folder, build_answer_model, "last")
+    args = config["model"]["init_args"]
+    args["answers"] = "answers.json"
+    text = BertTextEncoder(32, **args["text_encoder"]["init_args"])
+    model = AnswerModel(VideoMamba(**VIDEO), text).eval()
+    with_weights(folder, model)
+    write_config(folder, config)
+    loaded = load_model(folder, build_answer_model, "last")
+    assert loaded.clip == ClipSettings(num_frames=4, image_size=32)
+    for key, value in model.state_dict().items():
+        assert torch.equal(loaded.model.state_dict()[key], value), key
+    with pytest.raises(ValueError, match="no joint space"):
+        load_run(folder, "last")
+
+
+def test_a_classifier(run):
+    folder, config, _ = run
+    with pytest.raises(ValueError, match="no classifier"):
+        load_model(folder, build_classifier, "last")
+    node = {"class_path": "vmm.models.classifier.VideoClassifier"}
+    encoder = config["model"]["init_args"]["video_encoder"]
+    encoder["init_args"] |= {"pooling": "cls", "pool_norm": False}
+    config["model"] = node | {"init_args": {"video_encoder": encoder, "num_classes": 5}}
+    write_config(folder, config)
+    model = VideoClassifier(VideoMamba(**encoder["init_args"]), 5).eval()
+    with_weights(folder, model)
+    loaded = load_model(folder, build_classifier, "last").model
+    video = torch.randn(1, 4, 3, 32, 32)
+    assert is_classifier(config) and torch.equal(loaded(video), model(video))

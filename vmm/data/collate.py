@@ -10,11 +10,13 @@ from torch import Tensor
 
 from vmm.data.decode import DecodeError
 from vmm.data.order import derive_seed
+from vmm.data.schema import RawSample, questions_of
 from vmm.data.shards import EvaluationSample
 from vmm.data.transforms import ClipSettings
 from vmm.types import Media, VideoTextBatch
 
 Positives = Literal["sample", "caption", "row"]
+Content = Literal["captions", "questions"]
 
 
 class Sample(NamedTuple):
@@ -25,23 +27,48 @@ class Sample(NamedTuple):
     text: str
     idx: int
     key: str
+    answers: list[str] | None = None
+    """To the question that ``text`` is."""
+
+
+def draw_text(
+    raw: RawSample, content: Content, generator: torch.Generator
+) -> tuple[str, list[str] | None]:
+    """Draw one of a sample's captions, or one of its questions with the answers.
+
+    Raises:
+        DecodeError: If it has no question.
+    """
+    texts = raw.captions if content == "captions" else questions_of(raw.metadata)
+    if not texts:
+        raise DecodeError("no question", "its JSON holds no question with an answer")
+    drawn = texts[int(torch.randint(len(texts), (), generator=generator))]
+    return (drawn, None) if isinstance(drawn, str) else (drawn.text, drawn.answers)
 
 
 def make_batch(samples: list[Sample], media: Media) -> VideoTextBatch:
     """Stack samples of one media type."""
-    return {
+    batch: VideoTextBatch = {
         "video": torch.stack([sample.video for sample in samples]),
         "text": [sample.text for sample in samples],
         "idx": torch.tensor([sample.idx for sample in samples], dtype=torch.int64),
         "key": [sample.key for sample in samples],
         "media": media,
     }
+    answers = [sample.answers for sample in samples if sample.answers is not None]
+    if answers:
+        batch["answers"] = answers
+    return batch
 
 
 def collate(
-    samples: Sequence[EvaluationSample], settings: ClipSettings, positives: Positives, blank: bool
+    samples: Sequence[EvaluationSample],
+    settings: ClipSettings,
+    positives: Positives,
+    blank: bool,
+    content: Content = "captions",
 ) -> VideoTextBatch:
-    """Batch evaluation samples with their first captions.
+    """Batch evaluation samples with their first captions, or with one question each.
 
     Args:
         samples: Of one media type.
@@ -49,6 +76,7 @@ def collate(
         positives: As for training.
         blank: Show an unreadable video as an all-grey one, so that its caption counts as a miss
             and every process has its share; else leave it out.
+        content: "questions": of sample i with n questions, number i modulo n.
 
     Returns:
         The batch.
@@ -56,24 +84,31 @@ def collate(
     Raises:
         DecodeError: If no sample is left.
     """
-    kept = [s for s in samples if s.captions and (blank or s.video is not None)]
+    shown = [s for s in samples if s.captions and (blank or s.video is not None)]
+    asked = [questions_of(s.metadata) if content == "questions" else [] for s in shown]
+    kept = [s for s, q in zip(shown, asked, strict=True) if q or content == "captions"]
     if not kept:
         raise DecodeError(
             "unreadable",
-            f"none of {', '.join(s.key for s in samples)} can be read; take them out of the "
+            f"none of {', '.join(s.key for s in samples)} can be read"
+            f"{' and has a question' * (content == 'questions')}; take them out of the "
             "shards, or use a larger batch",
         )
     size = (settings.num_frames, 3, settings.image_size, settings.image_size)
-    texts = [s.captions[0] for s in kept]
+    questions = [q[s.number % len(q)] for s, q in zip(shown, asked, strict=True) if q]
+    texts = [q.text for q in questions] or [s.captions[0] for s in kept]
     idx = (
         [derive_seed(t.lower()) for t in texts]
         if positives == "caption"
         else [s.number for s in kept]
     )
-    return {
+    batch: VideoTextBatch = {
         "video": torch.stack([torch.zeros(size) if s.video is None else s.video for s in kept]),
         "text": texts,
         "idx": torch.tensor(idx, dtype=torch.int64),
         "key": [s.key for s in kept],
         "media": "video",
     }
+    if questions:
+        batch["answers"] = [q.answers for q in questions]
+    return batch

@@ -10,7 +10,7 @@ import lightning as L
 import torch
 from torch.utils.data import DataLoader
 
-from vmm.data.collate import Positives, collate
+from vmm.data.collate import Content, Positives, collate
 from vmm.data.corpora import Mixture, Shards, open_corpora, patterns_of
 from vmm.data.decode import Decoder
 from vmm.data.demo import make_demo_shards
@@ -102,6 +102,9 @@ class WebVideoData(VideoDataModule):
         decoder: What decodes videos; "torchcodec" gives the same frames.
         isolate_decode: Decode in a process of its own that may hang or crash, for data that nobody
             has checked.
+        content: Which texts go with a clip: its "captions", or "questions" with their answers, as
+            in shards that ``data_prep.make_shards`` made of a question set; then a batch has
+            ``answers``, and evaluation during training takes one question of each clip.
         positives: What counts as a positive pair in the contrastive loss: "sample" = its own
             caption, "caption" = also equal captions of other samples. "row" is the published
             choice: the row in its own data set, so that rows of two sets may count by accident.
@@ -139,6 +142,7 @@ class WebVideoData(VideoDataModule):
         std: tuple[float, float, float] = IMAGENET_STD,
         decoder: Decoder = "pyav",
         isolate_decode: bool = False,
+        content: Content = "captions",
         positives: Positives = "sample",
         on_bad: OnBad = "replace",
         max_bad: float = 0.1,
@@ -174,6 +178,7 @@ class WebVideoData(VideoDataModule):
             decoder=decoder,
             isolate_decode=isolate_decode,
         )
+        self.content: Content = content
         self.positives: Positives = positives
         if not 0 <= max_bad <= 1:
             raise ValueError(f"max_bad {max_bad} is no share of the samples; give e.g. 0.1")
@@ -239,6 +244,7 @@ class WebVideoData(VideoDataModule):
                 rank=rank(),
                 positives=self.positives,
                 bad=self.bad,
+                content=self.content,
             )
         else:
             self._stream = TrainStream(
@@ -252,6 +258,7 @@ class WebVideoData(VideoDataModule):
                 positives=self.positives,
                 on_bad=self.on_bad,
                 bad=self.bad,
+                content=self.content,
             )
         identity = self._stream.identity()
         refuse_unequal_data(identity)
@@ -294,7 +301,11 @@ class WebVideoData(VideoDataModule):
             batch_size=self.batch_size,  # by name: Lightning builds the loader anew in predict
             num_workers=self.num_workers,
             collate_fn=partial(
-                collate, settings=settings, positives=self.positives, blank=keep_unreadable
+                collate,
+                settings=settings,
+                positives=self.positives,
+                blank=keep_unreadable,
+                content=self.content,
             ),
             pin_memory=torch.cuda.is_available(),
             timeout=600 if self.num_workers else 0,

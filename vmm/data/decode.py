@@ -50,6 +50,7 @@ Reason = Literal[
     "too large",
     "too long",
     "bad window",
+    "no question",
     "hung",
     "crashed",
 ]

@@ -19,7 +19,7 @@ import torch
 from torch.utils.data import IterableDataset, get_worker_info
 
 from vmm.data.clips import load_frames
-from vmm.data.collate import Positives, Sample, make_batch
+from vmm.data.collate import Content, Positives, Sample, draw_text, make_batch
 from vmm.data.corpora import Shards, by_name
 from vmm.data.decode import DecodeError
 from vmm.data.faults import BadSample, BadSamples, ReadingBoard, UnusableData
@@ -61,6 +61,7 @@ class ResampledStream(IterableDataset[VideoTextBatch | UnusableData]):
         positives: "sample" or "caption", as in ``TrainStream``.
         bad: Collects what cannot be decoded, and stops the run when it is too much.
         shuffle: Samples of each media type among which each worker draws the next.
+        content: As in ``TrainStream``.
 
     Raises:
         ValueError: If a pattern is wrong, there is no ``steps_per_epoch``, positives are rows, or
@@ -78,6 +79,7 @@ class ResampledStream(IterableDataset[VideoTextBatch | UnusableData]):
         positives: Positives = "sample",
         bad: BadSamples | None = None,
         shuffle: int = 100,
+        content: Content = "captions",
     ) -> None:
         if steps_per_epoch is None:
             raise ValueError(
@@ -117,6 +119,7 @@ class ResampledStream(IterableDataset[VideoTextBatch | UnusableData]):
         self._positives: Positives = positives
         self._bad = bad or BadSamples()
         self._shuffle = shuffle
+        self._content: Content = content
         _log.warning(
             "training shards behind URLs or `pipe:` commands have no index: they are drawn with "
             "replacement, and a continued run is not exactly the one that was stopped; copy them "
@@ -151,17 +154,16 @@ class ResampledStream(IterableDataset[VideoTextBatch | UnusableData]):
             generator = torch.Generator().manual_seed(derive_seed("draws", *where, number))
             try:
                 frames = load_frames(raw, media, self._settings, generator)
+                video = train_transform(frames, self._settings, generator, raw.captions)
+                text, answers = draw_text(raw, self._content, generator)
             except DecodeError as error:
                 self._bad.add(BadSample(url, raw.key, error.reason, error.detail))
                 self._bad.check()
                 continue
             self._bad.usable += 1
-            video = train_transform(frames, self._settings, generator, raw.captions)
-            drawn = torch.randint(len(raw.captions), (), generator=generator)
-            caption = raw.captions[int(drawn)]
             key = f"{url}/{raw.key}"
-            idx = derive_seed(caption.lower() if self._positives == "caption" else key)
-            yield Sample(video, caption, idx, key)
+            idx = derive_seed(text.lower() if self._positives == "caption" else key)
+            yield Sample(video, text, idx, key, answers)
 
     def _shuffled(self, media: Media, worker: int) -> Iterator[tuple[str, RawSample]]:
         """Yield (url, sample) for ever, in an order shuffled within a window."""

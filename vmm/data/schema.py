@@ -38,6 +38,8 @@ AUDIO_EXTENSIONS = frozenset(("m4a", "mp3", "wav", "flac", "ogg", "opus", "aac")
 CAPTION = "caption"
 CAPTION_COLUMN = re.compile(r"caption_(\d{1,6})")
 REVERSED_CAPTION = "reversed_caption"
+# What ``data_prep.make_shards`` writes of each annotation: ``id`` and ``metadata``.
+ITEMS = "items"
 # Seconds: the part of the video that the sample is about.
 START = "start"
 END = "end"
@@ -55,6 +57,17 @@ class RawSample(NamedTuple):
     """The video or image file."""
     captions: list[str]
     metadata: dict[str, Any]
+
+
+class Question(NamedTuple):
+    """A question about a sample, and what people answered."""
+
+    id: str
+    text: str
+    answers: list[str]
+    """At least one, repeated as often as it was given."""
+    kind: str
+    """What it asks for, in the data set's words; "" if it does not say."""
 
 
 def split_member(name: str) -> tuple[str, str] | None:
@@ -113,6 +126,30 @@ def captions_of(text: bytes | None, metadata: dict[str, Any]) -> list[str]:
         several = [text for text in several if text not in numbered] + numbered
     caption = (text or b"").decode("utf-8", errors="replace").strip()
     return several if not caption or (len(several) > 1 and caption in several) else [caption]
+
+
+def questions_of(metadata: dict[str, Any]) -> list[Question]:
+    """Find the open questions of a sample whose answers are known.
+
+    Args:
+        metadata: The parsed ``.json`` member: ``items``, each with an ``id`` and its ``metadata``
+            of ``question``, ``answer`` (text, or a list of texts) and perhaps ``question_type``.
+
+    Returns:
+        In the order of the file; empty if there is none.
+    """
+    items = metadata.get(ITEMS)
+    found = []
+    for item in items if isinstance(items, list) else []:
+        inner = item.get("metadata") if isinstance(item, dict) else None
+        if not isinstance(inner, dict):
+            continue
+        text, answer, kind = (inner.get(n) for n in ("question", "answer", "question_type"))
+        answers = _texts(answer if isinstance(answer, list) else [answer])
+        if isinstance(text, str) and text.strip() and answers:
+            kind = kind if isinstance(kind, str) else ""
+            found.append(Question(str(item.get("id", "")), text.strip(), answers, kind))
+    return found
 
 
 def _texts(values: Iterable[object]) -> list[str]:

@@ -334,11 +334,28 @@ class EvaluationClips(Dataset[EvaluationSample]):
             video = video.flip(0)
         return EvaluationSample(raw.key, index, video, raw.captions, raw.metadata, None)
 
+    def raw(self, index: int) -> RawSample:
+        """Read a sample's bytes; nothing is decoded.
+
+        Raises:
+            DecodeError: If the shard no longer holds it.
+        """
+        return self._set.read(*self._set.locate(index))
+
+    def metadata(self, index: int) -> tuple[str, dict[str, Any]]:
+        """Read a sample's key and metadata, without its media.
+
+        Raises:
+            DecodeError: If the shard no longer holds it.
+        """
+        place = self._set.locate(index)
+        return "/".join(self._set.name(*place)), self._set.metadata(*place)
+
     def media(self, index: int) -> tuple[str, bytes]:
         """Return the extension and the bytes of a sample's file.
 
         Raises:
             DecodeError: If the shard no longer holds it.
         """
-        raw = self._set.read(*self._set.locate(index))
+        raw = self.raw(index)
         return raw.extension, raw.data

@@ -11,7 +11,7 @@ import torch.distributed as dist
 from torch.utils.data import IterableDataset, get_worker_info
 
 from vmm.data.clips import load_frames
-from vmm.data.collate import Positives, Sample, make_batch
+from vmm.data.collate import Content, Positives, Sample, draw_text, make_batch
 from vmm.data.corpora import Mixture
 from vmm.data.decode import DecodeError
 from vmm.data.faults import BadSample, BadSamples, ReadingBoard, UnusableData
@@ -47,6 +47,7 @@ class TrainStream(IterableDataset[VideoTextBatch | UnusableData]):
             corpus, as published.
         on_bad: "replace" as described, or "skip": leave it out, which makes the batch smaller.
         bad: Collects what cannot be decoded, and stops the run when it is too much.
+        content: Which texts go with a clip; a sample without a question counts as bad.
 
     Raises:
         ValueError: If a media type has fewer samples than one step of all ranks takes, or bad
@@ -65,6 +66,7 @@ class TrainStream(IterableDataset[VideoTextBatch | UnusableData]):
         positives: Positives = "sample",
         on_bad: OnBad = "replace",
         bad: BadSamples | None = None,
+        content: Content = "captions",
     ) -> None:
         self.first_step = 0
         """Step that iteration starts with."""
@@ -82,6 +84,7 @@ class TrainStream(IterableDataset[VideoTextBatch | UnusableData]):
         self._rank, self._world_size = rank, world_size
         self._positives = positives
         self._on_bad = on_bad
+        self._content: Content = content
         self._bad = bad or BadSamples()
         batches: dict[Media, int] = {}
         self._first_idx: dict[Media, int] = {}
@@ -158,6 +161,8 @@ class TrainStream(IterableDataset[VideoTextBatch | UnusableData]):
             try:
                 raw = source.read(place)
                 frames = load_frames(raw, media, self._settings, generator)
+                video = train_transform(frames, self._settings, generator, raw.captions)
+                text, answers = draw_text(raw, self._content, generator)
             except DecodeError as error:
                 failure = error
                 self._bad.add(BadSample(*name, error.reason, error.detail))
@@ -167,16 +172,13 @@ class TrainStream(IterableDataset[VideoTextBatch | UnusableData]):
                 place = source.another(place, derive_seed("replacement", *where, attempt))
                 continue
             self._bad.usable += 1
-            video = train_transform(frames, self._settings, generator, raw.captions)
-            drawn = torch.randint(len(raw.captions), (), generator=generator)
-            caption = raw.captions[int(drawn)]
             if self._positives == "caption":
-                idx = derive_seed(caption.lower())
+                idx = derive_seed(text.lower())
             elif self._positives == "row":
                 idx = raw.number
             else:
                 idx = self._first_idx[media] + source.first(place.corpus) + raw.number
-            return Sample(video, caption, idx, raw.key)
+            return Sample(video, text, idx, raw.key, answers)
         raise UnusableData(
             f"{_ATTEMPTS} {media}s in a row could not be decoded, the last one because of: "
             f"{failure}. The shards look broken:\n{self._bad.table()}"

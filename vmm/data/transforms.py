@@ -162,12 +162,13 @@ def train_transform(
     return normalise(pixels, settings)
 
 
-def eval_transform(frames: Tensor, settings: ClipSettings) -> Tensor:
+def eval_transform(frames: Tensor, settings: ClipSettings, place: float = 0.5) -> Tensor:
     """Make the whole frames, or their centres, square and normalise.
 
     Args:
         frames: (T, C, H, W) uint8.
         settings: Size, fit, mean and std.
+        place: Where along the longer side the fit "crop" cuts, from 0 to 1.
 
     Returns:
         (T, C, image_size, image_size) float32.
@@ -191,7 +192,7 @@ def fit_frames(frames: Tensor, settings: ClipSettings) -> Tensor:
     height, width = frames.shape[-2:]
     short = min(height, width)
     h, w = size * height // short, size * width // short
-    top, left = round((h - size) / 2), round((w - size) / 2)
+    top, left = round((h - size) * place), round((w - size) * place)
     pixels = _resize(frames, (h, w), settings)
     return pixels[..., top : top + size, left : left + size]
 

@@ -12,18 +12,20 @@ import hashlib
 import inspect
 import logging
 import pickle
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Generic, TypeVar
 
 import torch
 import yaml
 from torch import Tensor, nn
 
 from vmm.data.transforms import IMAGENET_MEAN, IMAGENET_STD, ClipSettings
+from vmm.models.answer import AnswerModel
 from vmm.models.bert import BertArchitecture
+from vmm.models.classifier import VideoClassifier
 from vmm.models.text_encoder import BertTextEncoder
 from vmm.models.video_encoder import VideoEncoder
 from vmm.models.video_text import VideoTextModel
@@ -32,6 +34,7 @@ from vmm.models.weights import load_accounted, read_state_dict
 logger = logging.getLogger(__name__)
 
 _Part = TypeVar("_Part", bound=nn.Module)
+ModelT = TypeVar("ModelT", VideoTextModel, AnswerModel, VideoClassifier)
 
 # What a training checkpoint may hold beside the model, with the reason to leave it out.
 _TRAINING_ONLY = {
@@ -46,8 +49,8 @@ IMPORTED_WEIGHTS = "model.safetensors"
 
 
 @dataclass(frozen=True)
-class Run:
-    """A trained video-text model and where it came from.
+class TrainedModel(Generic[ModelT]):
+    """A trained model and where it came from.
 
     Attributes:
         model: The model, in evaluation mode, on the CPU.
@@ -57,31 +60,43 @@ class Run:
         sha256: Of that file.
     """
 
-    model: VideoTextModel
+    model: ModelT
     clip: ClipSettings
     config: dict[str, Any]
     checkpoint: Path
     sha256: str
 
 
+Run = TrainedModel[VideoTextModel]
+"""A run of stage 2, or an imported checkpoint of it."""
+
+
 def load_run(run: Path, checkpoint: str = "best") -> Run:
-    """Rebuild the model of a stage-2 run and load its weights, every key accounted for.
+    """Rebuild the video-text model of a stage-2 run; see ``load_model``."""
+    return load_model(run, build_model, checkpoint)
+
+
+def load_model(
+    run: Path, build: Callable[[Mapping[str, Any]], ModelT], checkpoint: str = "best"
+) -> TrainedModel[ModelT]:
+    """Rebuild the model of a run and load its weights, every key accounted for.
 
     Args:
         run: The run directory.
+        build: ``build_model``, ``build_answer_model`` or ``build_classifier``.
         checkpoint: As ``which`` of ``find_checkpoint``.
 
     Raises:
-        ValueError: If a file is missing or damaged, the run is not one of video-text training,
-            or the weights do not fit the model.
+        ValueError: If a file is missing or damaged, the run is not one of such a model, or the
+            weights do not fit it.
     """
     config = read_config(run)
     path = find_checkpoint(run, checkpoint)
-    model = build_model(config)
+    model = build(config)
     weights = {key.removeprefix("model."): value for key, value in read_weights(path).items()}
     report = load_accounted(model, weights, str(path), {}, _TRAINING_ONLY)
     logger.info("%s: %s", path, report)
-    return Run(
+    return TrainedModel(
         model=model.eval(),
         clip=_clip_settings(_init_args(config.get("data")), model.video_encoder),
         config=config,
@@ -170,6 +185,52 @@ def build_model(config: Mapping[str, Any]) -> VideoTextModel:
             models do not have.
     """
     args = _init_args(config.get("model"))
+    if "answers" in args:
+        raise ValueError(
+            "the run is one of answering questions, which has no joint space; only runs of stage 2 "
+            "can be used for retrieval"
+        )
+    video_encoder, text_encoder = _build_encoders(args)
+    sizes = {name: args[name] for name in ("proj_dim", "temperature") if name in args}
+    return VideoTextModel(video_encoder, text_encoder, **sizes)
+
+
+def build_answer_model(config: Mapping[str, Any]) -> AnswerModel:
+    """Build the model of a recipe of answering questions, with fresh weights.
+
+    Raises:
+        ValueError: As ``build_model``.
+    """
+    args = _init_args(config.get("model"))
+    if "answers" not in args:
+        raise ValueError(
+            "the run's recipe has no model.init_args.answers, so it was not trained to answer "
+            "questions; train it with recipes/answer_qa.yaml"
+        )
+    return AnswerModel(*_build_encoders(args))
+
+
+def build_classifier(config: Mapping[str, Any]) -> VideoClassifier:
+    """Build the classifier of an imported checkpoint, with fresh weights.
+
+    Raises:
+        ValueError: As ``build_model``.
+    """
+    args = _init_args(config.get("model"))
+    if not is_classifier(config) or not isinstance(args.get("num_classes"), int):
+        raise ValueError("this is no classifier; import one with `vmm import FILE FOLDER`")
+    encoder = _build(args.get("video_encoder"), VideoEncoder)  # type: ignore[type-abstract]
+    return VideoClassifier(encoder, args["num_classes"])
+
+
+def is_classifier(config: Mapping[str, Any]) -> bool:
+    """Tell whether a recipe describes an imported classifier."""
+    node = config.get("model")
+    name = f"{VideoClassifier.__module__}.{VideoClassifier.__qualname__}"
+    return isinstance(node, Mapping) and node.get("class_path") == name
+
+
+def _build_encoders(args: Mapping[str, Any]) -> tuple[VideoEncoder, BertTextEncoder]:
     for part in ("video_encoder", "text_encoder"):
         if part not in args:
             raise ValueError(
@@ -180,8 +241,7 @@ def build_model(config: Mapping[str, Any]) -> VideoTextModel:
     text_encoder = _build(
         _with_architecture(args["text_encoder"]), BertTextEncoder, video_encoder.embed_dim
     )
-    sizes = {name: args[name] for name in ("proj_dim", "temperature") if name in args}
-    return VideoTextModel(video_encoder, text_encoder, **sizes)
+    return video_encoder, text_encoder
 
 
 def _clip_settings(data: Mapping[str, Any], encoder: VideoEncoder) -> ClipSettings:

@@ -1,4 +1,4 @@
-"""What both pretraining stages share: masks, the frozen teacher, start weights, the optimizer.
+"""What all tasks share: start weights and the optimizer; both pretraining stages: masks, a teacher.
 
 Shape legend: see ``vmm.types``.
 """
@@ -69,8 +69,93 @@ class View(NamedTuple):
     """(B, visible, teacher width) teacher tokens at the visible places."""
 
 
-class PretrainTask(L.LightningModule):
-    """Base of the two stages.
+class TrainingTask(L.LightningModule):
+    """Base of everything that is trained.
+
+    Args:
+        optimizer: Makes the optimizer from parameter groups.
+        weight_decay: For the parameters that are decayed at all.
+        decay_policy: Which parameters those are; see ``vmm.optim.param_groups``.
+        warmup_steps: Optimizer steps of linear warm-up.
+        min_lr_ratio: Learning rate at the end, as a share of the peak.
+        init_from: Run directory or checkpoint file whose weights to start from.
+    """
+
+    def __init__(
+        self,
+        optimizer: OptimizerCallable,
+        weight_decay: float,
+        decay_policy: DecayPolicy,
+        warmup_steps: int,
+        min_lr_ratio: float,
+        init_from: str | None,
+    ) -> None:
+        super().__init__()
+        self.optimizer = optimizer
+        self.weight_decay = weight_decay
+        self.decay_policy: DecayPolicy = decay_policy
+        self.warmup_steps = warmup_steps
+        self.min_lr_ratio = min_lr_ratio
+        self.init_from = init_from
+        self._started = False
+
+    @property
+    @abstractmethod
+    def video_encoder(self) -> VideoEncoder:
+        """The encoder being trained; the datamodule reads its frame count and image size."""
+
+    @abstractmethod
+    def compute_losses(self, batch: VideoTextBatch) -> LossOutput:
+        """Losses of one batch: no logging, no trainer."""
+
+    def lr_ratios(self) -> dict[str, float]:
+        """Parameters that learn at another rate; see ``vmm.optim.param_groups``."""
+        return {}
+
+    def load_pretrained(self) -> None:
+        """Load published weights that the recipe names; ``init_from`` comes after and wins."""
+        self.video_encoder.load_pretrained()
+
+    def load_start(self) -> list[str]:
+        """Load all weights that fitting starts from; give the components that a run had."""
+        self.load_pretrained()
+        return [] if self.init_from is None else load_start_weights(self, Path(self.init_from))
+
+    def configure_model(self) -> None:
+        """Load the start weights when fitting begins; once per process."""
+        if self.trainer.training and not self._started:
+            self._started = True
+            self.load_start()
+
+    def training_step(self, batch: VideoTextBatch, batch_idx: int) -> Tensor:
+        """One step: losses, then their curves."""
+        losses = self.compute_losses(batch)
+        size = len(batch["text"])
+        self.log("train/loss", losses.total, prog_bar=True, batch_size=size)
+        for name, value in (losses.terms | losses.log).items():
+            self.log(f"train/{name}", value, batch_size=size)
+        return losses.total
+
+    def configure_optimizers(self) -> OptimizerLRScheduler:
+        """Parameter groups, the injected optimizer, warm-up and cosine decay by step."""
+        groups = param_groups(self, self.weight_decay, self.decay_policy, self.lr_ratios())
+        optimizer = self.optimizer(groups)
+        for group in optimizer.param_groups:
+            group["lr"] *= group["lr_ratio"]
+        total = int(self.trainer.estimated_stepping_batches)
+
+        def multiplier(step: int) -> float:
+            return warmup_cosine(step, self.warmup_steps, total, self.min_lr_ratio)
+
+        scheduler = LambdaLR(optimizer, multiplier)
+        return {
+            "optimizer": optimizer,
+            "lr_scheduler": {"scheduler": scheduler, "interval": "step"},
+        }
+
+
+class PretrainTask(TrainingTask):
+    """Base of the two pretraining stages.
 
     Args:
         teacher: Frozen image teacher; None trains without alignment.
@@ -101,17 +186,13 @@ class PretrainTask(L.LightningModule):
         min_lr_ratio: float,
         init_from: str | None,
     ) -> None:
-        super().__init__()
+        super().__init__(
+            optimizer, weight_decay, decay_policy, warmup_steps, min_lr_ratio, init_from
+        )
         self.teacher = teacher
         self.masks: dict[str, MaskSettings] = {"video": video_mask, "image": image_mask}
         self.align_kind: AlignmentKind = align_kind
-        self.optimizer = optimizer
-        self.weight_decay = weight_decay
-        self.decay_policy: DecayPolicy = decay_policy
-        self.warmup_steps = warmup_steps
-        self.min_lr_ratio = min_lr_ratio
-        self.init_from = init_from
-        self._loaded = False
+        self._taught = False
         if teacher is None:
             for media, mask in self.masks.items():
                 if mask.kind == "attention":
@@ -120,35 +201,13 @@ class PretrainTask(L.LightningModule):
                         "name one or choose another kind"
                     )
 
-    @property
-    @abstractmethod
-    def video_encoder(self) -> VideoEncoder:
-        """The encoder being trained; the datamodule reads its frame count and image size."""
-
-    @abstractmethod
-    def compute_losses(self, batch: VideoTextBatch) -> LossOutput:
-        """Losses of one batch: no logging, no trainer."""
-
-    def lr_ratios(self) -> dict[str, float]:
-        """Parameters that learn at another rate; see ``vmm.optim.param_groups``."""
-        return {}
-
-    def load_pretrained(self) -> None:
-        """Load published weights that the recipe names; ``init_from`` comes after and wins."""
-        self.video_encoder.load_pretrained()
-
     def configure_model(self) -> None:
-        """Load the teacher and, when fitting begins, the start weights; once per process."""
-        fitting = self.trainer.training
-        if self._loaded or not (fitting or self.validates_with_teacher):
-            return
-        self._loaded = True
-        if self.teacher is not None:
+        """Load the teacher where it is asked, and the start weights when fitting begins."""
+        wanted = self.trainer.training or self.validates_with_teacher
+        if self.teacher is not None and wanted and not self._taught:
+            self._taught = True
             self.teacher.load()
-        if fitting:
-            self.load_pretrained()
-            if self.init_from is not None:
-                load_start_weights(self, Path(self.init_from))
+        super().configure_model()
 
     def view(self, batch: VideoTextBatch, dropped: Tensor | None = None) -> View:
         """Draw the mask of a batch, if none is given, and ask the teacher about what is visible."""
@@ -189,32 +248,6 @@ class PretrainTask(L.LightningModule):
         """Alignment loss of the student with the teacher's tokens at the visible places."""
         assert aligned is not None and view.target is not None
         return alignment_loss(aligned, view.target, self.align_kind)
-
-    def training_step(self, batch: VideoTextBatch, batch_idx: int) -> Tensor:
-        """One step: losses, then their curves."""
-        losses = self.compute_losses(batch)
-        size = len(batch["text"])
-        self.log("train/loss", losses.total, prog_bar=True, batch_size=size)
-        for name, value in (losses.terms | losses.log).items():
-            self.log(f"train/{name}", value, batch_size=size)
-        return losses.total
-
-    def configure_optimizers(self) -> OptimizerLRScheduler:
-        """Parameter groups, the injected optimizer, warm-up and cosine decay by step."""
-        groups = param_groups(self, self.weight_decay, self.decay_policy, self.lr_ratios())
-        optimizer = self.optimizer(groups)
-        for group in optimizer.param_groups:
-            group["lr"] *= group["lr_ratio"]
-        total = int(self.trainer.estimated_stepping_batches)
-
-        def multiplier(step: int) -> float:
-            return warmup_cosine(step, self.warmup_steps, total, self.min_lr_ratio)
-
-        scheduler = LambdaLR(optimizer, multiplier)
-        return {
-            "optimizer": optimizer,
-            "lr_scheduler": {"scheduler": scheduler, "interval": "step"},
-        }
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Leave the frozen teacher out of the file."""

@@ -1,0 +1,201 @@
+"""What is in each video, by name and by number, and what the numbers mean."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from eval.classes.protocols import ClassProtocol
+from eval.sources import ShardClips
+from vmm.data.annotations.media import MediaError
+from vmm.data.annotations.record import Annotation
+from vmm.data.annotations.registry import read_annotations
+from vmm.data.annotations.source import Source
+from vmm.data.decode import DecodeError
+
+
+class Truth(NamedTuple):
+    """What a sample is said to show."""
+
+    key: str
+    """The sample's id."""
+    media: str
+    """Its file, as the annotations name it."""
+    name: str | None = None
+    """Name of its class."""
+    label: int | None = None
+    """Number of its class, as the file has it."""
+    target: float | None = None
+    """Number to predict."""
+
+
+class Classes(NamedTuple):
+    """The classes of a test set."""
+
+    names: list[str | None]
+    """By number; None where nobody says."""
+    origin: str
+    """How the numbers came about."""
+    labels: Tensor
+    """(samples,) int64; -1 where the class is unknown."""
+
+
+def read_labelled(
+    protocol: ClassProtocol, annotations: Path, ids: Path | None = None
+) -> list[Annotation]:
+    """Read the samples of a classification set from an official file.
+
+    Lists of ``path label`` without header, as VideoMamba and VideoMAE have them, are taken for
+    every set.
+
+    Args:
+        protocol: The set.
+        annotations: The file.
+        ids: A list of the ids to keep.
+
+    Raises:
+        ValueError: If a file cannot be read or nothing is left.
+    """
+    dataset = "labelled-list" if _is_labelled_list(annotations) else protocol.dataset
+    items = read_annotations(annotations, dataset, ids=ids)
+    found = {str(item.metadata["split"]) for item in items if "split" in item.metadata}
+    wanted = [split for split in protocol.splits if split in found]
+    return [i for i in items if not wanted or str(i.metadata.get("split")) in wanted]
+
+
+def _is_labelled_list(path: Path) -> bool:
+    """Tell a list without header by its first line: a path, a whole number, maybe a duration."""
+    if path.suffix not in (".csv", ".txt"):
+        return False
+    first = next(iter(Source(path).lines()), "")
+    cells = [cell.strip() for cell in first.split("," if "," in first else " ")]
+    return len(cells) in (2, 3) and cells[1].isdecimal()
+
+
+def truths_of(items: Sequence[Annotation]) -> list[Truth]:
+    """Take classes, or numbers to predict, from annotations."""
+    truths = []
+    for item in items:
+        name = item.metadata.get("class") or (item.captions[0] if item.captions else None)
+        label = item.metadata.get("label")
+        if label is not None and name == str(label):
+            name = None  # a list of numbers
+        target = item.metadata.get("target")
+        truths.append(Truth(item.key, item.media, name, label, target))
+    return truths
+
+
+def truths_in_shards(clips: ShardClips, field: str) -> list[Truth]:
+    """Take classes from a field of the samples' JSON.
+
+    Args:
+        clips: The samples.
+        field: Name of a text or a whole number; a dot leads into an object.
+
+    Raises:
+        ValueError: If no sample has it.
+    """
+    truths = []
+    for number in range(len(clips)):
+        try:
+            key, value = clips.metadata(number)
+        except (DecodeError, MediaError):
+            truths.append(Truth(f"#{number}", f"#{number}"))
+            continue
+        found: Any = value
+        for part in field.split("."):
+            found = found.get(part) if isinstance(found, dict) else None
+        name = found if isinstance(found, str) else None
+        whole = isinstance(found, int) and not isinstance(found, bool)
+        truths.append(Truth(key, key, name, found if whole else None))
+    if not any(truth.name is not None or truth.label is not None for truth in truths):
+        raise ValueError(
+            f"no sample's JSON has a text or a whole number in {field!r}; name the field of the "
+            "class with --class-field, e.g. attributes.shape"
+        )
+    return truths
+
+
+def number_classes(truths: Sequence[Truth], file: Path | None = None) -> Classes:
+    """Give every class its number.
+
+    Args:
+        truths: Of all samples.
+        file: List of the names in the order of their numbers, see ``read_class_names``; None = the
+            numbers of the annotations, or, where they have none, places in the sorted names.
+
+    Raises:
+        ValueError: If the file cannot be read, or one number has two names.
+    """
+    names: list[str | None] = []
+    if file is not None:
+        names, origin = [*read_class_names(file)], f"the order of {file.name}"
+    elif any(truth.label is not None for truth in truths):
+        origin = "the numbers in the annotations"
+        found: dict[int, str] = {}
+        for truth in truths:
+            if truth.label is None or truth.label < 0:
+                continue
+            names += [None] * (truth.label + 1 - len(names))
+            if truth.name is not None and found.setdefault(truth.label, truth.name) != truth.name:
+                raise ValueError(
+                    f"class {truth.label} is {found[truth.label]!r} and {truth.name!r}; a number "
+                    "must stand for one class"
+                )
+        for label, name in found.items():
+            names[label] = name
+    else:
+        names = [*sorted({truth.name for truth in truths if truth.name is not None})]
+        origin = "the alphabetical order of the names"
+    number = {_plain(name): i for i, name in enumerate(names) if name is not None}
+    labels = [
+        truth.label if truth.label is not None else number.get(_plain(truth.name or ""), -1)
+        for truth in truths
+    ]
+    return Classes(names, origin, torch.tensor(labels, dtype=torch.int64))
+
+
+def read_class_names(path: Path) -> list[str]:
+    """Read class names in the order of their numbers.
+
+    Args:
+        path: Text with a name per line, a JSON list, or JSON from names to numbers.
+
+    Raises:
+        ValueError: If it is none of these, a name is twice, or the numbers are not 0 to n - 1.
+    """
+    source = Source(path)
+    names: Any = source.lines()
+    if path.suffix == ".json":
+        names = source.content
+        if isinstance(names, dict):
+            numbers = {name: int(number) for name, number in names.items() if _is_number(number)}
+            if sorted(numbers.values()) != list(range(len(names))):
+                raise source.wrong(f"numbers from 0 to {len(names) - 1}, each once")
+            names = sorted(numbers, key=numbers.__getitem__)
+    if not isinstance(names, list) or not names or not all(isinstance(n, str) for n in names):
+        raise source.wrong("class names: one per line, a JSON list, or JSON from names to numbers")
+    if len(set(names)) < len(names):
+        raise source.wrong("every class once")
+    return names
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | str) and str(value).isdecimal()
+
+
+def _plain(name: str) -> str:
+    """A name as far as spelling matters: files differ in case, underscores and brackets."""
+    return " ".join(name.lower().replace("_", " ").replace("[", "").replace("]", "").split())
+
+
+def hash_of(truths: Sequence[Truth]) -> str:
+    """Tell what was asked apart, in 16 digits."""
+    text = json.dumps(sorted([t.key, t.name, t.label, t.target] for t in truths), default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
