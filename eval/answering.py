@@ -20,6 +20,7 @@ from vmm.data.annotations.media import MediaError
 from vmm.data.annotations.record import Annotation
 from vmm.data.annotations.registry import DATASETS, read_annotations
 from vmm.data.decode import DecodeError
+from vmm.data.loader import init_worker
 from vmm.data.schema import questions_of
 from vmm.data.transforms import ClipSettings
 from vmm.metrics import bootstrap_interval
@@ -160,7 +161,11 @@ def ask(
     finished = journal.entries()
     missing = [video for video in of_video if video not in finished]
     loader = DataLoader(
-        Subset(clips, missing), batch_size=None, num_workers=num_workers, collate_fn=_as_it_is
+        Subset(clips, missing),
+        batch_size=None,
+        num_workers=num_workers,
+        collate_fn=_as_it_is,
+        worker_init_fn=init_worker,
     )
     device = next(model.parameters()).device
     blank: VisionKV | None = None

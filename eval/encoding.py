@@ -21,6 +21,7 @@ from eval.features import Clip, FeatureStore, MappedRows
 from eval.models import ClipVectors, Encoder, Matcher
 from eval.scoring import CaptionBank, encode_captions
 from vmm import __version__
+from vmm.data.loader import init_worker
 from vmm.data.schema import REVERSED_CAPTION
 from vmm.data.shards import EvaluationSample
 from vmm.distributed import gather_objects, rank, world_size
@@ -157,6 +158,7 @@ def encode_clips(
         settings.batch_size,
         num_workers=settings.num_workers,
         collate_fn=list,
+        worker_init_fn=init_worker,
     )
     with tqdm(desc="clips", total=len(missing), unit="clip") as bar:
         for samples in loader:

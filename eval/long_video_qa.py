@@ -17,18 +17,16 @@ import argparse
 import hashlib
 import json
 import logging
-import platform
-import shlex
 import sys
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any, get_args
 
 import torch
 
+from eval.command import portable_command, versions
 from eval.models import Encoder, VmmEncoder, load_encoder
 from eval.qa import lint, results
 from eval.qa.journal import Journal
@@ -92,11 +90,7 @@ def run_qa(options: argparse.Namespace, command: str) -> dict[str, Any]:
         **numbers,
         "findings": lint.as_dicts(findings),
         "questions": _describe_questions(file.questions, scores, videos, headline),
-        "versions": {
-            "python": platform.python_version(),
-            **{name: version(name) for name in ("torch", "transformers", "av", "numpy")},
-            "vmm": __version__,
-        },
+        "versions": versions(),
     }
     _write(out, result, media, encoder, viewing, options.dataset)
     journal.remove()
@@ -297,7 +291,7 @@ def main(args: Sequence[str] | None = None) -> int:
     arguments = sys.argv[1:] if args is None else list(args)
     options = _parser().parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    command = shlex.join(["python", "-m", "eval.long_video_qa", *arguments])
+    command = portable_command("eval.long_video_qa", arguments)
     try:
         result = run_qa(options, command)
     except ValueError as error:

@@ -19,12 +19,9 @@ import hashlib
 import json
 import logging
 import os
-import platform
-import shlex
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +31,7 @@ import torch
 import torch.distributed as dist
 
 from eval import results
+from eval.command import portable_command, versions
 from eval.encoding import Settings, feature_store
 from eval.evaluation import Evaluation, evaluate
 from eval.features import Clip
@@ -46,7 +44,6 @@ from eval.report.page import build_report
 from eval.report.pictures import png
 from eval.report.showcase import describe_queries, even_rows, extreme_rows, write_showcase
 from eval.sources import AnnotatedClips, ShardClips
-from vmm import __version__
 from vmm.distributed import rank
 from vmm.export.run import load_run
 from vmm.ops.cpu_setup import tune_cpu
@@ -97,11 +94,7 @@ def run_retrieval(options: argparse.Namespace, command: str) -> dict[str, Any] |
         | ({} if evaluation.numbers["reranked"] else {"k": None}),
         **evaluation.numbers,
         "findings": [vars(finding) for finding in lint(subject)],
-        "versions": {
-            "python": platform.python_version(),
-            **{name: version(name) for name in ("torch", "transformers", "av", "numpy")},
-            "vmm": __version__,
-        },
+        "versions": versions(),
     }
     result |= _show(out, result, evaluation, dataset, encoder)
     (out / results.FILE_NAME).write_text(json.dumps(result, ensure_ascii=False), encoding="utf-8")
@@ -277,16 +270,6 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _portable(argument: str) -> str:
-    """Rewrite an absolute path of this machine relative to here, or as its last part."""
-    option, equals, value = argument.rpartition("=")
-    path = Path(value)
-    if path.is_absolute():
-        here = Path.cwd()
-        value = str(path.relative_to(here)) if path.is_relative_to(here) else path.name
-    return option + equals + value
-
-
 def _join_processes(device: str) -> str:
     """Join the processes of ``torchrun``, if it started this one; give the device to use."""
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
@@ -306,7 +289,7 @@ def main(args: Sequence[str] | None = None) -> int:
     if options.dataset and not (options.annotations and options.media):
         parser.error("--dataset needs --annotations and --media")
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    command = shlex.join(["python", "-m", "eval.retrieval", *map(_portable, arguments)])
+    command = portable_command("eval.retrieval", arguments)
     try:
         options.device = _join_processes(options.device)
         result = run_retrieval(options, command)

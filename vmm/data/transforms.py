@@ -173,15 +173,16 @@ def eval_transform(frames: Tensor, settings: ClipSettings, place: float = 0.5) -
     Returns:
         (T, C, image_size, image_size) float32.
     """
-    return normalise(fit_frames(frames, settings), settings)
+    return normalise(fit_frames(frames, settings, place), settings)
 
 
-def fit_frames(frames: Tensor, settings: ClipSettings) -> Tensor:
-    """Make the whole frames, or their centres, square.
+def fit_frames(frames: Tensor, settings: ClipSettings, place: float = 0.5) -> Tensor:
+    """Make the whole frames, or a part of them, square.
 
     Args:
         frames: (T, C, H, W) uint8.
         settings: Size and fit.
+        place: As for ``eval_transform``.
 
     Returns:
         (T, C, image_size, image_size) float32, whole numbers in 0 to 255.
