@@ -63,15 +63,11 @@ def test_without_statements_question_and_option_are_joined(write):
 
 
 def test_answers_as_text_or_position(write):
-    path = write(
-        [
-            record(question_id=0, answer="Yes"),
-            record(question_id=1),
-        ]
-    )
-    assert [q.answer for q in read_questions("questions", path).questions] == [0, 1]
-    with pytest.raises(ValueError, match="among 2 options, not number 2"):
-        read_questions("questions", write([record(answer=2)]))
+    path = write([record(question_id=i, answer=a) for i, a in enumerate(("Yes", 1, "1"))])
+    assert [q.answer for q in read_questions("questions", path).questions] == [0, 1, 1]
+    for wrong, said in ((2, "among 2 options, not number 2"), ("maybe", "item 0: .*'answer'")):
+        with pytest.raises(ValueError, match=said):
+            read_questions("questions", write([record(answer=wrong)]))
 
 
 @pytest.mark.parametrize("options", [[], ["only"]])
