@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import math
-import struct
-import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from fractions import Fraction
@@ -19,25 +17,11 @@ from av.video.reformatter import VideoReformatter
 from av.video.stream import VideoStream
 from PIL import Image, ImageOps
 
+from vmm.data.decode import LIBRARY_ERRORS
+
 # No playlists and nothing that opens further files.
 _FORMATS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,gif,flv,asf,ogg,mpeg,mpegts,mpegvideo"
 _IMAGE_FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF")
-_LIBRARY_ERRORS = (
-    av.FFmpegError,
-    ArithmeticError,
-    AttributeError,
-    EOFError,
-    LookupError,
-    MemoryError,
-    OSError,
-    RuntimeError,
-    SyntaxError,
-    TypeError,
-    ValueError,
-    struct.error,
-    zlib.error,
-    Image.DecompressionBombError,
-)
 
 
 class BadMedia(ValueError):
@@ -165,7 +149,7 @@ def library_errors() -> Iterator[None]:
         yield
     except BadMedia:
         raise
-    except _LIBRARY_ERRORS as error:
+    except LIBRARY_ERRORS as error:
         raise BadMedia("unreadable", f"{type(error).__name__}: {error}") from error
 
 

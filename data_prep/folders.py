@@ -1,19 +1,25 @@
-"""Made data sets: a folder that is written whole or not at all, and samples rendered in order."""
+"""Made data sets: a command line, a folder that is whole or not there, samples made in order."""
 
 from __future__ import annotations
 
+import argparse
 import json
 import multiprocessing
 import os
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
+from dataclasses import fields
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
 
 _Job = TypeVar("_Job")
 _Made = TypeVar("_Made")
+_Arguments = TypeVar("_Arguments", bound="DataclassInstance")
 
 MANIFEST = "manifest.json"
 
@@ -98,3 +104,43 @@ def in_order(
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(workers, mp_context=context) as pool:
         yield pool.map(make, jobs, chunksize=16)
+
+
+def run_command(
+    name: str,
+    description: str,
+    arguments: type[_Arguments],
+    help_of: Mapping[str, str],
+    make: Callable[[Path, _Arguments, int, bool], bool],
+    argv: Sequence[str] | None,
+) -> int:
+    """Be the command line of a program that makes a data set; return the exit code.
+
+    Args:
+        name: Of the module.
+        description: What it makes.
+        arguments: Dataclass of integers that decide the content; each becomes an option.
+        help_of: What each of them is.
+        make: Gets the folder, the arguments, the number of processes and whether to replace what
+            is there; returns False if the folder is already complete.
+        argv: The command line.
+    """
+    parser = argparse.ArgumentParser(
+        prog=f"python -m {name}",
+        description=description,
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    parser.add_argument("--out", type=Path, required=True, help="folder to create")
+    for field in fields(arguments):
+        flag = "--" + field.name.replace("_", "-")
+        parser.add_argument(flag, type=int, default=field.default, help=help_of[field.name])
+    parser.add_argument("--workers", type=int, default=os.cpu_count(), help="processes")
+    parser.add_argument("--overwrite", action="store_true", help="replace what is in --out")
+    options = parser.parse_args(argv)
+    try:
+        given = arguments(**{f.name: getattr(options, f.name) for f in fields(arguments)})
+        made = make(options.out, given, options.workers, options.overwrite)
+    except ValueError as error:
+        parser.error(str(error))
+    print(f"{options.out} {'is complete' if made else 'is already there, with these arguments'}")
+    return 0

@@ -13,12 +13,10 @@ that differ only in the order of their events meet in a batch.
 
 from __future__ import annotations
 
-import argparse
 import json
-import os
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from functools import partial
 from itertools import groupby, islice
 from pathlib import Path
@@ -29,7 +27,7 @@ from tqdm import tqdm
 
 from data_prep.encode import encode_mp4
 from data_prep.films import KINDS, Film, films_of_numbers, films_of_orders
-from data_prep.folders import in_order, make_folder
+from data_prep.folders import in_order, make_folder, run_command
 from data_prep.shapes import Scene, render
 from data_prep.tars import Member, write_shard
 
@@ -213,25 +211,8 @@ def _write_all(folder: Path, arguments: Arguments, workers: int) -> dict[str, ob
 
 def main(argv: list[str] | None = None) -> int:
     """Command line; returns the exit code."""
-    parser = argparse.ArgumentParser(
-        prog="python -m data_prep.long_videos",
-        description="Make the demo's long videos: films of several events, with questions.",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-    )
-    parser.add_argument("--out", type=Path, required=True, help="folder to create")
-    for field in fields(Arguments):
-        flag = "--" + field.name.replace("_", "-")
-        parser.add_argument(flag, type=int, default=field.default, help=_HELP[field.name])
-    parser.add_argument("--workers", type=int, default=os.cpu_count(), help="processes")
-    parser.add_argument("--overwrite", action="store_true", help="replace what is in --out")
-    options = parser.parse_args(argv)
-    try:
-        arguments = Arguments(**{f.name: getattr(options, f.name) for f in fields(Arguments)})
-        made = make_long_videos(options.out, arguments, options.workers, options.overwrite)
-    except ValueError as error:
-        parser.error(str(error))
-    print(f"{options.out} {'is complete' if made else 'is already there, with these arguments'}")
-    return 0
+    what = "Make the demo's long videos: films of several events, with questions."
+    return run_command("data_prep.long_videos", what, Arguments, _HELP, make_long_videos, argv)
 
 
 if __name__ == "__main__":

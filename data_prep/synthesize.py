@@ -14,11 +14,9 @@ retrieves the wrong twin when the frames are reversed, and one that ignores it c
 
 from __future__ import annotations
 
-import argparse
 import json
-import os
 import sys
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -28,7 +26,7 @@ import numpy as np
 from tqdm import tqdm
 
 from data_prep.encode import encode_jpeg, encode_mp4
-from data_prep.folders import in_order, make_folder
+from data_prep.folders import in_order, make_folder, run_command
 from data_prep.shapes import Scene, all_answers, questions, render, twin_pairs
 from data_prep.tars import Member, write_shard
 from vmm.data.schema import CAPTION, ITEMS, REVERSED_CAPTION
@@ -194,25 +192,8 @@ def _write_all(folder: Path, arguments: Arguments, workers: int) -> dict[str, ob
 
 def main(argv: list[str] | None = None) -> int:
     """Command line; returns the exit code."""
-    parser = argparse.ArgumentParser(
-        prog="python -m data_prep.synthesize",
-        description="Make the demo data: clips and stills of shapes in motion, with captions.",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-    )
-    parser.add_argument("--out", type=Path, required=True, help="folder to create")
-    for field in fields(Arguments):
-        flag = "--" + field.name.replace("_", "-")
-        parser.add_argument(flag, type=int, default=field.default, help=_HELP[field.name])
-    parser.add_argument("--workers", type=int, default=os.cpu_count(), help="processes")
-    parser.add_argument("--overwrite", action="store_true", help="replace what is in --out")
-    options = parser.parse_args(argv)
-    try:
-        arguments = Arguments(**{f.name: getattr(options, f.name) for f in fields(Arguments)})
-        made = synthesize(options.out, arguments, options.workers, options.overwrite)
-    except ValueError as error:
-        parser.error(str(error))
-    print(f"{options.out} {'is complete' if made else 'is already there, with these arguments'}")
-    return 0
+    what = "Make the demo data: clips and stills of shapes in motion, with captions."
+    return run_command("data_prep.synthesize", what, Arguments, _HELP, synthesize, argv)
 
 
 if __name__ == "__main__":

@@ -62,7 +62,7 @@ MAX_STREAMED_FRAMES = 2_000_000
 _FORMATS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,gif"
 # Seen from PyAV and Pillow on 3,000 damaged files each; FFmpegError is an OSError or ValueError
 # in most but not all cases.
-_LIBRARY_ERRORS = (
+LIBRARY_ERRORS = (
     av.FFmpegError,
     ArithmeticError,
     AttributeError,
@@ -226,7 +226,7 @@ def _library_errors() -> Iterator[None]:
         raise
     except TooManyFrames as error:
         raise DecodeError("too long", str(error)) from error
-    except _LIBRARY_ERRORS as error:
+    except LIBRARY_ERRORS as error:
         raise DecodeError("unreadable", f"{type(error).__name__}: {error}") from error
 
 
@@ -272,7 +272,7 @@ def _decode_groups(
                     if frame.pts in wanted:
                         found[frame.pts] = _to_rgb(frame, reformatter)
             decoder.flush_buffers()
-    except _LIBRARY_ERRORS:
+    except LIBRARY_ERRORS:
         # Damaged, or a key frame that is none: decoding from the start tells which.
         return None
     return _stack([found[time] for time in times]) if len(found) == len(wanted) else None
@@ -297,7 +297,7 @@ def _stream_groups(
                 if missing:
                     return
                 decoder.flush_buffers()
-        except _LIBRARY_ERRORS:
+        except LIBRARY_ERRORS:
             return
 
 
@@ -367,7 +367,7 @@ def _decode_with_torchcodec(data: bytes, numbers: list[int]) -> np.ndarray | Non
         frames: np.ndarray = video.get_frames_at(numbers).data.numpy()
     except ImportError as error:
         raise ValueError("torchcodec is not installed; install it or use decoder: pyav") from error
-    except _LIBRARY_ERRORS as error:
+    except LIBRARY_ERRORS as error:
         if "libtorchcodec" in str(error):
             raise ValueError(
                 "torchcodec finds no FFmpeg 4 to 9; install one or use decoder: pyav"
