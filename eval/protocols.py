@@ -101,9 +101,15 @@ _ROWS: tuple[tuple[str, str, tuple[_Pair, ...]], ...] = (
      ((40.7, 37.1), (48.6, 49.9), (41.9, 39.4), (24.9, 21.9), (49.0, None))),
     ("InternVideo2-s2 1B", _RERANKED,
      ((51.9, 50.9), (57.0, 54.3), (60.4, 54.8), (32.0, 27.3), (58.1, 83.3))),
+    ("InternVideo2-CLIP 1B", _DUAL, ((50.0, None), None, None, None, None)),
+    ("InternVideo2-CLIP L14", _DUAL, ((42.1, None), None, None, None, None)),
     ("InternVideo2-CLIP B14", _DUAL, ((40.3, None), None, None, None, None)),
     ("InternVideo2-CLIP S14", _DUAL, ((35.6, None), None, None, None, None)),
+    ("PE-core G14", _WEIGHTED, ((51.2, None), None, None, None, None)),
+    ("PE-core L14", _WEIGHTED, ((50.3, None), None, None, None, None)),
     ("PE-core B16", _WEIGHTED, ((47.6, None), None, None, None, None)),
+    ("PE-core S16", _WEIGHTED, ((39.3, None), None, None, None, None)),
+    ("PE-core T16", _WEIGHTED, ((28.8, None), None, None, None, None)),
 )  # fmt: skip
 
 

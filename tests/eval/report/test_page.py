@@ -1,4 +1,5 @@
 import base64
+import io
 import json
 import re
 import shutil
@@ -61,6 +62,10 @@ def test_the_page_shows_the_numbers_and_needs_no_network(tmp_path, result, run):
         assert text in page, text
     assert re.search(r"reversed +dual encoder +81\.2", table)
     assert re.search(r"chance +0\.4", table)
+    pictures = re.findall(r'src="data:image/png;base64,([^"]+)"', page)
+    assert len(pictures) == 3  # recall, ranks, training; the clips of this result are not there
+    for picture in pictures:
+        Image.open(io.BytesIO(base64.b64decode(picture))).verify()
     sources = re.findall(r'(?:src|href)="([^"]{12})', page)
     assert sources
     assert all(source.startswith(("data:image/p", "data:video/m")) for source in sources)
