@@ -46,7 +46,7 @@ from eval.classes.views import (
     class_vectors,
     merge_views,
 )
-from eval.command import portable_command, versions
+from eval.command import add_data, add_model, folder_for, new_parser, run_command, versions
 from eval.encoding import Settings, encode_clips, feature_store
 from eval.features import Clip, FeatureStore
 from eval.models import Encoder, VmmEncoder, load_encoder
@@ -86,7 +86,7 @@ def run_classification(options: argparse.Namespace, command: str) -> dict[str, A
     if views.crops > 1:
         encoder.clip = replace(encoder.clip, fit="crop")
     media, truths = _samples(options, encoder, protocol)
-    out = options.out or _default_out(options, encoder)
+    out = folder_for(options, _default_name(options), encoder.name)
     out.mkdir(parents=True, exist_ok=True)
     dataset = ViewedClips(media, [truth.key for truth in truths], encoder.clip, views)
     settings = Settings(k=None, batch_size=options.batch_size, num_workers=options.num_workers)
@@ -314,31 +314,16 @@ def _templates(options: argparse.Namespace) -> Sequence[str]:
     return options.template or TEMPLATES
 
 
-def _default_out(options: argparse.Namespace, encoder: Encoder | ClassifierEncoder) -> Path:
-    name = f"classification_{options.dataset or options.class_field.rpartition('.')[2]}"
-    if options.run:
-        return Path(options.run) / name
-    return Path("runs") / "".join(c if c.isalnum() else "-" for c in encoder.name) / name
+def _default_name(options: argparse.Namespace) -> str:
+    return f"classification_{options.dataset or options.class_field.rpartition('.')[2]}"
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m eval.classification",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    model = parser.add_mutually_exclusive_group(required=True)
-    model.add_argument("--run", type=Path, help="imported classifier, or run of stage 2")
-    model.add_argument(
-        "--model", help="open_clip:NAME[:PRETRAINED], frame by frame, or sentence-transformers:NAME"
-    )
-    data = parser.add_mutually_exclusive_group(required=True)
-    data.add_argument("--shards", help="pattern of shards whose JSON names the class")
-    data.add_argument("--dataset", choices=CLASS_PROTOCOLS, help="a published set")
+    parser = new_parser("eval.classification", __doc__, "imported classifier, or run of stage 2")
+    add_model(parser)
+    add_data(parser, "pattern of shards whose JSON names the class", list(CLASS_PROTOCOLS))
     add = parser.add_argument
     add("--class-field", default="label", help="field of the JSON in --shards (default: label)")
-    add("--annotations", type=Path, help="official file, or a list of `path label`")
-    add("--media", help="folder of the videos, or their shards")
     add("--ids", type=Path, help="list of the ids to keep of the annotations")
     add("--classes", type=Path, help="class names in the order of their numbers")
     add("--template", action="append", metavar="TEXT",
@@ -347,32 +332,17 @@ def _parser() -> argparse.ArgumentParser:
     add("--crops", type=int, help="crops per clip (default: as published, or 1)")
     add("--coverage", choices=("strict", "available"), default="strict",
         help="unreadable samples are wrong (strict), or dropped")  # fmt: skip
-    add("--checkpoint", default="best", help="best, last or a path (default: best)")
-    add("--trust-remote-code", action="store_true", help="run code that comes with --model")
     add("--num-frames", type=int, help="frames per clip (default: as trained, or 8)")
     add("--batch-size", type=int, default=8)
     add("--num-workers", type=int, default=2, help="decoding processes (default: 2)")
-    add("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    add("--out", type=Path, help="folder for the results (default: inside the run)")
-    add("--name", help="name of the result (default: the encoder's)")
     return parser
 
 
 def main(args: Sequence[str] | None = None) -> int:
     """Run the evaluation and print its table; status 2 for a mistake in what it was given."""
-    arguments = sys.argv[1:] if args is None else list(args)
-    parser = _parser()
-    options = parser.parse_args(arguments)
-    if options.dataset and not (options.annotations and options.media):
-        parser.error("--dataset needs --annotations and --media")
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
-    try:
-        result = run_classification(options, portable_command("eval.classification", arguments))
-    except ValueError as error:
-        print(f"eval.classification: error: {error}", file=sys.stderr)
-        return 2
-    print(results.class_table(result))
-    return 0
+    return run_command(
+        "eval.classification", _parser(), run_classification, results.class_table, args
+    )
 
 
 if __name__ == "__main__":

@@ -2,16 +2,108 @@
 
 from __future__ import annotations
 
+import argparse
+import logging
 import platform
 import shlex
-from collections.abc import Sequence
+import sys
+from collections.abc import Callable, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import jinja2
+import torch
 
 from vmm import __version__
+
+
+def new_parser(module: str, description: str | None, run_help: str) -> argparse.ArgumentParser:
+    """Start the options of a command with those that all have.
+
+    Args:
+        module: Of the command.
+        description: What it does.
+        run_help: What ``--run`` may be.
+    """
+    parser = argparse.ArgumentParser(
+        prog=f"python -m {module}",
+        description=description,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = parser.add_argument
+    add("--run", type=Path, help=run_help)
+    add("--checkpoint", default="best", help="best, last or a path (default: best)")
+    add("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    add("--out", type=Path, help="folder for the results (default: inside the run)")
+    add("--name", help="name of the result (default: the encoder's)")
+    return parser
+
+
+def add_model(parser: argparse.ArgumentParser) -> None:
+    """Let other people's models stand in for ``--run``."""
+    parser.add_argument(
+        "--model",
+        help="instead of --run: open_clip:NAME[:PRETRAINED], frame by frame; "
+        "sentence-transformers:NAME; or vmm:FOLDER of `vmm export`",
+    )
+    help_text = "run code that comes with --model"
+    parser.add_argument("--trust-remote-code", action="store_true", help=help_text)
+
+
+def add_data(parser: argparse.ArgumentParser, shards_help: str, datasets: Sequence[str]) -> None:
+    """Let a test set be given as shards, or as official files."""
+    data = parser.add_mutually_exclusive_group(required=True)
+    data.add_argument("--shards", help=shards_help)
+    data.add_argument("--dataset", choices=datasets, help="a published test set")
+    parser.add_argument("--annotations", type=Path, help="official annotation file of the data set")
+    parser.add_argument("--media", help="folder of its media, or its shards")
+
+
+def folder_for(options: argparse.Namespace, name: str, model: str) -> Path:
+    """Return where results go: ``--out``, or a folder in the run or below ``runs``."""
+    if options.out:
+        return Path(options.out)
+    if options.run:
+        return Path(options.run) / name
+    return Path("runs") / "".join(c if c.isalnum() else "-" for c in model) / name
+
+
+def run_command(
+    module: str,
+    parser: argparse.ArgumentParser,
+    run: Callable[[argparse.Namespace, str], dict[str, Any] | None],
+    table: Callable[[dict[str, Any]], str],
+    args: Sequence[str] | None,
+) -> int:
+    """Be the command line of an evaluation.
+
+    Args:
+        module: Of the command.
+        parser: Its options.
+        run: Gets them and the command as it can be shown; returns the result, or None in all
+            processes but the first.
+        table: Writes a result for the terminal.
+        args: The command line; None = the process's.
+
+    Returns:
+        The exit status; 2 for a mistake in what the command was given.
+    """
+    arguments = sys.argv[1:] if args is None else list(args)
+    options = parser.parse_args(arguments)
+    if (options.run is None) == (getattr(options, "model", None) is None):
+        parser.error("give --run or --model" if "model" in options else "give --run")
+    if options.dataset and not (options.annotations and options.media):
+        parser.error("--dataset needs --annotations and --media")
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    try:
+        result = run(options, portable_command(module, arguments))
+    except ValueError as error:
+        print(f"{module}: error: {error}", file=sys.stderr)
+        return 2
+    if result is not None:
+        print(table(result))
+    return 0
 
 
 def portable_command(module: str, arguments: Sequence[str]) -> str:

@@ -26,7 +26,7 @@ from typing import Any, get_args
 
 import torch
 
-from eval.command import portable_command, versions
+from eval.command import add_model, folder_for, new_parser, run_command, versions
 from eval.models import Encoder, VmmEncoder, load_encoder
 from eval.qa import lint, results
 from eval.qa.journal import Journal
@@ -65,7 +65,7 @@ def run_qa(options: argparse.Namespace, command: str) -> dict[str, Any]:
             logger.info(sentence)
     encoder = _encoder(options)
     media = AnnotatedClips(file.videos, options.media, encoder.clip)
-    out = options.out or _default_out(options, encoder)
+    out = folder_for(options, f"qa_{options.dataset}", encoder.name)
     out.mkdir(parents=True, exist_ok=True)
     journal = Journal(out / "scores", _depends_on(encoder, file, media, viewing))
     videos = score_videos(encoder, file.questions, media, viewing, journal)
@@ -241,26 +241,9 @@ def _write(
     logger.info("wrote %s in %s", ", ".join(written), out)
 
 
-def _default_out(options: argparse.Namespace, encoder: Encoder) -> Path:
-    name = f"qa_{options.dataset}"
-    if options.run:
-        return Path(options.run) / name
-    return Path("runs") / "".join(c if c.isalnum() else "-" for c in encoder.name) / name
-
-
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m eval.long_video_qa",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    model = parser.add_mutually_exclusive_group(required=True)
-    model.add_argument("--run", type=Path, help="run directory of `vmm fit`, stage 2")
-    model.add_argument(
-        "--model",
-        help="open_clip:NAME[:PRETRAINED], frame by frame; sentence-transformers:NAME; or "
-        "vmm:FOLDER of `vmm export`",
-    )
+    parser = new_parser("eval.long_video_qa", __doc__, "run directory of `vmm fit`, stage 2")
+    add_model(parser)
     add = parser.add_argument
     add("--dataset", choices=SETS, required=True, help="whose questions")
     add("--annotations", type=Path, required=True, help="official file of the questions")
@@ -278,27 +261,12 @@ def _parser() -> argparse.ArgumentParser:
         "of their embeddings (default: mean)")  # fmt: skip
     add("--coverage", choices=("strict", "available"), default="strict",
         help="questions about unreadable videos are wrong (strict), or dropped")  # fmt: skip
-    add("--checkpoint", default="best", help="best, last or a path (default: best)")
-    add("--trust-remote-code", action="store_true", help="run code that comes with --model")
-    add("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    add("--out", type=Path, help="folder for the results (default: inside the run)")
-    add("--name", help="name of the result (default: the encoder's)")
     return parser
 
 
 def main(args: Sequence[str] | None = None) -> int:
     """Run the evaluation and print its tables; status 2 for a mistake in what it was given."""
-    arguments = sys.argv[1:] if args is None else list(args)
-    options = _parser().parse_args(arguments)
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
-    command = portable_command("eval.long_video_qa", arguments)
-    try:
-        result = run_qa(options, command)
-    except ValueError as error:
-        print(f"eval.long_video_qa: error: {error}", file=sys.stderr)
-        return 2
-    print(results.qa_table(result))
-    return 0
+    return run_command("eval.long_video_qa", _parser(), run_qa, results.qa_table, args)
 
 
 if __name__ == "__main__":

@@ -24,8 +24,6 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from eval.answering import (
     TOP,
     OpenQuestion,
@@ -36,7 +34,14 @@ from eval.answering import (
     questions_in_shards,
     read_open_questions,
 )
-from eval.command import portable_command, versions, write_accuracy_page
+from eval.command import (
+    add_data,
+    folder_for,
+    new_parser,
+    run_command,
+    versions,
+    write_accuracy_page,
+)
 from eval.qa.journal import Journal
 from eval.results import findings_text, text_table
 from eval.sources import AnnotatedClips, ShardClips
@@ -86,7 +91,7 @@ def run_open_qa(options: argparse.Namespace, command: str) -> dict[str, Any]:
     listed = options.answers or Path(run.config["model"]["init_args"]["answers"])
     answers = model.answer_list(read_answer_list(listed))
     clips, questions = _questions(options, run.clip)
-    out = options.out or options.run / f"open_qa_{options.dataset or 'shards'}"
+    out = folder_for(options, f"open_qa_{options.dataset or 'shards'}", "")
     out.mkdir(parents=True, exist_ok=True)
     depends_on = {
         "checkpoint": run.sha256,
@@ -304,45 +309,20 @@ def _describe_settings(options: argparse.Namespace, clip: ClipSettings) -> dict[
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m eval.open_qa",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = new_parser("eval.open_qa", __doc__, "run directory of recipes/answer_qa.yaml")
+    add_data(parser, "pattern of shards whose JSON asks questions", list(DATASETS))
     add = parser.add_argument
-    add("--run", type=Path, required=True, help="run directory of recipes/answer_qa.yaml")
-    data = parser.add_mutually_exclusive_group(required=True)
-    data.add_argument("--shards", help="pattern of shards whose JSON asks questions")
-    data.add_argument("--dataset", choices=DATASETS, help="a published question set")
-    add("--annotations", type=Path, help="official question file")
-    add("--media", help="folder of the videos, or their shards")
     add("--answers", type=Path, help="JSON list to rank (default: the list of the run's recipe)")
     add("--coverage", choices=("strict", "available"), default="strict",
         help="questions about unreadable videos are wrong (strict), or dropped")  # fmt: skip
-    add("--checkpoint", default="best", help="best, last or a path (default: best)")
     add("--batch-size", type=int, default=32, help="questions about a video read at once")
     add("--num-workers", type=int, default=2, help="decoding processes (default: 2)")
-    add("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    add("--out", type=Path, help="folder for the results (default: inside the run)")
-    add("--name", help="name of the result (default: the encoder's)")
     return parser
 
 
 def main(args: Sequence[str] | None = None) -> int:
     """Run the evaluation and print its table; status 2 for a mistake in what it was given."""
-    arguments = sys.argv[1:] if args is None else list(args)
-    parser = _parser()
-    options = parser.parse_args(arguments)
-    if options.dataset and not (options.annotations and options.media):
-        parser.error("--dataset needs --annotations and --media")
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
-    try:
-        result = run_open_qa(options, portable_command("eval.open_qa", arguments))
-    except ValueError as error:
-        print(f"eval.open_qa: error: {error}", file=sys.stderr)
-        return 2
-    print(open_qa_table(result))
-    return 0
+    return run_command("eval.open_qa", _parser(), run_open_qa, open_qa_table, args)
 
 
 if __name__ == "__main__":

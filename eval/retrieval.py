@@ -31,7 +31,7 @@ import torch
 import torch.distributed as dist
 
 from eval import results
-from eval.command import portable_command, versions
+from eval.command import add_data, add_model, folder_for, new_parser, run_command, versions
 from eval.encoding import Settings, feature_store
 from eval.evaluation import Evaluation, evaluate
 from eval.features import Clip
@@ -75,7 +75,7 @@ def run_retrieval(options: argparse.Namespace, command: str) -> dict[str, Any] |
             logger.info(sentence)
     encoder = _encoder(options)
     dataset = _dataset(options, encoder, protocol, training)
-    out = options.out or _default_out(options, encoder)
+    out = folder_for(options, _default_name(options), encoder.name)
     out.mkdir(parents=True, exist_ok=True)
     store = feature_store(out / "features", encoder, dataset, settings)
     evaluation = evaluate(encoder, dataset, settings, store)
@@ -224,37 +224,18 @@ def _frames_reader(
     return frames_of
 
 
-def _default_out(options: argparse.Namespace, encoder: Encoder) -> Path:
+def _default_name(options: argparse.Namespace) -> str:
     words = ("retrieval", options.dataset, options.frame_order)
-    name = "_".join(word for word in words if word)
-    if options.run:
-        return Path(options.run) / name
-    return Path("runs") / "".join(c if c.isalnum() else "-" for c in encoder.name) / name
+    return "_".join(word for word in words if word)
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m eval.retrieval",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    model = parser.add_mutually_exclusive_group(required=True)
-    model.add_argument("--run", type=Path, help="run directory of `vmm fit`, stage 2")
-    model.add_argument(
-        "--model",
-        help="open_clip:NAME[:PRETRAINED], frame by frame; sentence-transformers:NAME; or "
-        "vmm:FOLDER of `vmm export`",
-    )
-    data = parser.add_mutually_exclusive_group(required=True)
-    data.add_argument("--shards", help="pattern of the test shards")
-    data.add_argument("--dataset", choices=PROTOCOLS, help="a published test set")
+    parser = new_parser("eval.retrieval", __doc__, "run directory of `vmm fit`, stage 2")
+    add_model(parser)
+    add_data(parser, "pattern of the test shards", list(PROTOCOLS))
     add = parser.add_argument
-    add("--annotations", type=Path, help="official annotation file of the data set")
-    add("--media", help="folder of its media, or its shards")
     add("--ids", type=Path, help="list of the ids to keep of the annotations")
     add("--train-ids", type=Path, help="ids or annotations of what the model was trained on")
-    add("--checkpoint", default="best", help="best, last or a path (default: best)")
-    add("--trust-remote-code", action="store_true", help="run code that comes with --model")
     add("--frame-order", choices=("forward", "reversed"), default="forward")
     add("--k", type=int, default=128, help="candidates to re-rank per query (default: 128)")
     add("--no-rerank", action="store_true", help="dual encoder only")
@@ -264,9 +245,6 @@ def _parser() -> argparse.ArgumentParser:
     add("--num-frames", type=int, help="frames per clip (default: as trained, or 8)")
     add("--batch-size", type=int, default=32)
     add("--num-workers", type=int, default=2, help="decoding processes (default: 2)")
-    add("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    add("--out", type=Path, help="folder for the results (default: inside the run)")
-    add("--name", help="name of the result (default: the encoder's)")
     return parser
 
 
@@ -281,27 +259,19 @@ def _join_processes(device: str) -> str:
     return device
 
 
-def main(args: Sequence[str] | None = None) -> int:
-    """Run the evaluation and print its table; status 2 for a mistake in what it was given."""
-    arguments = sys.argv[1:] if args is None else list(args)
-    parser = _parser()
-    options = parser.parse_args(arguments)
-    if options.dataset and not (options.annotations and options.media):
-        parser.error("--dataset needs --annotations and --media")
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
-    command = portable_command("eval.retrieval", arguments)
+def _run(options: argparse.Namespace, command: str) -> dict[str, Any] | None:
+    """Evaluate, together with the other processes of ``torchrun`` if there are any."""
     try:
         options.device = _join_processes(options.device)
-        result = run_retrieval(options, command)
-    except ValueError as error:
-        print(f"eval.retrieval: error: {error}", file=sys.stderr)
-        return 2
+        return run_retrieval(options, command)
     finally:
         if dist.is_initialized():
             dist.destroy_process_group()
-    if result is not None:
-        print(results.retrieval_table(result))
-    return 0
+
+
+def main(args: Sequence[str] | None = None) -> int:
+    """Run the evaluation and print its table; status 2 for a mistake in what it was given."""
+    return run_command("eval.retrieval", _parser(), _run, results.retrieval_table, args)
 
 
 if __name__ == "__main__":

@@ -29,6 +29,7 @@ class QuestionSet(NamedTuple):
 
 
 SETS: dict[str, QuestionSet] = {
+    "msrvtt-mc": QuestionSet("MSRVTT-MC"),
     "egoschema": QuestionSet("EgoSchema", "q_uid"),
     "mlvu": QuestionSet("MLVU", mean_over_types="M-Avg"),
     "longvideobench": QuestionSet("LongVideoBench"),

@@ -22,7 +22,8 @@ def record(**fields):
 
 def test_all_sets_are_known_to_the_readers():
     assert SETS.keys() >= {
-        "egoschema", "mlvu", "longvideobench", "videomme", "lvbench", "nextqa", "questions"
+        "msrvtt-mc", "egoschema", "mlvu", "longvideobench", "videomme", "lvbench", "nextqa",
+        "questions",
     }  # fmt: skip
     assert all(DATASETS[name].content == "questions" for name in SETS)
 
@@ -85,6 +86,13 @@ def test_equal_options_are_left_out_and_counted(write):
         read_questions("questions", write([record(options=["a", "a"])]))
 
 
+def test_captions_to_choose_from_need_no_question(write):
+    captions = ["a cat", "a dog", "a cup", "a car", "a hat"]
+    path = write([{"video": "video7.mp4", "caption": captions, "answer": 3}], "msrvtt_mc_test.json")
+    (question,) = read_questions("msrvtt-mc", path).questions
+    assert question.prompts == captions and question.answer == 3
+
+
 def test_open_questions_of_mlvu_are_counted(tmp_path):
     folder = tmp_path / "json"
     folder.mkdir()
@@ -120,7 +128,7 @@ def test_types_of_nextqa_are_grouped(tmp_path):
 def test_a_missing_file_and_an_unknown_set(tmp_path):
     with pytest.raises(ValueError, match="is not a file; give an annotation file"):
         read_questions("questions", tmp_path / "none.json")
-    with pytest.raises(ValueError, match="no question set 'msvd'; known are egoschema"):
+    with pytest.raises(ValueError, match="no question set 'msvd'; known are msrvtt-mc, egoschema"):
         read_questions("msvd", tmp_path / "none.json")
 
 
