@@ -34,10 +34,11 @@ class AutoVideoTextEncoder(VideoTextEncoder):
         *,
         device: str | torch.device | None = None,
         revision: str | None = None,
+        tune: bool = True,
         **_: Any,
     ) -> Self:
         """Load as ``VideoTextEncoder.from_pretrained`` does; what ``AutoModel`` adds is ignored."""
-        return super().from_pretrained(name, device=device, revision=revision)
+        return super().from_pretrained(name, device=device, revision=revision, tune=tune)
 
 
 AutoConfig.register(MODEL_TYPE, VideoTextConfig)

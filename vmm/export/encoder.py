@@ -33,6 +33,7 @@ from vmm.export.hub import local_folder, upload
 from vmm.export.long_videos import LongVideo, encode_file
 from vmm.export.towers import Matcher, TextTower, VideoTower
 from vmm.models.video_text import VideoTextModel
+from vmm.ops.cpu_setup import tune_cpu
 
 Video = str | Path | bytes | npt.NDArray[np.uint8] | Tensor
 """A file, its content, all its frames (T, H, W, 3) RGB, at equal distances in time, or what
@@ -71,6 +72,7 @@ class VideoTextEncoder:
         *,
         device: str | torch.device | None = None,
         revision: str | None = None,
+        tune: bool = True,
     ) -> Self:
         """Load what ``vmm export`` wrote.
 
@@ -78,13 +80,17 @@ class VideoTextEncoder:
             name: The folder, or OWNER/NAME on the Hugging Face hub.
             device: Where to compute; None = the GPU if there is one.
             revision: Branch, tag or commit on the hub.
+            tune: On a CPU, make the process as fast as vmm's commands are; see
+                ``vmm.ops.cpu_setup``.
 
         Raises:
             ValueError: If the folder is not one, not whole, or was changed.
         """
         folder = local_folder(name, revision)
         parts, fingerprint = read_folder(folder)
-        device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+        device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        if tune and device.type == "cpu":
+            tune_cpu()
         return cls(parts.model.to(device), parts.clip, fingerprint, folder)
 
     @property

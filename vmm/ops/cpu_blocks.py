@@ -68,13 +68,15 @@ class Block:
 
     Args:
         code: The kernel.
-        batch: Which sample.
-        index: Which block.
+        item: The item that it is part of.
+        place: Which block of the item.
     """
 
-    def __init__(self, code: Emitter, batch: Value, index: Value) -> None:
-        self.code, self.batch, self.index = code, batch, index
-        self._offset = index * code.bytes
+    def __init__(self, code: Emitter, item: Value, place: Value) -> None:
+        arg = code.arguments
+        self.code, self.batch, self.group = code, item // arg["groups"], item % arg["groups"]
+        self.index = self.group * arg["group_blocks"] + place
+        self._offset = self.index * code.bytes
 
     def row(self, name: str, t: Value) -> Value:
         """Return the address of row t of this sample."""
@@ -107,21 +109,14 @@ class Block:
         return self.per_channel(name, size) + self.batch * all_blocks
 
 
-def sample_and_group(code: Emitter, item: Value) -> tuple[Value, Value]:
-    """Return which sample and which group of blocks an item is."""
-    groups = code.arguments["groups"]
-    return item // groups, item % groups
-
-
 def each_block(code: Emitter, item: Value, body: Callable[[Block], None]) -> None:
     """Write ``body(block)`` for every block of an item."""
     arg = code.arguments
-    batch, group = sample_and_group(code, item)
-    first = group * arg["group_blocks"]
 
     def one(place: Value) -> None:
-        index = first + place
-        code.keep_lanes(arg["channels"] - index * LANES)
-        body(Block(code, batch, index))
+        block = Block(code, item, place)
+        code.keep_lanes(arg["channels"] - block.index * LANES)
+        body(block)
 
+    first = item % arg["groups"] * arg["group_blocks"]
     code.loop(code.least(arg["group_blocks"], arg["blocks"] - first), one)

@@ -1,4 +1,4 @@
-"""What commands set once, at their start, to be fast on CPUs."""
+"""What commands and exported encoders set once, at their start, to be fast on CPUs."""
 
 from __future__ import annotations
 

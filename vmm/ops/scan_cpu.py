@@ -168,7 +168,7 @@ def _gradients(
 
     arguments = _inputs(rows, per_channel, starts, options.reverse)
     d_b, d_c = (
-        torch.empty(arguments["groups"], batch, length, inputs.A.shape[1]).transpose(2, 3)
+        torch.zeros(arguments["groups"], batch, length, inputs.A.shape[1]).transpose(2, 3)
         for _ in "BC"
     )
     results |= {f"d_{name}": empty_packed(rows[name]) for name in ("u", "delta")}

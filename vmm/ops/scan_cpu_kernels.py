@@ -14,8 +14,8 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 
-from vmm.ops.cpu_blocks import Block, each_block, sample_and_group
-from vmm.ops.cpu_emitter import LANES, Emitter, Value
+from vmm.ops.cpu_blocks import Block, each_block
+from vmm.ops.cpu_emitter import LANES, Emitter, LaneSums, Value
 
 TILE = 128
 """Steps between two kept states, which take d_state / TILE times the memory of one input."""
@@ -23,12 +23,15 @@ TILE = 128
 _TOGETHER = 4
 """States whose decays are computed side by side (see ``Emitter.exp2_each``)."""
 
+_AT_ONCE = 8
+"""States whose gradients are propagated side by side: more would not fit into registers."""
+
 _LN2 = math.log(2.0)
 
 
 def scratch_size(states: int) -> int:
     """Return how many float32 numbers the gradient kernel needs per thread."""
-    return LANES * (states * (4 * TILE + 1) + 2 * TILE)
+    return LANES * (states * (2 * TILE + 1) + 4 * TILE)
 
 
 class _Scan:
@@ -40,12 +43,12 @@ class _Scan:
         self._bias = self.code.load(at.per_channel("delta_bias"))
         self._a = at.per_channel("A", states)
 
-    def load(self, address: Value) -> list[Value]:
-        """Load one vector per state."""
-        return [self.code.load(address + n * self.code.bytes) for n in range(self.states)]
+    def load(self, address: Value, count: int) -> list[Value]:
+        """Load vectors, one per state."""
+        return [self.code.load(address + n * self.code.bytes) for n in range(count)]
 
     def store(self, states: Sequence[Value], address: Value) -> None:
-        """Store one vector per state."""
+        """Store vectors, one per state."""
         for n, state in enumerate(states):
             self.code.store(state, address + n * self.code.bytes)
 
@@ -63,6 +66,10 @@ class _Scan:
         raw = self.raw_step(t)
         return self.code.softplus(raw) if self._softplus else raw
 
+    def raw_gradient(self, t: Value, d_step: Value) -> Value:
+        """Return the gradient before the softplus, given that of the step size."""
+        return d_step * self.code.sigmoid(self.raw_step(t)) if self._softplus else d_step
+
     def next_step(self, t: Value) -> Value:
         """Return the step size after t, or again the last one.
 
@@ -78,6 +85,11 @@ class _Scan:
     def selected(self, name: str, t: Value, n: int) -> Value:
         """Return number n of B or C at t, in all lanes."""
         return self.code.broadcast(self.at.row(name, t) + 4 * n)
+
+    def sums(self, name: str, t: Value, first: int = 0) -> LaneSums:
+        """Start adding sums over this block to the gradient of B or C at t, from state first on."""
+        start = self.at.row(name, t) + self.at.group * self.code.arguments["d_B_group"]
+        return LaneSums(self.code, start + 4 * first)
 
     def advance(
         self, step: Value, scaled: Value, old: Sequence[Value], t: Value
@@ -136,7 +148,7 @@ def write_forward(code: Emitter, states: int, softplus: bool) -> None:
 
         state = at.per_sample("state", states)
         first = scan.step(code.arguments["length"] * 0)
-        _, *last = code.loop(_tiles(code), one_tile, first, *scan.load(state))
+        _, *last = code.loop(_tiles(code), one_tile, first, *scan.load(state, states))
         scan.store(last, state)
 
     code.each_item(lambda item: each_block(code, item, one_block))
@@ -150,10 +162,7 @@ class _Scratch:
         sizes = {
             "decay": TILE * self._vectors,
             "state": (TILE + 1) * self._vectors,  # number k is the state before step k
-            "d_b": TILE * self._vectors,
-            "d_c": TILE * self._vectors,
-            "step": TILE * code.bytes,
-            "d_y": TILE * code.bytes,
+            **dict.fromkeys(("step", "d_y", "d_scaled", "d_step"), TILE * code.bytes),
         }
         self._starts = {}
         address = code.scratch
@@ -175,15 +184,11 @@ def write_backward(code: Emitter, states: int, softplus: bool) -> None:
 
     d_u, d_delta and d_z are complete; d_state is the gradient of the last state, and then of the
     first. d_A (batch, blocks, states, lanes), d_D and d_delta_bias (batch, blocks, lanes) start
-    from zero and have to be summed over samples, d_B and d_C (groups, batch, length, states) over
-    groups. The first of two directions has, in place of d_z, ``y``: its output before the gate,
-    which is the ``other`` of the second.
+    from zero and have to be summed over samples; d_B and d_C (groups, batch, length, states) start
+    from zero and have to be summed over groups. The first of two directions has, in place of d_z,
+    ``y``: its output before the gate, which is the ``other`` of the second.
     """
     scratch = _Scratch(code, states)
-    zero = code.number(0.0)
-
-    def clear(name: str, count: Value) -> None:
-        code.loop(count * states, lambda k: code.store(zero, scratch.vector(name, k)))
 
     def one_item(item: Value) -> None:
         tiles = _tiles(code)
@@ -191,16 +196,15 @@ def write_backward(code: Emitter, states: int, softplus: bool) -> None:
         def one_tile(i: Value) -> None:
             tile = tiles - 1 - i
             length = _tile_length(code, tile)
-            clear("d_b", length)
-            clear("d_c", length)
 
             def one_block(at: Block) -> None:
                 scan = _Scan(at, states, softplus)
                 _recompute(scan, tile, length, scratch)
-                _propagate(scan, tile, length, scratch, softplus)
+                for first in range(0, states, _AT_ONCE):
+                    together = range(first, min(first + _AT_ONCE, states))
+                    _propagate(scan, tile, length, scratch, together)
 
             each_block(code, item, one_block)
-            _store_sums(code, item, tile, length, scratch, states)
 
         code.loop(tiles, one_tile)
 
@@ -210,7 +214,7 @@ def write_backward(code: Emitter, states: int, softplus: bool) -> None:
 def _recompute(scan: _Scan, tile: Value, length: Value, scratch: _Scratch) -> None:
     """Repeat the forward pass of a tile; leaves decays, states, step sizes, d_y, and d_C."""
     at, code = scan.at, scan.code
-    start = scan.load(scan.start(tile))
+    start = scan.load(scan.start(tile), scan.states)
     scan.store(start, scratch.states("state", tile * 0))
 
     def one_step(k: Value, step: Value, d_skip: Value, *state: Value) -> list[Value]:
@@ -226,7 +230,7 @@ def _recompute(scan: _Scan, tile: Value, length: Value, scratch: _Scratch) -> No
         code.store(d_y, scratch.vector("d_y", k))
         scaled = step * u
         following = scan.next_step(t)
-        y = [scan.skip * u, code.number(0.0)]
+        y, d_c = [scan.skip * u, code.number(0.0)], scan.sums("d_C", t)
         new = []
         for n, state_n, decay in scan.advance(step, scaled, state, t):
             offset = n * code.bytes
@@ -235,7 +239,8 @@ def _recompute(scan: _Scan, tile: Value, length: Value, scratch: _Scratch) -> No
             code.store(decay, scratch.states("decay", k) + offset)
             code.store(state_n, scratch.states("state", k + 1) + offset)
             y[n % 2] = y[n % 2] + scan.selected("C", t, n) * state_n  # left out if nothing uses it
-            code.add_to(scratch.states("d_c", k) + offset, d_y * state_n)
+            d_c.append(d_y * state_n)
+        d_c.finish()
         if "y" in code.arguments:
             at.write("y", t, scan.output(y, t))
         if "d_z" in code.arguments:
@@ -247,10 +252,17 @@ def _recompute(scan: _Scan, tile: Value, length: Value, scratch: _Scratch) -> No
     code.add_to(at.per_sample("d_D"), d_skip)
 
 
-def _propagate(scan: _Scan, tile: Value, length: Value, scratch: _Scratch, softplus: bool) -> None:
-    """Walk a tile backwards; ``g`` is the gradient of the state, carried in ``d_state``."""
+def _propagate(scan: _Scan, tile: Value, length: Value, scratch: _Scratch, together: range) -> None:
+    """Walk a tile backwards for some of the states.
+
+    ``g`` is the gradient of the state, carried in ``d_state``. What needs the sums over all states
+    is done with the last of them.
+    """
     at, code = scan.at, scan.code
-    d_a = at.per_sample("d_A", scan.states)
+    is_first, is_last = together.start == 0, together.stop == scan.states
+    here = together.start * code.bytes
+    d_state, d_a = (at.per_sample(name, scan.states) + here for name in ("d_state", "d_A"))
+    zero, count = code.number(0.0), len(together)
 
     def one_step(i: Value, d_bias: Value, *carried: Value) -> list[Value]:
         k = length - 1 - i
@@ -258,46 +270,40 @@ def _propagate(scan: _Scan, tile: Value, length: Value, scratch: _Scratch, softp
         step, d_y = (code.load(scratch.vector(name, k)) for name in ("step", "d_y"))
         u = at.read("u", t)
         scaled = step * u
-        # Four sums each: their additions overlap.
-        scaled_sums, step_sums = [code.number(0.0)] * 4, [code.number(0.0)] * 4
-        following = []
-        for n in range(scan.states):
+        # Two sums each: their additions overlap.
+        totals = [
+            [zero if is_first else code.load(scratch.vector(name, k)), zero]
+            for name in ("d_scaled", "d_step")
+        ]
+        d_b = scan.sums("d_B", t, together.start)
+        following, d_as = [], []
+        for place, n in enumerate(together):
             offset = n * code.bytes
-            g = d_y * scan.selected("C", t, n) + carried[n]
-            scaled_sums[n % 4] = scaled_sums[n % 4] + g * scan.selected("B", t, n)
-            code.add_to(scratch.states("d_b", k) + offset, g * scaled)
+            g = d_y * scan.selected("C", t, n) + carried[place]
+            totals[0][n % 2] = totals[0][n % 2] + g * scan.selected("B", t, n)
+            d_b.append(g * scaled)
             following.append(g * code.load(scratch.states("decay", k) + offset))
             # Gradient of the exponent, step * A.
-            d_exponent = following[n] * code.load(scratch.states("state", k) + offset)
-            step_sums[n % 4] = step_sums[n % 4] + d_exponent * scan.a(n)
-            code.add_to(d_a + offset, d_exponent * step)
-        d_scaled, d_step = ((x[0] + x[1]) + (x[2] + x[3]) for x in (scaled_sums, step_sums))
-        at.write("d_u", t, d_scaled * step + scan.skip * d_y)
-        d_delta = d_scaled * u + d_step * _LN2  # A came multiplied by log2(e)
-        if softplus:
-            d_delta = d_delta * code.sigmoid(scan.raw_step(t))
-        at.write("d_delta", t, d_delta)
-        return [d_bias + d_delta, *following]
+            d_exponent = following[place] * code.load(scratch.states("state", k) + offset)
+            totals[1][n % 2] = totals[1][n % 2] + d_exponent * scan.a(n)
+            d_as.append(carried[count + place] + d_exponent * step)
+        d_b.finish()
+        d_scaled, d_step = (x + y for x, y in totals)
+        if is_last:
+            at.write("d_u", t, d_scaled * step + scan.skip * d_y)
+            d_delta = scan.raw_gradient(t, d_scaled * u + d_step * _LN2)  # A is times log2(e)
+            at.write("d_delta", t, d_delta)
+            d_bias = d_bias + d_delta
+        else:
+            code.store(d_scaled, scratch.vector("d_scaled", k))
+            code.store(d_step, scratch.vector("d_step", k))
+        return [d_bias, *following, *d_as]
 
-    carry = at.per_sample("d_state", scan.states)
-    d_bias, *following = code.loop(length, one_step, code.number(0.0), *scan.load(carry))
-    scan.store(following, carry)
-    code.add_to(at.per_sample("d_delta_bias"), d_bias)
-
-
-def _store_sums(
-    code: Emitter, item: Value, tile: Value, length: Value, scratch: _Scratch, states: int
-) -> None:
-    """Sum the gradients of B and C over the channels of the group."""
-    arg = code.arguments
-    batch, group = sample_and_group(code, item)
-
-    def one_step(k: Value) -> None:
-        for name, out in (("d_b", "d_B"), ("d_c", "d_C")):
-            start = arg[out] + group * arg["d_B_group"] + batch * arg[f"{out}_batch"]
-            row = start + (tile * TILE + k) * arg[f"{out}_row"]
-            for n in range(states):
-                summed = code.load(scratch.states(name, k) + n * code.bytes)
-                code.store_sum(summed, row + 4 * n)
-
-    code.loop(length, one_step)
+    d_bias, *carried = code.loop(
+        length, one_step, zero, *scan.load(d_state, count), *[zero] * count
+    )
+    scan.store(carried[:count], d_state)
+    for place in range(count):
+        code.add_to(d_a + place * code.bytes, carried[count + place])
+    if is_last:
+        code.add_to(at.per_sample("d_delta_bias"), d_bias)
