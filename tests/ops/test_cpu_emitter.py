@@ -12,6 +12,7 @@ from vmm.ops.cpu_blocks import (
     size_arguments,
 )
 from vmm.ops.cpu_kernel import compile_kernel
+from vmm.ops.cpu_lane_sums import LaneSums
 from vmm.ops.op_tools import channels_last, empty_packed
 
 PLAIN_CPU = "x86-64" if platform.machine() in ("x86_64", "AMD64") else "generic"
@@ -152,3 +153,24 @@ def test_groups_cover_all_blocks_and_give_every_thread_work(batch, channels, thr
         assert sizes["groups"] == 1  # each group has sums of its own: memory
     if threads <= 2 and channels > 16:
         assert batch * sizes["groups"] >= threads
+
+
+def write_lane_sums(code, count):
+    """A kernel that adds the sums over the lanes of rows to numbers."""
+    sums = LaneSums(code, code.arguments["sums"])
+    for row in range(count):
+        sums.append(code.load(code.arguments["x"] + row * code.bytes))
+    sums.finish()
+    sums.finish()  # nothing is left, nothing is added twice
+
+
+@pytest.mark.parametrize("count", [*range(18), 31, 32, 37])
+def test_lanes_of_any_number_of_vectors_are_summed(cpu, count):
+    x = torch.randn(count + 1, 16)
+    before = torch.randn(count + 2)  # and what lies behind the sums is left alone
+    sums = before.clone()
+    arguments = {"channels": 16, "x": x.data_ptr(), "sums": sums.data_ptr()}
+    compile_kernel(write_lane_sums, arguments, count).run(arguments, 1, 1)
+    exact = torch.cat([x[:count].double().sum(1), torch.zeros(2, dtype=torch.float64)])
+    torch.testing.assert_close(sums.double(), before + exact, rtol=0, atol=5e-6)
+    assert torch.equal(sums[count:], before[count:])

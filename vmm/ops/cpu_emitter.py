@@ -237,6 +237,12 @@ class Emitter:
         """Load one number into every lane."""
         return Value(self, self._splat(self._load(address, _F32), _VECTOR))
 
+    def shuffle(self, x: Value, y: Value, lanes: Sequence[int]) -> Value:
+        """Pick lanes: those of x count from 0, those of y from ``LANES``."""
+        return Value(
+            self, self.builder.shuffle_vector(x.raw, y.raw, ir.Constant(_INTEGERS, list(lanes)))
+        )
+
     def add_numbers(self, address: Value, x: Value, count: int) -> None:
         """Add the first lanes of a vector to as many numbers in memory."""
         kind = ir.VectorType(_F32, count)
@@ -305,21 +311,6 @@ class Emitter:
         above = Value(self, self.builder.select(positive, x.raw, zero))
         return above + small * self._polynomial(_LOG1P, small)[0]
 
-    def neighbour_sums(self, x: Value, y: Value, level: int) -> Value:
-        """Add neighbours among the lanes of x, then of y; ``LaneSums`` has four such levels.
-
-        Neighbours are lanes inside each quarter of the vectors at levels 0 and 1, and quarters at
-        levels 2 and 3: CPUs have fast instructions for both.
-        """
-        if level < 2:
-            left = [start + i for q in range(0, LANES, 4) for start in (q, LANES + q) for i in (0, 2)]
-        else:
-            left = [start + i for start in range(0, 2 * LANES, 8) for i in range(4)]
-        distance = 1 if level < 2 else 4
-        lanes = (ir.Constant(_INTEGERS, [i + d for i in left]) for d in (0, distance))
-        build = self.builder
-        return Value(self, build.fadd(*(build.shuffle_vector(x.raw, y.raw, i) for i in lanes)))
-
     def _polynomial(self, coefficients: Sequence[float], *xs: Value) -> list[Value]:
         """Return the values at several points, side by side."""
         totals = [self.number(coefficients[-1])] * len(xs)
@@ -383,46 +374,3 @@ class Emitter:
         test = self.builder.icmp_signed(">", condition.raw, ir.Constant(_I64, 0))
         with self.builder.if_then(test):
             body()
-
-
-class LaneSums:
-    """Sums the lanes of vectors, given one by one, and adds each sum to a number in memory.
-
-    Pairs of vectors are folded into one until a single vector holds ``LANES`` sums.
-
-    Args:
-        code: The kernel.
-        address: Of the number for the first vector; those of the others follow it.
-    """
-
-    _LEVELS = 4
-
-    def __init__(self, code: Emitter, address: Value) -> None:
-        self._code, self._address = code, address
-        self._folded: list[tuple[int, Value]] = []  # with their levels, which decrease
-        self._count = 0
-
-    def append(self, x: Value) -> None:
-        """Take one more vector."""
-        self._count += 1
-        self._folded.append((0, x))
-        while len(self._folded) > 1 and self._folded[-2][0] == self._folded[-1][0]:
-            self._fold(2)
-        if self._count == LANES:
-            self.finish()
-
-    def finish(self) -> None:
-        """Add what has not been added yet."""
-        if self._count == 0:
-            return
-        while self._folded[0][0] < self._LEVELS:
-            paired = len(self._folded) > 1 and self._folded[-2][0] == self._folded[-1][0]
-            self._fold(2 if paired else 1)
-        self._code.add_numbers(self._address, self._folded.pop()[1], self._count)
-        self._address, self._count = self._address + 4 * self._count, 0
-
-    def _fold(self, count: int) -> None:
-        """Fold the last two, or, with nothing to go with it, the last one with itself."""
-        level, x = self._folded[-count]
-        y = self._folded[-1][1]
-        self._folded[-count:] = [(level + 1, self._code.neighbour_sums(x, y, level))]

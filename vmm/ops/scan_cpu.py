@@ -24,7 +24,13 @@ from vmm.ops.cpu_blocks import (
 from vmm.ops.cpu_emitter import LANES
 from vmm.ops.cpu_kernel import compile_kernel
 from vmm.ops.op_tools import empty_packed
-from vmm.ops.scan_cpu_kernels import TILE, scratch_size, write_backward, write_forward
+from vmm.ops.scan_cpu_kernels import (
+    TILE,
+    scratch_size,
+    write_backward,
+    write_forward,
+    write_pair_forward,
+)
 from vmm.ops.scan_interface import PairInputs, ScanInputs, ScanOptions
 
 _LOG2E = math.log2(math.e)
@@ -66,14 +72,21 @@ def forward(
 def pair_forward(inputs: PairInputs, delta_softplus: bool, starts: Tensor | None) -> Tensor:
     """Compute the contract of ``vmm.ops.bidirectional.bidirectional_scan``.
 
-    The second direction is added to the output of the first before one common gate.
+    One common gate takes the sum of the directions.
     """
-    first, second = inputs.split()
+    first, second = (one._replace(z=None) for one in inputs.split())
     of_first, of_second = (None, None) if starts is None else starts.unbind(0)
-    other = empty_packed(inputs.u, torch.float32)
-    out = _same_or_empty(other, inputs.u)
-    _scan(first._replace(z=None), ScanOptions(delta_softplus, False), of_first, other)
-    _scan(second._replace(other=other), ScanOptions(delta_softplus, True), of_second, out)
+    out = empty_packed(as_rows(inputs.u))
+    states = _to_state(None, first), _to_state(None, second)
+    rows, per_channel = _prepare(first)
+    arguments = _inputs(rows, per_channel, of_first, states[0], reverse=False)
+    others = _prepare(second)
+    arguments |= _inputs(*others, of_second, states[1], reverse=True, suffix="_reverse")
+    if inputs.z is not None:
+        arguments |= row_arguments("z", as_rows(inputs.z), True)
+    arguments |= row_arguments("out", out, True)
+    waiting = LANES * arguments["length"]
+    _run(write_pair_forward, arguments, delta_softplus, rows["u"], inputs.A.shape[1], waiting)
     return out.to(inputs.u.dtype)
 
 
@@ -86,11 +99,10 @@ def _same_or_empty(x: Tensor, like: Tensor) -> Tensor:
 def _scan(inputs: ScanInputs, options: ScanOptions, starts: Tensor | None, out: Tensor) -> Tensor:
     """Fill ``out``; returns the last state as kernels keep it."""
     rows, per_channel = _prepare(inputs)
-    arguments = _inputs(rows, per_channel, starts, options.reverse)
-    arguments |= row_arguments("out", out, options.reverse)
     state = _to_state(inputs.state, inputs)
-    arguments["state"] = state.data_ptr()
-    _run(write_forward, arguments, options, rows["u"], inputs.A.shape[1])
+    arguments = _inputs(rows, per_channel, starts, state, options.reverse)
+    arguments |= row_arguments("out", out, options.reverse)
+    _run(write_forward, arguments, options.delta_softplus, rows["u"], inputs.A.shape[1])
     return state
 
 
@@ -166,7 +178,8 @@ def _gradients(
     u = rows["u"]
     batch, channels, length = u.shape
 
-    arguments = _inputs(rows, per_channel, starts, options.reverse)
+    arguments = _inputs(rows, per_channel, starts, d_state, options.reverse)
+    arguments["d_state"] = arguments.pop("state")
     d_b, d_c = (
         torch.zeros(arguments["groups"], batch, length, inputs.A.shape[1]).transpose(2, 3)
         for _ in "BC"
@@ -174,11 +187,11 @@ def _gradients(
     results |= {f"d_{name}": empty_packed(rows[name]) for name in ("u", "delta")}
     for name, x in (results | {"d_B": d_b[0], "d_C": d_c[0]}).items():
         arguments |= row_arguments(name, x, options.reverse)
-    arguments["d_state"] = d_state.data_ptr()
     arguments["d_B_group"] = d_b.stride(0) * d_b.element_size()
     sums = {f"d_{name}": x.new_zeros(batch, *x.shape) for name, x in per_channel.items()}
     arguments |= {name: x.data_ptr() for name, x in sums.items()}
-    _run(write_backward, arguments, options, u, inputs.A.shape[1])
+    states = inputs.A.shape[1]
+    _run(write_backward, arguments, options.delta_softplus, u, states, scratch_size(states))
 
     d_a, d_skip, d_bias = (from_blocks(x.sum(0), channels) for x in sums.values())
     return ScanInputs(
@@ -214,25 +227,31 @@ def _prepare(inputs: ScanInputs) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
 
 
 def _inputs(
-    rows: dict[str, Tensor], per_channel: dict[str, Tensor], starts: Tensor | None, reverse: bool
+    rows: dict[str, Tensor],
+    per_channel: dict[str, Tensor],
+    starts: Tensor | None,
+    state: Tensor,
+    reverse: bool,
+    suffix: str = "",
 ) -> dict[str, int]:
-    """Describe what both kernels work on."""
+    """Describe what the kernels work on; ``suffix`` is added to the names of one direction."""
     arguments = size_arguments(rows["u"])
     for name, x in rows.items():
-        arguments |= row_arguments(name, x, reverse)
-    arguments |= {name: x.data_ptr() for name, x in per_channel.items()}
-    arguments["starts"] = 0 if starts is None else starts.data_ptr()
+        arguments |= row_arguments(name + suffix, x, reverse)
+    arguments |= {name + suffix: x.data_ptr() for name, x in per_channel.items()}
+    arguments["starts" + suffix] = 0 if starts is None else starts.data_ptr()
     arguments["tile_bytes"] = 0 if starts is None else starts.stride(0) * starts.element_size()
+    arguments["state" + suffix] = state.data_ptr()
     return arguments
 
 
 def _run(
     write: Callable[..., None],
     arguments: dict[str, int],
-    options: ScanOptions,
+    softplus: bool,
     u: Tensor,
     states: int,
+    scratch: int = 0,
 ) -> None:
-    kernel = compile_kernel(write, arguments, states, options.delta_softplus)
-    scratch = scratch_size(states)
+    kernel = compile_kernel(write, arguments, states, softplus)
     kernel.run(arguments, len(u) * arguments["groups"], u.numel() * states, scratch)

@@ -4,7 +4,7 @@ The states of a block of channels stay in registers while the kernel walks over 
 read once per input and written once per output. Time is cut into tiles: training keeps the states
 at the start of each, and the gradient recomputes the others tile by tile in cache.
 
-The equations are in ``vmm.ops.selective_scan``; A comes multiplied by log2(e). Both kernels are
+The equations are in ``vmm.ops.selective_scan``; A comes multiplied by log2(e). All kernels are
 specialised for d_state (``states``), for the softplus, and for the arguments that are there: the
 gate z, and ``other``, which is added to the output before the gate.
 """
@@ -12,10 +12,11 @@ gate z, and ``other``, which is added to the output before the gate.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from vmm.ops.cpu_blocks import Block, each_block
-from vmm.ops.cpu_emitter import LANES, Emitter, LaneSums, Value
+from vmm.ops.cpu_emitter import LANES, Emitter, Value
+from vmm.ops.cpu_lane_sums import LaneSums
 
 TILE = 128
 """Steps between two kept states, which take d_state / TILE times the memory of one input."""
@@ -35,13 +36,25 @@ def scratch_size(states: int) -> int:
 
 
 class _Scan:
-    """The scan of one block, and the arithmetic that both kernels share."""
+    """The scan of one block, and the arithmetic that all kernels share.
 
-    def __init__(self, at: Block, states: int, softplus: bool) -> None:
+    Args:
+        at: The block.
+        states: d_state.
+        softplus: Whether the step sizes go through it.
+        suffix: Of the names of this scan's arguments.
+    """
+
+    def __init__(self, at: Block, states: int, softplus: bool, suffix: str = "") -> None:
         self.at, self.code, self.states, self._softplus = at, at.code, states, softplus
-        self.skip = self.code.load(at.per_channel("D"))
-        self._bias = self.code.load(at.per_channel("delta_bias"))
-        self._a = at.per_channel("A", states)
+        self._suffix = suffix
+        self.skip = self.code.load(at.per_channel("D" + suffix))
+        self._bias = self.code.load(at.per_channel("delta_bias" + suffix))
+        self._a = at.per_channel("A" + suffix, states)
+
+    def read(self, name: str, t: Value) -> Value:
+        """Load this block of row t."""
+        return self.at.read(name + self._suffix, t)
 
     def load(self, address: Value, count: int) -> list[Value]:
         """Load vectors, one per state."""
@@ -55,11 +68,14 @@ class _Scan:
     def start(self, tile: Value) -> Value:
         """Return the address of the states kept at the start of a tile."""
         # (tiles, batch, blocks, states, lanes)
-        return self.at.per_sample("starts", self.states) + tile * self.code.arguments["tile_bytes"]
+        return (
+            self.at.per_sample("starts" + self._suffix, self.states)
+            + tile * self.code.arguments["tile_bytes"]
+        )
 
     def raw_step(self, t: Value) -> Value:
         """Return the step size before the softplus."""
-        return self.at.read("delta", t) + self._bias
+        return self.read("delta", t) + self._bias
 
     def step(self, t: Value) -> Value:
         """Return the step size."""
@@ -84,7 +100,7 @@ class _Scan:
 
     def selected(self, name: str, t: Value, n: int) -> Value:
         """Return number n of B or C at t, in all lanes."""
-        return self.code.broadcast(self.at.row(name, t) + 4 * n)
+        return self.code.broadcast(self.at.row(name + self._suffix, t) + 4 * n)
 
     def sums(self, name: str, t: Value, first: int = 0) -> LaneSums:
         """Start adding sums over this block to the gradient of B or C at t, from state first on."""
@@ -106,6 +122,33 @@ class _Scan:
         out = sums[0] + sums[1]
         return out + self.at.read("other", t) if "other" in self.code.arguments else out
 
+    def walk(self, finish: Callable[[Value, Value], None]) -> None:
+        """Scan the whole length; ``finish`` gets t and the output there before the gate."""
+        code = self.code
+
+        def one_tile(tile: Value, step: Value, *state: Value) -> list[Value]:
+            keep = code.arguments["starts" + self._suffix]
+            code.when(keep, lambda: self.store(state, self.start(tile)))
+
+            def one_step(k: Value, step: Value, *state: Value) -> list[Value]:
+                t = tile * TILE + k
+                u = self.read("u", t)
+                scaled = step * u
+                new = [self.next_step(t)]
+                y = [self.skip * u, code.number(0.0)]  # two sums: their additions overlap
+                for n, state_n, _ in self.advance(step, scaled, state, t):
+                    new.append(state_n)
+                    y[n % 2] = y[n % 2] + self.selected("C", t, n) * state_n
+                finish(t, self.output(y, t))
+                return new
+
+            return code.loop(_tile_length(code, tile), one_step, step, *state)
+
+        state = self.at.per_sample("state" + self._suffix, self.states)
+        first = self.step(code.arguments["length"] * 0)
+        _, *last = code.loop(_tiles(code), one_tile, first, *self.load(state, self.states))
+        self.store(last, state)
+
 
 def _tiles(code: Emitter) -> Value:
     return (code.arguments["length"] + (TILE - 1)) // TILE
@@ -123,35 +166,36 @@ def write_forward(code: Emitter, states: int, softplus: bool) -> None:
     """
 
     def one_block(at: Block) -> None:
-        scan = _Scan(at, states, softplus)
-
-        def one_tile(tile: Value, step: Value, *state: Value) -> list[Value]:
-            code.when(code.arguments["starts"], lambda: scan.store(state, scan.start(tile)))
-
-            def one_step(k: Value, step: Value, *state: Value) -> list[Value]:
-                t = tile * TILE + k
-                u = at.read("u", t)
-                scaled = step * u
-                new = [scan.next_step(t)]
-                y = [scan.skip * u, code.number(0.0)]  # two sums: their additions overlap
-                for n, state_n, _ in scan.advance(step, scaled, state, t):
-                    new.append(state_n)
-                    y[n % 2] = y[n % 2] + scan.selected("C", t, n) * state_n
-                out = scan.output(y, t)
-                if "z" in code.arguments:
-                    z = at.read("z", t)
-                    out = out * (z * code.sigmoid(z))
-                at.write("out", t, out)
-                return new
-
-            return code.loop(_tile_length(code, tile), one_step, step, *state)
-
-        state = at.per_sample("state", states)
-        first = scan.step(code.arguments["length"] * 0)
-        _, *last = code.loop(_tiles(code), one_tile, first, *scan.load(state, states))
-        scan.store(last, state)
+        _Scan(at, states, softplus).walk(lambda t, y: _write_gated(at, t, y))
 
     code.each_item(lambda item: each_block(code, item, one_block))
+
+
+def write_pair_forward(code: Emitter, states: int, softplus: bool) -> None:
+    """Write the sum of two scans, times the gate; the second one's arguments end in ``_reverse``.
+
+    Block by block, so that the output of the first waits in cache for that of the second.
+    """
+
+    def one_block(at: Block) -> None:
+        def waiting(t: Value) -> Value:
+            return code.scratch + t * code.bytes
+
+        def finish(t: Value, y: Value) -> None:
+            _write_gated(at, t, y + code.load(waiting(code.arguments["length"] - 1 - t)))
+
+        _Scan(at, states, softplus).walk(lambda t, y: code.store(y, waiting(t)))
+        _Scan(at, states, softplus, "_reverse").walk(finish)
+
+    code.each_item(lambda item: each_block(code, item, one_block))
+
+
+def _write_gated(at: Block, t: Value, y: Value) -> None:
+    """Write a row of ``out``: y, times SiLU of z if there is one."""
+    if "z" in at.code.arguments:
+        z = at.read("z", t)
+        y = y * (z * at.code.sigmoid(z))
+    at.write("out", t, y)
 
 
 class _Scratch:
