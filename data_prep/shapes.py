@@ -146,7 +146,7 @@ def render(scene: Scene, num_frames: int, image_size: int, rng: np.random.Genera
     dy = axis[None, :, None] - y[:, None, None]
     distance = _signed_distance(scene.shape, dx, dy, radius[:, None, None])
     cover = np.clip(0.5 - distance * scale, 0, 1) * opacity[:, None, None]
-    colour = np.float32(COLOURS[scene.colour]) + layout.tint.astype(np.float32)
+    colour = np.asarray(COLOURS[scene.colour], np.float32) + layout.tint.astype(np.float32)
     paint = _texture(scene.texture, dx, dy)[..., None] * colour
     behind = _background(scene.background, axis, layout.phase)[None, :, :, None]
     frames = behind + cover[..., None] * (paint - behind)
@@ -160,6 +160,9 @@ def _trajectory(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """Return x, y, radius and opacity, each (T,) float32, for the instants ``u`` in [0, 1]."""
     one = np.ones_like(u)
+    x: np.ndarray
+    y: np.ndarray
+    radius: np.ndarray
     x, y = (np.float32(c) * one for c in layout.centre)
     radius, opacity = np.float32(layout.radius) * one, one
     if motion == "left":

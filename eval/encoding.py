@@ -34,9 +34,13 @@ Coverage = Literal["strict", "available"]
 class TestSet(Protocol):
     """What is evaluated on: every clip once, by its number."""
 
-    frame_order: str
-    lost: Mapping[str, int]
-    """Reason -> what is left out of the data set, not being a clip of it."""
+    @property
+    def frame_order(self) -> str:
+        """Whether clips are played "forward" or "reversed"."""
+
+    @property
+    def lost(self) -> Mapping[str, int]:
+        """Reason -> what is left out of the data set, not being a clip of it."""
 
     def __len__(self) -> int: ...
 
@@ -153,8 +157,8 @@ def encode_clips(
         logger.info("%d of %d clips were encoded before; going on", len(finished), len(dataset))
     gather_objects(None)  # nobody writes before all have looked
     missing = [n for n in range(len(dataset)) if n not in finished][rank() :: world_size()]
-    loader = DataLoader(
-        Subset(dataset, missing),
+    loader: DataLoader[EvaluationSample] = DataLoader(
+        Subset(dataset, missing),  # type: ignore[arg-type]  # a protocol, which no class needs
         settings.batch_size,
         num_workers=settings.num_workers,
         collate_fn=list,

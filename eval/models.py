@@ -252,7 +252,8 @@ class OpenClipEncoder:
     def encode_videos(self, video: Tensor) -> ClipVectors:
         """Encode clips (B, T, C, H, W)."""
         frames = self._model.encode_image(video.flatten(0, 1).to(self._device))
-        mean = F.normalize(frames.float(), dim=-1).unflatten(0, video.shape[:2]).mean(1)
+        units = F.normalize(frames.float(), dim=-1)
+        mean = units.view(*video.shape[:2], -1).mean(1)
         return ClipVectors(F.normalize(mean, dim=-1)[:, None])
 
     def encode_texts(self, captions: list[str]) -> CaptionVectors:

@@ -117,7 +117,9 @@ def ranks_of(result: dict[str, Any], scores: str, direction: str) -> TiedRanks:
 
 def protocol_differences(a: dict[str, Any], b: dict[str, Any]) -> list[str]:
     """Say in which respects two results were not measured alike; empty if they can be compared."""
-    parts = (("data", _SAME_DATA), ("settings", _SAME_SETTINGS))
+    re_ranked = all(result["settings"]["k"] is not None for result in (a, b))
+    settings = (*_SAME_SETTINGS, "k") if re_ranked else _SAME_SETTINGS
+    parts = (("data", _SAME_DATA), ("settings", settings))
     return [
         f"{name}: {a[part][name]} and {b[part][name]}"
         for part, names in parts

@@ -223,7 +223,7 @@ class _Shards:
             shard, sample = self._set.locate(number)
             metadata = self._set.metadata(shard, sample)
             items = metadata.get("items")
-            names = [self._set.name(shard, sample)[1]]
+            names: list[Any] = [self._set.name(shard, sample)[1]]
             if isinstance(items, list):
                 names = [item.get("id") for item in items if isinstance(item, dict)]
             for name in (*names, metadata.get("media")):

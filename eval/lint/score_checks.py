@@ -52,7 +52,7 @@ def precision(subject: Subject) -> Iterator[Finding]:
     half = next((k for k in kinds if similarity.dtype == k), None) or next(
         (k for k in kinds if len(finite) and bool((finite.to(k).float() == finite).all())), None
     )
-    if half is not None and len(finite.unique()) > 1:
+    if half is not None and bool((finite != finite[0]).any()):
         metrics = retrieval_metrics(scores, subject.relevant)
         yield Finding(
             "half-precision",

@@ -56,7 +56,7 @@ def test_exported_files_agree_with_the_model(report):
     rows = report("export")["rows"]
     compared = {row["format"]: row["difference"] for row in rows if "difference" in row}
     assert compared.keys() == {"onnx", "pt2"} and max(compared.values()) < 1e-5
-    assert len({row["variant"] for row in rows if "variant" in row}) == 3
+    assert len({row["variant"] for row in rows if "variant" in row}) == 4
 
 
 def test_every_scan_is_timed_and_right(report):

@@ -44,13 +44,13 @@ def test_a_clear_gain_and_none(results, capsys, tmp_path):
     generator = torch.Generator().manual_seed(0)
     a = torch.randint(8, (200,), generator=generator)
     b = (a - 3).clamp(min=0)
-    paths = results(a.tolist(), b.tolist(), list(range(200)), {"settings.k": 16})
+    paths = results(a.tolist(), b.tolist(), list(range(200)), {"settings.views": 3})
     assert main([*paths, "--out", str(tmp_path / "out.json")]) == 0
     output = capsys.readouterr().out
     share = [100 * (x == 0).double().mean().item() for x in (a, b)]
     assert f"{share[0]:.1f}" in output and f"{share[1] - share[0]:+.1f}" in output
     assert "< 0.001" in output
-    assert "re-ranked: the best 128 per query | the best 16 per query" in output
+    assert "views: 1 | 3" in output
     first = json.loads((tmp_path / "out.json").read_text())["differences"][0]
     assert (first["direction"], first["scores"], first["k"]) == ("t2v", "dual", 1)
     assert first["low"] < share[1] - share[0] < first["high"]
@@ -83,6 +83,7 @@ def test_the_interval_and_the_p_value_move_whole_videos(results):
         {"data.videos": 3},
         {"settings.coverage": "available"},
         {"settings.ties": "optimistic"},
+        {"settings.k": 16},
     ],
 )
 def test_different_protocols_are_refused(results, capsys, changes):
@@ -91,6 +92,11 @@ def test_different_protocols_are_refused(results, capsys, changes):
     error = capsys.readouterr().err
     (name,) = changes
     assert "were not measured alike" in error and name.partition(".")[2] in error
+
+
+def test_one_of_two_may_lack_re_ranking(results, capsys):
+    assert main(results([0, 1], [0, 1], [0, 1], {"settings.k": None})) == 0
+    assert "re-ranked: the best 128 per query | no" in capsys.readouterr().out
 
 
 def test_a_file_that_is_no_result_is_one_line(tmp_path, capsys, results):

@@ -179,6 +179,20 @@ assert (auto.encode_video([{str(clips[0])!r}]) == videos).all()
     assert result.stdout.split() == ["(1,", "1)", "(1,)"]
 
 
+@pytest.mark.parametrize(("tune", "precision"), [(True, "medium"), (False, "highest")])
+def test_it_is_as_fast_as_inside_vmm_unless_the_process_is_to_be_left_alone(
+    encoder_folder, monkeypatch, tune, precision
+):
+    monkeypatch.setattr("vmm.ops.cpu_matmul._relative_error", lambda: 0.0)
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("highest")
+    try:
+        VideoTextEncoder.from_pretrained(encoder_folder, device="cpu", tune=tune)
+        assert torch.get_float32_matmul_precision() == precision
+    finally:
+        torch.set_float32_matmul_precision(before)
+
+
 def test_vmm_offers_nothing_else():
     import vmm
 
