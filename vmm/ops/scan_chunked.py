@@ -10,6 +10,7 @@ Shape legend: T steps in a chunk, B batch, E channels, L length, N states per ch
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 
 import torch
@@ -34,6 +35,7 @@ class _Scanner:
         self.inputs, self.softplus, self.reverse = inputs, delta_softplus, reverse
         self.dtype = torch.promote_types(inputs.u.dtype, torch.float32)
         self.a = inputs.A.to(self.dtype).t().contiguous()  # (N, E)
+        self.a_log2e = self.a * math.log2(math.e)
         self.d = None if inputs.D is None else inputs.D.to(self.dtype)
         self.bias = None if inputs.delta_bias is None else inputs.delta_bias.to(self.dtype)
 
@@ -63,7 +65,7 @@ class _Scanner:
 
     def states(self, step: Tensor, u: Tensor, b: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
         """Return the decays and the states (T, B, N, E) of a chunk that starts from ``state``."""
-        decay = (step.unsqueeze(2) * self.a).exp_()
+        decay = (step.unsqueeze(2) * self.a_log2e).exp2_()  # several times as fast as exp_
         states = (step * u).unsqueeze(2) * b.unsqueeze(3)
         for decay_t, state_t in zip(decay.unbind(0), states.unbind(0), strict=True):
             state = state_t.addcmul_(decay_t, state)
