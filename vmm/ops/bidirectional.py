@@ -117,7 +117,7 @@ def bidirectional_op(*arguments: Any) -> tuple[Tensor, Tensor]:
     softplus, keep, backend = arguments[_NUM_INPUTS:]
     module = importlib.import_module(BACKENDS[backend])
     starts = _empty_starts(inputs, keep, module)
-    with torch.autocast(inputs.u.device.type, enabled=False):
+    with op_tools.without_autocast(inputs.u.device):
         shaped = starts.view(module.pair_starts_shape(inputs.u, inputs.A)) if keep else None
         out = module.pair_forward(inputs, softplus, shaped)
     return op_tools.packed(out), starts
@@ -141,7 +141,7 @@ def bidirectional_backward_op(*arguments: Any) -> tuple[Tensor, ...]:
     inputs = PairInputs(*arguments[:_NUM_INPUTS])
     softplus, starts, d_out, backend = arguments[_NUM_INPUTS:]
     module = importlib.import_module(BACKENDS[backend])
-    with torch.autocast(inputs.u.device.type, enabled=False):
+    with op_tools.without_autocast(inputs.u.device):
         shaped = starts.view(module.pair_starts_shape(inputs.u, inputs.A))
         gradients = module.pair_backward(inputs, softplus, shaped, d_out)
     return tuple(op_tools.gradients_like(gradients, inputs))

@@ -28,7 +28,7 @@ def conv_op(
 ) -> Tensor:
     """Convolve (B, E, L) x with one backend; see ``vmm.ops.causal_conv.causal_conv1d``."""
     module = importlib.import_module(BACKENDS[backend])
-    with torch.autocast(x.device.type, enabled=False):
+    with op_tools.without_autocast(x.device):
         return op_tools.packed(module.forward(ConvInputs(x, weight, bias), silu, reverse))
 
 
@@ -54,7 +54,7 @@ def conv_backward_op(
     """Return the gradient of every input; an absent bias gets an empty tensor."""
     module = importlib.import_module(BACKENDS[backend])
     inputs = ConvInputs(x, weight, bias)
-    with torch.autocast(x.device.type, enabled=False):
+    with op_tools.without_autocast(x.device):
         if backend in RECORDED:
             gradients = op_tools.recomputed_gradients(
                 lambda *y: [module.forward(ConvInputs(*y), silu, reverse)], inputs, [d_out]

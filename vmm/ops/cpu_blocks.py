@@ -19,10 +19,11 @@ from vmm.ops.op_tools import channels_last
 
 def by_block(x: Tensor) -> Tensor:
     """Cut (E, ...) into blocks, padded with zeros, lanes innermost: (blocks, ..., lanes)."""
-    padding = -len(x) % LANES
+    padding = -x.shape[0] % LANES
     if padding:
         x = torch.cat([x, x.new_zeros(padding, *x.shape[1:])])
-    return x.reshape(-1, LANES, *x.shape[1:]).movedim(1, -1).contiguous()
+    blocks = x.reshape(-1, LANES, *x.shape[1:])
+    return (blocks.movedim(1, -1) if x.dim() > 1 else blocks).contiguous()
 
 
 def from_blocks(x: Tensor, channels: int) -> Tensor:
@@ -42,9 +43,12 @@ def row_arguments(name: str, x: Tensor, reverse: bool) -> dict[str, int]:
     know about direction. Of a bfloat16 tensor there is one argument more; that its name is there is
     what kernels, which are compiled for names, go by.
     """
-    batch, _, row = (x.element_size() * stride for stride in x.stride())
-    start = x.data_ptr() + ((x.shape[-1] - 1) * row if reverse else 0)
-    found = {name: start, f"{name}_batch": batch, f"{name}_row": -row if reverse else row}
+    batch, _, row = x.stride()
+    size, start = x.element_size(), x.data_ptr()
+    row *= size
+    if reverse:
+        start, row = start + (x.shape[-1] - 1) * row, -row
+    found = {name: start, f"{name}_batch": batch * size, f"{name}_row": row}
     return found | {f"{name}_bfloat16": 1} if x.dtype == torch.bfloat16 else found
 
 

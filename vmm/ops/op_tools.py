@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import TypeVar
 
 import torch
@@ -19,6 +20,13 @@ def evaluated_when_traced(function: _F) -> _F:
     """
     function._dynamo_marked_constant = True  # type: ignore[attr-defined]
     return function
+
+
+def without_autocast(device: torch.device) -> AbstractContextManager[object]:
+    """Switch autocast off for a while; where it is off already, that costs nothing."""
+    if torch.is_autocast_enabled(device.type):
+        return torch.autocast(device.type, enabled=False)
+    return nullcontext()
 
 
 def empty_packed(x: Tensor, dtype: torch.dtype | None = None) -> Tensor:

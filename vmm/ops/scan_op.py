@@ -68,7 +68,7 @@ def scan_op(*arguments: Any) -> tuple[Tensor, Tensor, Tensor]:
     inputs, options = _split(arguments)
     keep, backend = arguments[-2:]
     starts, last = _empty_states(inputs, keep, backend)
-    with torch.autocast(inputs.u.device.type, enabled=False):
+    with op_tools.without_autocast(inputs.u.device):
         if backend in RECORDED:
             out, last_state = _module(backend).scan(inputs, options)
             if inputs.state is not None:
@@ -96,7 +96,7 @@ def scan_backward_op(*arguments: Any) -> tuple[Tensor, ...]:
     """Return the gradient of every input; an absent one gets an empty tensor."""
     inputs, options = _split(arguments)
     starts, d_out, d_last, backend = arguments[-4:]
-    with torch.autocast(inputs.u.device.type, enabled=False):
+    with op_tools.without_autocast(inputs.u.device):
         if backend in RECORDED:
             gradients = op_tools.recomputed_gradients(
                 lambda *x: _module(backend).scan(ScanInputs(*x), options), inputs, (d_out, d_last)
