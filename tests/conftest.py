@@ -50,6 +50,17 @@ def _one_thread():
     torch.manual_seed(0)
 
 
+@pytest.fixture(scope="session")
+def ray_cluster():
+    """A Ray cluster of this machine alone, whose tasks import what the tests import."""
+    ray = pytest.importorskip("ray")
+    paths = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
+    environment = {"env_vars": {"PYTHONPATH": paths, "RAY_DATA_DISABLE_PROGRESS_BARS": "1"}}
+    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, runtime_env=environment)
+    yield
+    ray.shutdown()
+
+
 class DemoShards:
     """A few real shards of the demo's kind, and the options that point a recipe at them."""
 

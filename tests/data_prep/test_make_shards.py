@@ -408,3 +408,15 @@ def test_no_torch_is_needed():
         [sys.executable, "-c", check], capture_output=True, text=True, check=True
     )
     assert result.stdout.strip() == "False"
+
+
+def test_a_cluster_makes_the_same_shards(tmp_path, clips, ray_cluster):
+    for number in range(5):
+        clips.write_clip(tmp_path / "media" / f"{number}.mp4", [number] * 4)
+    rows = "\n".join(f"{number}.mp4,clip {number}" for number in range(5))
+    (tmp_path / "list.csv").write_text(f"video,caption\n{rows}\n")
+    arguments = [str(tmp_path / "list.csv"), str(tmp_path / "media"), "--samples-per-shard", "2"]
+    for name, extra in (("here", ["--workers", "1"]), ("there", ["--ray"])):
+        assert main([*arguments, "-o", str(tmp_path / name), *extra]) == 0
+    assert len(shard_bytes(tmp_path / "there")) == 3
+    assert shard_bytes(tmp_path / "there") == shard_bytes(tmp_path / "here")

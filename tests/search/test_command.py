@@ -69,12 +69,33 @@ def test_processes_with_shares_fill_one_index(made, videos, encoder_folder, tmp_
     assert facts["moments"] == 10 and len(facts["problems"]) == 1
 
 
+def test_a_cluster_fills_one_index(made, videos, encoder_folder, tmp_path, capsys, ray_cluster):
+    spread = tmp_path / "spread"
+    encode = ("encode", videos, "-o", spread, "--encoder", encoder_folder, *QUICK, "--ray", 2)
+    assert "4 videos encoded, 0 unchanged" in output(capsys, *encode)
+    assert "0 videos encoded, 4 unchanged" in output(capsys, *encode)
+    search = ("a red circle", "--top", 10, "--json")
+    found, same = (json.loads(output(capsys, "search", i, *search)) for i in (spread, made))
+    assert [hit["similarity"] for hit in found] == pytest.approx([h["similarity"] for h in same])
+    assert [(h["file"], h["start"]) for h in found] == [(h["file"], h["start"]) for h in same]
+    (videos / "a.mp4").unlink()
+    assert "0 encoded, 3 unchanged, 1 removed" in output(capsys, *encode).replace("videos ", "")
+
+
+def test_ray_is_asked_for(videos, encoder_folder, tmp_path, capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, "ray", None)
+    encode = ("encode", videos, "-o", tmp_path / "new", "--encoder", encoder_folder, "--ray", 2)
+    assert 'pip install "vmm-video[ray]"' in failure(capsys, *encode)
+
+
 def test_mistakes_are_told_with_a_remedy(
     made, videos, encoder_folder, another_encoder_folder, tmp_path, capsys
 ):
     new = ("encode", videos, "-o", tmp_path / "new")
     assert "say --encoder" in failure(capsys, *new)
     assert "must be I/N" in failure(capsys, *new, "--shard", "0/2")
+    assert "--shard is left to it" in failure(capsys, *new, "--shard", "1/2", "--ray", "2")
+    assert "--ray -1" in failure(capsys, *new, "--ray", "-1")
     assert "--window -1" in failure(capsys, *new, "--window", "-1")
     chosen = ("--encoder", encoder_folder)
     assert "leaves gaps" in failure(capsys, *new, *chosen, "--window", 2, "--stride", 3)

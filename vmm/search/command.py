@@ -41,8 +41,17 @@ def main_encode(argv: Sequence[str]) -> int:
         help="do the I-th of N shares of the videos; processes on any machines, each with its "
         "share, fill one index together",
     )
+    add(
+        "--ray",
+        type=int,
+        default=0,
+        metavar="N",
+        help="cut the work into N shares for a Ray cluster whose machines see the same paths",
+    )
     options = parser.parse_args(argv)
     share = _share(options.shard)
+    if options.ray < 0 or (options.ray and share != (0, 1)):
+        raise ValueError(f"--ray {options.ray} must be 1 or more, and --shard is left to it")
     for name in ("window", "stride", "num_frames", "batch_size"):
         value = getattr(options, name)
         if value is not None and not value > 0:
@@ -70,14 +79,13 @@ def main_encode(argv: Sequence[str]) -> int:
             "make it at most --window"
         )
     index = Index.create(options.out, settings)
-    counts = encode_videos(
-        index,
-        encoder,
-        options.clips,
-        share=Share(*share),
-        batch_size=options.batch_size,
-        progress=sys.stderr.isatty(),
-    )
+    how = {"batch_size": options.batch_size, "progress": sys.stderr.isatty()}
+    if options.ray:
+        from vmm.search.on_ray import encode_on_ray
+
+        counts = encode_on_ray(options.out, encoder.folder, options.clips, options.ray, **how)
+    else:
+        counts = encode_videos(index, encoder, options.clips, share=Share(*share), **how)
     index = Index.open(options.out)
     _print(
         f"{counts.encoded} videos encoded, {counts.unchanged} unchanged, {counts.removed} removed; "

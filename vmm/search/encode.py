@@ -46,6 +46,13 @@ class Counts:
     unchanged: int = 0
     removed: int = 0
 
+    def __add__(self, other: Counts) -> Counts:
+        return Counts(
+            self.encoded + other.encoded,
+            self.unchanged + other.unchanged,
+            self.removed + other.removed,
+        )
+
 
 def clip_of(encoder: VideoTextEncoder, num_frames: int | None) -> ClipSettings:
     """Return how a moment becomes the encoder's input."""
