@@ -43,7 +43,7 @@ from eval.command import (
     write_accuracy_page,
 )
 from eval.qa.journal import Journal
-from eval.results import findings_text, text_table
+from eval.results import findings_text, origin_rows, text_table
 from eval.sources import AnnotatedClips, ShardClips
 from vmm.data.annotations.questions import read_answer_list
 from vmm.data.transforms import ClipSettings
@@ -201,7 +201,7 @@ def open_qa_table(result: dict[str, Any]) -> str:
 
 def open_qa_card(result: dict[str, Any]) -> list[tuple[str, str]]:
     """List everything that the numbers depend on."""
-    data, settings, model = result["data"], result["settings"], result["model"]
+    data, settings = result["data"], result["settings"]
     problems = ", ".join(f"{n} {reason}" for reason, n in data["problems"].items())
     return [
         ("test set", data["test_set"]),
@@ -217,12 +217,7 @@ def open_qa_card(result: dict[str, Any]) -> list[tuple[str, str]]:
         ("frames", f"{settings['num_frames']}, sampling {settings['sampling']!r} without draws"),
         ("resolution", f"{settings['image_size']} pixels, {settings['fit']}"),
         ("views", "1"),
-        ("decoder", settings["decoder"]),
-        ("device", settings["device"]),
-        ("model", f"{model['encoder']}, {model['parameters'] / 1e6:.2f} M parameters"),
-        ("checkpoint", f"{model['checkpoint']}, sha256 {model['sha256']}"),
-        ("versions", ", ".join(f"{k} {v}" for k, v in result["versions"].items())),
-        ("command", result["command"]),
+        *origin_rows(result),
     ]  # fmt: skip
 
 

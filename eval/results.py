@@ -27,7 +27,7 @@ All rates are in percent.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -72,22 +72,33 @@ _SAME_SETTINGS = ("coverage", "ties")
 
 
 def load_result(path: Path) -> dict[str, Any]:
+    """Read a result file of ``eval.retrieval``; see ``read_result``."""
+    return read_result(path, "eval.retrieval", SCHEMA, _KEYS)
+
+
+def read_result(path: Path, command: str, schema: int, keys: Iterable[str]) -> dict[str, Any]:
     """Read a result file.
 
+    Args:
+        path: The file.
+        command: What wrote it.
+        schema: The version of its layout that is understood.
+        keys: What it must hold.
+
     Raises:
-        ValueError: If it is missing or not a result of ``eval.retrieval``.
+        ValueError: If it is missing or not a result of ``command``.
     """
     try:
         result = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise ValueError(
-            f"{path} cannot be read as a result of `python -m eval.retrieval`: {error}"
+            f"{path} cannot be read as a result of `python -m {command}`: {error}"
         ) from error
-    if not isinstance(result, dict) or result.get("schema") != SCHEMA:
-        raise ValueError(f"{path} is no result of this version of eval.retrieval; run it again")
-    missing = sorted(_KEYS - result.keys())
+    if not isinstance(result, dict) or result.get("schema") != schema:
+        raise ValueError(f"{path} is no result of this version of {command}; run it again")
+    missing = sorted(set(keys) - result.keys())
     if missing:
-        raise ValueError(f"{path} lacks {', '.join(missing)}; run eval.retrieval again")
+        raise ValueError(f"{path} lacks {', '.join(missing)}; run {command} again")
     return result
 
 
@@ -128,9 +139,22 @@ def protocol_differences(a: dict[str, Any], b: dict[str, Any]) -> list[str]:
     ]
 
 
+def origin_rows(result: dict[str, Any]) -> list[tuple[str, str]]:
+    """List what every protocol card ends with: from what, by what and how a result was made."""
+    settings, model = result["settings"], result["model"]
+    return [
+        ("decoder", settings["decoder"]),
+        ("device", settings["device"]),
+        ("model", f"{model['encoder']}, {model['parameters'] / 1e6:.2f} M parameters"),
+        ("checkpoint", f"{model['checkpoint']}, sha256 {model['sha256']}"),
+        ("versions", ", ".join(f"{k} {v}" for k, v in result["versions"].items())),
+        ("command", result["command"]),
+    ]
+
+
 def protocol_card(result: dict[str, Any]) -> list[tuple[str, str]]:
     """List everything that the numbers depend on, as pairs of a name and a value."""
-    data, settings, model = result["data"], result["settings"], result["model"]
+    data, settings = result["data"], result["settings"]
     clips, (fewest, most) = data["clips"], data["captions_per_video"]
     looks_like = f" (ids and number are those of {data['recognised']})" * bool(data["recognised"])
     problems = ", ".join(f"{n} {reason}" for reason, n in clips["problems"].items())
@@ -157,12 +181,7 @@ def protocol_card(result: dict[str, Any]) -> list[tuple[str, str]]:
         ("views", str(settings["views"])),
         ("re-ranked", "no" if settings["k"] is None else f"the best {settings['k']} per query"),
         ("scores", settings["precision"]),
-        ("decoder", settings["decoder"]),
-        ("device", settings["device"]),
-        ("model", f"{model['encoder']}, {model['parameters'] / 1e6:.2f} M parameters"),
-        ("checkpoint", f"{model['checkpoint']}, sha256 {model['sha256']}"),
-        ("versions", ", ".join(f"{k} {v}" for k, v in result["versions"].items())),
-        ("command", result["command"]),
+        *origin_rows(result),
     ]  # fmt: skip
 
 

@@ -19,7 +19,7 @@ from matplotlib.figure import Figure
 from eval.classes.protocols import published_accuracy
 from eval.command import write_accuracy_page
 from eval.report.pictures import png
-from eval.results import findings_text, text_table
+from eval.results import findings_text, origin_rows, text_table
 
 SCHEMA = 1
 FILE_NAME = "classification.json"
@@ -55,7 +55,7 @@ def class_table(result: dict[str, Any]) -> str:
 
 def class_card(result: dict[str, Any]) -> list[tuple[str, str]]:
     """List everything that the numbers depend on."""
-    data, settings, model = result["data"], result["settings"], result["model"]
+    data, settings = result["data"], result["settings"]
     problems = ", ".join(f"{n} {reason}" for reason, n in data["problems"].items())
     return [
         ("test set", data["test_set"]),
@@ -74,12 +74,7 @@ def class_card(result: dict[str, Any]) -> list[tuple[str, str]]:
         ("frames", f"{settings['num_frames']}, sampling {settings['sampling']!r} without draws"),
         ("resolution", f"{settings['image_size']} pixels, {settings['fit']}"),
         ("ties", "expectation over random order"),
-        ("decoder", settings["decoder"]),
-        ("device", settings["device"]),
-        ("model", f"{model['encoder']}, {model['parameters'] / 1e6:.2f} M parameters"),
-        ("checkpoint", f"{model['checkpoint']}, sha256 {model['sha256']}"),
-        ("versions", ", ".join(f"{k} {v}" for k, v in result["versions"].items())),
-        ("command", result["command"]),
+        *origin_rows(result),
     ]  # fmt: skip
 
 

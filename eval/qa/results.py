@@ -26,13 +26,12 @@ clustered standard error, see ``eval.clustered``):
 from __future__ import annotations
 
 import csv
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from eval.qa.measure import CONTROLS, METHODS
-from eval.results import findings_text, text_table
+from eval.results import findings_text, origin_rows, read_result, text_table
 
 SCHEMA = 1
 FILE_NAME = "qa.json"
@@ -40,20 +39,8 @@ SUBMISSION = "submission.csv"
 
 
 def load_qa(path: Path) -> dict[str, Any]:
-    """Read a result file.
-
-    Raises:
-        ValueError: If it is missing or not a result of ``eval.long_video_qa``.
-    """
-    try:
-        result = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ValueError(
-            f"{path} cannot be read as a result of `python -m eval.long_video_qa`: {error}"
-        ) from error
-    if not isinstance(result, dict) or result.get("schema") != SCHEMA or "verdict" not in result:
-        raise ValueError(f"{path} is no result of this version of eval.long_video_qa")
-    return result
+    """Read a result file of ``eval.long_video_qa``; see ``eval.results.read_result``."""
+    return read_result(path, "eval.long_video_qa", SCHEMA, ["verdict"])
 
 
 def accuracy_rows(result: dict[str, Any]) -> list[list[str]]:
@@ -110,7 +97,7 @@ def qa_table(result: dict[str, Any]) -> str:
 
 def qa_card(result: dict[str, Any]) -> list[tuple[str, str]]:
     """List everything that the numbers depend on, as pairs of a name and a value."""
-    data, settings, model = result["data"], result["settings"], result["model"]
+    data, settings = result["data"], result["settings"]
     videos = data["videos"]
     problems = ", ".join(f"{n} {reason}" for reason, n in videos["problems"].items())
     left_out = ", ".join(f"{n} with {reason}" for reason, n in data["left_out"].items())
@@ -143,12 +130,7 @@ def qa_card(result: dict[str, Any]) -> list[tuple[str, str]]:
         ("temperature", f"{settings['temperature']:.4f}"),
         ("ties", "each of the best options is chosen equally often"),
         ("errors", "one standard error, clustered by video"),
-        ("decoder", settings["decoder"]),
-        ("device", settings["device"]),
-        ("model", f"{model['encoder']}, {model['parameters'] / 1e6:.2f} M parameters"),
-        ("checkpoint", f"{model['checkpoint']}, sha256 {model['sha256']}"),
-        ("versions", ", ".join(f"{k} {v}" for k, v in result["versions"].items())),
-        ("command", result["command"]),
+        *origin_rows(result),
     ]  # fmt: skip
 
 
