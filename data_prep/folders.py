@@ -1,4 +1,4 @@
-"""Made data sets: a command line, a folder that is whole or not there, samples made in order."""
+"""Made data sets: a command line, a folder that is whole or not there, shards of made samples."""
 
 from __future__ import annotations
 
@@ -11,8 +11,13 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import fields
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
+
+from tqdm import tqdm
+
+from data_prep.tars import Member, write_shard
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -86,17 +91,41 @@ def _state(
         return "foreign"
 
 
-@contextmanager
-def in_order(
-    make: Callable[[_Job], _Made], jobs: Sequence[_Job], workers: int
-) -> Iterator[Iterator[_Made]]:
-    """Do jobs in order, in this process or in several.
+def make_shards_of(
+    shards: Mapping[str, Sequence[_Job]],
+    make: Callable[[_Job], list[Member]],
+    folder: Path,
+    workers: int,
+    unit: str,
+) -> dict[str, str]:
+    """Make samples, in this process or in several, and write them in order.
 
     Args:
-        make: Does one; a function of a module, or a partial of one.
-        jobs: All of them.
+        shards: File name -> what the samples in it are made of.
+        make: Makes one; a function of a module, or a partial of one.
+        folder: Where to.
         workers: Processes.
+        unit: What the progress bar counts.
+
+    Returns:
+        File name -> SHA-256.
     """
+    jobs = [job for of_shard in shards.values() for job in of_shard]
+    with (
+        _in_order(make, jobs, workers) as made,
+        tqdm(total=len(jobs), unit=unit, desc="rendering") as progress,
+    ):
+        digests = {}
+        for name, of_shard in shards.items():
+            digests[name] = write_shard(folder / name, islice(made, len(of_shard)))
+            progress.update(len(of_shard))
+        return digests
+
+
+@contextmanager
+def _in_order(
+    make: Callable[[_Job], _Made], jobs: Sequence[_Job], workers: int
+) -> Iterator[Iterator[_Made]]:
     if workers <= 1:
         yield map(make, jobs)
         return

@@ -18,18 +18,17 @@ import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
-from itertools import groupby, islice
+from itertools import groupby
 from pathlib import Path
 
 import av
 import numpy as np
-from tqdm import tqdm
 
 from data_prep.encode import encode_mp4
 from data_prep.films import KINDS, Film, films_of_numbers, films_of_orders
-from data_prep.folders import in_order, make_folder, run_command
+from data_prep.folders import make_folder, make_shards_of, run_command
 from data_prep.shapes import Scene, render
-from data_prep.tars import Member, write_shard
+from data_prep.tars import Member
 
 FORMAT_VERSION = 1  # one higher whenever the same arguments give other data
 SPLITS = ("train", "val", "test", "long")
@@ -187,24 +186,19 @@ def make_long_videos(
 
 def _write_all(folder: Path, arguments: Arguments, workers: int) -> dict[str, object]:
     jobs = plan(arguments)
-    shards: dict[str, str] = {}
-    everything = [job for split in SPLITS for job in jobs[split]]
-    with (
-        in_order(partial(make_sample, arguments=arguments), everything, workers) as rendered,
-        tqdm(total=len(everything), unit="film", desc="rendering") as progress,
-    ):
-        for split in SPLITS:
-            for group, films in groupby(jobs[split], lambda job: job.film.group):
-                name = f"{split}-{group:06d}.tar"
-                count = len(list(films))
-                shards[name] = write_shard(folder / name, islice(rendered, count))
-                progress.update(count)
+    shards = {
+        f"{split}-{group:06d}.tar": list(films)
+        for split in SPLITS
+        for group, films in groupby(jobs[split], lambda job: job.film.group)
+    }
+    make = partial(make_sample, arguments=arguments)
+    digests = make_shards_of(shards, make, folder, workers, "film")
     for split in SPLITS[1:]:
         text = json.dumps(question_records(jobs[split], arguments), indent=1)
         (folder / f"{split}-questions.json").write_text(text + "\n", encoding="utf-8")
     return {
         "films": {split: len(jobs[split]) for split in SPLITS},
-        "shards": shards,
+        "shards": digests,
         "made_with": {"av": av.__version__, "numpy": np.__version__},
     }
 

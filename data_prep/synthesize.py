@@ -18,17 +18,15 @@ import json
 import sys
 from dataclasses import asdict, dataclass, replace
 from functools import partial
-from itertools import islice
 from pathlib import Path
 
 import av
 import numpy as np
-from tqdm import tqdm
 
 from data_prep.encode import encode_jpeg, encode_mp4
-from data_prep.folders import in_order, make_folder, run_command
+from data_prep.folders import make_folder, make_shards_of, run_command
 from data_prep.shapes import Scene, all_answers, questions, render, twin_pairs
-from data_prep.tars import Member, write_shard
+from data_prep.tars import Member
 from vmm.data.schema import CAPTION, ITEMS, REVERSED_CAPTION
 
 FORMAT_VERSION = 4  # one higher whenever the same arguments give other data
@@ -170,22 +168,17 @@ def synthesize(out: Path, arguments: Arguments, workers: int, overwrite: bool = 
 
 def _write_all(folder: Path, arguments: Arguments, workers: int) -> dict[str, object]:
     jobs = plan(arguments)
-    shards: dict[str, str] = {}
-    everything = [job for split in _SPLITS for job in jobs[split]]
-    with (
-        in_order(partial(make_sample, arguments=arguments), everything, workers) as rendered,
-        tqdm(total=len(everything), unit="sample", desc="rendering") as progress,
-    ):
-        for split in _SPLITS:
-            for number, start in enumerate(range(0, len(jobs[split]), SHARD_SAMPLES)):
-                name = f"{split}-{number:06d}.tar"
-                count = min(SHARD_SAMPLES, len(jobs[split]) - start)
-                shards[name] = write_shard(folder / name, islice(rendered, count))
-                progress.update(count)
+    shards = {
+        f"{split}-{number:06d}.tar": jobs[split][start : start + SHARD_SAMPLES]
+        for split in _SPLITS
+        for number, start in enumerate(range(0, len(jobs[split]), SHARD_SAMPLES))
+    }
+    make = partial(make_sample, arguments=arguments)
+    digests = make_shards_of(shards, make, folder, workers, "sample")
     (folder / "answers.json").write_text(json.dumps(all_answers(), indent=0) + "\n")
     return {
         "samples": {split: len(jobs[split]) for split in _SPLITS},
-        "shards": shards,
+        "shards": digests,
         "made_with": {"av": av.__version__, "numpy": np.__version__},
     }
 

@@ -238,7 +238,7 @@ def test_an_interrupted_run_leaves_nothing(tmp_path, monkeypatch):
     def fail(*arguments):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("data_prep.synthesize.write_shard", fail)
+    monkeypatch.setattr("data_prep.folders.write_shard", fail)
     with pytest.raises(KeyboardInterrupt):
         synthesize(tmp_path / "demo", Arguments(train=2, val=2, test=2, images=2), workers=1)
     assert list(tmp_path.iterdir()) == []
