@@ -10,13 +10,13 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from tests.data import videos
-from vmm.data.decode import DecodeError, decode_image, decode_video
+from vmm.data.decode import DecodeError, decode_image, decode_parts, decode_video
 from vmm.data.isolation import IsolatedDecoder, own_decoder
 
 # A child whose decoder misbehaves on some files.
 MISBEHAVING = """
 import os, signal, sys, time
-from vmm.data.decode import decode_video
+from vmm.data.decode import decode_parts, decode_video
 from vmm.data.isolation import serve
 def video(data, choose, decoder):
     if data == b"HANG": time.sleep(60)
@@ -25,7 +25,11 @@ def video(data, choose, decoder):
     if data == b"EXIT": os._exit(3)
     if data == b"BUG": sys.stderr.close(); 1 / 0
     return decode_video(data, choose, decoder=decoder)
-serve(video)
+def parts(video, choose):
+    for number, frames in enumerate(decode_parts(video, choose)):
+        if number == 2: os.kill(os.getpid(), signal.SIGSEGV)
+        yield frames
+serve(video, parts=parts if "VMM_TEST_CRASH" in os.environ else decode_parts)
 """
 
 
@@ -52,6 +56,41 @@ def test_frames_are_the_same_as_in_this_process(decoder, kind):
     expected = decode_video(data, lambda t: (seen.append(t), first_and_last(t))[1])
     assert frames.dtype == np.uint8 and np.array_equal(frames, expected)
     assert np.array_equal(*seen)
+
+
+def in_threes(times):
+    return [list(range(i, min(i + 3, len(times)))) for i in range(len(times) - 2)]
+
+
+@pytest.mark.parametrize("kind", ["h264", "vp8", "gif", "h264 turned by 90"])
+def test_parts_are_the_same_as_in_this_process(decoder, kind, tmp_path):
+    content = videos.make(kind)
+    (tmp_path / "video").write_bytes(content)
+    expected = list(decode_parts(content, in_threes))
+    for video in (content, tmp_path / "video"):
+        parts = list(decoder.parts(video, in_threes))
+        assert len(parts) == len(expected) > 2
+        assert all(map(np.array_equal, parts, expected))
+    before = child(decoder)
+    with pytest.raises(FileNotFoundError):
+        list(decoder.parts(tmp_path / "gone", in_threes))
+    with pytest.raises(DecodeError, match="empty"):
+        list(decoder.parts(b"", in_threes))
+    assert child(decoder) == before
+    rest = decoder.parts(content, in_threes)
+    assert np.array_equal(next(rest), expected[0])
+    rest.close()  # nobody wants the others
+    assert len(decoder.video(content, first_and_last)) == 2
+
+
+def test_the_parts_before_a_crash_are_there(decoder, monkeypatch):
+    monkeypatch.setenv("VMM_TEST_CRASH", "1")
+    found = []
+    with pytest.raises(DecodeError, match=f"signal {signal.SIGSEGV:d}"):
+        for frames in decoder.parts(videos.make("h264"), in_threes):
+            found.append(frames)
+    assert all(map(np.array_equal, found, decode_parts(videos.make("h264"), in_threes)))
+    assert len(found) == 2
 
 
 def test_one_child_serves_many_files_of_any_size(decoder, tools):

@@ -4,12 +4,14 @@ import random
 import shutil
 import signal
 import time
+from functools import partial
 
 import numpy as np
 import pytest
 
 from tests.data.videos import encode_video, moving_picture
 from tests.search.plain import encode_to_be_killed
+from vmm.data.isolation import IsolatedDecoder
 from vmm.search.encode import Share, encode_videos
 from vmm.search.parts import read_part
 from vmm.search.sources import Source
@@ -107,6 +109,37 @@ def test_only_what_is_new_or_changed_is_encoded(videos, new_index, encoder, monk
     assert (counts.encoded, counts.unchanged, counts.removed) == (2, 1, 1)
     assert len(looked_at) == 2 + 1
     assert_same(contents(new_index()), expected(sources_of(videos), encoder))
+
+
+CRASHING = """
+import os, signal
+from vmm.data.decode import decode_parts
+from vmm.data.isolation import serve
+def parts(video, choose):
+    for number, frames in enumerate(decode_parts(video, choose)):
+        if number == 3: os.kill(os.getpid(), signal.SIGSEGV)
+        yield frames
+serve(parts=parts)
+"""
+
+
+def test_a_video_that_crashes_the_decoder_costs_its_rest_only(
+    videos, new_index, encoder, monkeypatch
+):
+    crashing = partial(IsolatedDecoder, program=CRASHING)
+    monkeypatch.setattr("vmm.search.encode.IsolatedDecoder", crashing)
+    encode_videos(new_index(), encoder, [videos])
+    monkeypatch.undo()
+    index = new_index()
+    problem = index.problems[Source(videos / "a.mp4")]
+    assert problem.startswith("crashed") and problem.endswith("found up to 2.0 s")
+    assert len(index.problems) == 1
+    assert encode_videos(new_index(), encoder, [videos]).unchanged == 3  # not tried again
+    found, whole = contents(index), expected(sources_of(videos), encoder)
+    spans, vectors = found.pop(Source(videos / "a.mp4"))
+    assert np.allclose(vectors, whole.pop(Source(videos / "a.mp4"))[1][: len(spans)], atol=1e-6)
+    assert len(spans) == 3
+    assert_same(found, whole)
 
 
 def test_videos_elsewhere_are_not_forgotten(videos, new_index, encoder, tmp_path):

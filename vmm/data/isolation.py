@@ -15,14 +15,23 @@ import socket
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
 from io import FileIO
+from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
 
-from vmm.data.decode import Choose, DecodeError, Decoder, decode_image, decode_video
+from vmm.data.decode import (
+    Choose,
+    ChooseParts,
+    DecodeError,
+    Decoder,
+    decode_image,
+    decode_parts,
+    decode_video,
+)
 
 TIMEOUT_S = 60.0
 """A file that takes longer counts as hung; a ``DataLoader`` waits for ten minutes."""
@@ -48,7 +57,8 @@ class IsolatedDecoder:
         Raises:
             DecodeError: As ``decode_video``, or because the child hung or crashed.
         """
-        return self._ask({"media": "video", "decoder": decoder}, data, choose)
+        (frames,) = self._ask({"media": "video", "decoder": decoder}, data, choose)
+        return frames
 
     def image(self, data: bytes) -> np.ndarray:
         """Do what ``decode_image`` does.
@@ -56,7 +66,21 @@ class IsolatedDecoder:
         Raises:
             DecodeError: As ``decode_image``, or because the child hung or crashed.
         """
-        return self._ask({"media": "image"}, data, lambda times: [0])
+        (picture,) = self._ask({"media": "image"}, data, lambda times: [0])
+        return picture
+
+    def parts(self, video: bytes | Path, choose: ChooseParts) -> Iterator[np.ndarray]:
+        """Do what ``decode_parts`` does, one part ahead.
+
+        The child is not free for other files before all parts have been taken.
+
+        Raises:
+            DecodeError: As ``decode_parts``, or because the child hung or crashed.
+            OSError: As ``decode_parts``.
+        """
+        if isinstance(video, bytes):
+            return self._ask({"media": "parts"}, video, choose)
+        return self._ask({"media": "parts", "path": str(video.absolute())}, b"", choose)
 
     def close(self) -> None:
         """End the child."""
@@ -68,20 +92,29 @@ class IsolatedDecoder:
             self._socket.close()
             self._frames.close()
 
-    def _ask(self, request: dict[str, Any], data: bytes, choose: Choose) -> np.ndarray:
+    def _ask(
+        self, request: dict[str, Any], data: bytes, choose: Choose | ChooseParts
+    ) -> Iterator[np.ndarray]:
+        """Send a file; yield what the child makes of it."""
         if self._child is None or self._child.poll() is not None:
             self.close()
             self._start()
-        answered = False
+        answer: dict[str, Any] = {}
+        ended = False
         try:
             self._socket.sendall(_line({**request, "size": len(data)}))
             self._socket.sendall(data)
-            answer = _read(self._messages)
-            while "times" in answer:
-                numbers = [int(i) for i in choose(np.array(answer["times"]))]
-                self._socket.sendall(_line({"numbers": numbers}))
+            while not ended:
                 answer = _read(self._messages)
-            answered = True
+                if "times" in answer:
+                    chosen = choose(np.array(answer["times"]))
+                    self._socket.sendall(_line({"numbers": _plain(chosen)}))
+                elif "shape" in answer:
+                    frames = self._take(answer["shape"])
+                    self._socket.sendall(_line({"taken": True}))
+                    yield frames
+                else:
+                    ended = True
         except TimeoutError as error:
             raise DecodeError("hung", f"no answer within {self._timeout:g} s") from error
         except (OSError, EOFError) as error:
@@ -89,11 +122,14 @@ class IsolatedDecoder:
                 "crashed", f"the decoder's process ended: {self._ending()}"
             ) from error
         finally:
-            if not answered:  # also when `choose` raised: the child still waits for its answer
+            if not ended:  # also if `choose` raised, or nobody wants the rest
                 self.close()
+        if "errno" in answer:
+            raise OSError(answer["errno"], answer["detail"])
         if "reason" in answer:
             raise DecodeError(answer["reason"], answer["detail"])
-        shape = answer["shape"]
+
+    def _take(self, shape: list[int]) -> np.ndarray:
         self._frames.seek(0)
         return np.fromfile(self._frames, np.uint8, math.prod(shape)).reshape(shape)
 
@@ -142,39 +178,58 @@ def own_decoder() -> IsolatedDecoder:
 def serve(
     video: Callable[..., np.ndarray] = decode_video,
     image: Callable[[bytes], np.ndarray] = decode_image,
+    parts: Callable[..., Iterator[np.ndarray]] = decode_parts,
 ) -> None:
     """Decode what the parent sends until it hangs up; the child's whole life.
 
     Args:
         video: Decodes videos.
         image: Decodes images.
+        parts: Decodes parts of videos.
     """
     connection = socket.socket(fileno=int(sys.argv[1]))
     messages = connection.makefile("rb")
     frames = FileIO(int(sys.argv[2]), "r+b")
 
-    def choose(times: np.ndarray) -> Sequence[int]:
+    def choose(times: np.ndarray) -> Any:
         connection.sendall(_line({"times": times.tolist()}))
-        numbers: list[int] = _read(messages)["numbers"]
-        return numbers
+        return _read(messages)["numbers"]
+
+    def decoded(request: dict[str, Any], data: bytes) -> Iterator[np.ndarray]:
+        if request["media"] == "image":
+            yield image(data)
+        elif request["media"] == "video":
+            yield video(data, choose, decoder=request["decoder"])
+        else:
+            yield from parts(Path(request["path"]) if "path" in request else data, choose)
+
+    def answer(request: dict[str, Any], data: bytes) -> dict[str, Any]:
+        try:
+            for pixels in decoded(request, data):
+                frames.seek(0)
+                np.ascontiguousarray(pixels).tofile(frames)
+                connection.sendall(_line({"shape": pixels.shape}))
+                _read(messages)  # they have been taken
+        except DecodeError as error:
+            return {"reason": error.reason, "detail": error.detail}
+        except ConnectionError:
+            raise
+        except OSError as error:
+            return {"errno": error.errno, "detail": error.strerror}
+        return {"ended": True}
 
     try:
         while True:
             request = _read(messages)
             data = messages.read(request["size"])
-            try:
-                if request["media"] == "image":
-                    pixels = image(data)
-                else:
-                    pixels = video(data, choose, decoder=request["decoder"])
-            except DecodeError as error:
-                connection.sendall(_line({"reason": error.reason, "detail": error.detail}))
-                continue
-            frames.seek(0)
-            np.ascontiguousarray(pixels).tofile(frames)
-            connection.sendall(_line({"shape": pixels.shape}))
+            connection.sendall(_line(answer(request, data)))
     except (EOFError, ConnectionError):
         return  # the parent ended
+
+
+def _plain(chosen: Sequence[Any]) -> list[Any]:
+    """Turn numbers, or lists of them, into what JSON knows."""
+    return [int(x) if np.ndim(x) == 0 else _plain(x) for x in chosen]
 
 
 def _line(message: dict[str, Any]) -> bytes:

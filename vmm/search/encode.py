@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
@@ -16,15 +16,18 @@ from tqdm import tqdm
 
 import vmm.export.auto_model  # noqa: F401  else transformers warns of the encoder's config.json
 from vmm.data.decode import DecodeError
+from vmm.data.isolation import IsolatedDecoder
 from vmm.data.transforms import ClipSettings
 from vmm.export.encoder import Floats, VideoTextEncoder
 from vmm.search.index import Index
 from vmm.search.parts import Record
 from vmm.search.sources import Source, digest_of, find_sources
-from vmm.search.windows import Span, end_of, load_moments, spans_of
+from vmm.search.windows import DecodeParts, Span, end_of, load_moments, spans_of
 
 _FLUSH_S = 20.0
 _MAX_MOMENTS = 4096
+_TIMEOUT_S = 300.0
+"""A video counts as hung that takes longer for one step: its list of frames, or a moment."""
 
 
 class Share(NamedTuple):
@@ -73,7 +76,7 @@ def encode_videos(
 
     New and changed videos are encoded, begun ones from where they were left; those that were in
     the inputs and are there no longer are forgotten. What cannot be encoded is recorded in the
-    index with the reason.
+    index with the reason, also if decoding it hangs or crashes: a process of its own does that.
 
     Args:
         index: To change.
@@ -106,9 +109,13 @@ def encode_videos(
             else:
                 todo.append(source)
     sizes = _sizes(todo)
-    with tqdm(total=sum(sizes), unit="B", unit_scale=True, disable=not progress) as bar:
+    with (
+        closing(IsolatedDecoder(_TIMEOUT_S)) as decoder,
+        tqdm(total=sum(sizes), unit="B", unit_scale=True, disable=not progress) as bar,
+    ):
+        clips = _Clips(clip_of(encoder, index.settings.num_frames), decoder.parts)
         for source, size in zip(todo, sizes, strict=True):
-            _encode(index, encoder, writer, source, lambda part, n=size: bar.update(n * part))  # type: ignore[misc]
+            _encode(index, clips, writer, source, lambda part, n=size: bar.update(n * part))  # type: ignore[misc]
             counts.encoded += 1
             bar.set_postfix(videos=counts.encoded, refresh=False)
     writer.flush()
@@ -182,9 +189,16 @@ class _Writer:
             self._clips = []
 
 
+class _Clips(NamedTuple):
+    """How moments become clips."""
+
+    settings: ClipSettings
+    decode: DecodeParts
+
+
 def _encode(
     index: Index,
-    encoder: VideoTextEncoder,
+    clips: _Clips,
     writer: _Writer,
     source: Source,
     advance: Callable[[float], object],
@@ -193,7 +207,7 @@ def _encode(
 
     Args:
         index: To change.
-        encoder: Makes the vectors.
+        clips: How moments become clips.
         writer: Takes the moments.
         source: The video.
         advance: Called with the share of the video that was done.
@@ -226,8 +240,7 @@ def _encode(
 
     try:
         if not problem:
-            clip = clip_of(encoder, settings.num_frames)
-            for span, frames in load_moments(content, plan, clip):
+            for span, frames in load_moments(content, plan, *clips):
                 writer.add(span, frames)
                 advance(1 / total)
                 left, end = left - 1 / total, span[1]

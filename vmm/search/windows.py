@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vmm.data.decode import DecodeError, decode_parts
+from vmm.data.decode import ChooseParts, DecodeError, decode_parts
 from vmm.data.sampling import frames_between
 from vmm.data.transforms import ClipSettings, eval_transform
 
@@ -41,8 +41,15 @@ def end_of(times: np.ndarray) -> float:
     return float(times[-1]) + step
 
 
+DecodeParts = Callable[[bytes | Path, ChooseParts], Iterator[np.ndarray]]
+"""``decode_parts``, or ``IsolatedDecoder.parts``."""
+
+
 def load_moments(
-    video: bytes | Path, plan: Callable[[np.ndarray], list[Span]], clip: ClipSettings
+    video: bytes | Path,
+    plan: Callable[[np.ndarray], list[Span]],
+    clip: ClipSettings,
+    decode: DecodeParts = decode_parts,
 ) -> Iterator[tuple[Span, Tensor]]:
     """Decode moments of a video one after the other.
 
@@ -50,6 +57,7 @@ def load_moments(
         video: The file, or its content.
         plan: Gets when each frame is shown, as ``spans_of``; returns the moments wanted, in order.
         clip: How the frames of a moment become input.
+        decode: Where to decode.
 
     Yields:
         The moment, and (T, C, H, W) float32, normalised.
@@ -64,7 +72,7 @@ def load_moments(
         spans[:] = plan(times)
         return [_frames(times, span, clip) for span in spans]
 
-    for number, frames in enumerate(decode_parts(video, choose)):
+    for number, frames in enumerate(decode(video, choose)):
         pixels = torch.from_numpy(frames).permute(0, 3, 1, 2)
         yield spans[number], eval_transform(pixels, clip)
 
