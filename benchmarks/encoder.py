@@ -63,7 +63,7 @@ class Sizes(NamedTuple):
     limit_s: float
 
 
-SHORT = Sizes(("tiny", "middle"), (8, 32, 64), (8, 0), IMAGE_SIZE, 2, 8.0)
+SHORT = Sizes(("tiny",), (8, 32, 64), (8,), IMAGE_SIZE, 2, 8.0)
 LONG = Sizes(("tiny", "middle"), (8, 16, 32, 64, 128), (64, 32), IMAGE_SIZE, 3, 30.0)
 
 
@@ -246,7 +246,7 @@ def draw(rows: list[dict[str, Any]]) -> Figure:
 
 def main() -> None:
     """Measure, and write the three files."""
-    options = report.options("benchmarks.encoder", __doc__, "whole models at 8 frames only")
+    options = report.options("benchmarks.encoder", __doc__, "tiny models, whole at 8 frames only")
     sizes = SHORT if options.short else LONG
     settings = sizes._asdict() | tune_cpu()
     rows = measure(sizes)
