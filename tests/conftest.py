@@ -50,7 +50,7 @@ def _one_thread():
     torch.manual_seed(0)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture
 def ray_cluster():
     """A Ray cluster of this machine alone, whose tasks import what the tests import."""
     ray = pytest.importorskip("ray")

@@ -399,3 +399,28 @@ def test_a_failed_run_does_not_wait_for_its_workers(coded_shards, root):
     command = [sys.executable, "-c", SCRIPT, f"{coded_shards}/video-*.tar"]
     result = subprocess.run(command, cwd=root, capture_output=True, timeout=60, check=False)
     assert result.returncode == 1 and b"KeyError: 'training failed'" in result.stderr
+
+
+ORPHAN = """
+import multiprocessing, os, signal, sys, time
+from vmm.data.loader import init_worker
+def work(delay):
+    time.sleep(delay)
+    init_worker(0)
+    time.sleep(60)
+worker = multiprocessing.get_context("fork").Process(target=work, args=(float(sys.argv[1]),))
+worker.start()
+time.sleep(0.5)
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+@pytest.mark.parametrize("delay", [0, 1])
+def test_a_worker_ends_with_a_parent_that_is_killed(delay):
+    # After a second the parent is dead already: the worker must not take its heir for it.
+    program = [sys.executable, "-c", ORPHAN, str(delay)]
+    with subprocess.Popen(program, stdout=subprocess.PIPE) as parent:
+        began = time.monotonic()
+        parent.communicate(timeout=30)  # until nobody holds the pipe any more
+        assert parent.returncode == -signal.SIGKILL
+        assert time.monotonic() - began < 20

@@ -25,6 +25,7 @@ _log = logging.getLogger(__name__)
 # What PyTorch's messages about dead and stuck workers begin with or hold.
 _WORKER_FAILURES = ("DataLoader worker", "DataLoader timed out")
 _SHOW_STACK = signal.SIGUSR2
+_PARENT_CHECK_S = 2.0
 
 
 class BatchStream(Protocol):
@@ -127,6 +128,9 @@ class TrainLoader:
 def init_worker(worker: int) -> None:
     """Prepare a worker process: no garbage of its parent, no stopping by signal, one thread.
 
+    It ends soon after its parent, however that ends; PyTorch's own watch misses a parent that was
+    killed before the watch began, and a worker that hangs.
+
     A fork has its parent's objects but not its threads. If its garbage collector came upon a
     decoder that the parent has dropped, FFmpeg would wait for ever for that decoder's threads.
     Schedulers send SIGTERM to the whole process group, and a worker that dies of it breaks the
@@ -137,6 +141,15 @@ def init_worker(worker: int) -> None:
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
         signal.signal(number, signal.SIG_IGN)
     torch.set_num_threads(1)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    while parent is not None and os.getppid() == parent.pid:
+        time.sleep(_PARENT_CHECK_S)
+    if parent is not None:
+        os._exit(1)
 
 
 def show_stacks() -> None:
