@@ -8,11 +8,13 @@ import platform
 import subprocess
 import sys
 import threading
+import weakref
 
 import pytest
 import torch
 
 from vmm.ops import cpu_kernel, scan_cpu
+from vmm.ops.bidirectional import Direction, bidirectional_scan
 from vmm.ops.selective_scan import selective_scan, selective_scan_ref
 
 # An LLVM CPU that every machine of this kind can run, and that has neither AVX-512 nor FMA.
@@ -51,6 +53,41 @@ def set_threads():
     before = torch.get_num_threads()
     yield torch.set_num_threads
     torch.set_num_threads(before)
+
+
+def scan_both(z, *directions):
+    first, second = (Direction(*x) for x in (directions[:7], directions[7:]))
+    return bidirectional_scan(first, second, z, delta_softplus=True, backend="cpu")
+
+
+@pytest.mark.parametrize("both", [False, True])
+def test_copies_live_until_the_kernel_has_run(both, monkeypatch):
+    # Nothing here is channels-last, so that everything with a length has to be copied.
+    inputs = {name: x.contiguous() for name, x in make_inputs(32, 40).items()}
+    copies, kernels = [], []
+    as_rows, run_kernel = scan_cpu.as_rows, scan_cpu._run
+
+    def copying(x):
+        rows = as_rows(x)
+        copies.append(weakref.ref(rows))
+        return rows
+
+    def running(*arguments):
+        kernels.append(len(copies))
+        assert copies and all(copy() is not None for copy in copies)
+        run_kernel(*arguments)
+        copies.clear()
+
+    monkeypatch.setattr(scan_cpu, "as_rows", copying)
+    monkeypatch.setattr(scan_cpu, "_run", running)
+    if not both:
+        run(inputs)
+        assert kernels == [5, 6]  # u, delta, B, C, z; and the gradient of the output
+        return
+    of_one = [inputs[name] for name in ("u", "delta", "A", "B", "C", "D", "delta_bias")]
+    leaves = [x.detach().requires_grad_() for x in (inputs["z"], *of_one, *of_one)]
+    scan_both(*leaves).sum().backward()
+    assert kernels == [9, 6, 7]  # the gradient of the second takes the output of the first too
 
 
 @pytest.mark.parametrize("channels", [20, 32])

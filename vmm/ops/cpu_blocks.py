@@ -31,9 +31,14 @@ def from_blocks(x: Tensor, channels: int) -> Tensor:
     return x.movedim(-1, 1).flatten(0, 1)[:channels]
 
 
+def row_dtype(x: Tensor) -> torch.dtype:
+    """Return the type in which kernels read and write what is like x: float32 or bfloat16."""
+    return x.dtype if x.dtype == torch.bfloat16 else torch.float32
+
+
 def as_rows(x: Tensor) -> Tensor:
-    """Return (B, K, L) x as kernels read it: K innermost, float32 or bfloat16."""
-    return channels_last(x if x.dtype in (torch.float32, torch.bfloat16) else x.float())
+    """Return (B, K, L) x as kernels read it, K innermost: itself, or a copy to be kept alive."""
+    return channels_last(x.to(row_dtype(x)))
 
 
 def row_arguments(name: str, x: Tensor, reverse: bool) -> dict[str, int]:

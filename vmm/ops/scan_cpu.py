@@ -19,6 +19,7 @@ from vmm.ops.cpu_blocks import (
     by_block,
     from_blocks,
     row_arguments,
+    row_dtype,
     size_arguments,
 )
 from vmm.ops.cpu_emitter import LANES
@@ -62,7 +63,7 @@ def forward(
     inputs: ScanInputs, options: ScanOptions, starts: Tensor | None, last: Tensor | None
 ) -> Tensor:
     """Compute the contract of ``vmm.ops.selective_scan.selective_scan`` in compiled code."""
-    out = empty_packed(as_rows(inputs.u))
+    out = empty_packed(inputs.u, row_dtype(inputs.u))
     state = _scan(inputs, options, starts, out)
     if last is not None:
         last.copy_(_from_state(state, last))
@@ -76,14 +77,15 @@ def pair_forward(inputs: PairInputs, delta_softplus: bool, starts: Tensor | None
     """
     first, second = (one._replace(z=None) for one in inputs.split())
     of_first, of_second = (None, None) if starts is None else starts.unbind(0)
-    out = empty_packed(as_rows(inputs.u))
+    out = empty_packed(inputs.u, row_dtype(inputs.u))
     states = _to_state(None, first), _to_state(None, second)
     rows, per_channel = _prepare(first)
     arguments = _inputs(rows, per_channel, of_first, states[0], reverse=False)
     others = _prepare(second)
     arguments |= _inputs(*others, of_second, states[1], reverse=True, suffix="_reverse")
-    if inputs.z is not None:
-        arguments |= row_arguments("z", as_rows(inputs.z), True)
+    z = None if inputs.z is None else as_rows(inputs.z)
+    if z is not None:
+        arguments |= row_arguments("z", z, True)
     arguments |= row_arguments("out", out, True)
     waiting = LANES * arguments["length"]
     _run(write_pair_forward, arguments, delta_softplus, rows["u"], inputs.A.shape[1], waiting)
@@ -92,8 +94,8 @@ def pair_forward(inputs: PairInputs, delta_softplus: bool, starts: Tensor | None
 
 def _same_or_empty(x: Tensor, like: Tensor) -> Tensor:
     """Return x itself, which kernels read before they overwrite it, if it has the right type."""
-    rows = as_rows(like)
-    return x if x.dtype == rows.dtype else empty_packed(rows)
+    dtype = row_dtype(like)
+    return x if x.dtype == dtype else empty_packed(like, dtype)
 
 
 def _scan(inputs: ScanInputs, options: ScanOptions, starts: Tensor | None, out: Tensor) -> Tensor:
@@ -131,7 +133,7 @@ def backward(
     d_state = _to_state(d_last, inputs)
     results = {name: getattr(inputs, name) for name in ("z", "other")}
     results = {
-        f"d_{name}": empty_packed(as_rows(x)) for name, x in results.items() if x is not None
+        f"d_{name}": empty_packed(x, row_dtype(x)) for name, x in results.items() if x is not None
     }
     gradients = _gradients(inputs, options, starts, d_out, d_state, results)
     if inputs.state is None:
