@@ -15,6 +15,7 @@ import hashlib
 import json
 import multiprocessing
 import os
+import re
 import socket
 import sys
 import threading
@@ -146,8 +147,9 @@ def _finished(out: Path, number: int) -> bool:
 
 def _sweep(out: Path, first: int, end: int) -> None:
     """Remove what is left of shards that were not completed."""
-    for partial in out.glob("*.tar.*.partial"):
-        if first <= int(partial.name.partition(".")[0]) < end:
+    for partial in out.glob("*.partial"):
+        number = re.match(r"\d+", partial.name)
+        if number and first <= int(number[0]) < end:
             partial.unlink(missing_ok=True)
 
 

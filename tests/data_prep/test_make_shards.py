@@ -139,7 +139,8 @@ def test_a_finished_shard_is_never_made_again(tmp_path, mixed, monkeypatch):
     )
     make(shard_range=(1, 2))
     done = (tmp_path / "out/00001.tar").stat().st_mtime_ns
-    (tmp_path / "out/00000.tar.elsewhere-1.partial").write_bytes(b"half of a shard")
+    for left in ("00000.tar.elsewhere-1.partial", "00002_stats.json.1.partial"):
+        (tmp_path / "out" / left).write_bytes(b"half of a file")
     called = []
     write_one = module.write_one
     monkeypatch.setattr(module, "write_one", lambda n, *a: (called.append(n), write_one(n, *a)))
