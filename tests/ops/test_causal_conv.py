@@ -2,7 +2,13 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from vmm.ops.causal_conv import BACKENDS, causal_conv1d, choose_backend
+from vmm.ops.causal_conv import (
+    BACKENDS,
+    Taps,
+    bidirectional_conv1d,
+    causal_conv1d,
+    choose_backend,
+)
 
 PORTABLE = ["cpu", "torch"]
 LIMIT = 2e-6
@@ -61,6 +67,43 @@ def test_any_width_and_any_number_of_taps(backend, taps, channels):
     expected = run(by_definition, tensors, torch.float64, "silu", False)
     actual = run(causal_conv1d, tensors, torch.float32, "silu", False, backend=backend)
     assert_all_close(actual, expected, LIMIT)
+
+
+@pytest.mark.parametrize("backend", PORTABLE)
+@pytest.mark.parametrize("activation", ["silu", None])
+@pytest.mark.parametrize("taps", [1, 2, 4, 6])
+@pytest.mark.parametrize("length", [1, 2, 3, 4, 5, 6, 7, 40])
+def test_both_directions_at_once_are_the_two_alone(backend, activation, taps, length):
+    (x, *back), (_, *ahead) = (make(length=length, taps=taps) for _ in range(2))
+    rest = torch.rand(2, 3, 20, length, dtype=torch.float64)
+
+    def weighted_sum(outs):
+        return sum((y * r.to(y.dtype)).sum() for y, r in zip(outs, rest, strict=True)).reshape(1)
+
+    def by_definitions(x, *parameters):
+        ways = zip((parameters[:2], parameters[2:]), (False, True), strict=True)
+        return weighted_sum([by_definition(x, *taps, activation, flip) for taps, flip in ways])
+
+    def at_once(x, *parameters):
+        ways = Taps(*parameters[:2]), Taps(*parameters[2:])
+        outs = bidirectional_conv1d(x, *ways, activation, backend=backend)
+        assert all(y.transpose(1, 2).is_contiguous() for y in outs)
+        return weighted_sum(outs)
+
+    tensors = (x, *back, *ahead)
+    expected = run(by_definitions, tensors, torch.float64)[1:]
+    assert_all_close(run(at_once, tensors, torch.float32)[1:], expected, LIMIT)
+    ways = zip((back, ahead), (False, True), strict=True)
+    expected = [by_definition(x, *taps, activation, flip) for taps, flip in ways]
+    ways = (Taps(*(y.float() for y in taps)) for taps in (back, ahead))
+    outs = bidirectional_conv1d(x.float(), *ways, activation, backend=backend)
+    assert_all_close(outs, expected, LIMIT)
+
+
+def test_directions_of_different_shapes_are_named():
+    x, weight, bias = (tensor.float() for tensor in make())
+    with pytest.raises(ValueError, match=r"same shapes, weight \(20, 4\) and \(20, 3\)"):
+        bidirectional_conv1d(x, Taps(weight, bias), Taps(weight[:, 1:], bias))
 
 
 @pytest.mark.parametrize("backend", PORTABLE)

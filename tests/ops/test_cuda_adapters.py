@@ -86,21 +86,27 @@ def conv_calls(monkeypatch):
 
     def causal_conv1d_fn(x, weight, bias=None, seq_idx=None, *, activation=None):
         calls.append((x, weight, bias, activation))
-        out = conv_torch.forward(ConvInputs(x, weight, bias), silu=False, reverse=False)
+        out, _ = conv_torch.forward(ConvInputs(x, weight, bias), silu=False)
         return F.silu(out) if activation == "silu" else out
 
     fake_package(monkeypatch, "causal_conv1d", causal_conv1d_fn=causal_conv1d_fn)
     return calls
 
 
-@pytest.mark.parametrize("reverse", [False, True], ids=["causal", "reverse"])
+@pytest.mark.parametrize("ways", ["back", "ahead", "both"])
 @pytest.mark.parametrize("silu", [True, False])
-def test_conv_adapter_gives_the_contract(conv_calls, reverse, silu):
-    x, weight, bias = torch.randn(2, 9, 6).transpose(1, 2), torch.randn(6, 4), torch.randn(6)
-    expected = conv_torch.forward(ConvInputs(x, weight, bias), silu, reverse)
-    out = conv_cuda.forward(ConvInputs(x, weight, bias), silu, reverse)
-    torch.testing.assert_close(out, expected)
-    assert out.transpose(1, 2).is_contiguous() and conv_calls[0][0].is_contiguous()
+def test_conv_adapter_gives_the_contract(conv_calls, ways, silu):
+    x, taps = torch.randn(2, 9, 6).transpose(1, 2), [torch.randn(6, 4), torch.randn(6)]
+    other = [torch.randn(6, 4), None]
+    absent = [None, None]
+    parameters = {"back": taps + absent, "ahead": absent + taps, "both": taps + other}[ways]
+    expected = conv_torch.forward(ConvInputs(x, *parameters), silu)
+    outs = conv_cuda.forward(ConvInputs(x, *parameters), silu)
+    assert [y is None for y in outs] == [ways == "ahead", ways == "back"]
+    for out, want in zip(outs, expected, strict=True):
+        torch.testing.assert_close(out, want)
+        assert out is None or out.transpose(1, 2).is_contiguous()
+    assert all(call[0].is_contiguous() for call in conv_calls)
 
 
 @pytest.mark.parametrize(

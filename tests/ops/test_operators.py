@@ -9,7 +9,7 @@ from torch.utils.checkpoint import checkpoint
 from vmm.models.mamba import BiMambaMixer
 from vmm.ops import op_tools
 from vmm.ops.bidirectional import bidirectional_op
-from vmm.ops.causal_conv import causal_conv1d
+from vmm.ops.causal_conv import Taps, bidirectional_conv1d, causal_conv1d
 from vmm.ops.conv_op import conv_op
 from vmm.ops.scan_interface import ADDING
 from vmm.ops.scan_op import scan_op
@@ -67,8 +67,14 @@ def test_bidirectional_scan_is_a_sound_operator(backend, plain):
 def test_convolution_is_a_sound_operator(backend, bias):
     weight = torch.randn(4, 3, requires_grad=True)
     offset = torch.randn(4, requires_grad=True) if bias else None
-    for options in ((True, False), (False, True)):
-        torch.library.opcheck(conv_op, (rows(4), weight, offset, *options, backend))
+    taps, absent = (weight, offset), (None, None)
+    other = [None if x is None else x.detach().flip(0).requires_grad_() for x in taps]
+    for ways, silu in (
+        ((*taps, *absent), True),
+        ((*absent, *taps), False),
+        ((*taps, *other), True),
+    ):
+        torch.library.opcheck(conv_op, (rows(4), *ways, silu, backend))
 
 
 @pytest.mark.parametrize("backend", SCANS)
@@ -182,11 +188,13 @@ def test_autocast_stays_outside_of_the_operators(backend):
 
 def test_compiled_convolution_and_eager_agree():
     x, weight = rows(4), torch.randn(4, 3, requires_grad=True)
-    compiled = torch.compile(causal_conv1d, backend="aot_eager", fullgraph=True)
-    for backend in ("cpu", "torch"):
-        expected = causal_conv1d(x, weight, backend=backend)
-        torch.testing.assert_close(compiled(x, weight, backend=backend), expected)
-    torch._dynamo.reset()
+    ways = Taps(weight, None), Taps(torch.randn(4, 3), torch.randn(4))
+    for function, arguments in ((causal_conv1d, (x, weight)), (bidirectional_conv1d, (x, *ways))):
+        compiled = torch.compile(function, backend="aot_eager", fullgraph=True)
+        for backend in ("cpu", "torch"):
+            expected = function(*arguments, backend=backend)
+            torch.testing.assert_close(compiled(*arguments, backend=backend), expected)
+        torch._dynamo.reset()
 
 
 def test_recomputed_gradients_reach_every_given_input():

@@ -52,11 +52,14 @@ def _selective_scan(*arguments: Any) -> tuple[Tensor, Tensor, Tensor]:
     return packed(_gated(y, inputs.z)), y.new_empty(0), y.new_empty(0)
 
 
-def _causal_conv1d(
-    x: Tensor, weight: Tensor, bias: Tensor | None, silu: bool, reverse: bool, backend: str
-) -> Tensor:
+def _causal_conv1d(*arguments: Any) -> tuple[Tensor, Tensor]:
     """Stand in for ``vmm.ops.conv_op.conv_op``."""
-    return conv_torch.forward(ConvInputs(x, weight, bias), silu, reverse)
+    *tensors, silu, _ = arguments
+    inputs = ConvInputs(*tensors)
+    back, ahead = (
+        inputs.x.new_empty(0) if out is None else out for out in conv_torch.forward(inputs, silu)
+    )
+    return back, ahead
 
 
 def _gated(y: Tensor, z: Tensor | None) -> Tensor:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from vmm.models.layers import rms_norm
 from vmm.ops.bidirectional import Direction, bidirectional_scan
-from vmm.ops.causal_conv import causal_conv1d
+from vmm.ops.causal_conv import Taps, bidirectional_conv1d, causal_conv1d
 from vmm.ops.selective_scan import continue_scan
 
 MixerInit = Literal["mamba", "reference"]
@@ -70,9 +70,10 @@ class BiMambaMixer(nn.Module):
     def forward(self, hidden: Tensor) -> Tensor:
         """Mix (B, L, D) over L; returns (B, L, D)."""
         x, z = self.in_proj(hidden).transpose(1, 2).chunk(2, dim=1)
-        forward = self._direction(self._convolve(x, reverse=False), reverse=False)
-        backward = self._direction(self._convolve(x, reverse=True), reverse=True)
-        y = bidirectional_scan(forward, backward, z, delta_softplus=True)
+        taps = self._taps(reverse=False), self._taps(reverse=True)
+        forward, reverse = bidirectional_conv1d(x, *taps)
+        ways = self._direction(forward, reverse=False), self._direction(reverse, reverse=True)
+        y = bidirectional_scan(*ways, z, delta_softplus=True)
         mixed: Tensor = self.out_proj(y.transpose(1, 2))
         return mixed
 
@@ -90,7 +91,8 @@ class BiMambaMixer(nn.Module):
         inner = self.out_proj.in_features
         x = nn.functional.linear(hidden, self.in_proj.weight[:inner]).transpose(1, 2)
         length = x.shape[-1] - self.conv1d_b.kernel_size[0] + 1
-        one = self._direction(self._convolve(x, reverse=True)[..., :length], reverse=True)
+        u = causal_conv1d(x, *self._taps(reverse=True), reverse=True)
+        one = self._direction(u[..., :length], reverse=True)
         y, state = continue_scan(
             state, *one[:6], delta_bias=one.delta_bias, delta_softplus=True, reverse=True
         )
@@ -110,7 +112,8 @@ class BiMambaMixer(nn.Module):
         """
         x, z = self.in_proj(hidden).transpose(1, 2).chunk(2, dim=1)
         before = self.conv1d.kernel_size[0] - 1
-        one = self._direction(self._convolve(x, reverse=False)[..., before:], reverse=False)
+        u = causal_conv1d(x, *self._taps(reverse=False))
+        one = self._direction(u[..., before:], reverse=False)
         y, state = continue_scan(
             state,
             *one[:6],
@@ -122,11 +125,9 @@ class BiMambaMixer(nn.Module):
         mixed: Tensor = self.out_proj(y.transpose(1, 2))
         return mixed, state
 
-    def _convolve(self, x: Tensor, reverse: bool) -> Tensor:
+    def _taps(self, reverse: bool) -> Taps:
         conv = self.conv1d_b if reverse else self.conv1d
-        return causal_conv1d(
-            x, conv.weight.squeeze(1), conv.bias, activation="silu", reverse=reverse
-        )
+        return Taps(conv.weight.squeeze(1), conv.bias)
 
     def _direction(self, u: Tensor, reverse: bool) -> Direction:
         """Derive what the scan of convolved u (B, E, L) needs."""

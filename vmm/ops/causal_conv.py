@@ -1,4 +1,4 @@
-"""Depthwise causal convolution over time: its contract and the choice of a backend.
+"""Depthwise causal convolution over time, one way or both: contract, choice of a backend.
 
 Shape legend: B batch, E channels, L length, K taps.
 """
@@ -12,10 +12,17 @@ import torch
 from torch import Tensor
 
 from vmm.ops import backends, op_tools
-from vmm.ops.conv_interface import BACKEND_VARIABLE, BACKENDS, RECORDED, ConvInputs
+from vmm.ops.conv_interface import BACKEND_VARIABLE, BACKENDS, RECORDED, ConvInputs, Taps
 from vmm.ops.conv_op import conv_op
 
-__all__ = ["BACKENDS", "Activation", "causal_conv1d", "choose_backend"]
+__all__ = [
+    "BACKENDS",
+    "Activation",
+    "Taps",
+    "bidirectional_conv1d",
+    "causal_conv1d",
+    "choose_backend",
+]
 
 Activation = Literal["silu"] | None
 
@@ -52,6 +59,59 @@ def causal_conv1d(
     Raises:
         ValueError: If shapes do not fit, the activation is unknown or the backend cannot run.
     """
+    parameters = (None, None, weight, bias) if reverse else (weight, bias)
+    back, ahead = _convolve(ConvInputs(x, *parameters), activation, backend)
+    return ahead if reverse else back
+
+
+def bidirectional_conv1d(
+    x: Tensor,
+    forward: Taps,
+    reverse: Taps,
+    activation: Activation = "silu",
+    backend: str = "auto",
+) -> tuple[Tensor, Tensor]:
+    """Do two convolutions of one x, the second one looking ahead; see ``causal_conv1d``.
+
+    Backends that can do both at once read x once.
+
+    Args:
+        x: As there.
+        forward: Weight (E, K) and bias (E,) or None of what looks back.
+        reverse: Those of what looks ahead, of the same shapes.
+        activation: As there, of both.
+        backend: As there.
+
+    Returns:
+        Both outputs, each as there.
+
+    Raises:
+        ValueError: As there.
+    """
+    if forward.weight.shape != reverse.weight.shape:
+        raise ValueError(
+            "both directions must have the same shapes, weight "
+            f"{tuple(forward.weight.shape)} and {tuple(reverse.weight.shape)}"
+        )
+    return _convolve(ConvInputs(x, *forward, *reverse), activation, backend)
+
+
+def _convolve(inputs: ConvInputs, activation: Activation, backend: str) -> tuple[Tensor, Tensor]:
+    for taps in inputs.directions():
+        if taps is not None:
+            _check(inputs.x, *taps, activation)
+            weight = taps.weight
+    name = _resolve(backend, inputs.x, weight)
+    if name in RECORDED and not torch.compiler.is_compiling():
+        module = importlib.import_module(BACKENDS[name])
+        with torch.autocast(inputs.x.device.type, enabled=False):
+            recorded: tuple[Tensor, Tensor] = module.forward(inputs, activation == "silu")
+        return recorded
+    outs: tuple[Tensor, Tensor] = conv_op(*inputs, activation == "silu", name)
+    return outs
+
+
+def _check(x: Tensor, weight: Tensor, bias: Tensor | None, activation: Activation) -> None:
     if x.dim() != 3 or x.shape[-1] == 0:
         raise ValueError(f"x must be (batch, d_inner, length > 0), got {tuple(x.shape)}")
     if weight.dim() != 2 or weight.shape[0] != x.shape[1]:
@@ -60,15 +120,6 @@ def causal_conv1d(
         raise ValueError(f"bias must be ({x.shape[1]},), got {tuple(bias.shape)}")
     if activation not in ("silu", None):
         raise ValueError(f"activation must be 'silu' or None, got {activation!r}")
-    name = _resolve(backend, x, weight)
-    if name in RECORDED and not torch.compiler.is_compiling():
-        module = importlib.import_module(BACKENDS[name])
-        with torch.autocast(x.device.type, enabled=False):
-            inputs = ConvInputs(x, weight, bias)
-            recorded: Tensor = module.forward(inputs, activation == "silu", reverse)
-        return recorded
-    out: Tensor = conv_op(x, weight, bias, activation == "silu", reverse, name)
-    return out
 
 
 @op_tools.evaluated_when_traced  # tracing cannot look into imports

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import importlib.util
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from vmm.ops.conv_interface import ConvInputs
+from vmm.ops.conv_interface import ConvInputs, ConvOutputs, Taps
 from vmm.ops.cpu_blocks import (
     Block,
     as_rows,
@@ -26,6 +27,9 @@ from vmm.ops.cpu_emitter import Emitter, Value
 from vmm.ops.cpu_kernel import compile_kernel
 from vmm.ops.op_tools import empty_packed
 
+_SUFFIXES = ("", "_reverse")
+"""Of the names that belong to one direction."""
+
 
 def why_not(x: Tensor, weight: Tensor) -> str | None:
     """Say why the compiled convolution cannot take these inputs, or return None."""
@@ -38,43 +42,63 @@ def why_not(x: Tensor, weight: Tensor) -> str | None:
     return None
 
 
-def forward(inputs: ConvInputs, silu: bool, reverse: bool) -> Tensor:
-    """Compute the contract of ``vmm.ops.causal_conv.causal_conv1d`` in compiled code."""
+def forward(inputs: ConvInputs, silu: bool) -> ConvOutputs:
+    """Compute the contract of ``vmm.ops.causal_conv`` in compiled code."""
     x = as_rows(inputs.x)
-    out = empty_packed(x)
-    _run(write_forward, {"x": x, "out": out}, _by_block(inputs), _options(inputs, silu), reverse)
-    return out.to(inputs.x.dtype)
+    outs = {f"out{suffix}": empty_packed(x) for suffix in _ways(inputs)}
+    _run(write_forward, {"x": x} | outs, _parameters(inputs), inputs, silu)
+    back, ahead = (outs.get(f"out{suffix}") for suffix in _SUFFIXES)
+    dtype = inputs.x.dtype
+    return None if back is None else back.to(dtype), None if ahead is None else ahead.to(dtype)
 
 
-def backward(inputs: ConvInputs, silu: bool, reverse: bool, d_out: Tensor) -> ConvInputs:
+def backward(inputs: ConvInputs, silu: bool, d_outs: ConvOutputs) -> ConvInputs:
     """Return the gradients; those of parameters in float32."""
     x = as_rows(inputs.x)
     d_x = empty_packed(x)
-    per_channel = _by_block(inputs)
-    sums = {f"d_{name}": y.new_empty(len(x), *y.shape) for name, y in per_channel.items()}
-    rows = {"x": x, "d_out": as_rows(d_out), "d_x": d_x}
-    _run(write_backward, rows, per_channel | sums, _options(inputs, silu), reverse)
-    return ConvInputs(d_x, *(from_blocks(y.sum(0), x.shape[1]) for y in sums.values()))
+    parameters = _parameters(inputs)
+    sums = {f"d_{name}": y.new_empty(len(x), *y.shape) for name, y in parameters.items()}
+    rows = {"x": x, "d_x": d_x}
+    given = ((suffix, y) for suffix, y in zip(_SUFFIXES, d_outs, strict=True) if y is not None)
+    rows |= {f"d_out{suffix}": as_rows(y) for suffix, y in given}
+    _run(write_backward, rows, parameters | sums, inputs, silu)
+    found = {name: from_blocks(y.sum(0), x.shape[1]) for name, y in sums.items()}
+    return ConvInputs(d_x, **{name.removeprefix("d_"): y for name, y in found.items()})
 
 
-def _by_block(inputs: ConvInputs) -> dict[str, Tensor]:
-    weight = inputs.weight.float()
-    bias = weight.new_zeros(len(weight)) if inputs.bias is None else inputs.bias.float()
-    return {"weight": by_block(weight), "bias": by_block(bias)}
+def _ways(inputs: ConvInputs) -> dict[str, Taps]:
+    """Return the directions that are there, by the suffix of their names."""
+    ways = zip(_SUFFIXES, inputs.directions(), strict=True)
+    return {suffix: taps for suffix, taps in ways if taps is not None}
 
 
-def _options(inputs: ConvInputs, silu: bool) -> tuple[int, bool]:
-    return inputs.weight.shape[1], silu
+def _parameters(inputs: ConvInputs) -> dict[str, Tensor]:
+    found: dict[str, Tensor] = {}
+    for suffix, (weight, bias) in _ways(inputs).items():
+        offset = weight.new_zeros(len(weight)) if bias is None else bias
+        found |= {f"weight{suffix}": weight.float(), f"bias{suffix}": offset.float()}
+    return {name: by_block(y) for name, y in found.items()}
 
 
 class _Conv:
-    """The convolution of one block."""
+    """One direction of one block.
 
-    def __init__(self, at: Block, taps: int) -> None:
+    Looking ahead by K - 1 rows is looking back from K - 1 rows later with the taps mirrored, so
+    both directions work on the same window of inputs, ``lag`` rows apart.
+
+    Args:
+        at: The block.
+        taps: K.
+        suffix: Of the names of this direction's arguments.
+    """
+
+    def __init__(self, at: Block, taps: int, suffix: str) -> None:
         code = at.code
-        start = at.per_channel("weight", taps)
-        self.weight = [code.load(start + k * code.bytes) for k in range(taps)]
-        self.bias = code.load(at.per_channel("bias"))
+        start = at.per_channel("weight" + suffix, taps)
+        weight = [code.load(start + k * code.bytes) for k in range(taps)]
+        self.suffix, self.lag = suffix, taps - 1 if suffix else 0
+        self.weight = weight[::-1] if suffix else weight
+        self.bias = code.load(at.per_channel("bias" + suffix))
 
     def __call__(self, window: list[Value]) -> Value:
         total = self.bias
@@ -83,59 +107,96 @@ class _Conv:
         return total
 
 
+def _convolutions(at: Block, taps: int, rows: str) -> list[_Conv]:
+    given = (suffix for suffix in _SUFFIXES if rows + suffix in at.code.arguments)
+    return [_Conv(at, taps, suffix) for suffix in given]
+
+
+def _walk(code: Emitter, taps: int, one_row: Callable[..., list[Value]], *carried: Value) -> Any:
+    """Write ``carried = one_row(t, back, ahead, *carried)`` for all rows and K - 1 more.
+
+    ``back`` says, while writing, whether row t exists, and ``ahead`` whether row t - (K - 1) does.
+    """
+    length, lag = code.arguments["length"], taps - 1
+    both = code.least(length, lag)
+    parts = (
+        (both, length * 0, True, False),
+        (length * -1 + lag, length, False, False),  # only sequences shorter than the window
+        (length - lag, length * 0 + lag, True, True),
+        (both, length - both + lag, False, True),
+    )
+    for count, start, *known in parts:
+
+        def one(i: Value, *now: Value, start: Value = start, known: Any = known) -> list[Value]:
+            return one_row(start + i, *known, *now)
+
+        carried = tuple(code.loop(count, one, *carried))
+    return carried
+
+
 def write_forward(code: Emitter, taps: int, silu: bool) -> None:
-    """Write out = conv(x, weight, bias)."""
+    """Write out = conv(x, weight, bias), and the same for what ends in ``_reverse``."""
+    zero = code.number(0.0)
 
     def one_block(at: Block) -> None:
-        conv = _Conv(at, taps)
+        ways = _convolutions(at, taps, "out")
 
-        def one_step(t: Value, *previous: Value) -> list[Value]:
-            window = [*previous, at.read("x", t)]
-            y = conv(window)
-            at.write("out", t, y * code.sigmoid(y) if silu else y)
+        def one_row(t: Value, back: bool, ahead: bool, *previous: Value) -> list[Value]:
+            at.expect(t, "x", "out", "out_reverse")
+            window = [*previous, at.read("x", t) if back else zero]
+            for conv in ways:
+                if ahead if conv.lag else back:
+                    y = conv(window)
+                    out = y * code.sigmoid(y) if silu else y
+                    at.write("out" + conv.suffix, t - conv.lag, out)
             return window[1:]
 
-        code.loop(code.arguments["length"], one_step, *[code.number(0.0)] * (taps - 1))
+        _walk(code, taps, one_row, *[zero] * (taps - 1))
 
     code.each_item(lambda item: each_block(code, item, one_block))
 
 
 def write_backward(code: Emitter, taps: int, silu: bool) -> None:
-    """Write the gradients, given that of ``out``.
+    """Write the gradients, given that of ``out``, of ``out_reverse`` or of both.
 
-    d_x is complete; d_weight (batch, blocks, taps, lanes) and d_bias (batch, blocks, lanes) have to
-    be summed over samples.
+    d_x is complete; d_weight (batch, blocks, taps, lanes) and d_bias (batch, blocks, lanes) of each
+    direction have to be summed over samples.
     """
-    length = code.arguments["length"]
+    zero = code.number(0.0)
 
     def one_block(at: Block) -> None:
-        conv = _Conv(at, taps)
+        ways = _convolutions(at, taps, "d_out")
 
-        def store_input_gradient(t: Value, d_x: Value) -> None:
-            code.when(t + 1, lambda: at.write("d_x", t, d_x))  # t < 0 is padding
-
-        def one_step(t: Value, d_bias: Value, *carried: Value) -> list[Value]:
-            # The last inputs, their gradients as far as known, and the gradients of the taps.
+        def one_row(t: Value, back: bool, ahead: bool, *carried: Value) -> list[Value]:
+            # The last inputs, their gradients as far as known, those of the parameters.
             previous, pending = carried[: taps - 1], carried[taps - 1 : 2 * taps - 2]
-            d_weight = carried[2 * taps - 2 :]
-            window = [*previous, at.read("x", t)]
-            d_y = at.read("d_out", t)
-            if silu:
-                y = conv(window)
-                sigmoid = code.sigmoid(y)
-                d_y = d_y * (sigmoid * (1.0 + y * (1.0 - sigmoid)))
-            parts = zip((*pending, code.number(0.0)), conv.weight, strict=True)
-            oldest, *younger = [d_x + weight * d_y for d_x, weight in parts]
-            store_input_gradient(t - (taps - 1), oldest)
-            d_weight = tuple(d_w + x * d_y for d_w, x in zip(d_weight, window, strict=True))
-            return [d_bias + d_y, *window[1:], *younger, *d_weight]
+            sums = list(carried[2 * taps - 2 :])
+            at.expect(t, "x", "d_out", "d_out_reverse", "d_x")
+            window, d_window = [*previous, at.read("x", t) if back else zero], [*pending, zero]
+            for i, conv in enumerate(ways):
+                if ahead if conv.lag else back:
+                    d_y = at.read("d_out" + conv.suffix, t - conv.lag)
+                    if silu:
+                        y = conv(window)
+                        sigmoid = code.sigmoid(y)
+                        d_y = d_y * (sigmoid * (1.0 + y * (1.0 - sigmoid)))
+                    d_window = [d + w * d_y for d, w in zip(d_window, conv.weight, strict=True)]
+                    first = i * (taps + 1)
+                    sums[first] = sums[first] + d_y
+                    for k, x in enumerate(window, first + 1):
+                        sums[k] = sums[k] + x * d_y
+            if ahead:
+                at.write("d_x", t - (taps - 1), d_window[0])
+            return [*window[1:], *d_window[1:], *sums]
 
-        d_bias, *carried = code.loop(length, one_step, *[code.number(0.0)] * (3 * taps - 1))
-        for i, d_x in enumerate(carried[taps - 1 : 2 * taps - 2]):
-            store_input_gradient(length - (taps - 1) + i, d_x)
-        code.store(d_bias, at.per_sample("d_bias"))
-        for k, d_w in enumerate(carried[2 * taps - 2 :]):
-            code.store(d_w, at.per_sample("d_weight", taps) + k * code.bytes)
+        nothing = [zero] * (2 * taps - 2 + len(ways) * (taps + 1))
+        sums = _walk(code, taps, one_row, *nothing)[2 * taps - 2 :]
+        for i, conv in enumerate(ways):
+            d_bias, *d_weight = sums[i * (taps + 1) : (i + 1) * (taps + 1)]
+            code.store(d_bias, at.per_sample("d_bias" + conv.suffix))
+            start = at.per_sample("d_weight" + conv.suffix, taps)
+            for k, d_w in enumerate(reversed(d_weight) if conv.lag else d_weight):
+                code.store(d_w, start + k * code.bytes)
 
     code.each_item(lambda item: each_block(code, item, one_block))
 
@@ -144,13 +205,14 @@ def _run(
     write: Callable[..., None],
     rows: dict[str, Tensor],
     per_channel: dict[str, Tensor],
-    options: tuple[int, bool],
-    reverse: bool,
+    inputs: ConvInputs,
+    silu: bool,
 ) -> None:
     x = rows["x"]
     arguments = size_arguments(x)
     for name, tensor in rows.items():
-        arguments |= row_arguments(name, tensor, reverse)
+        arguments |= row_arguments(name, tensor, reverse=False)
     arguments |= {name: tensor.data_ptr() for name, tensor in per_channel.items()}
-    kernel = compile_kernel(write, arguments, *options)
+    taps = next(iter(_ways(inputs).values())).weight.shape[1]
+    kernel = compile_kernel(write, arguments, taps, silu)
     kernel.run(arguments, len(x) * arguments["groups"], x.numel())

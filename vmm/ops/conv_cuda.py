@@ -8,7 +8,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from vmm.ops.conv_interface import ConvInputs
+from vmm.ops.conv_interface import ConvInputs, ConvOutputs, Taps
 
 
 @functools.cache
@@ -38,12 +38,18 @@ def why_not(x: Tensor, weight: Tensor) -> str | None:
     return _missing()
 
 
-def forward(inputs: ConvInputs, silu: bool, reverse: bool) -> Tensor:
-    """Compute the contract of ``vmm.ops.causal_conv.causal_conv1d`` with the CUDA kernel.
+def forward(inputs: ConvInputs, silu: bool) -> ConvOutputs:
+    """Compute the contract of ``vmm.ops.causal_conv`` with the CUDA kernel."""
+    back, ahead = inputs.directions()
+    return (
+        None if back is None else _one(inputs.x, back, silu, reverse=False),
+        None if ahead is None else _one(inputs.x, ahead, silu, reverse=True),
+    )
 
-    The kernel knows one direction, so the other one flips its input and output.
-    """
-    x, weight, bias = inputs
+
+def _one(x: Tensor, taps: Taps, silu: bool, reverse: bool) -> Tensor:
+    """Convolve; the kernel knows one direction, so the other one flips its input and output."""
+    weight, bias = taps
     out = _kernel()(
         x=(x.flip(-1) if reverse else x).contiguous(),
         weight=weight.to(x.dtype).contiguous(),

@@ -3,8 +3,8 @@
 A backend is a module with these functions:
 
     why_not(x, weight) -> str | None     the reason why it cannot take these inputs, or None
-    forward(inputs, silu, reverse)       the output
-    backward(inputs, silu, reverse, d_out) -> ConvInputs     the gradient of every input
+    forward(inputs, silu) -> ConvOutputs     the output of every direction
+    backward(inputs, silu, d_outs: ConvOutputs) -> ConvInputs     the gradient of every input
 
 These are called inside an operator, where autograd does not record. A backend that is made of
 differentiable functions (RECORDED) needs no ``backward``.
@@ -29,9 +29,33 @@ RECORDED = frozenset({"causal_conv1d", "torch"})
 """Backends that autograd differentiates by itself (see ``vmm.ops.scan_interface.RECORDED``)."""
 
 
-class ConvInputs(NamedTuple):
-    """The tensors of ``vmm.ops.causal_conv.causal_conv1d``, or their gradients."""
+ConvOutputs = tuple[Tensor | None, Tensor | None]
+"""What looked back and what looked ahead, or their gradients; None where there is no direction."""
 
-    x: Tensor
+
+class Taps(NamedTuple):
+    """The parameters of one direction: weight (E, K), and bias (E,) or None."""
+
     weight: Tensor
     bias: Tensor | None
+
+
+class ConvInputs(NamedTuple):
+    """One sequence and the parameters of two directions, or the gradients of all this.
+
+    A direction without weight is absent.
+    """
+
+    x: Tensor
+    weight: Tensor | None = None
+    bias: Tensor | None = None
+    weight_reverse: Tensor | None = None
+    bias_reverse: Tensor | None = None
+
+    def directions(self) -> tuple[Taps | None, Taps | None]:
+        """Return the parameters of what looks back and of what looks ahead."""
+        back, ahead = self.weight, self.weight_reverse
+        return (
+            None if back is None else Taps(back, self.bias),
+            None if ahead is None else Taps(ahead, self.bias_reverse),
+        )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor
 
-from vmm.ops.conv_interface import ConvInputs
+from vmm.ops.conv_interface import ConvInputs, ConvOutputs, Taps
 
 
 def why_not(x: Tensor, weight: Tensor) -> str | None:
@@ -13,13 +13,21 @@ def why_not(x: Tensor, weight: Tensor) -> str | None:
     return None
 
 
-def forward(inputs: ConvInputs, silu: bool, reverse: bool) -> Tensor:
-    """Compute the contract of ``vmm.ops.causal_conv.causal_conv1d``."""
-    x, weight, bias = inputs
-    channels, taps = weight.shape
+def forward(inputs: ConvInputs, silu: bool) -> ConvOutputs:
+    """Compute the contract of ``vmm.ops.causal_conv``."""
+    back, ahead = inputs.directions()
+    return (
+        None if back is None else _one(inputs.x, back, silu, reverse=False),
+        None if ahead is None else _one(inputs.x, ahead, silu, reverse=True),
+    )
+
+
+def _one(x: Tensor, taps: Taps, silu: bool, reverse: bool) -> Tensor:
+    weight, bias = taps
+    channels, count = weight.shape
     # Looking ahead is the mirrored kernel with the padding on the other side.
     kernel = weight.flip(1) if reverse else weight
-    padding = (0, taps - 1) if reverse else (taps - 1, 0)
+    padding = (0, count - 1) if reverse else (count - 1, 0)
     out = F.conv1d(
         F.pad(x, padding),
         kernel.to(x.dtype).unsqueeze(1),

@@ -72,6 +72,10 @@ def size_arguments(x: Tensor) -> dict[str, int]:
     }
 
 
+_AHEAD = 16
+"""Rows between what a kernel works on and what it asks the memory for."""
+
+
 class Block:
     """One sample and one block of channels, inside a kernel being written.
 
@@ -94,16 +98,26 @@ class Block:
 
     def read(self, name: str, t: Value) -> Value:
         """Load this block of row t."""
-        if self._is_bfloat16(name):
-            return self.code.load_bfloat16(self.row(name, t) + self.index * (2 * LANES))
-        return self.code.load_row(self.row(name, t) + self._offset)
+        load = self.code.load_bfloat16 if self._is_bfloat16(name) else self.code.load_row
+        return load(self._place(name, t))
 
     def write(self, name: str, t: Value, x: Value) -> None:
         """Store this block of row t."""
-        if self._is_bfloat16(name):
-            self.code.store_bfloat16(x, self.row(name, t) + self.index * (2 * LANES))
-        else:
-            self.code.store_row(x, self.row(name, t) + self._offset)
+        store = self.code.store_bfloat16 if self._is_bfloat16(name) else self.code.store_row
+        store(x, self._place(name, t))
+
+    def expect(self, t: Value, *names: str) -> None:
+        """Bring this block of a later row closer, of what is there of the names.
+
+        Rows are so far apart in memory that no CPU does this by itself.
+        """
+        for name in names:
+            if name in self.code.arguments:
+                self.code.prefetch(self._place(name, t + _AHEAD))
+
+    def _place(self, name: str, t: Value) -> Value:
+        offset = self.index * (2 * LANES) if self._is_bfloat16(name) else self._offset
+        return self.row(name, t) + offset
 
     def _is_bfloat16(self, name: str) -> bool:
         return f"{name}_bfloat16" in self.code.arguments

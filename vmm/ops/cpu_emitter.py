@@ -22,17 +22,18 @@ _I16, _I32, _I64, _F32 = ir.IntType(16), ir.IntType(32), ir.IntType(64), ir.Floa
 _VECTOR, _INTEGERS = ir.VectorType(_F32, LANES), ir.VectorType(_I32, LANES)
 _HALVES = ir.VectorType(_I16, LANES)
 _LOG2E = 1.4426950408889634
-# Minimax fits of relative error 2e-9, 2e-9 and 3e-8. All have exactly 1 at zero, and the powers the
-# derivative log(2), so that a decay of nearly one (a small step) is not biased over a long sequence.
+# Minimax fits of relative error 2e-9, 2e-9 and 3e-8. All are 1 at zero, and the powers have their
+# slope there too, so that a decay of nearly one (a small step) is not biased over a long sequence.
 _EXP2 = (
     *(1.0, 0.6931471825, 0.2402264774, 0.05550332367),
     *(9.618436918e-3, 1.339887502e-3, 1.535336196e-4),
 )
 """2^f for f in [-0.5, 0.5]."""
 _EXP2_NEAR = (18.011405944824219, 12.484555244445801, 4.326961994171143, 1.0)
-"""2^f / ``_EXP2_SCALE`` for f in [-1/32, 1/32]. The last coefficient is 1 to save a product, and the
-two constants are chosen among all neighbours so that their product is 1 to within 3e-10."""
+"""2^f / ``_EXP2_SCALE`` for f in [-1/32, 1/32]. The last coefficient is 1: one product less."""
 _EXP2_SCALE = 0.055520374327898026
+"""Of float32 numbers near the best fit, one whose product with the first coefficient is 1 to 3e-10.
+"""
 _LOG1P = (
     *(1.0, -0.4999964833, 0.3332132399, -0.2485716343, 0.1915365458),
     *(-0.1375380009, 0.07920450717, -0.03006577305, 5.364818964e-3),
@@ -252,6 +253,12 @@ class Emitter:
         first = self.builder.shuffle_vector(x.raw, x.raw, lanes)
         self._store(self.builder.fadd(self._load(address, kind), first), address)
 
+    def prefetch(self, address: Value) -> None:
+        """Bring a cache line closer; the address may lie outside of all memory."""
+        read, closest, data = (ir.Constant(_I32, n) for n in (0, 3, 1))
+        pointer = self._pointer(address)
+        self._call("llvm.prefetch.p0", ir.VoidType(), pointer, read, closest, data)
+
     def _splat(self, scalar: Any, vector: Any) -> Any:
         build, undefined = self.builder, ir.Constant(vector, ir.Undefined)
         first = build.insert_element(undefined, scalar, ir.Constant(_I32, 0))
@@ -279,7 +286,7 @@ class Emitter:
         return [self._scale(power, x) for power, x in zip(powers, rounded, strict=True)]
 
     def _root(self, shifted: Value) -> Value:
-        """Return ``_EXP2_SCALE`` 2^(k/16) for the lowest four bits k of every lane, from a table."""
+        """Return ``_EXP2_SCALE`` 2^(k/16), k the lowest four bits of a lane, from a table."""
         roots = [_as_float32(_EXP2_SCALE * 2 ** (k / 16)) for k in range(16)]
         table = ir.Constant(_VECTOR, roots)
         places = self.builder.bitcast(shifted.raw, _INTEGERS)

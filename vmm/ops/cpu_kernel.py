@@ -100,7 +100,7 @@ class Kernel:
     ) -> None:
         module = ir.Module()
         function = ir.Function(module, ir.FunctionType(ir.VoidType(), [ir.IntType(64)]), "kernel")
-        # Else vectors that wait on the stack straddle cache lines; llvmlite's add() knows no strings.
+        # Or else vectors on the stack straddle cache lines; llvmlite's own add() takes no strings.
         function.attributes.update(['"stackrealign"'])
         builder = ir.IRBuilder(function.append_basic_block())
         write(Emitter(builder, cpu, names, tail, threads=_openmp() is not None), *options)

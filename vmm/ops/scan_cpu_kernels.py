@@ -132,6 +132,7 @@ class _Scan:
 
             def one_step(k: Value, step: Value, *state: Value) -> list[Value]:
                 t = tile * TILE + k
+                self.at.expect(t, "u" + self._suffix, "delta" + self._suffix, "other")
                 u = self.read("u", t)
                 scaled = step * u
                 new = [self.next_step(t)]
@@ -192,6 +193,7 @@ def write_pair_forward(code: Emitter, states: int, softplus: bool) -> None:
 
 def _write_gated(at: Block, t: Value, y: Value) -> None:
     """Write a row of ``out``: y, times SiLU of z if there is one."""
+    at.expect(t, "z", "out")
     if "z" in at.code.arguments:
         z = at.read("z", t)
         y = y * (z * at.code.sigmoid(z))
