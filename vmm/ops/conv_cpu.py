@@ -147,8 +147,7 @@ def write_forward(code: Emitter, taps: int, silu: bool) -> None:
             for conv in ways:
                 if ahead if conv.lag else back:
                     y = conv(window)
-                    out = y * code.sigmoid(y) if silu else y
-                    at.write("out" + conv.suffix, t - conv.lag, out)
+                    at.write("out" + conv.suffix, t - conv.lag, code.silu(y) if silu else y)
             return window[1:]
 
         _walk(code, taps, one_row, *[zero] * (taps - 1))

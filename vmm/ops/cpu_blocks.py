@@ -38,7 +38,8 @@ def row_dtype(x: Tensor) -> torch.dtype:
 
 def as_rows(x: Tensor) -> Tensor:
     """Return (B, K, L) x as kernels read it, K innermost: itself, or a copy to be kept alive."""
-    return channels_last(x.to(row_dtype(x)))
+    dtype = row_dtype(x)
+    return channels_last(x if x.dtype == dtype else x.to(dtype))
 
 
 def row_arguments(name: str, x: Tensor, reverse: bool) -> dict[str, int]:

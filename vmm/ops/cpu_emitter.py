@@ -102,6 +102,9 @@ class Value:
     def __mul__(self, other: Value | float) -> Value:
         return self._apply("fmul", "mul", self, other)
 
+    def __truediv__(self, other: Value) -> Value:
+        return self._apply("fdiv", "sdiv", self, other)
+
     def __rtruediv__(self, other: float) -> Value:
         return self._apply("fdiv", "sdiv", other, self)
 
@@ -311,6 +314,10 @@ class Emitter:
     def sigmoid(self, x: Value) -> Value:
         """Return 1 / (1 + e^-x)."""
         return 1.0 / (self.exp2(x * -_LOG2E) + 1.0)
+
+    def silu(self, x: Value) -> Value:
+        """Return x / (1 + e^-x)."""
+        return x / (self.exp2(x * -_LOG2E) + 1.0)
 
     def softplus(self, x: Value) -> Value:
         """Return log(1 + e^x), which in float32 is x itself above 20."""

@@ -195,8 +195,7 @@ def _write_gated(at: Block, t: Value, y: Value) -> None:
     """Write a row of ``out``: y, times SiLU of z if there is one."""
     at.expect(t, "z", "out")
     if "z" in at.code.arguments:
-        z = at.read("z", t)
-        y = y * (z * at.code.sigmoid(z))
+        y = y * at.code.silu(at.read("z", t))
     at.write("out", t, y)
 
 
