@@ -22,9 +22,9 @@ _PACKAGES = {
     "lightning": 'training: pip install "vmm-video[train]"',
     "jsonargparse": 'training: pip install "vmm-video[train]"',
     "open_clip_torch": 'CLIP teachers and the per-frame ViT: pip install "vmm-video[train]"',
-    "triton": "the scan on GPUs: pip install triton",
+    "triton": "scan and convolution on GPUs: pip install triton",
     "mamba_ssm": 'another scan on GPUs: pip install "vmm-video[cuda]"',
-    "causal_conv1d": 'the CUDA convolution on GPUs: pip install "vmm-video[cuda]"',
+    "causal_conv1d": 'another convolution on GPUs: pip install "vmm-video[cuda]"',
     "onnxscript": 'the export format onnx: pip install "vmm-video[onnx]"',
     "onnxruntime": 'the check of ONNX exports: pip install "vmm-video[onnx]"',
     "sentence_transformers": 'that export format: pip install "vmm-video[sentence-transformers]"',
@@ -91,20 +91,22 @@ def torchvision_pair(torch_version: str, torchvision_version: str) -> str:
     )
 
 
-def _scan() -> list[Finding]:
+def _operators() -> list[Finding]:
     import torch
 
+    from vmm.ops import causal_conv, selective_scan
     from vmm.ops.cpu_setup import tune_cpu
-    from vmm.ops.selective_scan import choose_backend
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    u, a = torch.zeros(1, 32, 8, device=device), torch.zeros(32, 16, device=device)
-    chosen, reasons = choose_backend(u, a)
-    found = [Finding("selective scan", "ok", f"{chosen} on {device}")]
-    found += [
-        Finding(f"selective scan {name}", "missing", why, needed=False)
-        for name, why in reasons.items()
-    ]
+    x, weight = torch.zeros(1, 32, 8, device=device), torch.zeros(32, 4, device=device)
+    found = []
+    for operator, module in (("selective scan", selective_scan), ("convolution", causal_conv)):
+        chosen, reasons = module.choose_backend(x, weight)
+        found.append(Finding(operator, "ok", f"{chosen} on {device}"))
+        found += [
+            Finding(f"{operator} {name}", "missing", why, needed=False)
+            for name, why in reasons.items()
+        ]
     return found + [Finding(name, "ok", sentence) for name, sentence in tune_cpu().items()]
 
 
@@ -122,7 +124,7 @@ def examine() -> list[Finding]:
         if "open_clip_torch" in present and pair.state == "ok":
             found.append(_imports("open_clip"))
     if "torch" in present:
-        found += _scan()
+        found += _operators()
     return found
 
 

@@ -10,7 +10,7 @@ from vmm.ops.causal_conv import (
     choose_backend,
 )
 
-PORTABLE = ["cpu", "torch"]
+PORTABLE = ["triton", "cpu", "torch"]
 LIMIT = 2e-6
 
 
@@ -161,9 +161,9 @@ def test_best_backend_that_can_run_is_taken(monkeypatch):
     monkeypatch.delenv("VMM_CONV_BACKEND", raising=False)
     x, weight = torch.zeros(1, 4, 3), torch.zeros(4, 4)
     name, reasons = choose_backend(x, weight)
-    assert name == "cpu" and list(reasons) == ["causal_conv1d"]
+    assert name == "cpu" and list(reasons) == ["causal_conv1d", "triton"]
     assert choose_backend(x.double(), weight)[0] == "torch"
-    assert list(BACKENDS) == ["causal_conv1d", "cpu", "torch"]
+    assert list(BACKENDS) == ["causal_conv1d", "triton", "cpu", "torch"]
 
 
 @pytest.mark.parametrize(

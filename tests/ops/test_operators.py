@@ -63,8 +63,9 @@ def test_bidirectional_scan_is_a_sound_operator(backend, plain):
 
 
 @pytest.mark.parametrize("bias", [True, False], ids=["bias", "no bias"])
-@pytest.mark.parametrize("backend", ["cpu", "torch"])
+@pytest.mark.parametrize("backend", ["triton", "cpu", "torch"])
 def test_convolution_is_a_sound_operator(backend, bias):
+    skip_without(backend)
     weight = torch.randn(4, 3, requires_grad=True)
     offset = torch.randn(4, requires_grad=True) if bias else None
     taps, absent = (weight, offset), (None, None)

@@ -9,7 +9,7 @@ import sys
 import pytest
 import torch
 
-from vmm.ops import scan_triton
+from vmm.ops import backends, scan_triton
 from vmm.ops.selective_scan import selective_scan, selective_scan_ref
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
@@ -180,13 +180,13 @@ def test_on_the_cpu_it_is_for_tests_only(monkeypatch):
 
 
 def test_a_missing_package_is_a_reason(monkeypatch):
-    monkeypatch.setattr(scan_triton.importlib.util, "find_spec", lambda name: None)
-    scan_triton._missing.cache_clear()
+    monkeypatch.setattr(backends.importlib.util, "find_spec", lambda name: None)
+    backends._has_triton.cache_clear()
     try:
         u = torch.zeros(1, 2, 3, device=DEVICE)
         assert "pip install triton" in scan_triton.why_not(u, torch.zeros(2, 4))
     finally:
-        scan_triton._missing.cache_clear()
+        backends._has_triton.cache_clear()
 
 
 def test_triton_is_not_imported_before_it_is_needed():

@@ -8,12 +8,15 @@ nothing until then.
 
 from __future__ import annotations
 
-import importlib
+import functools
+import importlib.util
 import os
 from types import ModuleType
 
 import torch
 from torch import Tensor
+
+_INTERPRETER = "TRITON_INTERPRET"
 
 
 def choose(backends: dict[str, str], variable: str, *inputs: Tensor) -> tuple[str, dict[str, str]]:
@@ -66,6 +69,21 @@ def resolve(backends: dict[str, str], variable: str, backend: str, *inputs: Tens
         return choose(backends, variable, *inputs)[0]
     load(backends, backend, *inputs)
     return backend
+
+
+def why_no_triton(device: torch.device) -> str | None:
+    """Say why Triton kernels cannot work on this device, or return None."""
+    if device.type == "cpu":
+        if os.environ.get(_INTERPRETER) != "1":
+            return f"needs tensors on a CUDA device, or {_INTERPRETER}=1 for tests on the CPU"
+    elif device.type != "cuda":
+        return f"needs tensors on a CUDA device, these are on {device.type}"
+    return None if _has_triton() else "needs the package triton: pip install triton"
+
+
+@functools.cache
+def _has_triton() -> bool:
+    return importlib.util.find_spec("triton") is not None
 
 
 def gradient_wanted(*inputs: Tensor | None) -> bool:

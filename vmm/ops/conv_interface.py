@@ -18,6 +18,7 @@ from torch import Tensor
 
 BACKENDS: dict[str, str] = {
     "causal_conv1d": "vmm.ops.conv_cuda",
+    "triton": "vmm.ops.conv_triton",
     "cpu": "vmm.ops.conv_cpu",
     "torch": "vmm.ops.conv_torch",
 }

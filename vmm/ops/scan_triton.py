@@ -15,15 +15,13 @@ On the CPU the kernels run under Triton's interpreter (TRITON_INTERPRET=1), whic
 
 from __future__ import annotations
 
-import functools
-import importlib.util
 import math
-import os
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
+from vmm.ops.backends import why_no_triton
 from vmm.ops.op_tools import channels_last, empty_packed
 from vmm.ops.scan_interface import PairInputs, ScanInputs, ScanOptions
 
@@ -34,28 +32,15 @@ CHUNK = 64
 """Steps between two kept states, which take d_state / CHUNK times the memory of one input."""
 
 _MOST_STATES = 256
-_INTERPRETER = "TRITON_INTERPRET"
-
-
-@functools.cache
-def _missing() -> str | None:
-    if importlib.util.find_spec("triton") is None:
-        return "needs the package triton: pip install triton"
-    return None
 
 
 def why_not(u: Tensor, A: Tensor) -> str | None:
     """Say why the Triton scan cannot take these inputs, or return None."""
-    if u.device.type == "cpu":
-        if os.environ.get(_INTERPRETER) != "1":
-            return f"needs tensors on a CUDA device, or {_INTERPRETER}=1 for tests on the CPU"
-    elif u.device.type != "cuda":
-        return f"needs tensors on a CUDA device, these are on {u.device.type}"
     if u.dtype == torch.float64 or A.dtype == torch.float64:
         return "computes in float32, these are float64"
     if A.shape[1] > _MOST_STATES:
         return f"takes at most {_MOST_STATES} states, A has {A.shape[1]}"
-    return _missing()
+    return why_no_triton(u.device)
 
 
 def starts_shape(u: Tensor, A: Tensor) -> tuple[int, ...]:
