@@ -100,6 +100,20 @@ def test_both_directions_at_once_are_the_two_alone(backend, activation, taps, le
     assert_all_close(outs, expected, LIMIT)
 
 
+@pytest.mark.parametrize("backend", PORTABLE)
+def test_any_strides(backend):
+    tensors = make()
+    assert tensors[0].stride(1) == 1
+    expected = run(by_definition, tensors, torch.float64, "silu", False)
+
+    def from_strided(x, *more, **options):
+        out = causal_conv1d(x.contiguous(), *more, **options)
+        return out.contiguous()  # whose gradient is not channels-last either
+
+    actual = run(from_strided, tensors, torch.float32, "silu", False, backend=backend)
+    assert_all_close(actual, expected, LIMIT)
+
+
 def test_directions_of_different_shapes_are_named():
     x, weight, bias = (tensor.float() for tensor in make())
     with pytest.raises(ValueError, match=r"same shapes, weight \(20, 4\) and \(20, 3\)"):
