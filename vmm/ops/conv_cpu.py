@@ -45,8 +45,9 @@ def why_not(x: Tensor, weight: Tensor) -> str | None:
 def forward(inputs: ConvInputs, silu: bool) -> ConvOutputs:
     """Compute the contract of ``vmm.ops.causal_conv`` in compiled code."""
     x = as_rows(inputs.x)
-    outs = {f"out{suffix}": empty_packed(x) for suffix in _ways(inputs)}
-    _run(write_forward, {"x": x} | outs, _parameters(inputs), inputs, silu)
+    ways = _ways(inputs)
+    outs = {f"out{suffix}": empty_packed(x) for suffix in ways}
+    _run(write_forward, {"x": x} | outs, _parameters(ways), silu)
     back, ahead = (outs.get(f"out{suffix}") for suffix in _SUFFIXES)
     dtype = inputs.x.dtype
     return None if back is None else back.to(dtype), None if ahead is None else ahead.to(dtype)
@@ -56,12 +57,12 @@ def backward(inputs: ConvInputs, silu: bool, d_outs: ConvOutputs) -> ConvInputs:
     """Return the gradients; those of parameters in float32."""
     x = as_rows(inputs.x)
     d_x = empty_packed(x)
-    parameters = _parameters(inputs)
+    parameters = _parameters(_ways(inputs))
     sums = {f"d_{name}": y.new_empty(len(x), *y.shape) for name, y in parameters.items()}
     rows = {"x": x, "d_x": d_x}
     given = ((suffix, y) for suffix, y in zip(_SUFFIXES, d_outs, strict=True) if y is not None)
     rows |= {f"d_out{suffix}": as_rows(y) for suffix, y in given}
-    _run(write_backward, rows, parameters | sums, inputs, silu)
+    _run(write_backward, rows, parameters | sums, silu)
     found = {name: from_blocks(y.sum(0), x.shape[1]) for name, y in sums.items()}
     return ConvInputs(d_x, **{name.removeprefix("d_"): y for name, y in found.items()})
 
@@ -72,9 +73,10 @@ def _ways(inputs: ConvInputs) -> dict[str, Taps]:
     return {suffix: taps for suffix, taps in ways if taps is not None}
 
 
-def _parameters(inputs: ConvInputs) -> dict[str, Tensor]:
+def _parameters(ways: dict[str, Taps]) -> dict[str, Tensor]:
+    """Return weights (blocks, K, lanes) and biases (blocks, lanes), a weight first."""
     found: dict[str, Tensor] = {}
-    for suffix, (weight, bias) in _ways(inputs).items():
+    for suffix, (weight, bias) in ways.items():
         offset = weight.new_zeros(len(weight)) if bias is None else bias
         found |= {f"weight{suffix}": weight.float(), f"bias{suffix}": offset.float()}
     return {name: by_block(y) for name, y in found.items()}
@@ -204,7 +206,6 @@ def _run(
     write: Callable[..., None],
     rows: dict[str, Tensor],
     per_channel: dict[str, Tensor],
-    inputs: ConvInputs,
     silu: bool,
 ) -> None:
     x = rows["x"]
@@ -212,6 +213,6 @@ def _run(
     for name, tensor in rows.items():
         arguments |= row_arguments(name, tensor, reverse=False)
     arguments |= {name: tensor.data_ptr() for name, tensor in per_channel.items()}
-    taps = next(iter(_ways(inputs).values())).weight.shape[1]
+    taps = next(iter(per_channel.values())).shape[1]
     kernel = compile_kernel(write, arguments, taps, silu)
     kernel.run(arguments, len(x) * arguments["groups"], x.numel())

@@ -22,8 +22,9 @@ def by_block(x: Tensor) -> Tensor:
     padding = -x.shape[0] % LANES
     if padding:
         x = torch.cat([x, x.new_zeros(padding, *x.shape[1:])])
-    blocks = x.reshape(-1, LANES, *x.shape[1:])
-    return (blocks.movedim(1, -1) if x.dim() > 1 else blocks).contiguous()
+    if x.dim() == 1:
+        return x.contiguous().view(-1, LANES)
+    return x.reshape(-1, LANES, *x.shape[1:]).movedim(1, -1).contiguous()
 
 
 def from_blocks(x: Tensor, channels: int) -> Tensor:
@@ -73,7 +74,7 @@ def size_arguments(x: Tensor) -> dict[str, int]:
     }
 
 
-_AHEAD = 16
+_AHEAD = 32
 """Rows between what a kernel works on and what it asks the memory for."""
 
 

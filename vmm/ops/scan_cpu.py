@@ -219,11 +219,10 @@ def _prepare(inputs: ScanInputs) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     laid_out = {name: as_rows(x) for name, x in rows.items() if x is not None}
     # Small, and read number by number.
     laid_out |= {"B": as_rows(inputs.B.float()), "C": as_rows(inputs.C.float())}
-    zeros = torch.zeros(inputs.u.shape[1])
-    per_channel = {
-        "A": inputs.A.float() * _LOG2E,
-        "D": zeros if inputs.D is None else inputs.D.float(),
-        "delta_bias": zeros if inputs.delta_bias is None else inputs.delta_bias.float(),
+    given = {"D": inputs.D, "delta_bias": inputs.delta_bias}
+    per_channel = {"A": inputs.A.float() * _LOG2E} | {
+        name: torch.zeros(inputs.u.shape[1]) if x is None else x.float()
+        for name, x in given.items()
     }
     return laid_out, {name: by_block(x) for name, x in per_channel.items()}
 
