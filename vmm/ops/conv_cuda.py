@@ -8,7 +8,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from vmm.ops.conv_interface import ConvInputs, ConvOutputs, Taps
+from vmm.ops.conv_interface import ConvInputs, ConvOutputs, Taps, one_by_one
 
 
 @functools.cache
@@ -40,11 +40,7 @@ def why_not(x: Tensor, weight: Tensor) -> str | None:
 
 def forward(inputs: ConvInputs, silu: bool) -> ConvOutputs:
     """Compute the contract of ``vmm.ops.causal_conv`` with the CUDA kernel."""
-    back, ahead = inputs.directions()
-    return (
-        None if back is None else _one(inputs.x, back, silu, reverse=False),
-        None if ahead is None else _one(inputs.x, ahead, silu, reverse=True),
-    )
+    return one_by_one(inputs, lambda taps, reverse: _one(inputs.x, taps, silu, reverse))
 
 
 def _one(x: Tensor, taps: Taps, silu: bool, reverse: bool) -> Tensor:

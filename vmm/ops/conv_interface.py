@@ -12,6 +12,7 @@ differentiable functions (RECORDED) needs no ``backward``.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 from torch import Tensor
@@ -60,3 +61,12 @@ class ConvInputs(NamedTuple):
             None if back is None else Taps(back, self.bias),
             None if ahead is None else Taps(ahead, self.bias_reverse),
         )
+
+
+def one_by_one(inputs: ConvInputs, one: Callable[[Taps, bool], Tensor]) -> ConvOutputs:
+    """Return ``one(parameters, reverse)`` of every direction that is there."""
+    back, ahead = inputs.directions()
+    return (
+        None if back is None else one(back, False),
+        None if ahead is None else one(ahead, True),
+    )
