@@ -20,7 +20,7 @@ _MAP_SIDE = 64
 
 def recall_curves(results: Sequence[tuple[str, dict[str, Any]]]) -> Figure:
     """Draw recall over the depth k, one panel per direction."""
-    figure = Figure(figsize=(10, 3.8), dpi=110, layout="constrained")
+    figure = Figure(figsize=(10, 4.6), dpi=110, layout="constrained")
     for ax, (direction, title) in zip(figure.subplots(1, 2), DIRECTIONS.items(), strict=True):
         largest = 1
         for number, (label, result) in enumerate(results):
@@ -38,7 +38,8 @@ def recall_curves(results: Sequence[tuple[str, dict[str, Any]]]) -> Figure:
         ax.set_xticks([], minor=True)
         ax.grid(alpha=0.3)
         ax.spines[["top", "right"]].set_visible(False)
-        ax.legend(fontsize=8, loc="center")
+    lines, names = ax.get_legend_handles_labels()
+    figure.legend(lines, names, loc="outside lower center", ncols=2, fontsize=8, frameon=False)
     return figure
 
 
