@@ -185,7 +185,9 @@ def test_best_backend_that_can_run_is_taken(monkeypatch):
     [
         ({"x": torch.zeros(2, 20)}, r"x must be .*got \(2, 20\)"),
         ({"x": torch.zeros(2, 20, 0)}, r"length > 0.*got \(2, 20, 0\)"),
-        ({"weight": torch.zeros(19, 4)}, r"weight must be \(d_inner=20, taps\), got \(19, 4\)"),
+        ({"x": torch.zeros(2, 0, 3)}, r"d_inner > 0.*got \(2, 0, 3\)"),
+        ({"weight": torch.zeros(19, 4)}, r"weight must be \(d_inner=20, taps > 0\), got \(19, 4\)"),
+        ({"weight": torch.zeros(20, 0)}, r"taps > 0\), got \(20, 0\)"),
         ({"bias": torch.zeros(2)}, r"bias must be \(20,\), got \(2,\)"),
         ({"activation": "relu"}, "activation must be .*'relu'"),
         ({"backend": "cudnn"}, "unknown backend 'cudnn'"),

@@ -112,10 +112,12 @@ def _convolve(inputs: ConvInputs, activation: Activation, backend: str) -> tuple
 
 
 def _check(x: Tensor, weight: Tensor, bias: Tensor | None, activation: Activation) -> None:
-    if x.dim() != 3 or x.shape[-1] == 0:
-        raise ValueError(f"x must be (batch, d_inner, length > 0), got {tuple(x.shape)}")
-    if weight.dim() != 2 or weight.shape[0] != x.shape[1]:
-        raise ValueError(f"weight must be (d_inner={x.shape[1]}, taps), got {tuple(weight.shape)}")
+    if x.dim() != 3 or 0 in x.shape[1:]:
+        raise ValueError(f"x must be (batch, d_inner > 0, length > 0), got {tuple(x.shape)}")
+    if weight.dim() != 2 or weight.shape[0] != x.shape[1] or weight.shape[1] == 0:
+        raise ValueError(
+            f"weight must be (d_inner={x.shape[1]}, taps > 0), got {tuple(weight.shape)}"
+        )
     if bias is not None and tuple(bias.shape) != (x.shape[1],):
         raise ValueError(f"bias must be ({x.shape[1]},), got {tuple(bias.shape)}")
     if activation not in ("silu", None):

@@ -197,13 +197,13 @@ def check_shapes(
     delta_bias: Tensor | None,
 ) -> None:
     """Raise a ValueError that names what does not fit."""
-    if u.dim() != 3 or u.shape[-1] == 0:
-        raise ValueError(f"u must be (batch, d_inner, length > 0), got {tuple(u.shape)}")
+    if u.dim() != 3 or 0 in u.shape[1:]:
+        raise ValueError(f"u must be (batch, d_inner > 0, length > 0), got {tuple(u.shape)}")
     if not u.is_floating_point():
         raise ValueError(f"u must be of a floating type, got {u.dtype}; convert it first")
     batch, d_inner, length = u.shape
-    if A.dim() != 2 or A.shape[0] != d_inner:
-        raise ValueError(f"A must be (d_inner={d_inner}, d_state), got {tuple(A.shape)}")
+    if A.dim() != 2 or A.shape[0] != d_inner or A.shape[1] == 0:
+        raise ValueError(f"A must be (d_inner={d_inner}, d_state > 0), got {tuple(A.shape)}")
     selection = (batch, A.shape[1], length)
     expected = {
         "delta": (delta, tuple(u.shape)),
