@@ -5,6 +5,7 @@ import functools
 import multiprocessing
 import os
 import platform
+import re
 import subprocess
 import sys
 import threading
@@ -209,3 +210,21 @@ def test_llvm_is_not_imported_before_it_is_needed():
         [sys.executable, "-c", code], capture_output=True, text=True, check=True
     )
     assert answer.stdout.strip() == "False"
+
+
+def test_vectors_on_the_stack_do_not_straddle_cache_lines_and_rows_are_asked_for_ahead(monkeypatch):
+    if not cpu_kernel.target().avx512:
+        pytest.skip("looks for the instructions of a CPU with AVX-512")
+    found = []
+    create = cpu_kernel.llvm.create_mcjit_compiler
+
+    def record(module, machine):
+        found.append(machine.emit_assembly(module))
+        return create(module, machine)
+
+    monkeypatch.setattr(cpu_kernel.llvm, "create_mcjit_compiler", record)
+    cpu_kernel._compiled.cache_clear()
+    rows = [torch.randn(1, 9, n).transpose(1, 2) for n in (32, 32, 16, 16)]
+    selective_scan(rows[0], rows[1], -torch.rand(32, 16), *rows[2:], backend="cpu")
+    (assembly,) = found
+    assert re.search(r"andq\s+\$-64, %rsp", assembly) and "prefetch" in assembly
