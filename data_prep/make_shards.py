@@ -148,8 +148,8 @@ def _finished(out: Path, number: int) -> bool:
 def _sweep(out: Path, first: int, end: int) -> None:
     """Remove what is left of shards that were not completed."""
     for partial in out.glob("*.partial"):
-        number = re.match(r"\d+", partial.name)
-        if number and first <= int(number[0]) < end:
+        ours = re.match(r"(\d+)(\.tar|_stats\.json)\.", partial.name)
+        if ours and first <= int(ours[1]) < end:
             partial.unlink(missing_ok=True)
 
 

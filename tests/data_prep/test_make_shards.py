@@ -141,12 +141,14 @@ def test_a_finished_shard_is_never_made_again(tmp_path, mixed, monkeypatch):
     done = (tmp_path / "out/00001.tar").stat().st_mtime_ns
     for left in ("00000.tar.elsewhere-1.partial", "00002_stats.json.1.partial"):
         (tmp_path / "out" / left).write_bytes(b"half of a file")
+    foreign = tmp_path / "out/00000.mp4.partial"
+    foreign.touch()
     called = []
     write_one = module.write_one
     monkeypatch.setattr(module, "write_one", lambda n, *a: (called.append(n), write_one(n, *a)))
     assert make()["finished"] == 3 and called == [0, 2]
     assert (tmp_path / "out/00001.tar").stat().st_mtime_ns == done
-    assert not list((tmp_path / "out").glob("*.partial"))
+    assert list((tmp_path / "out").glob("*.partial")) == [foreign]
     assert make()["finished"] == 3 and called == [0, 2]
 
     (tmp_path / "out/00002.tar").unlink()
