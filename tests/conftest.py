@@ -1,4 +1,5 @@
 import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -48,6 +49,18 @@ def relative_error():
 @pytest.fixture(autouse=True)
 def _one_thread():
     torch.manual_seed(0)
+
+
+@pytest.fixture(scope="session")
+def chromium():
+    """The program of a Chromium that shows pages; CI must have one, so that pages are watched."""
+    names = ("chromium", "chromium-browser", "google-chrome")
+    path = next(filter(None, map(shutil.which, names)), None)
+    if path is None and os.environ.get("CI"):
+        pytest.fail("CI shows every page in a browser, but there is no Chromium; see .ci/run")
+    if path is None:
+        pytest.skip("there is no Chromium: apt-get install chromium")
+    return path
 
 
 @pytest.fixture

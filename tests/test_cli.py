@@ -52,6 +52,7 @@ def test_unknown_command_suggests_the_nearest(capsys):
     assert "did you mean 'fit'?" in capsys.readouterr().err
 
 
+@pytest.mark.smoke
 def test_doctor_names_the_scan_backend_and_every_package():
     result = run("doctor", "--json")
     findings = {f["name"]: f for f in json.loads(result.stdout)}

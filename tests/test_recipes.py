@@ -81,6 +81,7 @@ def answers_of(recipe, demo_shards):
     return [f"--model.init_args.answers={demo_shards.folder}/answers.json"]
 
 
+@pytest.mark.smoke
 @pytest.mark.parametrize("recipe", RECIPES, ids=name)
 def test_recipe_trains_two_steps(recipe, in_root, demo_shards, tmp_path):
     code = main(
@@ -104,6 +105,7 @@ def test_recipe_trains_two_steps(recipe, in_root, demo_shards, tmp_path):
     assert "train/loss" in rows[0] and len(rows) >= 3
 
 
+@pytest.mark.smoke
 def test_the_published_settings_train_two_steps(in_root, demo_shards, tmp_path):
     """Weights, gradients and moments in bfloat16, on the CPU."""
     overlays = [ROOT / f"recipes/overlays/{overlay}.yaml" for overlay in ("as_published", "debug")]

@@ -57,6 +57,7 @@ def test_there_are_enough_kinds_of_videos():
     )
 
 
+@pytest.mark.smoke
 @pytest.mark.parametrize("kind", videos.KINDS)
 def test_frames_and_times_are_those_of_a_full_decode(kind, request):
     recipe = videos.KINDS[kind]
@@ -177,6 +178,7 @@ def mp4(tools):
     return tools.encode_video(tools.moving_picture(20), g="5")
 
 
+@pytest.mark.smoke
 def test_garbage_of_all_kinds_is_a_decode_error(mp4, tools):
     rng = np.random.default_rng(0)
     audio_only = io.BytesIO()
@@ -239,6 +241,7 @@ def test_limits(mp4, tools):
     assert len(decode_video(mp4, lambda t: [0], max_frames=20, max_pixels=48 * 64)) == 1
 
 
+@pytest.mark.smoke
 @pytest.mark.parametrize("name", ["JPEG", "PNG", "WEBP"])
 def test_images_are_clips_of_one_frame(tools, name):
     pixels = tools.moving_picture(1)[0]

@@ -126,6 +126,7 @@ def call(run, shard, out, *options):
     )
 
 
+@pytest.mark.smoke
 def test_from_run_and_shards_to_json_table_and_picture(run, shard, tmp_path, capsys):
     out = tmp_path / "out"
     assert call(run, shard, out, "--k=3") == 0

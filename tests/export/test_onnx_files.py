@@ -35,6 +35,7 @@ def session(path):
     return onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
 
 
+@pytest.mark.smoke
 def test_writes_a_file_per_tower_and_number_of_frames(folder, encoder_folder):
     names = {path.name for path in folder.glob("*.onnx")}
     assert names == {f"{video_name(n)}.onnx" for n in (4, 9)} | {"text.onnx"}

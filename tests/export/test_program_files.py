@@ -17,6 +17,7 @@ def no_compiler(monkeypatch):
     monkeypatch.setattr(program_files.shutil, "which", lambda _: None)
 
 
+@pytest.mark.smoke
 def test_programs_run_in_a_process_without_the_model(encoder_folder, clips, tmp_path, no_compiler):
     out = tmp_path / "out"
     arguments = [str(encoder_folder), str(out), "--format", "pt2", "--num-frames", "4", "9"]

@@ -70,6 +70,7 @@ def test_import_export_import_is_bit_identical(family, suffix, tmp_path):
     assert second.config == first.config
 
 
+@pytest.mark.smoke
 def test_the_recorded_stage_2_file_computes_what_was_recorded(golden, relative_error):
     model = load_published(STAGE2, text_num_heads=4).model
     vision, text = golden("c_vision"), golden("d_text")

@@ -157,6 +157,7 @@ def _scan_in_a_worker(queue):
     queue.put(run(make_inputs())[0].sum().item())
 
 
+@pytest.mark.smoke
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
 def test_a_forked_worker_can_scan():
     expected = run(make_inputs())[0].sum().item()

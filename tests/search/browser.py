@@ -4,11 +4,9 @@ import base64
 import itertools
 import json
 import os
-import shutil
 import subprocess
 import time
 
-CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 _OPTIONS = [
     *("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
     *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
@@ -20,16 +18,17 @@ class Browser:
     """A browser with one page.
 
     Args:
+        program: Of Chromium.
         profile: An empty folder.
         width: Of the window, pixels.
         height: Of the window, pixels.
     """
 
-    def __init__(self, profile, width=1200, height=1000):
+    def __init__(self, program, profile, width=1200, height=1000):
         theirs_in, self._out = os.pipe()
         self._in, theirs_out = os.pipe()
         # Chromium reads from descriptor 3 and writes to 4.
-        command = [CHROMIUM, *_OPTIONS, f"--user-data-dir={profile}"]
+        command = [program, *_OPTIONS, f"--user-data-dir={profile}"]
         command += [f"--window-size={width},{height}", "about:blank"]
         script = f'exec "$@" 3<&{theirs_in} 4>&{theirs_out}'
         self._process = subprocess.Popen(

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from tests.data.videos import encode_video
-from tests.search.browser import CHROMIUM, Browser
+from tests.search.browser import Browser
 
 pytestmark = [
     pytest.mark.slow,
@@ -52,10 +52,8 @@ def page(tmp_path_factory, encoder_folder, root):
 
 
 @pytest.fixture
-def browser(tmp_path):
-    if CHROMIUM is None:
-        pytest.skip("Chromium is not installed")
-    browser = Browser(tmp_path / "profile", 1200, 1300)
+def browser(chromium, tmp_path):
+    browser = Browser(chromium, tmp_path / "profile", 1200, 1300)
     yield browser
     browser.close()
 

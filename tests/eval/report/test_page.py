@@ -2,7 +2,6 @@ import base64
 import io
 import json
 import re
-import shutil
 import subprocess
 
 import numpy as np
@@ -78,14 +77,11 @@ def test_the_page_shows_the_numbers_and_needs_no_network(tmp_path, result, run):
     assert base64.b64encode(b"moving picture").decode() in page
 
 
-def test_a_browser_without_network_shows_it(tmp_path, result, run):
-    browser = shutil.which("chromium") or shutil.which("chromium-browser")
-    if browser is None:
-        pytest.skip("there is no Chromium")
+def test_a_browser_without_network_shows_it(tmp_path, result, run, chromium):
     build_report(tmp_path / "report.html", [("stage 1", run)], [("VideoMamba", result)])
     shot = tmp_path / "shot.png"
     command = [
-        *(browser, "--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars"),
+        *(chromium, "--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars"),
         *("--no-first-run", "--disable-background-networking", "--disable-component-update"),
         *("--host-resolver-rules=MAP * ~NOTFOUND", f"--user-data-dir={tmp_path / 'profile'}"),
         *("--window-size=1000,3000", f"--screenshot={shot}", (tmp_path / "report.html").as_uri()),
