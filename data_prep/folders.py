@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 from tqdm import tqdm
 
 from data_prep.tars import Member, write_shard
+from vmm.text_output import say
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -171,5 +172,5 @@ def run_command(
         made = make(options.out, given, options.workers, options.overwrite)
     except ValueError as error:
         parser.error(str(error))
-    print(f"{options.out} {'is complete' if made else 'is already there, with these arguments'}")
+    say(f"{options.out} {'is complete' if made else 'is already there, with these arguments'}")
     return 0

@@ -34,6 +34,7 @@ from data_prep.shard_statistics import (
 )
 from vmm.data.index import scan_shard
 from vmm.data.patterns import expand_shards
+from vmm.text_output import complain, say, write_text
 
 _COLUMNS = 6
 _CELL, _PICTURE, _LINE, _GAP = 210, 140, 17, 12  # of the contact sheet, pixels
@@ -67,7 +68,7 @@ def inspect_shards(
     sheet = contact_sheet(thumbnails)
     if sheet is not None:
         sheet.save(out / "contact_sheet.png")
-    (out / "index.html").write_text(_page(numbers, thumbnails, paths), encoding="utf-8")
+    write_text(out / "index.html", _page(numbers, thumbnails, paths))
     return numbers
 
 
@@ -192,9 +193,9 @@ def main(argv: list[str] | None = None) -> int:
             options.shards, options.out, pictures=options.pictures, workers=options.workers
         )
     except (ValueError, RuntimeError) as error:
-        print(f"data_prep.inspect_shards: error: {error}", file=sys.stderr)
+        complain(f"data_prep.inspect_shards: error: {error}")
         return 2
-    print(f"{_text(numbers)}\npage: {options.out / 'index.html'}")
+    say(f"{_text(numbers)}\npage: {options.out / 'index.html'}", lines=True)
     return 0
 
 

@@ -35,6 +35,7 @@ from data_prep.samples import Job, Layout, make_sample, plan, shard_name
 from data_prep.tars import Member, write_shard
 from vmm.data.annotations.record import Annotation
 from vmm.data.annotations.registry import DATASETS, read_annotations
+from vmm.text_output import complain, say
 
 FORMAT_VERSION = 1  # one higher whenever the same arguments give other shards
 _PLAN, _SUMMARY, _FAILURES = "plan.json", "summary.json", "failures.jsonl"
@@ -348,10 +349,10 @@ def main(argv: list[str] | None = None) -> int:
             shard_range=options.shard_range, ray=options.ray,
         )  # fmt: skip
     except (ValueError, RuntimeError) as error:
-        print(f"data_prep.make_shards: error: {error}", file=sys.stderr)
+        complain(f"data_prep.make_shards: error: {error}")
         return 2
     failed = ", ".join(f"{n} {reason}" for reason, n in summary["failed"].items())
-    print(
+    say(
         f"{options.out}: {summary['finished']} of {summary['shards']} shards, "
         f"{summary['successes']} of {summary['count']} samples, {summary['bytes'] / 1e6:.1f} MB; "
         f"failed: {failed or 'none'}"

@@ -29,7 +29,9 @@ from vmm.data.schema import (
     Media,
     captions_of,
     media_member,
+    no_caption,
     parse_metadata,
+    text_fault,
 )
 
 THUMBNAIL_SIDE = 140
@@ -147,7 +149,8 @@ def _inspect_sample(descriptor: int, entry: Entry, content: ShardContent, pictur
         return os.pread(descriptor, min(size, _MAX_TEXT_BYTES), offset) if size else None
 
     metadata = parse_metadata(text(JSON_EXTENSION))
-    captions = captions_of(text(TEXT_EXTENSION), metadata)
+    written = text(TEXT_EXTENSION)
+    captions = captions_of(written, metadata)
     content.captions.append(captions)
     kind, place = _media(entry)
     content.kinds[kind or "none"] += 1
@@ -165,7 +168,9 @@ def _inspect_sample(descriptor: int, entry: Entry, content: ShardContent, pictur
     if captions:
         content.usable += 1
     else:
-        content.problems.append(Problem(content.path, entry.key, "no caption", "blank or missing"))
+        fault = text_fault(written)
+        detail = fault or "blank or missing"
+        content.problems.append(Problem(content.path, entry.key, no_caption(fault), detail))
     if picture is not None:
         buffer = io.BytesIO()
         picture.save(buffer, "JPEG", quality=85)

@@ -107,7 +107,7 @@ def run_classification(options: argparse.Namespace, command: str) -> dict[str, A
         "settings": _describe_settings(options, encoder, views, trained is not None),
         "versions": versions(),
     }
-    (out / results.FILE_NAME).write_text(json.dumps(result, ensure_ascii=False), encoding="utf-8")
+    (out / results.FILE_NAME).write_text(json.dumps(result), encoding="utf-8")
     results.write_class_page(out / "classification.html", result)
     store.remove()
     logger.info("wrote %s and classification.html", out / results.FILE_NAME)

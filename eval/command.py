@@ -16,6 +16,7 @@ import jinja2
 import torch
 
 from vmm import __version__
+from vmm.text_output import complain, say, write_text
 
 
 def new_parser(module: str, description: str | None, run_help: str) -> argparse.ArgumentParser:
@@ -99,10 +100,10 @@ def run_command(
     try:
         result = run(options, portable_command(module, arguments))
     except ValueError as error:
-        print(f"{module}: error: {error}", file=sys.stderr)
+        complain(f"{module}: error: {error}")
         return 2
     if result is not None:
-        print(table(result))
+        say(table(result), lines=True)
     return 0
 
 
@@ -142,4 +143,4 @@ def write_accuracy_page(path: Path, **content: Any) -> None:
         trim_blocks=True,
     )
     page = environment.get_template("accuracy.html.j2").render(**content)
-    path.write_text(page, encoding="utf-8")
+    write_text(path, page)

@@ -30,6 +30,7 @@ from eval.results import (
     text_table,
 )
 from vmm.metrics import bootstrap_interval, hit_probability
+from vmm.text_output import complain, say
 
 _DEPTHS = (1, 5, 10)
 _SAME_CARD = ("command", "versions", "device")  # may differ without being worth a line
@@ -151,9 +152,9 @@ def main(args: Sequence[str] | None = None) -> int:
         a, b = (load_result(path) for path in paths)
         found = compare(a, b)
     except ValueError as error:
-        print(f"eval.compare: error: {error}", file=sys.stderr)
+        complain(f"eval.compare: error: {error}")
         return 2
-    print(comparison_text(a, b, found))
+    say(comparison_text(a, b, found), lines=True)
     if options.out:
         content = {"a": a["name"], "b": b["name"], "differences": [d._asdict() for d in found]}
         options.out.write_text(json.dumps(content, indent=1), encoding="utf-8")

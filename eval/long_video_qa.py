@@ -229,8 +229,7 @@ def _write(
     viewing: Viewing,
     dataset: str,
 ) -> None:
-    text = json.dumps(result, ensure_ascii=False)
-    (out / results.FILE_NAME).write_text(text, encoding="utf-8")
+    (out / results.FILE_NAME).write_text(json.dumps(result), encoding="utf-8")
     written = [results.FILE_NAME, "report.html", "timelines/"]
     if result["data"]["hidden"]:
         column = SETS[dataset].id_column

@@ -136,7 +136,7 @@ def run_open_qa(options: argparse.Namespace, command: str) -> dict[str, Any]:
         ],
         "versions": versions(),
     }
-    (out / FILE_NAME).write_text(json.dumps(result, ensure_ascii=False), encoding="utf-8")
+    (out / FILE_NAME).write_text(json.dumps(result), encoding="utf-8")
     _write_page(out / "open_qa.html", result)
     journal.remove()
     logger.info("wrote %s and open_qa.html", out / FILE_NAME)

@@ -97,7 +97,7 @@ def run_retrieval(options: argparse.Namespace, command: str) -> dict[str, Any] |
         "versions": versions(),
     }
     result |= _show(out, result, evaluation, dataset, encoder)
-    (out / results.FILE_NAME).write_text(json.dumps(result, ensure_ascii=False), encoding="utf-8")
+    (out / results.FILE_NAME).write_text(json.dumps(result), encoding="utf-8")
     build_report(out / "report.html", [], [(result["name"], out)])
     store.remove()
     logger.info("wrote %s and report.html", out / results.FILE_NAME)

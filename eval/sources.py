@@ -19,7 +19,7 @@ from vmm.data.clips import load_frames
 from vmm.data.decode import DecodeError
 from vmm.data.faults import BadSample, BadSamples
 from vmm.data.patterns import SHARD_SUFFIX
-from vmm.data.schema import END, START, RawSample
+from vmm.data.schema import END, START, RawSample, is_leftover
 from vmm.data.shards import EvaluationClips, EvaluationSample, ShardSet
 from vmm.data.transforms import ClipSettings, eval_transform
 from vmm.types import Media
@@ -254,7 +254,8 @@ def _open_store(media: str, kind: Media) -> _MediaStore:
     folder = Path(media)
     if not folder.is_dir():
         return _Shards(media, kind)
-    shards = any(name.endswith(SHARD_SUFFIX) for name in os.listdir(folder))
+    names = (name for name in os.listdir(folder) if not is_leftover(name))
+    shards = any(name.endswith(SHARD_SUFFIX) for name in names)
     return _Shards(media, kind) if shards else _Folder(folder, kind)
 
 

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable, Sequence
 
 from vmm import __version__
+from vmm.text_output import complain
 
 _TRAINER_COMMANDS = {
     "fit": "train: vmm fit -c recipes/stage2_vtt.yaml [-c OVERLAY.yaml ...] [--key=value ...]",
@@ -52,7 +53,7 @@ def _help() -> str:
 
 
 def _fail(message: str) -> int:
-    sys.stderr.write(f"vmm: error: {message}\n")
+    complain(f"vmm: error: {message}")
     return 2
 
 

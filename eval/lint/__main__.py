@@ -20,6 +20,7 @@ from eval.lint.checks import lint
 from eval.protocols import PROTOCOLS, protocol_of, read_protocol, read_training_ids
 from eval.results import findings_text, metrics_table
 from vmm.metrics import retrieval_metrics
+from vmm.text_output import complain, say
 
 
 def read_scores(path: Path) -> Tensor:
@@ -82,9 +83,9 @@ def main(args: Sequence[str] | None = None) -> int:
     add("--t2v", type=float, help="the text-to-video R@1 that was reported")
     add("--v2t", type=float, help="the video-to-text R@1 that was reported")
     try:
-        print(_check(parser.parse_args(args)))
+        say(_check(parser.parse_args(args)), lines=True)
     except ValueError as error:
-        print(f"eval.lint: error: {error}", file=sys.stderr)
+        complain(f"eval.lint: error: {error}")
         return 2
     return 0
 

@@ -20,6 +20,7 @@ from eval.sources import AnnotatedClips
 from vmm.data.annotations.media import MediaError
 from vmm.data.decode import DecodeError
 from vmm.data.transforms import ClipSettings
+from vmm.text_output import write_text
 
 _SHOWN_PER_KIND = 6
 _TILES, _TILE_SIDE = 12, 48
@@ -41,7 +42,7 @@ def write_timelines(
     for old in (*folder.glob("*.svg"), *folder.glob("*.jpg")):
         old.unlink()
     for number, question in enumerate(result["questions"]):
-        (folder / f"{number:05d}.svg").write_text(timeline_svg(question), encoding="utf-8")
+        write_text(folder / f"{number:05d}.svg", timeline_svg(question))
     for video in sorted({result["questions"][n]["video"] for n in shown_questions(result)}):
         strip = _strip(media, video, clip)
         if strip is not None:
@@ -92,7 +93,7 @@ def build_page(path: Path, result: dict[str, Any], folder: Path) -> None:
             card=qa_card(result),
         )
     )
-    path.write_text(page, encoding="utf-8")
+    write_text(path, page)
 
 
 def _example(question: dict[str, Any], number: int, folder: Path) -> dict[str, Any]:

@@ -26,12 +26,14 @@ clustered standard error, see ``eval.clustered``):
 from __future__ import annotations
 
 import csv
+import io
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from eval.qa.measure import CONTROLS, METHODS
 from eval.results import findings_text, origin_rows, read_result, text_table
+from vmm.text_output import write_text
 
 SCHEMA = 1
 FILE_NAME = "qa.json"
@@ -139,10 +141,11 @@ def write_submission(path: Path, id_column: str, questions: Sequence[dict[str, A
 
     A question whose video cannot be read gets option 0: servers want every question answered.
     """
-    with path.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow([id_column, "answer"])
-        writer.writerows([q["key"], q["chosen"] or 0] for q in questions)
+    table = io.StringIO()
+    writer = csv.writer(table, lineterminator="\n")
+    writer.writerow([id_column, "answer"])
+    writer.writerows([q["key"], q["chosen"] or 0] for q in questions)
+    write_text(path, table.getvalue())
 
 
 def _number(found: dict[str, Any]) -> list[str]:

@@ -7,6 +7,8 @@ from typing import Any
 
 import jinja2
 
+from vmm.text_output import visible
+
 _WIDTH, _HEIGHT, _LEFT, _TOP, _MARGIN = 560, 150, 48, 8, 24
 _COLOURS = ("#0969da", "#bf3989", "#bc4c00", "#8250df", "#57606a", "#9a6700")
 _RIGHT = "#1a7f37"
@@ -50,7 +52,7 @@ def timeline_svg(question: dict[str, Any]) -> str:
         )
     lines.sort(key=lambda line: float(line["width"]))  # the right one on top
     template = environment().get_template("timeline.svg.j2")
-    return template.render(
+    drawn = template.render(
         title=question["question"],
         lines=lines,
         width=_WIDTH,
@@ -66,6 +68,7 @@ def timeline_svg(question: dict[str, Any]) -> str:
             for i in range(5)
         ],
     )
+    return visible(drawn, lines=True)
 
 
 def _clock(seconds: float) -> str:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from eval.report.page import build_report
+from vmm.text_output import complain, say
 
 
 def _read_steps(path: Path) -> list[dict[str, Any]]:
@@ -60,9 +61,9 @@ def main(args: Sequence[str] | None = None) -> int:
         steps = _read_steps(options.steps) if options.steps else []
         table = build_report(options.out, options.run, options.result, steps, options.title)
     except ValueError as error:
-        print(f"eval.report: error: {error}", file=sys.stderr)
+        complain(f"eval.report: error: {error}")
         return 2
-    print(f"{table}\n\nreport: {options.out}")
+    say(f"{table}\n\nreport: {options.out}", lines=True)
     return 0
 
 

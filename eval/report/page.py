@@ -25,6 +25,7 @@ from eval.results import (
     scores_of,
     text_table,
 )
+from vmm.text_output import write_text
 
 _MAX_CLIP_BYTES = 2 * 2**20
 # Of the many validation curves, those that say how it went.
@@ -88,7 +89,7 @@ def build_report(
         card=protocol_card(headline),
     )
     out.parent.mkdir(parents=True, exist_ok=True)
-    out.write_text(page, encoding="utf-8")
+    write_text(out, page)
     return text_table(rows, left=2)
 
 

@@ -94,6 +94,8 @@ def unusable_members(tools, good):
         "null caption": ([(".mp4", good), (".json", b'{"caption": null}')], "no caption"),
         "deep metadata": ([(".mp4", good), (".json", b"[" * 90_000)], "no caption"),
         "endless caption": ([(".mp4", good), (".txt", b"a" * 70_000)], "no caption"),
+        "caption in Latin-1": ([(".mp4", good), (".txt", b"caf\xe9")], "bad caption"),
+        "unmarked UTF-16": ([(".mp4", good), (".txt", "a dog".encode("utf-16-le"))], "bad caption"),
         "symbolic link": ([(".mp4", tarfile.SYMTYPE), (".txt", text)], "no video"),
         "hard link": ([(".mp4", tarfile.LNKTYPE), (".txt", text)], "no video"),
         "device": ([(".mp4", tarfile.CHRTYPE), (".txt", text)], "no video"),
@@ -223,6 +225,10 @@ class Damaged:
         first, second = self.sample(shard, "x"), self.sample(shard, "y")
         members += [first[0], second[0], second[1], first[1]]  # interleaved
         members += [("x.mp4", self.clips[63]), ("readme.md", b"hello"), ("UPPER.txt", b"no video")]
+        members += [("._x.mp4", b"\0\5\x16\7Mac"), ("._x.txt", b"\0\5\x16\7Mac")]
+        marked = self.sample(shard, "marked")
+        members += [marked[0], ("marked.txt", marked[1][1].decode().encode("utf-16"))]
+        self.bad["twin from a Mac"] = (shard, "._x.mp4", "member left by a system")
         self.bad["repeated name"] = (shard, "x.mp4", "member repeated name")
         self.bad["unknown member"] = (shard, "readme.md", "member not part of a sample")
         self.bad["upper case"] = (shard, "UPPER", "no video")

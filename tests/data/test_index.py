@@ -185,6 +185,41 @@ def test_failed_downloads_say_why_and_sound_is_passed_over(tools, tmp_path):
     assert not index.ignored
 
 
+def test_twins_from_a_mac_are_no_samples_and_do_not_tear_others_apart(tools, tmp_path):
+    twin = b"\0\5\x16\7\0\2\0\0Mac OS X        "
+    names = ["._a.mp4", "a.mp4", "__MACOSX/._a.txt", "a.txt", "./._b.mp4", "b.mp4", ".DS_Store"]
+    written = [(n, twin if "._" in n or "DS" in n else b"a caption") for n in names]
+    index = scan_shard(str(tools.write_tar(tmp_path / "a.tar", written)))
+    assert [(e.key, sorted(e.members)) for e in index.entries] == [
+        ("a", ["mp4", "txt"]), ("b", ["mp4"]),
+    ]  # fmt: skip
+    assert {reason for _, reason in index.ignored} == {"left by a system"}
+    assert [name for name, _ in index.ignored] == [names[i] for i in (0, 2, 4, 6)]
+
+
+def test_captions_that_are_no_text_say_why(tools, tmp_path):
+    written = [
+        ("a.mp4", b"x"), ("a.txt", b"caf\xe9"),
+        ("b.mp4", b"x"), ("b.txt", "a dog".encode("utf-16-le")),
+        ("c.mp4", b"x"), ("c.txt", "a dog".encode("utf-16")),
+        ("d.mp4", b"x"), ("d.txt", b"caf\xe9"), ("d.json", b'{"caption": "a cafe"}'),
+    ]  # fmt: skip
+    entries = scan_shard(str(tools.write_tar(tmp_path / "a.tar", written))).entries
+    assert [entry.captioned for entry in entries] == [False, False, True, True]
+    assert "not UTF-8" in entries[0].failure and "NUL" in entries[1].failure
+    assert not entries[2].failure and not entries[3].failure
+
+
+def test_an_index_of_an_older_version_is_made_anew(shard):
+    good = load_index(str(shard))
+    path = shard.with_name(shard.name + INDEX_SUFFIX)
+    content = json.loads(path.read_bytes())
+    content["stamp"][0] -= 1
+    content["entries"] = []
+    path.write_text(json.dumps(content))
+    assert load_index(str(shard)) == good
+
+
 def test_a_shard_that_cannot_be_opened_has_no_samples(tmp_path):
     (tmp_path / "a.tar").mkdir()
     for name in ("a.tar", "b.tar"):

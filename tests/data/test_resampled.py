@@ -12,6 +12,7 @@ from vmm.data.datamodules import WebVideoData
 from vmm.data.faults import BadSamples, UnusableData
 from vmm.data.loader import TrainLoader
 from vmm.data.resampled import ResampledStream, read_stream
+from vmm.data.schema import text_fault
 from vmm.data.transforms import IMAGENET_MEAN, IMAGENET_STD, ClipSettings
 
 pytest.importorskip("webdataset.gopen", reason="webdataset is not installed")
@@ -103,16 +104,21 @@ def test_what_is_left_out_of_a_stream_is_recorded(tools, tmp_path):
         ("3.mp4", tools.coded_mp4(3)),
         ("../4.mp4", tools.coded_mp4(4)), ("../4.txt", b"up" * 2**16),
         ("5.m4a", b"sound"),
+        ("6.mp4", tools.coded_mp4(6)), ("6.txt", b"caf\xe9"),
+        ("7.mp4", tools.coded_mp4(7)), ("._7.txt", b"\0\5\x16\7Mac"),
+        ("7.txt", "video 7".encode("utf-16")), ("._8.mp4", b"\0\5\x16\7Mac"),
     ]  # fmt: skip
     url = str(tools.write_tar(tmp_path / "a.tar", members))
     bad = BadSamples(str(tmp_path / "bad.jsonl"))
-    assert [raw.captions for raw in read_stream(url, "video", bad)] == [["video 2"]]
+    samples = list(read_stream(url, "video", bad))
+    assert [raw.captions for raw in samples] == [["video 2"], ["video 7"]]
     lines = [json.loads(line) for line in (tmp_path / "bad.jsonl").read_text().splitlines()]
     assert [(line["key"], line["reason"], line["detail"]) for line in lines] == [
         ("1", "no video", "failed_to_download"),
         ("3", "no caption", ""),
         ("../4.txt", "member too large", ""),
         ("../4", "no caption", ""),
+        ("6", "bad caption", text_fault(b"caf\xe9")),
     ]
     assert not (tmp_path.parent / "4.mp4").exists()
 

@@ -3,10 +3,12 @@ import pytest
 from vmm.data.schema import (
     captions_of,
     failure_of,
+    is_leftover,
     media_member,
     parse_metadata,
     questions_of,
     split_member,
+    text_fault,
 )
 
 
@@ -37,7 +39,21 @@ def test_member_names_split_at_the_last_dot(name, expected):
         (None, {"caption": ["a cat", "", 3, "a dog"]}, ["a cat", "a dog"]),
         (None, {"caption": None}, []),
         (None, {}, []),
-        (b"caf\xe9", {}, ["caf\ufffd"]),
+        (b"caf\xe9", {}, []),  # no UTF-8: nobody knows what it is
+        (b"caf\xe9", {"caption": "a cafe"}, ["a cafe"]),
+        ("a dog".encode("utf-16"), {"caption": "a cat"}, ["a dog"]),
+        ("a dog".encode("utf-16-be"), {}, []),
+        ("\ufeffa dog".encode("utf-16-be"), {}, ["a dog"]),
+        ("a dog".encode("utf-8-sig"), {}, ["a dog"]),
+        (b"a smile \xed\xa0\xbd!", {}, ["a smile \ufffd!"]),  # half a pair, as some write it
+        ("one\u2028two\x85three".encode(), {}, ["one\u2028two\x85three"]),
+        # Downloaders that were not told the caption's column keep it under its own name.
+        (None, {"caption": None, "text": "a cat"}, ["a cat"]),
+        (None, {"caption": " ", "TEXT": ["a cat", "a dog"]}, ["a cat", "a dog"]),
+        (None, {"text": None, "sentence": "a cat"}, ["a cat"]),
+        (None, {"caption": "a cat", "text": "an article"}, ["a cat"]),
+        (None, {"caption_0": "a cat", "text": "an article"}, ["a cat"]),
+        (b"a cat", {"text": "an article"}, ["a cat"]),
         # Several captions of which the text file repeats one, as video2dataset writes them.
         (b"a", {"caption": "a", "caption_1": "c", "caption_0": "b"}, ["a", "b", "c"]),
         (b"b", {"caption": "b", "caption_0": "b", "caption_1": "c"}, ["b", "c"]),
@@ -49,6 +65,57 @@ def test_member_names_split_at_the_last_dot(name, expected):
 )
 def test_the_text_file_wins_unless_it_is_blank(text, metadata, expected):
     assert captions_of(text, metadata) == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (None, ""),
+        (b"", ""),
+        ("caf\u00e9".encode(), ""),
+        ("caf\u00e9".encode("utf-16"), ""),
+        (b"caf\xe9", "not UTF-8"),
+        ("a dog".encode("utf-16-le"), "NUL"),
+        (b"\xff\xfea", "not UTF-16"),
+        (b"\x00\x05\x16\x07\x00\x02\x00\x00Mac OS X", "NUL"),
+    ],
+)
+def test_what_is_no_text_says_why(text, expected):
+    assert expected in text_fault(text) and bool(expected) == bool(text_fault(text))
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "._a.mp4", "folder/._a.txt", "__MACOSX/a.mp4", "__MACOSX/folder/._a.mp4", "@eaDir/a.mp4",
+        "videos/@eaDir/a.mp4/SYNOVIDEO_THUMB.jpg", ".DS_Store", "folder/Thumbs.db", "desktop.ini",
+        "$RECYCLE.BIN/a.mp4", "#recycle/a.mp4", ".Trashes/501/a.mp4", "folder\\._a.mp4",
+        ".AppleDouble/a.mp4", "@eaDir/",
+    ],
+)  # fmt: skip
+def test_what_systems_leave_is_no_part_of_a_sample(name):
+    assert is_leftover(name) and split_member(name) is None
+
+
+@pytest.mark.parametrize(
+    "name", ["a.mp4", "_a.mp4", ".a.mp4", "a._b.mp4", "MACOSX/a.mp4", "._x/y.mp4"]
+)
+def test_names_of_people_are_not_taken_for_what_systems_leave(name):
+    assert not is_leftover(name) and split_member(name)
+
+
+def test_halves_of_surrogate_pairs_become_the_sign_for_what_was_lost():
+    whole = parse_metadata(rb'{"caption": "\ud83d\ude00", "text": "\\\\ud83d"}')
+    assert whole == {"caption": "\U0001f600", "text": r"\\ud83d"}
+    half = parse_metadata(rb'{"caption": "a \uD83D", "items": [{"id": "\udc00"}], "\udc00": 1}')
+    assert half == {"caption": "a \ufffd", "items": [{"id": "\ufffd"}], "\ufffd": 1}
+    assert captions_of(None, half) == ["a \ufffd"]
+    assert parse_metadata(b'{"caption": "a \xed\xa0\xbd"}') == {"caption": "a \ufffd"}
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-32"])
+def test_metadata_may_carry_a_mark_of_their_encoding(encoding):
+    assert parse_metadata('{"caption": "ä"}'.encode(encoding)) == {"caption": "ä"}
 
 
 @pytest.mark.parametrize("data", [None, b"", b"[1]", b"{", b"\xff", b"[" * 100_000])

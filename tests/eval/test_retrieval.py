@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -184,6 +185,35 @@ def test_from_run_and_shards_to_json_table_and_picture(run, shard, tmp_path, cap
     assert clips > 21  # seven captions, three clips each, and the best and worst
     assert page.read_text().count("data:video/mp4;base64,") == clips
     assert page.read_text() == (out / "report.html").read_text()
+
+
+def test_names_and_texts_that_are_no_clean_unicode_lose_no_result(run, shard, tmp_path, root):
+    odd = tmp_path / os.fsdecode(b"caf\xe9") / os.fsdecode(b"tests \xe9 \x1b[2J.tar")
+    odd.parent.mkdir()
+    with tarfile.open(shard) as old, tarfile.open(odd, "w") as new:
+        for number, member in enumerate(old):
+            data = old.extractfile(member).read()
+            if member.name.endswith(".txt") and number < 6:
+                data = data + b" \xed\xa0\xbd"
+            member.name = os.fsdecode(b"caf\xe9 " + member.name.encode())
+            member.size = len(data)
+            new.addfile(member, io.BytesIO(data))
+    out = tmp_path / "out"
+    command = [sys.executable, "-m", "eval.retrieval", "--run", str(run), "--device", "cpu"]
+    done = subprocess.run(
+        [*command, "--shards", str(odd), "--out", str(out), "--num-workers", "1"],
+        cwd=root,
+        env={**os.environ, "PYTHONIOENCODING": "ascii"},
+        capture_output=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert b"\x1b" not in done.stdout and b"text-to-video" in done.stdout
+    result = load_result(out / "retrieval.json")
+    assert result["data"]["files"] == [odd.name]  # JSON loses nothing
+    page = (out / "report.html").read_text(encoding="utf-8")
+    assert r"tests \xe9 \x1b[2J.tar" in page
+    assert any("\ufffd" in example["caption"] for example in result["examples"])
 
 
 def test_reversing_the_frames_changes_the_numbers_and_only_the_video(run, shard, tmp_path):

@@ -119,6 +119,15 @@ def test_two_samples_of_one_name_are_no_guess(tmp_path):
     assert clips[0].problem == "ambiguous" and clips[1].problem is None
 
 
+def test_what_systems_leave_makes_no_folder_of_shards_and_is_no_media(folder):
+    (folder / "._00000.tar").write_bytes(b"\0\5\x16\7Mac")
+    (folder / "__MACOSX").mkdir()
+    for name in ("._rising.mp4", "__MACOSX/._rising.mp4", "__MACOSX/rising.mp4"):
+        (folder / name).write_bytes(b"\0\5\x16\7Mac")
+    clips = AnnotatedClips([item("rising")], str(folder), CLIP)
+    assert clips[0].problem is None
+
+
 def test_nothing_found_is_an_error(folder):
     with pytest.raises(ValueError, match="not one of the 2 videos of the annotations is in"):
         AnnotatedClips([item("a"), item("b")], str(folder), CLIP)

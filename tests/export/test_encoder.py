@@ -109,6 +109,24 @@ def test_frames_per_second(encoder, clips):
     assert np.abs(got - encoder.encode_video(clips[2:])).max() > 1e-4
 
 
+@pytest.mark.parametrize(
+    "odd", ["", " ", "\0", "\ud83d", "red \udcff", "\U0001f600" * 9, "a" * 100_000]
+)
+def test_odd_texts_are_encoded_like_others(encoder, clips, odd):
+    alone, beside = encoder.encode_text([odd]), encoder.encode_text(["red", odd])[1:]
+    assert np.isfinite(alone).all() and np.linalg.norm(alone) == pytest.approx(1)
+    np.testing.assert_allclose(alone, beside, atol=1e-5)
+    assert np.isfinite(encoder.score([odd], clips[:1])).all()
+
+
+def test_half_a_pair_is_the_sign_for_what_was_lost(encoder):
+    half, sign, pair, smile = encoder.encode_text(
+        ["red \ud83d", "red \ufffd", "red \ud83d\ude00", "red \U0001f600"]
+    )
+    np.testing.assert_array_equal(half, sign)
+    np.testing.assert_array_equal(pair, smile)
+
+
 def test_nothing_gives_nothing(encoder):
     assert encoder.encode_video([]).shape == encoder.encode_text([]).shape == (0, 8)
 
@@ -138,6 +156,8 @@ def test_bad_videos_are_named(encoder, clips, tmp_path):
     [
         (lambda e, c: e.encode_video(str(c[0])), "a single str; give a list"),
         (lambda e, c: e.encode_text("a red circle"), "a single str; give a list"),
+        (lambda e, c: e.encode_text(["red", None]), "text 1 is a NoneType; give strings"),
+        (lambda e, c: e.score([b"red"], c), "text 0 is a bytes; give strings"),
         (lambda e, c: e.encode_video(np.zeros((4, 8, 8, 3), np.uint8)), "a single ndarray"),
         (lambda e, c: e.encode_video([np.zeros((4, 3, 8, 8), np.uint8)]), r"\(T, H, W, 3\) uint8"),
         (lambda e, c: e.encode_video([np.zeros((4, 8, 8, 3), np.float32)]), "uint8"),

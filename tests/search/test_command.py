@@ -1,7 +1,9 @@
 import json
+import os
 import shutil
 import subprocess
 import sys
+import tarfile
 
 import pytest
 
@@ -53,6 +55,38 @@ def test_encode_index_search(made, videos, capsys):
     assert all(isinstance(hit["match"], float) for hit in ranked)
     like = json.loads(output(capsys, "search", made, "--video", videos / "b.mkv", "--json"))
     assert like[0]["file"].endswith("b.mkv")
+
+
+def test_names_that_are_no_utf8_are_printed_and_found_again(
+    videos, encoder_folder, tmp_path, capsys, root
+):
+    odd = os.fsdecode(b"caf\xe9\x1b[2J\n.mp4")
+    (videos / "a.mp4").rename(videos / odd)
+    with tarfile.open(videos / os.fsdecode(b"shard \xe9.tar"), "w") as tar:
+        tar.add(videos / "b.mkv", os.fsdecode(b"b \xe9.mkv"))
+    (videos / os.fsdecode(b"empty\xe9.mp4")).write_bytes(b"")
+    index = tmp_path / "index"
+    encode = ["encode", str(videos), "-o", str(index), "--encoder", str(encoder_folder), *QUICK]
+    text = output(capsys, *encode)
+    assert r"empty\xe9.mp4: empty: 0 bytes" in text
+    assert "0 videos encoded, 5 unchanged" in output(capsys, *encode)
+    query = os.fsdecode(b"a red circle \xe9 \xed\xa0\xbd")
+    found = json.loads(output(capsys, "search", index, query, "--top", 20, "--json"))
+    assert {hit["file"] for hit in found} == {
+        str(videos / name)
+        for name in (odd, "b.mkv", "deep/c.AVI", os.fsdecode(b"shard \xe9.tar/b \xe9.mkv"))
+    }
+    for encoding in ("ascii", "utf-8"):
+        run = subprocess.run(
+            [sys.executable, "-m", "vmm", "search", str(index), query, "--top", "20"],
+            cwd=root, capture_output=True, check=False,
+            env={**os.environ, "PYTHONIOENCODING": f"{encoding}:strict", "LC_ALL": "C"},
+        )  # fmt: skip
+        assert run.returncode == 0, run.stderr
+        assert len(run.stdout.splitlines()) == len(found) and b"\x1b" not in run.stdout
+        assert rb"caf\xe9\x1b[2J\x0a.mp4" in run.stdout and rb"shard \xe9.tar" in run.stdout
+    facts = json.loads(output(capsys, "index", index, "--verify", "--json"))
+    assert facts["problems"] == [[str(videos / os.fsdecode(b"empty\xe9.mp4")), "empty: 0 bytes"]]
 
 
 def test_changed_videos_are_told_by_the_exit_status(made, videos, capsys):

@@ -31,6 +31,32 @@ def test_files_folders_and_shards(shard):
     assert members == ["x/1.mp4", "../../escape.webm", "3.mkv"] and not problems
 
 
+def test_what_systems_leave_is_no_video(tmp_path):
+    folder = tmp_path / "__MACOSX" / "videos"  # that one was asked for
+    for name in ("a.mp4", "._a.mp4", "._shard.tar", "__MACOSX/a.mp4", "@eaDir/a.mp4/x.mp4"):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(b"video")
+    found, problems = find_sources([folder])
+    assert found == [Source(folder / "a.mp4")] and not problems
+
+
+def test_members_of_one_name_in_two_shards_have_names_of_their_own(tmp_path):
+    name = str(tmp_path / "elsewhere" / "a.mp4")  # an absolute one
+    for shard in ("a.tar", "b.tar"):
+        with tarfile.open(tmp_path / shard, "w") as tar:
+            for member in (name, "a.mp4", "../a.mp4", os.fsdecode(b"caf\xe9.mp4")):
+                info = tarfile.TarInfo(member)
+                info.size = len(shard)
+                tar.addfile(info, io.BytesIO(shard.encode()))
+    found, _ = find_sources([tmp_path])
+    assert len(found) == len({str(source) for source in found}) == 8
+    for source in found:
+        assert str(source).startswith(str(source.path)) and str(source).endswith(source.member)
+        assert source.content() == source.path.name.encode()
+        assert source.share(1) == 0
+    assert not (tmp_path / "elsewhere").exists()
+
+
 def test_members_are_read_from_the_shard_whatever_their_names(shard):
     for source in find_sources([shard])[0]:
         assert source.content() == source.member.encode()

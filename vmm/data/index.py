@@ -22,13 +22,15 @@ from vmm.data.schema import (
     TEXT_EXTENSION,
     captions_of,
     failure_of,
+    is_leftover,
     parse_metadata,
     split_member,
+    text_fault,
 )
 
 _log = logging.getLogger(__name__)
 
-INDEX_VERSION = 2
+INDEX_VERSION = 3
 INDEX_SUFFIX = ".index.json"
 MAX_MEMBER_BYTES = 2**30
 MAX_TEXT_BYTES = {TEXT_EXTENSION: 2**16, JSON_EXTENSION: 2**22}
@@ -48,7 +50,8 @@ class Entry:
     captioned: bool = False
     """Whether it has a caption that is not blank."""
     failure: str = ""
-    """Why the downloader could not get the media, if it says so."""
+    """Why the downloader could not get the media, if it says so; of a sample that has media, why
+    its caption cannot be read, if there is one."""
 
 
 @dataclass
@@ -118,7 +121,9 @@ def scan_shard(path: str) -> ShardIndex:
         for member in _members(file, index):
             parts = split_member(member.name)
             if parts is None or not member.isreg() or member.issparse():
-                if not _is_expected(member):
+                if is_leftover(member.name):
+                    index.ignored.append((member.name, "left by a system"))
+                elif not _is_expected(member):
                     index.ignored.append((member.name, "not part of a sample"))
                 continue
             key, extension = parts
@@ -171,18 +176,22 @@ def _is_expected(member: tarfile.TarInfo) -> bool:
 
 
 def _read_texts(file: BinaryIO, entry: Entry) -> None:
-    """See whether a sample has a caption, and why it has no media."""
+    """See whether a sample has a caption, and why it lacks media or caption."""
 
     def content(extension: str) -> bytes | None:
         offset, size = entry.members.get(extension, (0, 0))
         return os.pread(file.fileno(), size, offset) if size else None
 
-    captioned = bool(captions_of(content(TEXT_EXTENSION), {}))
+    text = content(TEXT_EXTENSION)
+    captioned = bool(captions_of(text, {}))
     complete = bool(entry.members.keys() - MAX_TEXT_BYTES.keys())
     if not (captioned and complete):  # the metadata can only add what is missing
         metadata = parse_metadata(content(JSON_EXTENSION))
         captioned = captioned or bool(captions_of(None, metadata))
-        entry.failure = "" if complete else failure_of(metadata)
+        if not complete:
+            entry.failure = failure_of(metadata)
+        elif not captioned:
+            entry.failure = text_fault(text)
     entry.captioned = captioned
 
 

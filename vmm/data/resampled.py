@@ -33,8 +33,10 @@ from vmm.data.schema import (
     captions_of,
     failure_of,
     media_member,
+    no_caption,
     parse_metadata,
     split_member,
+    text_fault,
 )
 from vmm.data.transforms import ClipSettings, train_transform
 from vmm.types import Media, VideoTextBatch
@@ -205,11 +207,13 @@ def read_stream(url: str, media: Media, bad: BadSamples) -> Iterator[RawSample]:
     try:
         for key, parts in _grouped(url, bad):
             metadata = parse_metadata(parts.get(JSON_EXTENSION))
-            captions = captions_of(parts.get(TEXT_EXTENSION), metadata)
+            text = parts.get(TEXT_EXTENSION)
+            captions = captions_of(text, metadata)
             extension = media_member(parts, media)
             if extension is None or not captions:
-                reason = "no caption" if extension else f"no {media}"
-                bad.write(BadSample(url, key, reason, failure_of(metadata)))
+                failure = text_fault(text) if extension else failure_of(metadata)
+                reason = no_caption(failure) if extension else f"no {media}"
+                bad.write(BadSample(url, key, reason, failure))
                 continue
             yield RawSample(key, number, extension, parts[extension], captions, metadata)
             number += 1

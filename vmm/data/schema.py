@@ -3,13 +3,14 @@
 A shard is a plain ``.tar``. All members with the same name up to the extension are one sample::
 
     000000012.mp4    the media: one of VIDEO_EXTENSIONS or IMAGE_EXTENSIONS
-    000000012.txt    the caption, UTF-8
-    000000012.json   metadata; its captions are used where the .txt is absent or blank
+    000000012.txt    the caption, UTF-8 (or UTF-16 with its mark)
+    000000012.json   metadata; its captions are used where the .txt is absent, blank or no text
     000000012.m4a    sound, passed over
 
 video2dataset leaves failed downloads in the shard, as .txt and .json without media; the .json says
 why. Clips of one video have keys such as ``000000012_00003``. The ``.parquet`` and ``_stats.json``
-files beside a shard are not read.
+files beside a shard are not read. What systems leave in other people's folders, such as the twins
+``._NAME`` of a Mac, is no part of any sample.
 
 Standard library only: ``data_prep`` writes shards with this module and must not need torch.
 """
@@ -20,6 +21,8 @@ import json
 import re
 from collections.abc import Container, Iterable
 from typing import Any, Literal, NamedTuple
+
+from vmm.data.text_input import clean_json, decode_text
 
 Media = Literal["video", "image"]
 
@@ -34,8 +37,16 @@ JSON_EXTENSION = "json"
 KNOWN_EXTENSIONS = frozenset((*VIDEO_EXTENSIONS, *IMAGE_EXTENSIONS, TEXT_EXTENSION, JSON_EXTENSION))
 AUDIO_EXTENSIONS = frozenset(("m4a", "mp3", "wav", "flac", "ogg", "opus", "aac"))
 
+# What systems leave beside the files of people, and the folders that they keep for themselves.
+_LEFT_FILES = frozenset((".ds_store", "thumbs.db", "ehthumbs.db", "desktop.ini"))
+_LEFT_FOLDERS = frozenset(
+    ("__macosx", ".appledouble", ".trashes", "@eadir", "#recycle", "$recycle.bin")
+)
+
 # Metadata fields that vmm reads. REVERSED_CAPTION describes the same clip played backwards.
 CAPTION = "caption"
+# Where downloaders keep the caption's column under its own name, if nobody told them which it is.
+OTHER_CAPTIONS = ("text", "TEXT", "sentence")
 CAPTION_COLUMN = re.compile(r"caption_(\d{1,6})")
 REVERSED_CAPTION = "reversed_caption"
 # What ``data_prep.make_shards`` writes of each annotation: ``id`` and ``metadata``.
@@ -70,6 +81,21 @@ class Question(NamedTuple):
     """What it asks for, in the data set's words; "" if it does not say."""
 
 
+def is_leftover(name: str) -> bool:
+    """Tell whether a file or folder was left by a system, not put there by a person.
+
+    Macs write a twin ``._NAME`` of every file, with the same extension, where their attributes
+    cannot be stored; network disks and Windows have folders and files of their own.
+
+    Args:
+        name: Of a file, folder or tar member, perhaps with folders.
+    """
+    *folders, base = name.replace("\\", "/").rstrip("/").lower().split("/")
+    if base.startswith("._") or base in _LEFT_FILES:
+        return True
+    return not _LEFT_FOLDERS.isdisjoint((*folders, base))
+
+
 def split_member(name: str) -> tuple[str, str] | None:
     """Split a member name into its sample key and its extension.
 
@@ -80,11 +106,14 @@ def split_member(name: str) -> tuple[str, str] | None:
         name: Name of a tar member, with folders.
 
     Returns:
-        (key, extension in lower case), or None if the extension is not one a sample has.
+        (key, extension in lower case), or None if the extension is not one a sample has, or a
+        system has left the member there.
     """
     key, dot, extension = name.rpartition(".")
     extension = extension.lower()
     if not dot or not key or key.endswith("/") or extension not in KNOWN_EXTENSIONS:
+        return None
+    if is_leftover(name):
         return None
     return key, extension
 
@@ -95,11 +124,14 @@ def media_member(extensions: Container[str], media: Media) -> str | None:
 
 
 def parse_metadata(data: bytes | None) -> dict[str, Any]:
-    """Read a sample's JSON; whatever is not a JSON object counts as no metadata."""
+    """Read a sample's JSON; whatever is not a JSON object counts as no metadata.
+
+    Halves of surrogate pairs, which JSON may hold, are U+FFFD in the texts that it gives.
+    """
     if not data:
         return {}
     try:
-        parsed = json.loads(data)
+        parsed = json.loads(clean_json(decode_text(data))[0])
     except (ValueError, RecursionError):
         return {}
     return parsed if isinstance(parsed, dict) else {}
@@ -108,24 +140,49 @@ def parse_metadata(data: bytes | None) -> dict[str, Any]:
 def captions_of(text: bytes | None, metadata: dict[str, Any]) -> list[str]:
     """Find the captions of a sample.
 
-    A non-blank text file wins, unless the metadata has several captions and it is one of them;
-    else the metadata's ``caption``, one string or a list, and ``caption_0``, ``caption_1`` ...
+    A text file that is not blank wins, unless the metadata has several captions and it is one of
+    them; else the metadata's ``caption``, one string or a list, and ``caption_0``, ``caption_1``
+    ...; where all of these are blank, the first of ``OTHER_CAPTIONS`` that is not.
 
     Args:
-        text: Content of the ``.txt`` member; bytes that are not UTF-8 are replaced.
+        text: Content of the ``.txt`` member; what ``text_fault`` speaks of is no caption.
         metadata: The parsed ``.json`` member.
 
     Returns:
         Captions without surrounding white space; empty if there is none.
     """
-    value = metadata.get(CAPTION)
-    several = _texts(value if isinstance(value, list) else [value])
+    several = _captions_in(metadata.get(CAPTION))
     matches = ((CAPTION_COLUMN.fullmatch(name), item) for name, item in metadata.items())
     columns = sorted(((int(m[1]), item) for m, item in matches if m), key=lambda pair: pair[0])
     if numbered := _texts(item for _, item in columns):
         several = [text for text in several if text not in numbered] + numbered
-    caption = (text or b"").decode("utf-8", errors="replace").strip()
+    if not several:
+        others = (_captions_in(metadata.get(name)) for name in OTHER_CAPTIONS)
+        several = next(filter(None, others), [])
+    caption = "" if text_fault(text) else decode_text(text or b"").strip()
     return several if not caption or (len(several) > 1 and caption in several) else [caption]
+
+
+def text_fault(text: bytes | None) -> str:
+    """Say why the content of a ``.txt`` member is no text, "" if it is.
+
+    Args:
+        text: The content; None or empty is no fault.
+    """
+    try:
+        decode_text(text or b"")
+    except ValueError as error:
+        return str(error)
+    return ""
+
+
+def no_caption(fault: str) -> str:
+    """Name the reason for which a sample with media has no caption.
+
+    Args:
+        fault: From ``text_fault``.
+    """
+    return "bad caption" if fault else "no caption"
 
 
 def questions_of(metadata: dict[str, Any]) -> list[Question]:
@@ -150,6 +207,10 @@ def questions_of(metadata: dict[str, Any]) -> list[Question]:
             kind = kind if isinstance(kind, str) else ""
             found.append(Question(str(item.get("id", "")), text.strip(), answers, kind))
     return found
+
+
+def _captions_in(value: object) -> list[str]:
+    return _texts(value if isinstance(value, list) else [value])
 
 
 def _texts(values: Iterable[object]) -> list[str]:

@@ -25,6 +25,7 @@ from vmm.data.schema import (
     RawSample,
     captions_of,
     media_member,
+    no_caption,
     parse_metadata,
 )
 from vmm.data.transforms import ClipSettings, eval_transform
@@ -162,7 +163,7 @@ class ShardSet:
             if media_member(entry.members, self.media) is None:
                 yield BadSample(name, entry.key, f"no {self.media}", entry.failure)
             elif not entry.captioned:
-                yield BadSample(name, entry.key, "no caption")
+                yield BadSample(name, entry.key, no_caption(entry.failure), entry.failure)
         for member, reason in index.ignored:
             yield BadSample(name, member, f"member {reason}")
 

@@ -27,6 +27,7 @@ from tqdm import tqdm
 from vmm.data.clips import load_frames
 from vmm.data.decode import DecodeError
 from vmm.data.schema import RawSample
+from vmm.data.text_input import clean_text
 from vmm.data.transforms import ClipSettings, eval_transform
 from vmm.export.folder import read_folder
 from vmm.export.hub import local_folder, upload
@@ -178,8 +179,11 @@ class VideoTextEncoder:
 
         Returns:
             (n, E) of length 1 each.
+
+        Raises:
+            ValueError: If one is no text.
         """
-        _refuse_single(texts)
+        texts = _clean(texts)
         rows: list[Tensor] = []
         for batch in _batches(texts, len(texts), batch_size, progress, "text"):
             text = self.model.text_encoder.tokenize(batch, self.device)
@@ -211,14 +215,15 @@ class VideoTextEncoder:
             (n,) logits of "they belong together", the number that evaluation re-ranks by.
 
         Raises:
-            ValueError: If the numbers of captions and videos differ or a video cannot be read.
+            ValueError: If the numbers of captions and videos differ, one of the captions is no
+                text, or a video cannot be read.
         """
-        _refuse_single(texts)
+        texts = _clean(texts)
         if len(texts) != len(videos) and 1 not in (len(texts), len(videos)):
             raise ValueError(
                 f"{len(texts)} texts do not pair with {len(videos)} videos; give as many, or one"
             )
-        captions = list(texts) if len(texts) > 1 else list(texts) * len(videos)
+        captions = texts if len(texts) > 1 else texts * len(videos)
         clips = self.load_videos(videos, num_frames=num_frames, fps=fps)
         rows: list[Tensor] = []
         for batch in _batches(clips, len(videos), batch_size, progress, "video"):
@@ -268,6 +273,15 @@ class VideoTextEncoder:
             Address of the commit.
         """
         return upload(self.folder, name, private)
+
+
+def _clean(texts: Sequence[str]) -> list[str]:
+    """Take captions in: from here on they are clean Unicode."""
+    _refuse_single(texts)
+    for number, text in enumerate(texts):
+        if not isinstance(text, str):
+            raise ValueError(f"text {number} is a {type(text).__name__}; give strings")
+    return [clean_text(text) for text in texts]
 
 
 def _frames(

@@ -29,6 +29,7 @@ from vmm.export.run import Run, build_model, sha256
 from vmm.models.clip_vit import FrameViT
 from vmm.models.video_text import VideoTextModel
 from vmm.models.weights import load_accounted, read_state_dict
+from vmm.text_output import write_text
 
 MODEL_TYPE = "vmm_video_text"
 CONFIG = "config.json"
@@ -113,7 +114,7 @@ def write_folder(parts: EncoderParts, folder: Path) -> str:
 
 def write_card(parts: EncoderParts, folder: Path) -> None:
     """Write the model card."""
-    (folder / CARD).write_text(parts.card, encoding="utf-8")
+    write_text(folder / CARD, parts.card)
 
 
 def write_preprocessing(parts: EncoderParts, folder: Path) -> None:

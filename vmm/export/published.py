@@ -130,7 +130,7 @@ def _family(run: Path) -> Family:
     account = run / ACCOUNT
     if account.is_file():
         try:
-            named = json.loads(account.read_text())["family"]
+            named = json.loads(account.read_bytes())["family"]
         except (ValueError, KeyError, TypeError, RecursionError) as error:
             raise ValueError(f"{account} is damaged; import the checkpoint again") from error
         known: dict[str, Family] = {family: family for family in LAYOUTS}

@@ -22,6 +22,7 @@ import torch
 from sentence_transformers.base.modules import InputModule
 from torch import Tensor
 
+from vmm.data.text_input import clean_text
 from vmm.export.encoder import VideoTextEncoder
 from vmm.export.folder import EncoderParts, write_folder
 from vmm.export.towers import Matcher, TextTower, VideoTower
@@ -58,7 +59,7 @@ class _EncoderModule(InputModule):  # type: ignore[misc]  # untyped where it is 
                 shutil.copy(path, output_path)
 
     def _texts(self, texts: Sequence[str]) -> dict[str, Tensor]:
-        tokens = self.model.text_encoder.tokenize(list(texts))
+        tokens = self.model.text_encoder.tokenize([clean_text(text) for text in texts])
         return {"input_ids": tokens.input_ids, "attention_mask": tokens.attention_mask}
 
     def _videos(self, videos: Sequence[Any]) -> Tensor:

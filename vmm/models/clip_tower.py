@@ -34,7 +34,7 @@ def model_config(name: str) -> dict[str, Any]:
         path = Path(name)
         if not path.is_file():
             raise ValueError(f"no model config {name}; check the path")
-        config = json.loads(path.read_text())
+        config = json.loads(path.read_bytes())
     else:
         import open_clip
 

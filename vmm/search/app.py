@@ -27,6 +27,7 @@ from vmm.data.decode import DecodeError
 from vmm.search.cut import cut_moment
 from vmm.search.parts import Floats, Spans
 from vmm.search.query import Hit, Searcher
+from vmm.text_output import visible
 
 _log = logging.getLogger(__name__)
 
@@ -57,16 +58,18 @@ class Page:
     def find(
         self, text: str, clip: str | None, top: int, again: bool
     ) -> tuple[_Shown, _Found, pandas.DataFrame, str]:
-        """Search the index by a sentence, or by a clip if there is none.
+        """Search the index by a sentence or by a clip.
 
         Returns:
             For the gallery, to be remembered, and what ``inspect`` shows of the best.
 
         Raises:
-            gradio.Error: If there is nothing to search by, or nothing to find.
+            gradio.Error: If there is nothing to search by, or both, or nothing to find.
         """
         if not text.strip() and not clip:
             raise gradio.Error("Type a sentence or drop a clip.")
+        if text.strip() and clip:
+            raise gradio.Error("Search by the sentence or by the clip: remove one of them.")
         vector = self._vector(text, clip)
         again = again and bool(text.strip())
         hits = self._searcher.search(vector, max(_LOOKED_AT_AGAIN, top) if again else top)
@@ -90,7 +93,8 @@ class Page:
         ]
         if hit.match is not None:
             lines.append(f"match: {hit.match:.2f}")
-        return _table(*self._searcher.curve(vector, hit.source)), "\n".join(lines)
+        said = "\n".join(map(visible, lines))
+        return _table(*self._searcher.curve(vector, hit.source)), said
 
     def ask(self, video: str | None, text: str) -> tuple[_Shown, pandas.DataFrame]:
         """Search an uploaded video.
@@ -104,7 +108,7 @@ class Page:
         try:
             hits, spans, cosines = self._searcher.look_through(vector, path)
         except ValueError as error:
-            raise gradio.Error(str(error)) from error
+            raise gradio.Error(visible(str(error))) from error
         return self._cut(hits)[0], _table(spans, cosines)
 
     def _vector(self, text: str, clip: str | None) -> Floats:
@@ -119,7 +123,9 @@ class Page:
         """Cut films of the moments that can be read now."""
         shown, there = [], []
         for hit in hits:
-            name = hashlib.sha256(f"{hit.source} {hit.when}".encode()).hexdigest()[:32]
+            # Of everything that says which film it is: names in two shards may be equal.
+            moment = repr((str(hit.source.path), hit.source.member, hit.start, hit.end))
+            name = hashlib.sha256(moment.encode()).hexdigest()[:32]
             film = self._folder / f"{name}.mp4"
             try:
                 if not film.exists():

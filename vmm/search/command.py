@@ -11,6 +11,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from vmm.text_output import say
+
 if TYPE_CHECKING:
     from vmm.search.query import Hit
 
@@ -87,7 +89,7 @@ def main_encode(argv: Sequence[str]) -> int:
     else:
         counts = encode_videos(index, encoder, options.clips, share=Share(*share), **how)
     index = Index.open(options.out)
-    _print(
+    say(
         f"{counts.encoded} videos encoded, {counts.unchanged} unchanged, {counts.removed} removed; "
         f"{options.out} has {index.num_moments} moments of {len(index.videos)} videos"
     )
@@ -123,15 +125,15 @@ def main_index(argv: Sequence[str]) -> int:
     }
     problems = [(str(source), problem) for source, problem in index.problems.items()]
     if options.json:
-        _print(json.dumps({**facts, "problems": problems, "wrong": wrong}, indent=2))
+        say(json.dumps({**facts, "problems": problems, "wrong": wrong}, indent=2), lines=True)
         return int(bool(wrong))
     for name, value in facts.items():
-        _print(f"{name:<14} {value:.3f}" if isinstance(value, float) else f"{name:<14} {value}")
+        say(f"{name:<14} {value:.3f}" if isinstance(value, float) else f"{name:<14} {value}")
     _print_problems(problems)
     for line in wrong:
-        _print(line)
+        say(line)
     if options.verify and not wrong:
-        _print("verified: nothing is wrong")
+        say("verified: nothing is wrong")
     return int(bool(wrong))
 
 
@@ -222,24 +224,24 @@ def _print_hits(hits: Sequence[Hit], as_json: bool) -> None:
             }
             for hit in hits
         ]
-        _print(json.dumps(rows, indent=2))
+        say(json.dumps(rows, indent=2), lines=True)
         return
     for rank, hit in enumerate(hits, 1):
         match = "" if hit.match is None else f"{hit.match:8.2f}"
-        _print(f"{rank:>3} {hit.similarity:7.3f}{match}  {hit.when:<17} {hit.source}")
+        say(f"{rank:>3} {hit.similarity:7.3f}{match}  {hit.when:<17} {hit.source}")
 
 
 def _print_problems(problems: Iterable[tuple[str, str]]) -> None:
     listed = sorted(problems)
     if not listed:
         return
-    _print(f"problems: {len(listed)}")
+    say(f"problems: {len(listed)}")
     for name, problem in listed[:_SHOWN_PROBLEMS]:
-        _print(f"  {name}: {problem}")
+        say(f"  {name}: {problem}")
     if len(listed) > _SHOWN_PROBLEMS:
         kinds = Counter(problem.partition(":")[0] for _, problem in listed[_SHOWN_PROBLEMS:])
         rest = ", ".join(f"{count} {kind}" for kind, count in kinds.most_common())
-        _print(f"  and {rest}; `vmm index INDEX --json` lists all")
+        say(f"  and {rest}; `vmm index INDEX --json` lists all")
 
 
 def _share(text: str) -> tuple[int, int]:
@@ -247,7 +249,3 @@ def _share(text: str) -> tuple[int, int]:
     if not (number.isdigit() and of.isdigit() and 1 <= int(number) <= int(of)):
         raise ValueError(f"--shard {text} must be I/N with I from 1 to N, e.g. 1/4")
     return int(number) - 1, int(of)
-
-
-def _print(line: str) -> None:
-    sys.stdout.write(line + "\n")

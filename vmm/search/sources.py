@@ -10,7 +10,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from vmm.data.index import load_index
-from vmm.data.schema import VIDEO_EXTENSIONS, media_member
+from vmm.data.schema import VIDEO_EXTENSIONS, is_leftover, media_member
 
 _SUFFIXES = {f".{extension}" for extension in VIDEO_EXTENSIONS} | {".m4v"}
 _SHARD = ".tar"
@@ -30,7 +30,8 @@ class Source:
     member: str = ""
 
     def __str__(self) -> str:
-        return str(self.path / self.member)
+        # Not joined as paths are: a member's name may begin at the root, and would hide the shard.
+        return f"{self.path}/{self.member}" if self.member else str(self.path)
 
     def stamp(self) -> tuple[int, int]:
         """Return size in bytes and time of the last change in ns of the file.
@@ -63,7 +64,7 @@ class Source:
 
     def share(self, shares: int) -> int:
         """Return which of some equal shares of all videos this one belongs to."""
-        digest = hashlib.blake2b(str(self).encode(errors="surrogateescape"), digest_size=8)
+        digest = hashlib.blake2b(str(self).encode(errors="backslashreplace"), digest_size=8)
         return int.from_bytes(digest.digest(), "big") % shares
 
 
@@ -137,9 +138,9 @@ def find_sources(inputs: Sequence[Path]) -> tuple[list[Source], dict[Source, str
 
 def _walk(folder: Path) -> Iterator[Path]:
     for where, folders, files in os.walk(folder):
-        folders.sort()
+        folders[:] = sorted(name for name in folders if not is_leftover(name))
         for name in sorted(files):
-            if Path(name).suffix.lower() in {_SHARD, *_SUFFIXES}:
+            if Path(name).suffix.lower() in {_SHARD, *_SUFFIXES} and not is_leftover(name):
                 yield Path(where, name)
 
 

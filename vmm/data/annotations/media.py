@@ -6,7 +6,7 @@ import os
 import unicodedata
 from pathlib import Path, PurePosixPath
 
-from vmm.data.schema import IMAGE_EXTENSIONS, VIDEO_EXTENSIONS, Media
+from vmm.data.schema import IMAGE_EXTENSIONS, VIDEO_EXTENSIONS, Media, is_leftover
 
 FILE_EXTENSIONS: dict[Media, frozenset[str]] = {
     # Those of a shard, and what else old data sets hold.
@@ -72,8 +72,8 @@ class MediaFolder:
                 folders.clear()
                 continue
             seen.add(real)
-            folders.sort()
-            for file in sorted(files):
+            folders[:] = sorted(name for name in folders if not is_leftover(name))
+            for file in sorted(name for name in files if not is_leftover(name)):
                 if file.rpartition(".")[2].lower() in FILE_EXTENSIONS[kind]:
                     path = os.path.relpath(os.path.join(folder, file), root).replace(os.sep, "/")
                     self._by_stem.setdefault(stem(path), []).append(path)
