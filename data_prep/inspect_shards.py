@@ -10,12 +10,10 @@ from __future__ import annotations
 
 import argparse
 import base64
-import io
 import json
 import multiprocessing
 import os
 import sys
-import textwrap
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -23,9 +21,9 @@ from pathlib import Path
 from typing import Any
 
 import jinja2
-from PIL import Image, ImageDraw, ImageFont, ImageOps
 from tqdm import tqdm
 
+from data_prep.contact_sheet import contact_sheet
 from data_prep.shard_statistics import (
     ShardContent,
     Thumbnail,
@@ -35,10 +33,6 @@ from data_prep.shard_statistics import (
 from vmm.data.index import scan_shard
 from vmm.data.patterns import expand_shards
 from vmm.text_output import complain, say, write_text
-
-_COLUMNS = 6
-_CELL, _PICTURE, _LINE, _GAP = 210, 140, 17, 12  # of the contact sheet, pixels
-_LINES, _LETTERS = 3, 34
 
 
 def inspect_shards(
@@ -107,27 +101,6 @@ def _choose(counts: list[int], pictures: int) -> list[list[int]]:
         chosen.append([n - start for n in numbers if start <= n < start + count])
         start += count
     return chosen
-
-
-def contact_sheet(thumbnails: Sequence[Thumbnail]) -> Image.Image | None:
-    """Put pictures with their captions side by side; None if there is no picture."""
-    if not thumbnails:
-        return None
-    columns = min(_COLUMNS, len(thumbnails))
-    rows = -(-len(thumbnails) // columns)
-    height = _PICTURE + _LINES * _LINE + _GAP
-    sheet = Image.new(
-        "RGB", (columns * (_CELL + _GAP) + _GAP, rows * (height + _GAP) + _GAP), "white"
-    )
-    draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(size=12)
-    for number, thumbnail in enumerate(thumbnails):
-        x = _GAP + number % columns * (_CELL + _GAP)
-        y = _GAP + number // columns * (height + _GAP)
-        picture = Image.open(io.BytesIO(thumbnail.jpeg))
-        sheet.paste(ImageOps.pad(picture, (_CELL, _PICTURE), color=(235, 235, 235)), (x, y))
-        lines = textwrap.wrap(thumbnail.caption, _LETTERS, max_lines=_LINES, placeholder=" …")
-        draw.multiline_text((x, y + _PICTURE + 4), "\n".join(lines), "black", font)
-    return sheet
 
 
 def _page(numbers: dict[str, Any], thumbnails: Sequence[Thumbnail], paths: list[str]) -> str:

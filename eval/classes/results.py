@@ -18,7 +18,7 @@ from matplotlib.figure import Figure
 
 from eval.classes.protocols import published_accuracy
 from eval.command import write_accuracy_page
-from eval.report.pictures import png
+from eval.report.pictures import png, shortened
 from eval.results import findings_text, origin_rows, text_table
 
 SCHEMA = 1
@@ -26,6 +26,7 @@ FILE_NAME = "classification.json"
 
 _MOST_IN_MAP = 200
 _WORST = 20
+_LETTERS = 40
 
 
 def number_rows(result: dict[str, Any]) -> list[list[str]]:
@@ -144,7 +145,9 @@ def _confusions(result: dict[str, Any]) -> Figure:
     ax = figure.subplots()
     image = ax.imshow(100 * shares, vmin=0, vmax=100, cmap="viridis")
     if len(names) <= 30:
-        ax.set_xticks(range(len(names)), names, rotation=60, ha="right", fontsize=8)
-        ax.set_yticks(range(len(names)), names, fontsize=8)
+        names = [shortened(name, _LETTERS) for name in names]
+        style: dict[str, Any] = {"fontsize": 8, "parse_math": False}
+        ax.set_xticks(range(len(names)), names, rotation=60, ha="right", **style)
+        ax.set_yticks(range(len(names)), names, **style)
     figure.colorbar(image, ax=ax, label="percent of the row's class")
     return figure

@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from eval.results import DIRECTIONS, SCORES, ranks_of, scores_of
+from vmm.fonts import drawable
 from vmm.metrics import expected_rank, hit_probability
 
 _DEPTHS = (1, 2, 3, 5, 10, 20, 50, 100, 200, 500, 1000)
@@ -29,7 +30,8 @@ def recall_curves(results: Sequence[tuple[str, dict[str, Any]]]) -> Figure:
                 ks = [k for k in _DEPTHS if k < ranks.candidates] + [ranks.candidates]
                 largest = max(largest, ranks.candidates)
                 recalls = [100 * hit_probability(ranks, k).mean().item() for k in ks]
-                name = f"{label}, {SCORES[scores]}"
+                name = drawable(f"{label}, {SCORES[scores]}")
+                name = f" {name}" if name.startswith("_") else name  # else the legend omits it
                 ax.plot(ks, recalls, style, color=f"C{number}", marker="o", ms=3, label=name)
         ks = [k for k in _DEPTHS if k <= largest]
         ax.plot(ks, [100 * k / largest for k in ks], color="#b0b0b0", lw=1, label="chance")

@@ -8,7 +8,6 @@ from __future__ import annotations
 import csv
 import io
 import math
-import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -17,6 +16,10 @@ import numpy as np
 import numpy.typing as npt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.font_manager import FontProperties, fontManager
+from matplotlib.text import Text
+
+from vmm.fonts import choose_fonts, drawable
 
 _RIGHT, _WRONG = "#1a7f37", "#b0b0b0"
 
@@ -57,23 +60,22 @@ def retrieval_picture(queries: Sequence[Query], title: str) -> Figure:
     width, caption_height = 5.0, 0.42
     row_height = width / ratio + caption_height + 0.18
     figure = Figure(figsize=(columns * width, len(queries) * row_height + 0.5), dpi=100)
-    figure.suptitle(title, fontsize=13, y=1 - 0.12 / figure.get_figheight(), va="top")
+    figure.suptitle(drawable(title), fontsize=13, y=1 - 0.12 / figure.get_figheight(), va="top")
     grid = figure.subplots(len(queries), columns, squeeze=False)
     top = 1 - (0.5 + caption_height) / figure.get_figheight()
     figure.subplots_adjust(0.01, 0.01, 0.99, top, wspace=0.03, hspace=0.8)
     for axes, query in zip(grid, queries, strict=True):
-        caption = textwrap.shorten(query.caption, 150)
-        # Captions are anybody's text: a $ in them is a dollar, not a formula.
+        caption = shortened(query.caption, 150)
         said = axes[0].annotate(
             f"“{caption}”",
             (0, 1.42),
             xycoords="axes fraction",
             fontsize=11,
-            parse_math=False,
+            parse_math=False,  # annotations are measured before they are drawn
             annotation_clip=False,
         )
         axes[0].annotate(
-            f"  {query.note}",
+            f"  {drawable(query.note)}",
             (1, 0.5),
             xycoords=said,
             va="center",
@@ -89,6 +91,12 @@ def retrieval_picture(queries: Sequence[Query], title: str) -> Figure:
     return figure
 
 
+def shortened(text: str, letters: int) -> str:
+    """Return the beginning of a text, in one line that can be drawn."""
+    words = " ".join(text.split())
+    return drawable(words if len(words) <= letters else f"{words[: letters - 1]}…")
+
+
 def _draw_strip(ax: Axes, strip: Strip) -> None:
     gap = np.full_like(strip.frames[0][:, :1], 255)
     tiles = [tile for frame in strip.frames for tile in (frame, gap)][:-1]
@@ -99,7 +107,7 @@ def _draw_strip(ax: Axes, strip: Strip) -> None:
     for spine in ax.spines.values():
         spine.set_edgecolor(color)
         spine.set_linewidth(3 if strip.right else 1)
-    label = f"✓ {strip.label}" if strip.right else strip.label
+    label = drawable(f"✓ {strip.label}" if strip.right else strip.label)
     ax.set_title(
         label, fontsize=9, loc="left", pad=3, parse_math=False, color=color if strip.right else "k"
     )
@@ -162,7 +170,7 @@ def curves_picture(curves: Sequence[Curve]) -> Figure:
         )
         if not single:
             ax.plot(curve.steps, _smooth(curve.values), color="#0969da", linewidth=1.6)
-        ax.set_title(curve.name, fontsize=9, parse_math=False)
+        ax.set_title(drawable(curve.name), fontsize=9)
         ax.tick_params(labelsize=7)
         ax.grid(alpha=0.3)
         ax.spines[["top", "right"]].set_visible(False)
@@ -184,7 +192,25 @@ def _smooth(values: Sequence[float]) -> list[float]:
 
 
 def png(figure: Figure) -> bytes:
-    """Render a figure as PNG."""
+    """Render a figure as PNG, with fonts that have what is written, and none of it as a formula.
+
+    Texts of others must have gone through ``drawable``.
+    """
+    numbers = {
+        text
+        for ax in figure.axes
+        for axis in (ax.xaxis, ax.yaxis)
+        for text in (*axis.get_ticklabels(), *axis.get_ticklabels(minor=True), axis.offsetText)
+    }  # these may be formulas: powers of ten
+    texts = figure.findobj(Text)
+    families = []
+    for path in choose_fonts(text.get_text() for text in texts):
+        fontManager.addfont(path)
+        families.append(FontProperties(fname=path).get_name())
+    for text in texts:
+        text.set_fontfamily(families)
+        if text not in numbers:
+            text.set_parse_math(False)
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", metadata={"Software": None})
     return buffer.getvalue()

@@ -4,6 +4,7 @@ import io
 import json
 import os
 import tarfile
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -58,7 +59,7 @@ def test_members_of_one_name_in_two_shards_are_two_films(page, tmp_path):
     films = [path for path, _ in shown]
     assert len(set(films)) == len(films) and all(f.startswith(str(tmp_path)) for f in films)
     assert {os.path.dirname(f) for f in films} == {str(tmp_path / "films")}
-    contents = {open(path, "rb").read() for path in films}
+    contents = {Path(path).read_bytes() for path in films}
     assert len(contents) == 2  # of both colours
     texts = {page.inspect((hits, np.ones(24, np.float32)), n)[1] for n in range(2)}
     assert len(texts) == 2 and about in texts
