@@ -205,7 +205,7 @@ def mlm_mask(
     device = input_ids.device if generator is None else generator.device
 
     def chance(share: float) -> Tensor:
-        draw = torch.rand(shape, generator=generator, device=device) < share
+        draw = torch.rand(shape, dtype=torch.float32, generator=generator, device=device) < share
         return draw.to(input_ids.device)
 
     words = torch.randint(vocab_size, shape, generator=generator, device=device)
@@ -233,9 +233,10 @@ def _count(total: int, ratio: float) -> int:
 
 def _choose(rows: int, total: int, hidden: int, generator: torch.Generator | None) -> Tensor:
     """(rows, total) bool with ``hidden`` True in each row, uniformly."""
-    device = None if generator is None else generator.device
-    order = torch.rand(rows, total, generator=generator, device=device).argsort(1)
-    return order < hidden
+    device = "cpu" if generator is None else generator.device
+    # Equal draws, of which a type of 16 bits has many, would hide the first places most often.
+    draws = torch.rand(rows, total, dtype=torch.float32, generator=generator, device=device)
+    return draws.argsort(1) < hidden
 
 
 def _with_class(hidden: Tensor, device: torch.device | str) -> Tensor:

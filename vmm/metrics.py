@@ -306,18 +306,17 @@ def bootstrap_interval(
     """
     if values.numel() == 0 or (groups is not None and groups.shape != values.shape):
         raise ValueError("values and groups must hold the same number of entries, at least one")
-    groups = torch.arange(len(values)) if groups is None else groups
+    groups = torch.arange(len(values), device=values.device) if groups is None else groups
     counts = torch.bincount(groups)
     sums = torch.bincount(groups, weights=values.double())[counts > 0]
     counts = counts[counts > 0]
     generator = torch.Generator().manual_seed(seed)
-    means = torch.empty(samples, dtype=torch.float64)
+    means = torch.empty(samples, dtype=torch.float64, device="cpu")
     for i in range(samples):
-        draw = torch.randint(len(sums), (len(sums),), generator=generator)
+        draw = torch.randint(len(sums), (len(sums),), generator=generator, device="cpu")
         means[i] = sums[draw].sum() / counts[draw].sum()
     tail = (1 - confidence) / 2
-    low, high = means.quantile(torch.tensor([tail, 1 - tail], dtype=torch.float64)).tolist()
-    return low, high
+    return means.quantile(tail).item(), means.quantile(1 - tail).item()
 
 
 def _relevant(similarity: Tensor, video_of_text: Tensor) -> Tensor:

@@ -42,7 +42,7 @@ def draw_text(
     texts = raw.captions if content == "captions" else questions_of(raw.metadata)
     if not texts:
         raise DecodeError("no question", "its JSON holds no question with an answer")
-    drawn = texts[int(torch.randint(len(texts), (), generator=generator))]
+    drawn = texts[int(torch.randint(len(texts), (), generator=generator, device="cpu"))]
     return (drawn, None) if isinstance(drawn, str) else (drawn.text, drawn.answers)
 
 
@@ -51,7 +51,7 @@ def make_batch(samples: list[Sample], media: Media) -> VideoTextBatch:
     batch: VideoTextBatch = {
         "video": torch.stack([sample.video for sample in samples]),
         "text": [sample.text for sample in samples],
-        "idx": torch.tensor([sample.idx for sample in samples], dtype=torch.int64),
+        "idx": torch.tensor([s.idx for s in samples], dtype=torch.int64, device="cpu"),
         "key": [sample.key for sample in samples],
         "media": media,
     }
@@ -95,6 +95,7 @@ def collate(
             "shards, or use a larger batch",
         )
     size = (settings.num_frames, 3, settings.image_size, settings.image_size)
+    grey = torch.zeros(size, dtype=torch.float32, device="cpu")
     questions = [q[s.number % len(q)] for s, q in zip(shown, asked, strict=True) if q]
     texts = [q.text for q in questions] or [s.captions[0] for s in kept]
     idx = (
@@ -103,9 +104,9 @@ def collate(
         else [s.number for s in kept]
     )
     batch: VideoTextBatch = {
-        "video": torch.stack([torch.zeros(size) if s.video is None else s.video for s in kept]),
+        "video": torch.stack([grey if s.video is None else s.video for s in kept]),
         "text": texts,
-        "idx": torch.tensor(idx, dtype=torch.int64),
+        "idx": torch.tensor(idx, dtype=torch.int64, device="cpu"),
         "key": [s.key for s in kept],
         "media": "video",
     }

@@ -114,7 +114,8 @@ def _start(
 ) -> float:
     """Return where in [0, room] a clip starts; ``steps`` is 1 if starts are whole numbers."""
     if generator is not None:
-        return float(torch.rand((), dtype=torch.float64, generator=generator)) * (room + steps)
+        draw = torch.rand((), dtype=torch.float64, generator=generator, device="cpu")
+        return float(draw) * (room + steps)
     return room * (clip / (num_clips - 1) if num_clips > 1 else 0.5)
 
 
@@ -157,7 +158,8 @@ def _one_per_segment(
     if sampling == "random_published":
         segments = [(first, last - 1) for first, last in segments]
         if any(last < first for first, last in segments):
-            return sorted(torch.randperm(available, generator=generator)[:count].tolist())
+            order = torch.randperm(available, generator=generator, device="cpu")
+            return sorted(order[:count].tolist())
     return _draw(segments, generator)
 
 
@@ -173,7 +175,9 @@ def _finetune(
 
 def _draw(segments: Sequence[tuple[int, int]], generator: torch.Generator) -> list[int]:
     """Draw a frame of each segment, given by its first and last frame."""
-    draws = torch.rand(len(segments), dtype=torch.float64, generator=generator).tolist()
+    draws = torch.rand(
+        len(segments), dtype=torch.float64, generator=generator, device="cpu"
+    ).tolist()
     return [
         first + int(draw * (last - first + 1))
         for draw, (first, last) in zip(draws, segments, strict=True)

@@ -155,7 +155,7 @@ def train_transform(
     pixels = _resize(frames[..., top : top + h, left : left + w], (size, size), settings)
     if (
         settings.flip
-        and torch.rand((), generator=generator).item() < 0.5
+        and torch.rand((), dtype=torch.float32, generator=generator, device="cpu").item() < 0.5
         and (settings.flip_sided or not any(_SIDED.search(caption) for caption in captions))
     ):
         pixels = pixels.flip(-1)
@@ -217,7 +217,7 @@ def random_crop_box(
     """
     low, high = (math.log(ratio) for ratio in _ASPECT_RATIOS)
     for _ in range(10):
-        draws = torch.rand(4, dtype=torch.float64, generator=generator).tolist()
+        draws = torch.rand(4, dtype=torch.float64, generator=generator, device="cpu").tolist()
         area = height * width * (scale[0] + (scale[1] - scale[0]) * draws[0])
         ratio = math.exp(low + (high - low) * draws[1])
         w, h = round(math.sqrt(area * ratio)), round(math.sqrt(area / ratio))
@@ -239,6 +239,8 @@ def _resize(frames: Tensor, size: tuple[int, int], settings: ClipSettings) -> Te
 
 def normalise(pixels: Tensor, settings: ClipSettings) -> Tensor:
     """Return ``(x / 255 - mean) / std`` of (T, C, H, W) values in 0 to 255, as float32."""
-    mean = torch.tensor(settings.mean).view(-1, 1, 1)
-    std = torch.tensor(settings.std).view(-1, 1, 1)
+    mean, std = (
+        torch.tensor(values, dtype=pixels.dtype, device=pixels.device).view(-1, 1, 1)
+        for values in (settings.mean, settings.std)
+    )
     return pixels.contiguous().div_(255).sub_(mean).div_(std)

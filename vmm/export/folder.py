@@ -28,7 +28,7 @@ from vmm.data.transforms import ClipSettings
 from vmm.export.run import Run, build_model, sha256
 from vmm.models.clip_vit import FrameViT
 from vmm.models.video_text import VideoTextModel
-from vmm.models.weights import load_accounted, read_state_dict
+from vmm.models.weights import load_accounted, read_state_dict, usual_types
 from vmm.text_output import write_text
 
 MODEL_TYPE = "vmm_video_text"
@@ -157,7 +157,8 @@ def read_folder(folder: Path) -> tuple[EncoderParts, str]:
             f"{folder / CONFIG} was changed after the export: its fingerprint should be "
             f"{fingerprint[:12]}..., it says {str(config.get('fingerprint'))[:12]}..."
         )
-    model = build_model({"model": {"init_args": _with_vocabulary(settings, folder)}})
+    with usual_types():
+        model = build_model({"model": {"init_args": _with_vocabulary(settings, folder)}})
     load_accounted(model, read_state_dict(folder / WEIGHTS), str(folder / WEIGHTS), {}, {})
     card = folder / CARD
     text = card.read_text(encoding="utf-8", errors="replace") if card.is_file() else ""

@@ -35,10 +35,12 @@ def example_inputs(parts: EncoderParts, frames: Sequence[int]) -> dict[str, tupl
     for count in frames:
         if count < 1 or count % tubelet:
             raise ValueError(f"num_frames {count} must be a multiple of {tubelet}, 1 or more")
-        inputs[video_name(count)] = (torch.randn(2, count, 3, size, size, generator=generator),)
+        shape = (2, count, 3, size, size)
+        video = torch.randn(shape, dtype=torch.float32, generator=generator, device="cpu")
+        inputs[video_name(count)] = (video,)
     text = parts.model.text_encoder
     words = max(text.max_words - 2, 2)
-    ids = torch.randint(0, text.vocab_size, (2, words), generator=generator)
+    ids = torch.randint(0, text.vocab_size, (2, words), generator=generator, device="cpu")
     mask = torch.ones_like(ids)
     mask[1, words // 2 :] = 0
     return inputs | {TEXT: (ids, mask)}

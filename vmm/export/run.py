@@ -29,7 +29,7 @@ from vmm.models.classifier import VideoClassifier
 from vmm.models.text_encoder import BertTextEncoder
 from vmm.models.video_encoder import VideoEncoder
 from vmm.models.video_text import VideoTextModel
-from vmm.models.weights import load_accounted, read_state_dict
+from vmm.models.weights import load_accounted, read_state_dict, usual_types
 
 logger = logging.getLogger(__name__)
 
@@ -92,7 +92,8 @@ def load_model(
     """
     config = read_config(run)
     path = find_checkpoint(run, checkpoint)
-    model = build(config)
+    with usual_types():
+        model = build(config)
     weights = {key.removeprefix("model."): value for key, value in read_weights(path).items()}
     report = load_accounted(model, weights, str(path), {}, _TRAINING_ONLY)
     logger.info("%s: %s", path, report)

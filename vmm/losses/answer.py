@@ -28,7 +28,11 @@ def weigh_answers(answers: Sequence[Sequence[str]]) -> tuple[list[str], Tensor, 
             texts.append(text)
             rows.append(row)
             weights.append(count / len(given))
-    return texts, torch.tensor(rows, dtype=torch.int64), torch.tensor(weights)
+    return (
+        texts,
+        torch.tensor(rows, dtype=torch.int64, device="cpu"),
+        torch.tensor(weights, dtype=torch.float32, device="cpu"),
+    )
 
 
 def answer_loss(log_likelihood: Tensor, weights: Tensor, num_questions: int) -> Tensor:

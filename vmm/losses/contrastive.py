@@ -52,7 +52,7 @@ def contrastive_loss(
         logits = videos @ texts.T / temperature.float()
         ids = all_gather(idx, "none")
         positive = ids[:, None] == ids
-        target = positive / positive.sum(1, keepdim=True)
+        target = positive.float() / positive.sum(1, keepdim=True)
         loss = (F.cross_entropy(logits, target) + F.cross_entropy(logits.T, target)) / 2
     return ContrastiveOutput(loss, _accuracy(logits.T, positive), _accuracy(logits, positive))
 

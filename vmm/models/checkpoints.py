@@ -46,7 +46,7 @@ from vmm.models.published_shapes import (
 from vmm.models.text_encoder import BertTextEncoder
 from vmm.models.video_text import VideoTextModel
 from vmm.models.videomamba import VideoMamba
-from vmm.models.weights import load_accounted, read_weight_file
+from vmm.models.weights import load_accounted, read_weight_file, usual_types
 
 _HUB_NAME = re.compile(r"^([\w.-]+/[\w.-]+):([\w./-]+)$")
 _MAX_WORDS = 32  # of a caption, in the published pretraining
@@ -144,7 +144,8 @@ def load_published(
         text_num_heads, clip_num_heads, tokenizer,
     )  # fmt: skip
     try:
-        model, config, fitted = _BUILDERS[family](source)
+        with usual_types():
+            model, config, fitted = _BUILDERS[family](source)
     except ShapeError as error:
         raise ValueError(f"{file} is no whole {family} file: {error}") from error
     fitted = {key: value.float() for key, value in fitted.items()}

@@ -133,7 +133,8 @@ def drop_path(x: Tensor, rate: float, training: bool) -> Tensor:
     """
     if rate == 0.0 or not training:
         return x
-    keep = torch.rand(x.shape[0], *[1] * (x.dim() - 1), device=x.device) >= rate
+    shape = (x.shape[0], *[1] * (x.dim() - 1))
+    keep = torch.rand(shape, dtype=torch.float32, device=x.device) >= rate
     return x * (keep.to(x.dtype) / (1 - rate))
 
 

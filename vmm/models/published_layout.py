@@ -187,7 +187,9 @@ def join_published(state: Mapping[str, Tensor], family: Family) -> dict[str, Ten
         result[f"{_TIED}weight"] = words
         result[f"{_TIED}bias"] = result["text_encoder.cls.predictions.bias"]
         positions = len(result["text_encoder.bert.embeddings.position_embeddings.weight"])
-        result["text_encoder.bert.embeddings.position_ids"] = torch.arange(positions)[None]
+        result["text_encoder.bert.embeddings.position_ids"] = torch.arange(
+            positions, device=words.device
+        )[None]
     return result
 
 
@@ -202,7 +204,7 @@ def _check_derived(state: Mapping[str, Tensor], source: str) -> None:
             raise ValueError(f"{source}: {_TIED}{part} differs from {origin}; here they are one")
     for key, value in state.items():
         if re.search(_POSITION_IDS, key) and not torch.equal(
-            value.flatten(), torch.arange(value.numel(), dtype=value.dtype)
+            value.flatten(), torch.arange(value.numel(), dtype=value.dtype, device=value.device)
         ):
             raise ValueError(f"{source}: {key} is not 0, 1, 2, ...; positions are counted here")
 

@@ -180,9 +180,12 @@ class BertTextEncoder(nn.Module):
             padding="longest",
             truncation=True,
             max_length=self.max_words,
-            return_tensors="pt",
         )
-        return TextTokens(encoded["input_ids"].to(device), encoded["attention_mask"].to(device))
+        ids, mask = (
+            torch.tensor(encoded[name], dtype=torch.int64, device=device)
+            for name in ("input_ids", "attention_mask")
+        )
+        return TextTokens(ids, mask)
 
     def encode(self, tokens: TextTokens) -> Tensor:
         """Read captions alone.

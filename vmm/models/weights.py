@@ -10,7 +10,8 @@ import types
 import warnings
 import zipfile
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -202,6 +203,22 @@ def _plain(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [_plain(item) for item in value]
     return value if isinstance(value, str | int | float | bool) else None
+
+
+@contextmanager
+def usual_types() -> Iterator[None]:
+    """Make new modules in float32 on the CPU, whatever type and device the caller set for its own.
+
+    The numbers of a file have a type; a model built for them in another one would not be the same
+    model, and on the device "meta" it would have no numbers at all.
+    """
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float32)
+    try:
+        with torch.device("cpu"):
+            yield
+    finally:
+        torch.set_default_dtype(before)
 
 
 def load_accounted(

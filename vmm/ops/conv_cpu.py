@@ -24,7 +24,7 @@ from vmm.ops.cpu_blocks import (
     size_arguments,
 )
 from vmm.ops.cpu_emitter import Emitter, Value
-from vmm.ops.cpu_kernel import compile_kernel
+from vmm.ops.cpu_kernel import compile_kernel, packed_address
 from vmm.ops.op_tools import empty_packed
 
 _SUFFIXES = ("", "_reverse")
@@ -212,7 +212,7 @@ def _run(
     arguments = size_arguments(x)
     for name, tensor in rows.items():
         arguments |= row_arguments(name, tensor, reverse=False)
-    arguments |= {name: tensor.data_ptr() for name, tensor in per_channel.items()}
+    arguments |= {name: packed_address(name, tensor) for name, tensor in per_channel.items()}
     taps = next(iter(per_channel.values())).shape[1]
     kernel = compile_kernel(write, arguments, taps, silu)
     kernel.run(arguments, len(x) * arguments["groups"], x.numel())

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from vmm.ops.cpu_emitter import LANES, Emitter, Value
+from vmm.ops.cpu_kernel import address_of
 from vmm.ops.op_tools import channels_last
 
 
@@ -49,9 +50,16 @@ def row_arguments(name: str, x: Tensor, reverse: bool) -> dict[str, int]:
     A reversed tensor starts at its last row and has a negative stride, so that kernels need not
     know about direction. Of a bfloat16 tensor there is one argument more; that its name is there is
     what kernels, which are compiled for names, go by.
+
+    Raises:
+        ValueError: If x is not channels-last, or of a type that kernels cannot read.
     """
-    batch, _, row = x.stride()
-    size, start = x.element_size(), x.data_ptr()
+    batch, channel, row = x.stride()
+    if channel != 1 and x.shape[1] > 1:
+        raise ValueError(
+            f"CPU kernels want {name} channels-last, got {tuple(x.shape)}, strides {x.stride()}"
+        )
+    size, start = x.element_size(), address_of(name, x, torch.float32, torch.bfloat16)
     row *= size
     if reverse:
         start, row = start + (x.shape[-1] - 1) * row, -row

@@ -19,6 +19,7 @@ from typing import Any
 import torch
 from llvmlite import binding as llvm
 from llvmlite import ir
+from torch import Tensor
 
 from vmm.ops.cpu_emitter import LANES, Emitter, Target
 
@@ -71,12 +72,46 @@ def _address(function: Any) -> int:
     return address
 
 
-def _scratch(size: int) -> torch.Tensor:
+def _scratch(size: int) -> Tensor:
     """Return memory of the calling thread, which is kept: so it stays in the CPU's cache."""
-    memory: torch.Tensor | None = getattr(_private, "memory", None)
+    memory: Tensor | None = getattr(_private, "memory", None)
     if memory is None or memory.numel() < size:
-        memory = _private.memory = torch.empty(size)
+        memory = _private.memory = torch.empty(size, dtype=torch.float32, device="cpu")
     return memory
+
+
+def address_of(name: str, x: Tensor, *dtypes: torch.dtype) -> int:
+    """Return where a kernel finds the numbers of a tensor.
+
+    Kernels know nothing but addresses: a tensor of another type, as global settings can make them
+    (the default type, the default device), would be read and written beyond its end.
+
+    Raises:
+        ValueError: If the tensor is of none of the types, or not in the memory of the CPU.
+    """
+    if x.dtype not in dtypes or x.device.type != "cpu" or x.layout != torch.strided:
+        wanted = " or ".join(str(dtype) for dtype in dtypes)
+        raise ValueError(
+            f"CPU kernels want {name} as {wanted} in the memory of the CPU, "
+            f"got {x.dtype} ({x.layout}) on {x.device}"
+        )
+    return x.data_ptr()
+
+
+def packed_address(name: str, x: Tensor | None) -> int:
+    """Return the address of a float32 tensor without gaps; 0 for None.
+
+    Raises:
+        ValueError: If it is anything else.
+    """
+    if x is None:
+        return 0
+    address = address_of(name, x, torch.float32)
+    if not x.is_contiguous():
+        raise ValueError(
+            f"CPU kernels want {name} without gaps, got {tuple(x.shape)}, strides {x.stride()}"
+        )
+    return address
 
 
 class Kernel:

@@ -36,8 +36,9 @@ def enable_fast_cpu_matmul() -> str:
 
 def _relative_error() -> float:
     generator = torch.Generator().manual_seed(0)
-    x = torch.randn(64, 256, generator=generator)
-    weight = torch.randn(64, 256, generator=generator)
+    x, weight = (
+        torch.randn(64, 256, dtype=torch.float32, generator=generator, device="cpu") for _ in "xw"
+    )
     exact = x.double() @ weight.double().t()
     errors = [torch.nn.functional.linear(x, weight) - exact, x @ weight.t() - exact]
     return (torch.stack(errors).abs().max() / exact.abs().max()).item()

@@ -23,7 +23,7 @@ from vmm.ops.cpu_blocks import (
     size_arguments,
 )
 from vmm.ops.cpu_emitter import LANES
-from vmm.ops.cpu_kernel import compile_kernel
+from vmm.ops.cpu_kernel import compile_kernel, packed_address
 from vmm.ops.op_tools import empty_packed
 from vmm.ops.scan_cpu_kernels import (
     TILE,
@@ -183,7 +183,9 @@ def _gradients(
     arguments = _inputs(rows, per_channel, starts, d_state, options.reverse)
     arguments["d_state"] = arguments.pop("state")
     d_b, d_c = (
-        torch.zeros(arguments["groups"], batch, length, inputs.A.shape[1]).transpose(2, 3)
+        u.new_zeros(
+            arguments["groups"], batch, length, inputs.A.shape[1], dtype=torch.float32
+        ).transpose(2, 3)
         for _ in "BC"
     )
     results |= {f"d_{name}": empty_packed(rows[name]) for name in ("u", "delta")}
@@ -191,7 +193,7 @@ def _gradients(
         arguments |= row_arguments(name, x, options.reverse)
     arguments["d_B_group"] = d_b.stride(0) * d_b.element_size()
     sums = {f"d_{name}": x.new_zeros(batch, *x.shape) for name, x in per_channel.items()}
-    arguments |= {name: x.data_ptr() for name, x in sums.items()}
+    arguments |= {name: packed_address(name, x) for name, x in sums.items()}
     states = inputs.A.shape[1]
     _run(write_backward, arguments, options.delta_softplus, u, states, scratch_size(states))
 
@@ -221,7 +223,7 @@ def _prepare(inputs: ScanInputs) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     laid_out |= {"B": as_rows(inputs.B.float()), "C": as_rows(inputs.C.float())}
     given = {"D": inputs.D, "delta_bias": inputs.delta_bias}
     per_channel = {"A": inputs.A.float() * _LOG2E} | {
-        name: torch.zeros(inputs.u.shape[1]) if x is None else x.float()
+        name: inputs.A.new_zeros(inputs.u.shape[1]).float() if x is None else x.float()
         for name, x in given.items()
     }
     return laid_out, {name: by_block(x) for name, x in per_channel.items()}
@@ -239,10 +241,10 @@ def _inputs(
     arguments = size_arguments(rows["u"])
     for name, x in rows.items():
         arguments |= row_arguments(name + suffix, x, reverse)
-    arguments |= {name + suffix: x.data_ptr() for name, x in per_channel.items()}
-    arguments["starts" + suffix] = 0 if starts is None else starts.data_ptr()
+    arguments |= {name + suffix: packed_address(name, x) for name, x in per_channel.items()}
+    arguments["starts" + suffix] = packed_address("starts", starts)
     arguments["tile_bytes"] = 0 if starts is None else starts.stride(0) * starts.element_size()
-    arguments["state" + suffix] = state.data_ptr()
+    arguments["state" + suffix] = packed_address("state", state)
     return arguments
 
 

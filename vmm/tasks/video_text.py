@@ -303,7 +303,8 @@ class VideoTextTask(PretrainTask):
         videos = torch.stack([video for video, _ in rows.values()])
         texts = torch.stack([text for _, text in rows.values()])
         similarity = frame_similarity(videos, texts).T.contiguous()
-        for name, value in retrieval_metrics(similarity, torch.arange(len(rows))).items():
+        own = torch.arange(len(rows), device=similarity.device)
+        for name, value in retrieval_metrics(similarity, own).items():
             headline = name == "t2v_recall_1"
             self.log(f"{prefix}/{name}", value, prog_bar=headline)  # equal on all processes
 
