@@ -64,6 +64,34 @@ def chromium():
 
 
 @pytest.fixture
+def look_at(chromium, tmp_path_factory):
+    """Show a written page in a browser of some widths; what a visitor would miss is an error."""
+    from tests.browser import Browser
+
+    def look(path, widths=(1200, 390)):
+        for width in widths:
+            browser = Browser(chromium, tmp_path_factory.mktemp("profile"), width, 900)
+            try:
+                browser.call("Page.navigate", url=path.absolute().as_uri())
+                browser.wait_for("document.readyState == 'complete'")
+                assert browser.evaluate("document.body.innerText.trim().length") > 100
+                broken = "[...document.images].filter(i => !i.complete || !i.naturalWidth).length"
+                assert browser.evaluate(broken) == 0, f"{path} has pictures that are not shown"
+                page = browser.evaluate("document.documentElement.scrollWidth")
+                window = browser.evaluate("document.documentElement.clientWidth")
+                assert page <= window, f"{path} is {page} pixels wide in a window of {window}"
+                assert browser.errors == []
+                outside = [
+                    url for url in browser.requests if not url.startswith(("file:", "data:"))
+                ]
+                assert outside == []
+            finally:
+                browser.close()
+
+    return look
+
+
+@pytest.fixture
 def ray_cluster():
     """A Ray cluster of this machine alone, whose tasks import what the tests import."""
     ray = pytest.importorskip("ray")

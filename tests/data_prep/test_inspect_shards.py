@@ -85,6 +85,11 @@ def test_every_number(shards, tmp_path):
     assert captions["characters"]["max"] == len("<b>bold</b> & more")
 
 
+def test_a_browser_shows_the_page(shards, tmp_path, look_at):
+    inspect_shards(f"{shards}/*.tar", tmp_path / "out")
+    look_at(tmp_path / "out/index.html")
+
+
 def test_the_page_needs_nothing_else_and_trusts_nothing(shards, tmp_path):
     inspect_shards(f"{shards}/*.tar", tmp_path / "out")
     page = (tmp_path / "out/index.html").read_text(encoding="utf-8")

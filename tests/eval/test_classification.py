@@ -62,6 +62,13 @@ def read(folder):
     return json.loads((folder / "classification.json").read_text())
 
 
+def test_a_browser_shows_the_page(classifier, videos, tmp_path, capsys, look_at):
+    folder, listed = videos
+    arguments = ["--dataset", "breakfast", "--annotations", listed, "--media", folder]
+    assert run(capsys, "--run", classifier(10), *arguments, "--out", tmp_path / "out")[0] == 0
+    look_at(tmp_path / "out/classification.html")
+
+
 def test_an_imported_classifier_sees_all_views(classifier, videos, tmp_path, capsys):
     folder, listed = videos
     arguments = ["--dataset", "breakfast", "--annotations", listed, "--media", folder]

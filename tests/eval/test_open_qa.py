@@ -136,6 +136,12 @@ def test_the_demo_s_shards_from_a_killed_run_on(trained, demo_shards, monkeypatc
     assert not list((out / "replies").glob("*"))
 
 
+def test_a_browser_shows_the_page(trained, demo_shards, capsys, look_at):
+    shards = f"{demo_shards.folder}/test-*.tar"
+    assert run(capsys, "--run", trained, "--shards", shards)[0] == 0
+    look_at(trained / "open_qa_shards/open_qa.html")
+
+
 def test_official_files_and_a_video_that_cannot_be_read(
     trained, demo_shards, tmp_path, capsys, monkeypatch
 ):

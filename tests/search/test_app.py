@@ -10,8 +10,8 @@ import urllib.request
 import numpy as np
 import pytest
 
+from tests.browser import Browser
 from tests.data.videos import encode_video
-from tests.search.browser import Browser
 
 pytestmark = [
     pytest.mark.slow,

@@ -161,6 +161,10 @@ def test_the_page_is_one_file_and_escapes_what_it_is_given(result, tmp_path):
     assert result["verdict"] in page and "one standard error, clustered by video" in page
 
 
+def test_a_browser_shows_the_page(result, tmp_path, look_at):
+    look_at(tmp_path / "out" / "report.html")
+
+
 def test_the_pictures_of_a_page_come_from_its_folder_only(result, tmp_path):
     shutil.rmtree(tmp_path / "out" / "timelines")
     result["questions"][0]["video"] = 3

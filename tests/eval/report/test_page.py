@@ -77,6 +77,11 @@ def test_the_page_shows_the_numbers_and_needs_no_network(tmp_path, result, run):
     assert base64.b64encode(b"moving picture").decode() in page
 
 
+def test_a_browser_shows_it_on_a_screen_and_on_a_phone(tmp_path, result, run, look_at):
+    build_report(tmp_path / "report.html", [("stage 1", run)], [("VideoMamba", result)])
+    look_at(tmp_path / "report.html")
+
+
 def test_a_browser_without_network_shows_it(tmp_path, result, run, chromium):
     build_report(tmp_path / "report.html", [("stage 1", run)], [("VideoMamba", result)])
     shot = tmp_path / "shot.png"

@@ -42,6 +42,8 @@ class Browser:
         self._numbers, self._rest, self.session = itertools.count(1), b"", None
         self.requests = []
         """Addresses that the page asked for."""
+        self.errors = []
+        """What its scripts threw or said on the console as errors."""
         target = next(
             t for t in self.call("Target.getTargets")["targetInfos"] if t["type"] == "page"
         )
@@ -61,6 +63,11 @@ class Browser:
             answer = self._read()
             if answer.get("method") == "Network.requestWillBeSent":
                 self.requests.append(answer["params"]["request"]["url"])
+            if answer.get("method") == "Runtime.exceptionThrown":
+                self.errors.append(answer["params"]["exceptionDetails"]["text"])
+            said = answer["params"] if answer.get("method") == "Runtime.consoleAPICalled" else {}
+            if said.get("type") == "error":
+                self.errors.append(said["args"])
             if answer.get("id") == number:
                 assert "error" not in answer, answer
                 return answer["result"]
