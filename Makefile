@@ -19,12 +19,16 @@ $(READY): pyproject.toml $(LOCKS)
 	$(PIP) install --no-deps --no-build-isolation -e .
 	touch $(READY)
 
-# The newest versions that pyproject.toml allows, for every Python and platform at once.
+# The newest versions that pyproject.toml allows, for every Python and platform at once. Has a uv of
+# its own: the environment cannot be made while the lock is broken.
+UV := $(VENV)/lock/bin/uv
 LOCK_OPTIONS := --upgrade --universal --python-version 3.11 --generate-hashes --no-annotate \
 	--no-emit-index-url --custom-compile-command "make lock" --quiet
-lock: $(READY)
-	$(BIN)/uv pip compile pyproject.toml --extra dev $(LOCK_OPTIONS) -o requirements/locked.txt
-	$(BIN)/uv pip compile requirements/assets.in --no-deps $(LOCK_OPTIONS) -o requirements/assets.txt
+lock:
+	$(PYTHON) -m venv $(VENV)/lock
+	$(VENV)/lock/bin/python -m pip --disable-pip-version-check --quiet install uv
+	$(UV) pip compile pyproject.toml --extra dev $(LOCK_OPTIONS) -o requirements/locked.txt
+	$(UV) pip compile requirements/assets.in --no-deps $(LOCK_OPTIONS) -o requirements/assets.txt
 
 install: $(READY)
 
