@@ -57,7 +57,7 @@ def run_qa(options: argparse.Namespace, command: str) -> dict[str, Any]:
     """
     viewing = Viewing(options.num_frames, options.fps, options.window, options.aggregate)
     file = read_questions(options.dataset, options.annotations, options.prompt, options.ids)
-    findings = lint.lint_questions(options.dataset, file.questions)
+    findings = lint.lint_questions(options.dataset, file.questions, file.odd)
     for finding in findings:
         logger.warning("%s: %s; %s", finding.code, finding.message, finding.effect)
     if options.device == "cpu":

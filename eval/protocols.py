@@ -9,9 +9,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
+from vmm.data.annotations.ids import read_ids
 from vmm.data.annotations.media import stem
 from vmm.data.annotations.record import Annotation
-from vmm.data.annotations.registry import read_annotations, read_ids
+from vmm.data.annotations.registry import read_annotations
 
 
 class Protocol(NamedTuple):

@@ -6,6 +6,7 @@ What cannot be found or read is reported with its reason, recorded, and never re
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -24,7 +25,12 @@ from vmm.data.shards import EvaluationClips, EvaluationSample, ShardSet
 from vmm.data.transforms import ClipSettings, eval_transform
 from vmm.types import Media
 
+logger = logging.getLogger(__name__)
+
 FrameOrder = Literal["forward", "reversed"]
+
+_NAMED = 3
+"""Missing files that a sentence names."""
 
 
 class ShardClips(EvaluationClips):
@@ -149,6 +155,10 @@ class AnnotatedClips(Dataset[EvaluationSample]):
                 f"not one of the {len(missing)} {self._kind}s of the annotations is in {media}; "
                 f"the first: {missing[0]}"
             )
+        if missing:
+            first = "; ".join(error.detail for error in missing[:_NAMED])
+            text = "%d of %d %ss are missing or ambiguous in %s, the first are: %s"
+            logger.warning(text, len(missing), len(self._items), self._kind, media, first)
 
     def __len__(self) -> int:
         return len(self._items)

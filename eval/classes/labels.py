@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,7 +18,14 @@ from vmm.data.annotations.media import MediaError
 from vmm.data.annotations.record import Annotation
 from vmm.data.annotations.registry import read_annotations
 from vmm.data.annotations.source import Source
+from vmm.data.annotations.training import labelled_cells
 from vmm.data.decode import DecodeError
+
+# What tables of classes call their columns.
+_NAME_COLUMNS = ("name", "class_name", "label_name", "label", "class", "action")
+_NUMBER_COLUMNS = ("id", "class_id", "label_id", "index", "number", "label")
+
+_MOST_CLASSES = 10**6
 
 
 class Truth(NamedTuple):
@@ -73,17 +81,20 @@ def _is_labelled_list(path: Path) -> bool:
     """Tell a list without header by its first line: a path, a whole number, maybe a duration."""
     if path.suffix not in (".csv", ".txt"):
         return False
-    first = next(iter(Source(path).lines()), "")
-    cells = [cell.strip() for cell in first.split("," if "," in first else " ")]
-    return len(cells) in (2, 3) and cells[1].isdecimal()
+    first = next((line for line in Source(path).lines() if line), "")
+    return labelled_cells(first) is not None
 
 
 def truths_of(items: Sequence[Annotation]) -> list[Truth]:
     """Take classes, or numbers to predict, from annotations."""
     truths = []
     for item in items:
-        name = item.metadata.get("class") or (item.captions[0] if item.captions else None)
+        name = item.metadata.get("class")
+        if not isinstance(name, str):
+            name = item.captions[0] if item.captions else None
         label = item.metadata.get("label")
+        if type(label) is not int:  # of somebody's own file: a name, or anything
+            label = None
         if label is not None and name == str(label):
             name = None  # a list of numbers
         target = item.metadata.get("target")
@@ -134,14 +145,16 @@ def number_classes(truths: Sequence[Truth], file: Path | None = None) -> Classes
         ValueError: If the file cannot be read, or one number has two names.
     """
     names: list[str | None] = []
+    found: dict[int, str] = {}
     if file is not None:
         names, origin = [*read_class_names(file)], f"the order of {file.name}"
     elif any(truth.label is not None for truth in truths):
         origin = "the numbers in the annotations"
-        found: dict[int, str] = {}
         for truth in truths:
             if truth.label is None or truth.label < 0:
                 continue
+            if truth.label > _MOST_CLASSES:
+                raise ValueError(f"{truth.key!r} has class number {truth.label}; count from 0")
             names += [None] * (truth.label + 1 - len(names))
             if truth.name is not None and found.setdefault(truth.label, truth.name) != truth.name:
                 raise ValueError(
@@ -161,33 +174,79 @@ def number_classes(truths: Sequence[Truth], file: Path | None = None) -> Classes
     return Classes(names, origin, torch.tensor(labels, dtype=torch.int64))
 
 
-def read_class_names(path: Path) -> list[str]:
+def read_class_names(path: Path) -> list[str | None]:
     """Read class names in the order of their numbers.
 
     Args:
-        path: Text with a name per line, a JSON list, or JSON from names to numbers.
+        path: Text with a name per line, a table of ``id, name``, a JSON list, or JSON between names
+            and numbers. A blank line stands for a class without a name.
 
     Raises:
         ValueError: If it is none of these, a name is twice, or the numbers are not 0 to n - 1.
     """
     source = Source(path)
-    names: Any = source.lines()
-    if path.suffix == ".json":
+    names: Any
+    if source.suffix == ".json":
         names = source.content
         if isinstance(names, dict):
-            numbers = {name: int(number) for name, number in names.items() if _is_number(number)}
-            if sorted(numbers.values()) != list(range(len(names))):
-                raise source.wrong(f"numbers from 0 to {len(names) - 1}, each once")
-            names = sorted(numbers, key=numbers.__getitem__)
-    if not isinstance(names, list) or not names or not all(isinstance(n, str) for n in names):
-        raise source.wrong("class names: one per line, a JSON list, or JSON from names to numbers")
-    if len(set(names)) < len(names):
+            names = _in_order(source, [(_unquoted(n), v) for n, v in names.items()])
+        elif isinstance(names, list):
+            names = [None if name == "" else name for name in names]
+    elif pairs := _numbered(source):
+        names = _in_order(source, pairs)
+    else:
+        names = [_unquoted(line) or None for line in source.lines()]
+    if not isinstance(names, list) or not any(names) or not all(map(_is_name, names)):
+        raise source.wrong(
+            "class names: one per line, `id,name` per line, a JSON list, or JSON from names to "
+            "numbers"
+        )
+    said = [name for name in names if name is not None]
+    if len(set(said)) < len(said):
         raise source.wrong("every class once")
-    return names
+    return list(names)
+
+
+def _is_name(name: object) -> bool:
+    return name is None or isinstance(name, str)
+
+
+def _unquoted(name: str) -> str:
+    """Take off the quotes that some published lists have around their names."""
+    return name[1:-1].strip() if len(name) > 1 and name[0] == name[-1] == '"' else name
+
+
+def _numbered(source: Source) -> list[tuple[str, Any]]:
+    """Take names and numbers from a table of both, with a header or without; else nothing."""
+    lines = [line for line in source.lines() if line]
+    header = re.split(r"\s*[,;\t]\s*", lines[0]) if lines else []
+    columns = [
+        (name, number) for name in _NAME_COLUMNS for number in _NUMBER_COLUMNS
+        if len(header) > 1 and name != number and {name, number} <= set(header)
+    ]  # fmt: skip
+    if columns:
+        name, number = columns[0]
+        return [(row.text(name), row.values.get(number)) for row in source.rows()]
+    found = [re.fullmatch(r"(\d+)\s*[\s,;:]\s*(\S.*)", line) for line in lines]
+    pairs = [(_unquoted(match[2]), match[1]) for match in found if match]
+    return pairs if len(pairs) == len(lines) > 0 else []
+
+
+def _in_order(source: Source, pairs: Sequence[tuple[str, Any]]) -> list[str]:
+    """Sort names by their numbers; in JSON either may be the key."""
+    if not all(_is_number(number) for _, number in pairs):
+        pairs = [(name, number) for number, name in pairs]
+    numbers = {
+        name: int(number) for name, number in pairs if isinstance(name, str) and _is_number(number)
+    }
+    if sorted(numbers.values()) != list(range(len(pairs))):
+        raise source.wrong(f"numbers from 0 to {len(pairs) - 1}, each once")
+    return sorted(numbers, key=numbers.__getitem__)
 
 
 def _is_number(value: object) -> bool:
-    return isinstance(value, int | str) and str(value).isdecimal()
+    text = str(value) if type(value) in (int, str) else ""
+    return text.isdecimal() and len(text) < 10
 
 
 def _plain(name: str) -> str:

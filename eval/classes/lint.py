@@ -62,10 +62,14 @@ def lint_samples(
 
 def _size(subject: ClassSubject) -> Iterator[Finding]:
     protocol, found = subject.protocol, len(subject.truths)
-    if protocol is not None and protocol.size not in (None, found):
+    if protocol is None or protocol.size is None:
+        return
+    if found not in (protocol.size, protocol.paper_size):
+        paper = protocol.paper_size not in (None, protocol.size)
+        usual = f"{protocol.size}" + f" in the lists and {protocol.paper_size} in the paper" * paper
         yield Finding(
             "size",
-            f"{found} samples, {protocol.title} has {protocol.size}",
+            f"{found} samples, {protocol.title} has {usual}",
             "on a part of the set, or another split, the number is not the published one's peer",
         )
 

@@ -21,9 +21,20 @@ _ERRORS = {"blind": 3.0, "longest": 3.0, "shortest": 3.0, "majority": 4.0}
 _POINTS = 2.0
 
 
-def lint_questions(dataset: str, questions: Sequence[Question]) -> list[Finding]:
-    """Look at the questions alone; before anything is scored."""
-    return [*_size(dataset, questions), *_repeated(questions), *_equal_options(questions)]
+def lint_questions(
+    dataset: str, questions: Sequence[Question], odd: Sequence[str] = ()
+) -> list[Finding]:
+    """Look at the questions alone; before anything is scored.
+
+    Args:
+        dataset: Name of the set.
+        questions: Those that are asked.
+        odd: What is wrong with each row that was left out.
+    """
+    return [
+        *_size(dataset, questions), *_odd(dataset, questions, odd), *_repeated(questions),
+        *_equal_options(questions),
+    ]  # fmt: skip
 
 
 def lint_answers(
@@ -48,6 +59,25 @@ def _size(dataset: str, questions: Sequence[Question]) -> Iterator[Finding]:
             f"{len(questions)} questions; the published sets have {known}",
             "the accuracy cannot be put beside published ones",
         )
+
+
+def _odd(dataset: str, questions: Sequence[Question], odd: Sequence[str]) -> Iterator[Finding]:
+    if not odd:
+        return
+    split = published_size(dataset, len(questions) + len(odd))
+    known = DATASETS[dataset].odd.get(split or "", 0)
+    official = (
+        f"the official file of {split} has these {known}, and everybody's accuracy counts them as "
+        "wrong or leaves them out"
+        if len(odd) == known
+        else f"{known} are known in the official files; the others are this file's own"
+    )
+    yield Finding(
+        "odd-questions",
+        f"{len(odd)} of {len(questions) + len(odd)} questions cannot be asked, the first is "
+        f"{odd[0]}",
+        f"they are left out; {official}",
+    )
 
 
 def _repeated(questions: Sequence[Question]) -> Iterator[Finding]:

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, get_args
 
 from vmm.data.annotations.record import Annotation
-from vmm.data.annotations.registry import DATASETS, read_annotations
+from vmm.data.annotations.registry import DATASETS, read_with_odd_rows
 
 Prompt = Literal["joined", "is-it", "option", "statement"]
 
 _LENGTHS = ((60, "under 1 minute"), (180, "1 to 3 minutes"), (900, "3 to 15 minutes"),
             (3600, "15 to 60 minutes"), (float("inf"), "over an hour"))  # fmt: skip
+
+
+ODD = "something odd in the file"
+"""Why rows are left out that are not as the others."""
 
 
 class QuestionSet(NamedTuple):
@@ -67,6 +72,8 @@ class QuestionFile(NamedTuple):
     prompt: Prompt
     left_out: dict[str, int]
     """Reason -> questions that cannot be asked."""
+    odd: list[str] = []  # noqa: RUF012  # never changed
+    """What is wrong with each of these that is odd in the file."""
 
 
 def read_questions(
@@ -86,7 +93,7 @@ def read_questions(
     """
     if dataset not in SETS:
         raise ValueError(f"there is no question set {dataset!r}; known are {', '.join(SETS)}")
-    items = read_annotations(path, dataset, ids=ids)
+    items, odd = read_with_odd_rows(path, dataset, ids=ids)
     asked = [item for item in items if item.metadata.get("options")]
     if not asked:
         raise ValueError(
@@ -97,10 +104,12 @@ def read_questions(
     numbers: dict[str, int] = {}
     videos: list[Annotation] = []
     questions = []
-    left_out: Counter[str] = Counter({"no options": len(items) - len(asked)})
+    left_out = Counter({"no options": len(items) - len(asked), ODD: len(odd)})
+    # Of a published set every question counts, and whoever keeps the answers wants all of them.
+    published = bool(DATASETS[dataset].sizes)
     for item in asked:
-        options = item.metadata["options"]
-        if len(set(options)) < 2:
+        options, hidden = item.metadata["options"], item.metadata["answer"] is None
+        if len(set(options)) < 2 and not (published or hidden):
             left_out["one option, or equal options"] += 1
             continue
         if item.media not in numbers:
@@ -109,12 +118,18 @@ def read_questions(
         questions.append(_question(item, numbers[item.media], prompt, SETS[dataset]))
     if not questions:
         raise ValueError(f"every question in {path} has one option, or equal options")
-    return QuestionFile(questions, videos, prompt, dict(+left_out))
+    return QuestionFile(questions, videos, prompt, dict(+left_out), odd)
 
 
 def published_size(dataset: str, number: int) -> str | None:
-    """Name the published split that has so many questions, None if there is none."""
-    return next((name for name, n in DATASETS[dataset].sizes.items() if n == number), None)
+    """Name the published split that has so many questions, None if there is none.
+
+    Questions that are odd in its official file may be left out or not.
+    """
+    known = DATASETS[dataset]
+    return next(
+        (name for name, n in known.sizes.items() if number in (n, n - known.odd.get(name, 0))), None
+    )
 
 
 def length_class(duration: str | float | None) -> str:
@@ -151,8 +166,9 @@ def _duration(said: dict[str, Any]) -> str | float | None:
     """Take the group of lengths that a set names, else the length in seconds."""
     length = said.get("duration_group", said.get("duration"))
     try:
-        return float(length)  # type: ignore[arg-type]
-    except (TypeError, ValueError):
+        seconds = float(length)  # type: ignore[arg-type]
+        return seconds if math.isfinite(seconds) else None
+    except (TypeError, ValueError, OverflowError):
         return length if isinstance(length, str) and length else None
 
 

@@ -25,6 +25,7 @@ from eval.qa.questions import Question
 from eval.sources import AnnotatedClips
 from vmm.data.annotations.media import MediaError
 from vmm.data.decode import DecodeError
+from vmm.data.faults import BadSample, BadSamples
 
 logger = logging.getLogger(__name__)
 
@@ -122,10 +123,11 @@ def score_videos(
     done = {number: VideoScores(*entry) for number, entry in journal.entries().items()}
     if done:
         logger.info("%d of %d videos were scored before; going on", len(done), len(media))
+    bad = BadSamples()
     with tqdm(desc="videos", total=len(media), initial=len(done), unit="video") as bar:
         for number, asked in enumerate(of_video):
             if number not in done:
-                done[number] = _score_video(encoder, asked, media, number, viewing)
+                done[number] = _score_video(encoder, asked, media, number, viewing, bad)
                 journal.add(number, done[number])
                 bar.update()
     return [done[number] for number in range(len(media))]
@@ -138,6 +140,7 @@ def _score_video(
     media: AnnotatedClips,
     number: int,
     viewing: Viewing,
+    bad: BadSamples,
 ) -> VideoScores:
     texts = encoder.encode_texts([prompt for q in questions for prompt in q.prompts])
     blind = _blind(encoder, questions, texts)
@@ -145,7 +148,7 @@ def _score_video(
         data = media.media(number)[1]
         frames = read_frames(data, settings_of(encoder.clip, viewing.num_frames), viewing.fps)
     except (DecodeError, MediaError) as error:
-        logger.warning("cannot use the video of question %r: %s", questions[0].key, error)
+        bad.add(BadSample("", questions[0].key, error.reason, error.detail))
         return VideoScores(error.reason, blind, {}, [], [], None)
     seed = int.from_bytes(hashlib.sha256(data).digest()[:4], "big")
     views = {"video": frames, "shuffled": frames.shuffled(seed), "blank": frames.blank()}

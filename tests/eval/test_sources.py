@@ -80,6 +80,18 @@ def test_media_are_found_by_their_stems_and_problems_have_reasons(folder, tmp_pa
     assert clips.media(1) == ("mov", DARK)
 
 
+def test_missing_files_are_one_line_and_the_first_few(folder, caplog):
+    items = [item("rising"), *(item(f"gone {i}") for i in range(5000))]
+    clips = AnnotatedClips(items, str(folder), CLIP, bad=BadSamples())
+    (record,) = caplog.records
+    assert "5000 of 5001 videos are missing or ambiguous" in record.message
+    assert "'gone 0'" in record.message and "'gone 2'" in record.message
+    assert "'gone 3'" not in record.message and len(record.message) < 1000
+    for number in range(1, 1001):
+        assert clips[number].problem == "missing"
+    assert len(caplog.records) == 1 + 4  # the 1st, 10th, 100th and 1000th
+
+
 def test_the_described_part_is_taken_and_the_order_can_be_reversed(folder):
     parts = [(None, None), (0.0, 1.0), (1.0, 2.0), (2.0, None)]
     items = [item("rising", start=a, end=b) for a, b in parts]

@@ -5,6 +5,9 @@ import sys
 
 import pytest
 
+from tests.data.annotations.examples import EXAMPLES
+from tests.stress.annotations import stress, stress_lists
+
 
 def run(root, *arguments):
     command = [sys.executable, "-m", *arguments]
@@ -24,3 +27,12 @@ def test_killed_loaders_go_on_with_the_same_samples_on_other_workers_and_ranks(r
 def test_memory_does_not_grow_over_epochs(root):
     result = run(root, "tests.stress.memory", "--epochs", "10", "--limit", "4")
     assert result.returncode == 0, result.stdout + result.stderr[-3000:]
+
+
+def test_damaged_annotations_are_read_or_refused_by_name(tmp_path):
+    counts, failures = stress(EXAMPLES, 12, seed=5, folder=tmp_path)
+    more, others = stress_lists(30, seed=5, folder=tmp_path)
+    assert not failures + others, "\n".join(map(str, failures + others))
+    counts |= more
+    assert sum(count["read"] for count in counts.values()) > 100
+    assert sum(count["refused"] for count in counts.values()) > 100

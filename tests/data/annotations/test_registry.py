@@ -144,6 +144,23 @@ def test_a_pickle_that_runs_something_is_refused(tmp_path):
         read_annotations(path, "msvd")
 
 
+def test_a_pickle_that_asks_for_all_memory_is_refused(tmp_path):
+    path = write(tmp_path, "raw-captions.pkl", b"\x80\x02}r\xff\xff\xff\x7f.")
+    with pytest.raises(ValueError, match="it numbers its 2147483647th thing"):
+        read_annotations(path, "msvd")
+    shared = ["x"]
+    for _ in range(60):  # as many texts as no memory holds, in a few bytes
+        shared = [shared, shared]
+    path = write(tmp_path, "raw-captions.pkl", pickle.dumps({"v": shared}))
+    with pytest.raises(ValueError, match="a list of captions, each a list of words"):
+        read_annotations(path, "msvd")
+    itself = []
+    itself.append(itself)
+    path = write(tmp_path, "raw-captions.pkl", pickle.dumps({"v": itself}))
+    with pytest.raises(ValueError, match="a list of captions, each a list of words"):
+        read_annotations(path, "msvd")
+
+
 def test_one_id_for_two_things_is_an_error_and_a_repeated_line_is_not(tmp_path, caplog):
     line = "x.mp4 3\n"
     assert len(read_annotations(write(tmp_path, "a.csv", line + line), "labelled-list")) == 1

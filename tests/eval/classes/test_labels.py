@@ -11,6 +11,7 @@ from eval.classes.labels import (
     truths_of,
 )
 from eval.classes.protocols import CLASS_PROTOCOLS
+from vmm.data.annotations.record import Annotation
 
 
 def test_kinetics_is_numbered_by_the_sorted_names(tmp_path):
@@ -54,12 +55,52 @@ def test_a_list_of_names_numbers_them_whatever_their_spelling(tmp_path):
 
 
 @pytest.mark.parametrize(
+    ("name", "text", "names"),
+    [
+        ("a.txt", "red\n\nblue\n\n", ["red", None, "blue"]),  # a line is a number
+        ("a.txt", "\ufeff\nred\r\nlight\u2028blue\r\n", [None, "red", "light\u2028blue"]),
+        ("a.json", '["red", "", null, "blue"]', ["red", None, None, "blue"]),
+        ("a.csv", "id,name\n0,red\n1,light blue\n", ["red", "light blue"]),
+        ("a.csv", 'id,name\n1,"blue, light"\n0,red\n', ["red", "blue, light"]),
+        ("a.csv", "label;class_id\nred;1\nblue;0\n", ["blue", "red"]),
+        ("a.csv", "Folding, twice\nSomething falling\n", ["Folding, twice", "Something falling"]),
+        ("a.txt", "1 blue\n0 light red\n", ["light red", "blue"]),
+        ("a.txt", "0,red\n1,blue\n", ["red", "blue"]),
+        ("a.json", '{"0": "red", "1": "blue"}', ["red", "blue"]),
+        ("a.json", '{"\\"light red\\"": 1, "\\"blue\\"": 0}', ["blue", "light red"]),
+        ("a.csv", '"light red"\n"blue"\n', ["light red", "blue"]),
+    ],
+)
+def test_forms_of_lists_of_names(tmp_path, name, text, names):
+    (tmp_path / name).write_text(text, encoding="utf-8", newline="")
+    assert read_class_names(tmp_path / name) == names
+
+
+def test_a_blank_line_moves_no_class(tmp_path):
+    file = tmp_path / "names.txt"
+    file.write_text("red\n\nblue\n")
+    classes = number_classes([Truth("a", "a", "blue"), Truth("b", "b", "red")], file)
+    assert classes.labels.tolist() == [2, 0] and classes.names == ["red", None, "blue"]
+
+
+def test_numbers_in_annotations_are_classes_only_if_they_can_be():
+    item = Annotation("a", "a", ["tea"], metadata={"label": "hot", "class": 7})
+    assert truths_of([item])[0] == Truth("a", "a", "tea")
+    with pytest.raises(ValueError, match=r"'a' has class number 1000000000000; count from 0"):
+        number_classes([Truth("a", "a", "tea", 10**12)])
+
+
+@pytest.mark.parametrize(
     ("text", "message"),
     [
         ('{"a": 0, "b": 2}', "numbers from 0 to 1"),
         ('["a", "a"]', "every class once"),
         ('["a", 3]', "class names"),
         ("[]", "class names"),
+        ('["", null]', "class names"),
+        ('{"0": ["a"], "1": "b"}', "numbers from 0 to 1"),
+        ('{"1": "a", "2": "b"}', "numbers from 0 to 1"),
+        ('{"a": 0, "b": "%s"}' % ("9" * 5000), "numbers from 0 to 1"),
     ],
 )
 def test_wrong_lists_of_names(tmp_path, text, message):

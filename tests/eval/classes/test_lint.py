@@ -33,6 +33,23 @@ def test_nothing_is_found_in_a_clean_result(clean):
     assert codes(replace(clean, protocol=None, views=Views())) == set()
 
 
+def test_the_lists_size_and_the_papers_are_both_known(clean):
+    for name, sizes in {
+        "lvu-year": (143, 141),
+        "breakfast": (355, 410),
+        "coin": (2797, 2796),
+    }.items():
+        protocol = CLASS_PROTOCOLS[name]
+        for size, found in [(size, set()) for size in sizes] + [(165, {"size"})]:
+            truths = [Truth(f"{i}", f"{i}") for i in range(size)]
+            seen = lint_samples(protocol, truths, Views())
+            assert {finding.code for finding in seen} == found, (name, size)
+    assert (
+        "143 in the lists and 141 in the paper"
+        in lint_samples(CLASS_PROTOCOLS["lvu-year"], [Truth("a", "a")], Views())[0].message
+    )
+
+
 def test_a_bad_model_is_not_a_wrong_list(clean):
     noise = torch.randn(80, 4, generator=torch.Generator().manual_seed(5))
     assert "class-order" not in codes(replace(clean, scores=noise))

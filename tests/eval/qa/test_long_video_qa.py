@@ -117,6 +117,24 @@ def test_hidden_answers_give_a_file_to_submit(ask, toys, tmp_path, capsys):
     assert "other-questions" in {finding["code"] for finding in result["findings"]}
 
 
+def test_every_official_question_is_in_the_file_to_submit(ask, toys, tmp_path, caplog):
+    """Also those whose options are all the same, and those whose video is missing."""
+    names = {f"option {i}": name for i, name in enumerate([*toys.NAMES, "black"])}
+    same = {f"option {i}": "red" for i in range(5)}
+    records = [{"q_uid": f"é {i}", "question": "what comes first ?", **names} for i in range(12)]
+    records += [{"q_uid": "é 12", "question": "?", **same}]
+    records += [{"q_uid": f"gone {i}", "question": "?", **names} for i in range(30)]
+    shutil.copy(tmp_path / "videos" / "é 0.mp4", tmp_path / "videos" / "é 12.mp4")
+    path = tmp_path / "questions.json"
+    path.write_text(json.dumps(records))
+    assert ask("--prompt", "option", dataset="egoschema", annotations=path) == 0
+    with (tmp_path / "out" / "submission.csv").open(encoding="utf-8") as file:
+        rows = list(csv.reader(file))[1:]
+    assert [row[0] for row in rows] == [record["q_uid"] for record in records]
+    assert all(answer in "01234" for _, answer in rows)
+    assert sum("gone" in record.message for record in caplog.records) < 5
+
+
 @pytest.mark.parametrize(
     ("options", "said"),
     [

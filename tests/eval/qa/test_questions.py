@@ -2,7 +2,8 @@ import json
 
 import pytest
 
-from eval.qa.questions import SETS, length_class, published_size, read_questions
+from eval.qa.lint import lint_questions
+from eval.qa.questions import ODD, SETS, length_class, published_size, read_questions
 from vmm.data.annotations.registry import DATASETS
 
 
@@ -84,6 +85,59 @@ def test_equal_options_are_left_out_and_counted(write):
     assert file.left_out == {"one option, or equal options": 1}
     with pytest.raises(ValueError, match=r"every question in .* has one option, or equal"):
         read_questions("questions", write([record(options=["a", "a"])]))
+
+
+def test_questions_of_published_sets_are_asked_whatever_their_options(write):
+    """EgoSchema has one with the same words five times, and wants an answer to all 5,031."""
+    same = {f"option {i}": "c walks" for i in range(5)}
+    other = {f"option {i}": f"c {i}" for i in range(5)}
+    records = [{"q_uid": "a", "question": "?", **same}, {"q_uid": "b", "question": "?", **other},
+               {"q_uid": "c", **other}]  # fmt: skip
+    path = write(records, "questions.json")
+    file = read_questions("egoschema", path)
+    assert [q.key for q in file.questions] == ["a", "b", "c"] and not file.left_out
+    ids = write({"a": 3}, "subset_answers.json")
+    file = read_questions("egoschema", path, ids=ids)
+    assert [(q.key, q.answer) for q in file.questions] == [("a", 3)]
+
+
+def test_a_hidden_question_of_ones_own_is_asked_too(write):
+    path = write([record(options=["a", "a"], answer=None)])
+    assert len(read_questions("questions", path).questions) == 1
+
+
+def test_odd_questions_are_counted_and_named(write):
+    rows = [record(question_id=i) for i in range(4)]
+    path = write([*rows, record(answer="Maybe"), record(options=["", ""], answer=0)])
+    file = read_questions("questions", path)
+    assert len(file.questions) == 4 and file.left_out == {ODD: 2}
+    assert "item 4" in file.odd[0] and "item 5" in file.odd[1]
+
+
+def test_the_lint_knows_the_odd_rows_of_mlvu(tmp_path):
+    def asked(answer, *candidates):
+        return {"video": "a.mp4", "duration": 400, "question": "what?", "answer": answer,
+                "candidates": candidates, "question_type": "needle"}  # fmt: skip
+
+    good, odd = asked("x", "x", "y"), asked("z", "x", "y")
+    path = tmp_path / "2_needle.json"
+    path.write_text(json.dumps([good] * 353 + [odd] * 2))
+    file = read_questions("mlvu", path)
+    found = {f.code: f for f in lint_questions("mlvu", file.questions, file.odd)}
+    assert "other-questions" not in found
+    assert "2 of 355 questions cannot be asked" in found["odd-questions"].message
+    assert "the official file of dev needle has these 2" in found["odd-questions"].effect
+    path.write_text(json.dumps([good] * 352 + [odd] * 3))
+    file = read_questions("mlvu", path)
+    found = {f.code: f for f in lint_questions("mlvu", file.questions, file.odd)}
+    assert "the others are this file's own" in found["odd-questions"].effect
+    assert published_size("mlvu", 2175) == published_size("mlvu", 2170) == "dev"
+
+
+@pytest.mark.parametrize("duration", ["nan", "inf", 1e999, [1], {"a": 1}])
+def test_a_length_that_is_none(write, duration):
+    (question,) = read_questions("questions", write([record(duration=duration)])).questions
+    assert length_class(question.duration) == "unknown"
 
 
 def test_captions_to_choose_from_need_no_question(write):

@@ -11,7 +11,7 @@ from vmm.data.schema import IMAGE_EXTENSIONS, VIDEO_EXTENSIONS, Media, is_leftov
 FILE_EXTENSIONS: dict[Media, frozenset[str]] = {
     # Those of a shard, and what else old data sets hold.
     "video": frozenset(VIDEO_EXTENSIONS)
-    | {"3gp", "flv", "m2ts", "m4v", "mpeg", "mpg", "mts", "ogv", "ts", "wmv"},
+    | {"3g2", "3gp", "flv", "m2ts", "m4v", "mpeg", "mpg", "mts", "ogv", "ts", "wmv"},
     "image": frozenset(IMAGE_EXTENSIONS) | {"bmp", "tif", "tiff"},
 }
 
@@ -118,11 +118,12 @@ class MediaFolder:
 def _split(name: str) -> tuple[tuple[str, ...], str]:
     """Return (folders and stem, extension in lower case or "") of a name.
 
-    Some file systems take accents apart: names are compared in one Unicode form.
+    Some file systems take accents apart: names are compared in one Unicode form. A dot at the end,
+    as some of DiDeMo's names have it, is an extension that was lost.
     """
     path = unicodedata.normalize("NFC", name.replace("\\", "/"))
     *folders, base = [part for part in PurePosixPath(path).parts if part not in ("/", ".")] or [""]
     head, _, extension = base.rpartition(".")
-    if head and any(extension.lower() in names for names in FILE_EXTENSIONS.values()):
-        return (*folders, head), extension.lower()
-    return (*folders, base), ""
+    if not head or not any(extension.lower() in names for names in FILE_EXTENSIONS.values()):
+        head, extension = base, ""
+    return (*folders, head.rstrip(".") or head), extension.lower()

@@ -9,14 +9,21 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+from vmm.data.annotations.options import (
+    Options,
+    place_of_letter,
+    place_of_text,
+    read_options,
+    split_question,
+)
 from vmm.data.annotations.record import Annotation
 from vmm.data.annotations.source import Row, Source
 
-_LETTERED = re.compile(r"^\s*\(?([A-Z])\s*[.):]\s*")
-_OPTION_LINE = re.compile(r"\n\s*\(?([A-Z])[.)]\s*")
+_OPTION_COLUMNS = tuple(f"option{i}" for i in range(26))
 
 
 def _question(
@@ -31,8 +38,11 @@ def _question(
     aliases: tuple[str, ...] = (),
 ) -> Annotation:
     """Make a record, and see that the answer is one of the options."""
-    if options is not None and isinstance(answer, int) and not 0 <= answer < len(options):
-        raise row.wrong(f"an answer among {len(options)} options, not number {answer}")
+    if options is not None and isinstance(answer, int):
+        if not 0 <= answer < len(options):
+            raise row.wrong(f"an answer among {len(options)} options, not number {answer}")
+        if not options[answer]:
+            raise row.wrong(f"an answer that is not blank, as option {answer} is")
     metadata: dict[str, Any] = row.rest("question", "options", "answer", "question_type", *taken)
     metadata["question"] = question
     if options is not None:
@@ -46,13 +56,6 @@ def _question(
     return Annotation(key, media, [caption] if caption else [], metadata=metadata, aliases=aliases)
 
 
-def _options(row: Row, *names: str) -> list[str]:
-    options = row.texts(*names)
-    if len(options) < 2:
-        raise row.wrong(f"at least two options in the field {names[0]!r}")
-    return options
-
-
 def msrvtt_mc(source: Source) -> Iterator[Annotation]:
     """MSRVTT-MC: which of five captions is the video's.
 
@@ -60,76 +63,87 @@ def msrvtt_mc(source: Source) -> Iterator[Annotation]:
     answer``.
     """
     for number, row in enumerate(source.rows()):
-        media = row.text("video", "clip_name")
-        key = row.text("qid") if row.has("qid") else f"{media}_{number}"
-        options = _options(row, "caption", "options")
-        taken = ("qid", "video", "clip_name", "caption")
-        yield _question(key, media, row, "", row.integer("answer"), options, taken=taken)
+        with source.leaving_out():
+            media = row.text("video", "clip_name")
+            key = row.text("qid") if row.has("qid") else f"{media}_{number}"
+            options = read_options(row, "caption", "options").texts
+            taken = ("qid", "video", "clip_name", "caption")
+            yield _question(key, media, row, "", row.integer("answer"), options, taken=taken)
 
 
 def any_questions(source: Source) -> Iterator[Annotation]:
-    """Questions of your own: ``video, question, options, answer`` (position or text).
+    """Questions of your own: ``video, question, options, answer`` (position, letter or text).
 
     ``question_id``, ``question_type``, ``duration`` (seconds) and ``statements`` (each option as a
-    sentence about the video) may be there as well.
+    sentence about the video) may be there as well. ``candidates`` are options too; in a table these
+    are in the columns ``option0``, ``option1`` and so on.
     """
     for number, row in enumerate(source.rows()):
-        media = row.text("video")
-        options = _options(row, "options")
-        answer: int | str | None = None
-        if row.has("answer"):
-            answer = row.values["answer"]
-            if answer not in options:
-                answer = row.integer("answer")
-        yield _question(
-            row.text("question_id") if row.has("question_id") else f"{media}_{number}",
-            media,
-            row,
-            row.text("question"),
-            options.index(answer) if isinstance(answer, str) else answer,
-            options,
-            row.text("question_type") if row.has("question_type") else None,
-            ("video", "question_id", "question_type"),
-        )
+        with source.leaving_out():
+            media = row.text("video")
+            options = read_options(row, "options", "candidates")
+            yield _question(
+                row.text("question_id") if row.has("question_id") else f"{media}_{number}",
+                media,
+                row,
+                row.text("question"),
+                place_of_text(row, options),
+                options.texts,
+                row.text("question_type") if row.filled("question_type") else None,
+                ("video", "question_id", "question_type", "candidates", *_OPTION_COLUMNS),
+            )
 
 
-def open_qa(source: Source) -> Iterator[Annotation]:
+def open_qa(source: Source, numbered: str) -> Iterator[Annotation]:
     """MSRVTT-QA and MSVD-QA: a question and an answer of one word.
 
-    The original JSON (``id, question, answer, video_id``; MSRVTT's ids are numbers), ClipBERT's
-    lines (``video_id, question, answer, answer_type``) or VindLU's JSON (``video, question,
-    answer, question_id``). MSVD's ``youtube_mapping.txt`` beside the file tells YouTube's names.
+    The original JSON (``id, question, answer, video_id``) or the same as a table, ClipBERT's lines
+    (``video_id, question, answer, answer_type``) or VindLU's JSON (``video, question, answer,
+    question_id``). MSVD's ``youtube_mapping.txt`` beside the file tells YouTube's names.
+
+    Args:
+        source: The file.
+        numbered: What stands before the number where a video is called by its number.
     """
     mapping = source.beside("youtube_mapping.txt")
     youtube = {cells[1]: cells[0] for _, cells in mapping.table(" ", 2)} if mapping else {}
     for number, row in enumerate(source.rows()):
-        media = row.text("video", "video_id")
-        if media.isdecimal() and not row.has("video"):
-            media = f"video{media}" if row.has("category_id") else f"vid{media}"
-        key = row.text("question_id", "id") if row.has("question_id") or row.has("id") else None
-        kind = row.text("answer_type") if row.has("answer_type") else None
-        taken = ("video", "video_id", "question_id", "id", "answer_type")
-        yield _question(
-            key or f"{media}_{number}",
-            media,
-            row,
-            row.text("question"),
-            row.text("answer"),
-            question_type=kind,
-            taken=taken,
-            aliases=(youtube[media],) if media in youtube else (),
-        )
+        with source.leaving_out():
+            media = row.text("video", "video_id")
+            if not row.has("video") and re.fullmatch(r"\d+(\.0)?", media):
+                media = f"{numbered}{media.removesuffix('.0')}"
+            named = row.filled("question_id") or row.filled("id")
+            kind = row.text("answer_type") if row.filled("answer_type") else None
+            yield _question(
+                row.text("question_id", "id") if named else f"{media}_{number}",
+                media,
+                row,
+                row.text("question"),
+                row.text("answer"),
+                question_type=kind,
+                taken=("video", "video_id", "question_id", "id", "answer_type"),
+                aliases=(youtube[media],) if media in youtube else (),
+            )
+
+
+msrvtt_qa = partial(open_qa, numbered="video")
+msvd_qa = partial(open_qa, numbered="vid")
 
 
 def read_answer_list(path: Path) -> list[str]:
-    """Read the answers among which an open question's is sought: a JSON list of texts.
+    """Read the answers among which an open question's is sought.
+
+    Args:
+        path: A JSON list of texts, or JSON from texts to numbers.
 
     Raises:
         ValueError: If the file is something else, or names an answer twice.
     """
     source = Source(path)
     answers = source.content
-    if not isinstance(answers, list) or not all(isinstance(a, str) and a for a in answers):
+    if isinstance(answers, dict) and all(type(number) is int for number in answers.values()):
+        answers = sorted(answers, key=answers.__getitem__)
+    if not isinstance(answers, list) or not all(isinstance(a, str) and a.strip() for a in answers):
         raise source.wrong("a JSON list of answers")
     if len(set(answers)) < len(answers):
         raise source.wrong("every answer once")
@@ -143,31 +157,33 @@ def activitynet_qa(source: Source) -> Iterator[Annotation]:
     """
     if "answer" in source.fields:
         for row in source.rows():
-            video = row.text("video")
-            taken = ("video", "question_id")
-            yield _question(
-                row.text("question_id"), video, row, row.text("question"), row.text("answer"),
-                taken=taken, aliases=_activitynet_names(video),
-            )  # fmt: skip
+            with source.leaving_out():
+                video = row.text("video")
+                taken = ("video", "question_id")
+                yield _question(
+                    row.text("question_id"), video, row, row.text("question"), row.text("answer"),
+                    taken=taken, aliases=_activitynet_names(video),
+                )  # fmt: skip
         return
     beside = source.path.name.replace("_q.json", "_a.json")
     answers = source.beside(beside) if beside != source.path.name else None
     known = {row.text("question_id"): row for row in answers.rows()} if answers else {}
     for row in source.rows():
-        key, video = row.text("question_id"), row.text("video_name")
-        answer = known.get(key)
-        if answers and answer is None:
-            raise ValueError(f"{answers.path} has no answer to {row.where}, question_id {key!r}")
-        yield _question(
-            key,
-            f"v_{video}",
-            row,
-            row.text("question"),
-            answer.text("answer") if answer else None,
-            question_type=str(answer.integer("type")) if answer else None,
-            taken=("video_name", "question_id"),
-            aliases=(video,),
-        )
+        with source.leaving_out():
+            key, video = row.text("question_id"), row.text("video_name")
+            answer = known.get(key)
+            if answers and answer is None:
+                raise row.wrong(f"an answer to question_id {key!r} in {answers.path}")
+            yield _question(
+                key,
+                f"v_{video}",
+                row,
+                row.text("question"),
+                answer.text("answer") if answer else None,
+                question_type=str(answer.integer("type")) if answer else None,
+                taken=("video_name", "question_id"),
+                aliases=(video,),
+            )
 
 
 def _activitynet_names(video: str) -> tuple[str, ...]:
@@ -175,45 +191,60 @@ def _activitynet_names(video: str) -> tuple[str, ...]:
 
 
 def nextqa(source: Source) -> Iterator[Annotation]:
-    """NExT-QA, multiple choice: CSV of ``video, question, answer, qid, type, a0 ... a4``.
+    """NExT-QA, multiple choice: a table of ``video, question, answer, qid, type, a0 ... a4``.
 
     With ``map_vid_vidorID.json`` beside the file, the media is the path that this gives.
     """
     listed = source.beside("map_vid_vidorID.json")
     paths = listed.object() if listed else None
+    names = [f"a{i}" for i in range(5)]
     for row in source.rows():
-        video = row.text("video")
-        options = [row.text(f"a{i}") for i in range(5)]
-        yield _question(
-            f"{video}_{row.text('qid')}",
-            paths.text(video) if paths else video,
-            row,
-            row.text("question"),
-            row.integer("answer") if row.values.get("answer") else None,
-            options,
-            row.text("type"),
-            ("video", "qid", "type", *(f"a{i}" for i in range(5))),
-            (video,),
-        )
+        with source.leaving_out():
+            video = row.text("video")
+            options = Options([row.text(name) for name in names], {})
+            answer = None
+            if row.filled("answer"):  # NExT-GQA's training file says it in words
+                numbered = str(row.values["answer"]).strip().isdecimal()
+                answer = row.integer("answer") if numbered else place_of_text(row, options)
+            yield _question(
+                f"{video}_{row.text('qid')}",
+                paths.text(video) if paths else video,
+                row,
+                row.text("question"),
+                answer,
+                options.texts,
+                row.text("type"),
+                ("video", "qid", "type", *names),
+                (video,),
+            )
 
 
 def egoschema(source: Source) -> Iterator[Annotation]:
     """EgoSchema: ``questions.json``, with ``subset_answers.json`` beside it for the 500 public.
 
-    ``split`` is "subset" for these and "hidden" for the rest, whose answers are not public.
+    Or the table of ``video_idx, question, option, answer`` that others made of it. ``split`` is
+    "subset" for questions with a public answer and "hidden" for the rest.
     """
     answers = source.beside("subset_answers.json")
     public = answers.object() if answers else Row("", {})
     names = [f"option {i}" for i in range(5)]
     for row in source.rows():
-        video = row.text("q_uid")
-        answer = public.integer(video) if public.has(video) else None
-        item = _question(
-            video, video, row, row.text("question"), answer,
-            [row.text(name) for name in names], taken=("q_uid", *names),
-        )  # fmt: skip
-        item.metadata["split"] = "hidden" if answer is None else "subset"
-        yield item
+        with source.leaving_out():
+            video = row.text("q_uid", "video_idx")
+            options = read_options(row, "option").texts
+            if len(options) != len(names):
+                raise row.wrong(f"{len(names)} options, not {len(options)}")
+            answer = public.integer(video) if public.has(video) else None
+            if answer is None and row.filled("answer"):
+                answer = row.integer("answer")
+            # The server wants every question answered, even one without words.
+            question = row.text("question") if row.filled("question") else ""
+            item = _question(
+                video, video, row, question, answer, options,
+                taken=("q_uid", "video_idx", "option", *names),
+            )  # fmt: skip
+            item.metadata["split"] = "hidden" if answer is None else "subset"
+            yield item
 
 
 def mlvu(source: Source) -> Iterator[Annotation]:
@@ -222,41 +253,49 @@ def mlvu(source: Source) -> Iterator[Annotation]:
     Several tasks have videos of equal name: the media is below the folder named like the file.
     Tasks 8 and 9 have no options.
     """
+    folder = source.path.stem
     for number, row in enumerate(source.rows()):
-        kind, video = row.text("question_type"), row.text("video")
-        options = _options(row, "candidates") if row.has("candidates") else None
-        answer: int | str | None = row.text("answer") if row.has("answer") else None
-        if options is not None and answer is not None:
-            if answer not in options:
-                raise row.wrong(f"an answer among the candidates, not {answer!r}")
-            answer = options.index(str(answer))
-        yield _question(
-            f"{source.path.stem}_{number}",
-            f"{source.path.stem}/{video}",
-            row,
-            row.text("question"),
-            answer,
-            options,
-            kind,
-            ("video", "candidates"),
-            (f"{source.path.stem.partition('_')[2]}/{video}",),
-        )
+        with source.leaving_out():
+            video = row.text("video")
+            options = read_options(row, "candidates").texts if row.has("candidates") else None
+            answer: int | str | None = row.text("answer") if row.has("answer") else None
+            if options is not None and answer is not None:
+                if answer not in options:
+                    raise row.wrong(f"an answer among the candidates, not {answer!r}")
+                answer = options.index(str(answer))
+            yield _question(
+                row.text("question_id") if row.filled("question_id") else f"{folder}_{number}",
+                f"{folder}/{video}",
+                row,
+                row.text("question"),
+                answer,
+                options,
+                row.text("question_type"),
+                ("video", "candidates", "question_id"),
+                (f"{folder.partition('_')[2]}/{video}",),
+            )
 
 
 def longvideobench(source: Source) -> Iterator[Annotation]:
-    """LongVideoBench: ``lvb_val.json``; two to five candidates."""
+    """LongVideoBench: ``lvb_val.json``, or its table with ``option0`` ...; two to five candidates.
+
+    The test's table gives -1 for every right answer, which is not public.
+    """
     for row in source.rows():
-        yield _question(
-            row.text("id"),
-            row.text("video_path", "video_id"),
-            row,
-            row.text("question"),
-            row.integer("correct_choice") if row.has("correct_choice") else None,
-            _options(row, "candidates"),
-            row.text("question_category"),
-            ("id", "video_path", "candidates", "correct_choice", "question_category"),
-            (row.text("video_id"),),
-        )
+        with source.leaving_out():
+            answer = row.integer("correct_choice") if row.filled("correct_choice") else -1
+            yield _question(
+                row.text("id"),
+                row.text("video_path", "video_id"),
+                row,
+                row.text("question"),
+                None if answer == -1 else answer,
+                read_options(row, "candidates").texts,
+                row.text("question_category"),
+                ("id", "video_path", "candidates", "correct_choice", "question_category",
+                 *_OPTION_COLUMNS),
+                (row.text("video_id"),),
+            )  # fmt: skip
 
 
 def videomme(source: Source) -> Iterator[Annotation]:
@@ -265,54 +304,49 @@ def videomme(source: Source) -> Iterator[Annotation]:
     ``duration`` is a word here: short, medium or long.
     """
     for row in source.rows():
-        options = [_LETTERED.sub("", option) for option in _options(row, "options")]
-        yield _question(
-            row.text("question_id"),
-            row.text("videoID"),
-            row,
-            row.text("question"),
-            _letter(row),
-            options,
-            row.text("task_type"),
-            ("question_id", "videoID", "task_type"),
-        )
+        with source.leaving_out():
+            options = read_options(row, "options")
+            yield _question(
+                row.text("question_id"),
+                row.text("videoID"),
+                row,
+                row.text("question"),
+                place_of_letter(row, options),
+                options.texts,
+                row.text("task_type"),
+                ("question_id", "videoID", "task_type"),
+            )
 
 
 def lvbench(source: Source) -> Iterator[Annotation]:
     """LVBench: lines of ``key, type, video_info, qa``, with the options inside the question.
 
-    Or a flat table of ``video_path, question, answer`` and perhaps ``options``.
+    Or a flat list of ``video_path, question, answer`` and perhaps ``options``, or of ``video,
+    question, candidates, answer``.
     """
-    for row in source.rows():
-        if row.has("qa"):
+    for number, row in enumerate(source.rows()):
+        with source.leaving_out():
+            if not row.has("qa"):
+                media = row.text("video_path", "video")
+                key = row.text("uid") if row.filled("uid") else f"{media}_{number}"
+                yield _lvbench_question(row, key, media)
+                continue
             shared = row.rest("key", "qa")
             for item in row.rows("qa"):
-                inner = Row(item.where, {**shared, **item.values})
-                yield _lvbench_question(inner, row.text("key"))
-        else:
-            yield _lvbench_question(row, row.text("video_path"))
+                with source.leaving_out():
+                    inner = Row(item.where, {**shared, **item.values})
+                    yield _lvbench_question(inner, inner.text("uid"), row.text("key"))
 
 
-def _lvbench_question(row: Row, media: str) -> Annotation:
-    question, *parts = _OPTION_LINE.split("\n" + row.text("question"))
-    options = [text.strip() for text in parts[1::2]]
-    if row.has("options"):
-        options = [_LETTERED.sub("", option) for option in _options(row, "options")]
-    elif len(options) < 2 or parts[::2] != list("ABCDEFGH"[: len(options)]):
-        raise row.wrong("options (A), (B), ... on lines of their own in the field 'question'")
+def _lvbench_question(row: Row, key: str, media: str) -> Annotation:
+    if row.has("options") or row.has("candidates"):
+        # The question may hold them as well.
+        question = re.split(r"\n\s*\(?A[.)]", "\n" + row.text("question"))[0].strip()
+        options = read_options(row, "options", "candidates")
+    else:
+        question, options = split_question(row, row.text("question"))
     kinds = row.texts("question_type") if row.has("question_type") else []
-    taken = ("uid", "video_path")
     return _question(
-        row.text("uid"), media, row, question.strip(), _letter(row), options,
-        ", ".join(kinds) or None, taken,
+        key, media, row, question, place_of_letter(row, options), options.texts,
+        ", ".join(filter(None, kinds)) or None, ("uid", "video_path", "video", "candidates"),
     )  # fmt: skip
-
-
-def _letter(row: Row) -> int | None:
-    """Turn the letter of the right option into its position."""
-    if not row.has("answer"):
-        return None
-    letter = row.text("answer").upper()
-    if not re.fullmatch("[A-Z]", letter):
-        raise row.wrong(f"a letter in the field 'answer', not {letter!r}")
-    return ord(letter) - ord("A")

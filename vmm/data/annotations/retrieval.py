@@ -7,6 +7,7 @@ clips that were cut already, the times in the source video are metadata, not ``s
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 from vmm.data.annotations.media import stem
@@ -21,43 +22,65 @@ def msrvtt(source: Source) -> Iterator[Annotation]:
     """MSR-VTT: ``MSRVTT_data.json``, Frozen's ``MSR_VTT.json``, or the 1k-A test as a CSV."""
     if "sentence" in source.fields and "video_id" in source.fields:
         for row in source.rows():
-            name = row.text("video_id")
-            metadata = row.rest("video_id", "sentence") | {"split": "test"}
-            yield Annotation(name, name, row.texts("sentence"), metadata=metadata)
+            with source.leaving_out():
+                name = row.text("video_id")
+                metadata = row.rest("video_id", "sentence") | {"split": "test"}
+                yield Annotation(name, name, row.texts("sentence"), metadata=metadata)
         return
     content = source.object()
     if content.has("annotations"):
         for row in content.rows("annotations"):
-            name = row.text("image_id")
-            yield Annotation(name, name, row.texts("caption"))
+            with source.leaving_out():
+                name = row.text("image_id")
+                yield Annotation(name, name, row.texts("caption"))
         return
     if not content.has("videos", "sentences"):
         raise content.wrong("the fields 'videos' and 'sentences', or 'annotations'")
+    said, videos = content.rows("sentences"), content.rows("videos")
+    known = {str(row.values.get("video_id")).strip() for row in videos}
     sentences: dict[str, list[str]] = {}
-    for row in content.rows("sentences"):
-        sentences.setdefault(row.text("video_id"), []).extend(row.texts("caption"))
-    for row in content.rows("videos"):
-        name = row.text("video_id")
-        metadata = row.rest("video_id", "start time", "end time")
-        metadata["source_start"] = row.optional_number("start time")
-        metadata["source_end"] = row.optional_number("end time")
-        yield Annotation(name, name, sentences.pop(name, []), metadata=metadata)
-    if sentences:
-        raise content.wrong(f"every sentence's video among 'videos', not {next(iter(sentences))!r}")
+    for row in said:
+        with source.leaving_out():
+            name = row.text("video_id")
+            if name not in known:
+                raise row.wrong(f"every sentence's video among 'videos', not {name!r}")
+            sentences.setdefault(name, []).extend(row.texts("caption"))
+    for row in videos:
+        with source.leaving_out():
+            name = row.text("video_id")
+            metadata = row.rest("video_id", "start time", "end time")
+            metadata["source_start"] = row.optional_number("start time")
+            metadata["source_end"] = row.optional_number("end time")
+            yield Annotation(name, name, sentences.get(name, []), metadata=metadata)
 
 
 def msvd(source: Source) -> Iterator[Annotation]:
-    """MSVD: ``raw-captions.pkl``, ``{id: [[word, ...], ...]}``; choose a split by its id list."""
+    """MSVD: ``raw-captions.pkl``, ``{id: [[word, ...], ...]}``; choose a split by its id list.
+
+    Or the corpus itself, ``AllVideoDescriptions.txt`` of ``ID caption`` lines.
+    """
+    if source.suffix == ".txt":
+        yield from _msvd_corpus(source)
+        return
     content = source.content
     if not isinstance(content, dict):
         raise source.wrong("a dictionary that maps ids to lists of tokenised captions")
     for name, captions in content.items():
-        if not isinstance(captions, list) or not all(map(_is_sentence, captions)):
-            raise ValueError(
-                f"{source.path}, {name!r}: expected a list of captions, each a list of words"
-            )
-        texts = [c if isinstance(c, str) else " ".join(c) for c in captions]
-        yield Annotation(str(name), str(name), [text.strip() for text in texts if text.strip()])
+        with source.leaving_out():
+            row = Row(f"{source.path}, {name!r}", {"captions": captions})
+            if not isinstance(captions, list) or not all(map(_is_sentence, captions)):
+                raise row.wrong("a list of captions, each a list of words")
+            texts = [c if isinstance(c, str) else " ".join(c) for c in captions]
+            yield Annotation(str(name), str(name), [text.strip() for text in texts])
+
+
+def _msvd_corpus(source: Source) -> Iterator[Annotation]:
+    for number, line in enumerate(source.lines(), 1):
+        name, _, caption = line.partition(" ")
+        if name and not line.startswith("#"):
+            with source.leaving_out():
+                row = Row(f"{source.path}, line {number}", {"caption": caption})
+                yield Annotation(name, name, [row.text("caption")])
 
 
 def _is_sentence(caption: Any) -> bool:
@@ -72,20 +95,22 @@ def didemo(source: Source) -> Iterator[Annotation]:
     the metadata are the descriptions with ``times``, the annotators' choices as (first, last) in
     units of 5 seconds.
     """
-    moments: dict[str, list[Row]] = {}
+    moments: dict[str, list[tuple[Row, list[str]]]] = {}
     for row in source.rows():
-        if not row.has("annotation_id", "times"):
-            raise row.wrong("the fields 'annotation_id' and 'times'")
-        moments.setdefault(stem(row.text("video")), []).append(row)
+        with source.leaving_out():
+            if not row.has("annotation_id", "times"):
+                raise row.wrong("the fields 'annotation_id' and 'times'")
+            video, texts = stem(row.text("video")), row.texts("description")
+            moments.setdefault(video, []).append((row, texts))
     for video, rows in moments.items():
         fields = ("description", "times", "annotation_id")
         yield Annotation(
             key=video,
             media=video,
-            captions=[caption for row in rows for caption in row.texts("description")],
+            captions=[caption for _, texts in rows for caption in texts],
             start=0.0,
             end=DIDEMO_SECONDS,
-            metadata={"moments": [{name: row.values[name] for name in fields} for row in rows]},
+            metadata={"moments": [{name: row.values[name] for name in fields} for row, _ in rows]},
         )
 
 
@@ -95,34 +120,35 @@ def activitynet(source: Source) -> Iterator[Annotation]:
     Some people's files lack the ``v_`` before YouTube's id.
     """
     for name, row in source.objects():
-        sentences, times = row.texts("sentences"), row.values.get("timestamps")
-        if not isinstance(times, list):
-            raise row.wrong("a list of [start, end] in the field 'timestamps'")
-        metadata = {**row.rest("sentences"), "duration": row.number("duration")}
-        yield Annotation(
-            name, name, sentences, metadata=metadata, aliases=(name.removeprefix("v_"),)
-        )
+        with source.leaving_out():
+            sentences, times = row.texts("sentences"), row.values.get("timestamps")
+            if not isinstance(times, list):
+                raise row.wrong("a list of [start, end] in the field 'timestamps'")
+            metadata = {**row.rest("sentences"), "duration": row.number("duration")}
+            yield Annotation(
+                name, name, sentences, metadata=metadata, aliases=(name.removeprefix("v_"),)
+            )
 
 
 def lsmdc(source: Source) -> Iterator[Annotation]:
     """LSMDC: tab-separated, no header: clip id, four times in the film, sentence."""
     for where, cells in source.table("\t", columns=6):
-        name, sentence = cells[0], "\t".join(cells[5:])
-        if not name:
-            raise ValueError(f"{where}: expected a clip id in the first column")
-        times = dict(zip(("start_aligned", "end_aligned", "start_extracted", "end_extracted"),
-                         cells[1:5], strict=True))  # fmt: skip
-        yield Annotation(name, name, [sentence] if sentence else [], metadata=times)
+        with source.leaving_out():
+            name = Row(where, {"clip": cells[0]}).text("clip")
+            times = dict(zip(("start_aligned", "end_aligned", "start_extracted", "end_extracted"),
+                             cells[1:5], strict=True))  # fmt: skip
+            yield Annotation(name, name, ["\t".join(cells[5:])], metadata=times)
 
 
 def vatex(source: Source) -> Iterator[Annotation]:
     """VATEX: ``{videoID, enCap, chCap}``; the clips are named like the ids."""
     for row in source.rows():
-        name = row.text("videoID")
-        metadata = row.rest("videoID", "enCap", "chCap")
-        if row.has("chCap"):
-            metadata["captions_zh"] = row.texts("chCap")
-        yield Annotation(name, name, row.texts("enCap"), metadata=metadata)
+        with source.leaving_out():
+            name = row.text("videoID")
+            metadata = row.rest("videoID", "enCap", "chCap")
+            if row.has("chCap"):
+                metadata["captions_zh"] = [caption for caption in row.texts("chCap") if caption]
+            yield Annotation(name, name, row.texts("enCap"), metadata=metadata)
 
 
 def karpathy(source: Source) -> Iterator[Annotation]:
@@ -131,19 +157,24 @@ def karpathy(source: Source) -> Iterator[Annotation]:
     COCO's usual training set is ``split="train+restval"``.
     """
     for row in source.object().rows("images"):
-        name, folder = row.text("filename"), row.values.get("filepath")
-        captions = [c for sentence in row.rows("sentences") for c in sentence.texts("raw")]
-        yield Annotation(
-            key=name,
-            media=f"{folder}/{name}" if folder else name,
-            captions=captions,
-            kind="image",
-            metadata=row.rest("filename", "filepath", "sentences"),
-        )
+        with source.leaving_out():
+            name, folder = row.text("filename"), row.values.get("filepath")
+            captions = [c for sentence in row.rows("sentences") for c in sentence.texts("raw")]
+            yield Annotation(
+                key=name,
+                media=f"{folder}/{name}" if folder else name,
+                captions=captions,
+                kind="image",
+                metadata=row.rest("filename", "filepath", "sentences"),
+            )
 
 
-def merge_captions(annotations: list[Annotation]) -> list[Annotation]:
+def merge_captions(annotations: list[Annotation], path: Path) -> list[Annotation]:
     """Make one record of all that are about the same media, with the captions of all in order.
+
+    Args:
+        annotations: Of all files of the set.
+        path: Where they are from.
 
     Raises:
         ValueError: If the same media are in two splits.
@@ -156,7 +187,7 @@ def merge_captions(annotations: list[Annotation]) -> list[Annotation]:
             merged[where] = item
         elif item.metadata.get("split") != first.metadata.get("split"):
             raise ValueError(
-                f"{item.media!r} is in the split {first.metadata.get('split')!r} and in "
+                f"{path}: {item.media!r} is in the split {first.metadata.get('split')!r} and in "
                 f"{item.metadata.get('split')!r}; remove it from one of them"
             )
         else:

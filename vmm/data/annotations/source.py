@@ -1,7 +1,8 @@
 """Annotation files to rows: JSON, JSON lines, CSV, SQLite, Parquet, lists and plain pickles.
 
 The files come from outside. Nothing in them is run; whatever is wrong with one is a ``ValueError``
-that names the file, the row and what was expected.
+that names the file, the row and what was expected. A wrong file is refused. One odd row of a file,
+such as a question whose answer is no option, is left out, counted and named (``Source.odd``).
 """
 
 from __future__ import annotations
@@ -9,17 +10,36 @@ from __future__ import annotations
 import csv
 import io
 import json
+import logging
 import math
-import pickle
-import sqlite3
+import re
 from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from vmm.data.annotations.containers import (
+    PICKLE,
+    SQLITE,
+    load_parquet,
+    load_pickle,
+    load_sqlite,
+    refuse_other_kinds,
+)
+from vmm.data.text_input import clean_json, read_text, split_lines
+
+_log = logging.getLogger(__name__)
+
 _CSV = (".csv", ".tsv", ".txt")
-_SQLITE = (".db", ".sqlite")
-_PICKLE = (".pkl", ".pickle")
+_JSON_LINES = (".jsonl", ".ndjson")
+# Python's own limit, 128 KiB, is less than some people's columns of subtitles.
+_LARGEST_CELL = 2**24
+_LONGEST_HEADER = 2**16
+
+
+class OddRow(ValueError):
+    """What is wrong with one row of a file."""
 
 
 class Row(NamedTuple):
@@ -28,41 +48,50 @@ class Row(NamedTuple):
     where: str
     values: dict[str, Any]
 
-    def wrong(self, expected: str) -> ValueError:
+    def wrong(self, expected: str) -> OddRow:
         """Make the error that says what the row should have held."""
         shown = ", ".join(map(str, list(self.values)[:12])) or "nothing"
-        return ValueError(f"{self.where}: expected {expected}; the record has: {shown}")
+        return OddRow(f"{self.where}: expected {expected}; the record has: {shown[:300]}")
 
     def has(self, *names: str) -> bool:
         """Tell whether all fields are there and not null."""
         return all(self.values.get(name) is not None for name in names)
 
+    def filled(self, *names: str) -> bool:
+        """Tell whether all fields are there and not blank."""
+        return all(self.values.get(name) not in (None, "") for name in names)
+
     def text(self, *names: str) -> str:
         """Return the first of these fields that is there, as text that is not blank."""
         for name in names:
-            value = self.values.get(name)
-            if isinstance(value, str | int) and not isinstance(value, bool) and str(value).strip():
-                return str(value).strip()
+            if text := _as_text(self.values.get(name)):
+                return text
         raise self.wrong(f"text in the field {_either(names)}")
 
     def texts(self, *names: str) -> list[str]:
-        """Return a field that is one text or a list of them; blank ones are left out."""
+        """Return a field that is one text or a list of them.
+
+        A blank one stays, as "": its place may be what an answer or an id list names.
+        """
         for name in names:
             if name in self.values:
                 value = self.values[name]
                 items = value if isinstance(value, list) else [value]
                 if all(item is None or isinstance(item, str) for item in items):
-                    return [item.strip() for item in items if item and item.strip()]
+                    return [(item or "").strip() for item in items]
         raise self.wrong(f"text or a list of texts in the field {_either(names)}")
 
     def number(self, name: str) -> float:
         """Return a finite number."""
+        given = self.values.get(name)
         try:
-            value = float(self.values[name])
-        except (KeyError, TypeError, ValueError):
+            # Python reads True as 1 and "1_0" as 10.
+            odd = isinstance(given, bool) or (isinstance(given, str) and "_" in given)
+            value = math.nan if odd else float(given)  # type: ignore[arg-type]
+        except (TypeError, ValueError, OverflowError):
             value = math.nan
         if not math.isfinite(value):
-            raise self.wrong(f"a number in the field {name!r}, not {self.values.get(name)!r}")
+            raise self.wrong(f"a number in the field {name!r}, not {_shown(given)}")
         return value
 
     def optional_number(self, name: str) -> float | None:
@@ -89,6 +118,7 @@ class Row(NamedTuple):
             str(name): value
             for name, value in self.values.items()
             if name is not None and name not in taken and value not in (None, "")
+            if not (isinstance(value, float) and not math.isfinite(value))
         }
 
 
@@ -104,12 +134,23 @@ class Source:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self.suffix = path.suffix.lower()
+        self.odd: list[OddRow] = []
+        """The rows that were left out, as far as the file was read."""
         if not path.is_file():
             raise ValueError(f"{path} is not a file; give an annotation file")
 
     def wrong(self, expected: str) -> ValueError:
         """Make the error that says what the file should have been."""
         return ValueError(f"{self.path}: expected {expected}")
+
+    @contextmanager
+    def leaving_out(self) -> Iterator[None]:
+        """Note a row that turns out to be odd in this block, and go on with the next one."""
+        try:
+            yield
+        except OddRow as error:
+            self.odd.append(error)
 
     def beside(self, *names: str) -> Source | None:
         """Return the first of these files that stands in the same folder."""
@@ -119,20 +160,20 @@ class Source:
     @cached_property
     def content(self) -> Any:
         """What a JSON or pickle file holds; of JSON lines, the list of lines."""
-        if self.path.suffix in _PICKLE:
-            return _load_pickle(self.path)
-        if self.path.suffix != ".jsonl":
+        if self.suffix in PICKLE:
+            return load_pickle(self.path)
+        if self.suffix not in _JSON_LINES:
             try:
-                return json.loads(self._text)
+                return self._parsed
             except RecursionError as error:
                 raise self.wrong("JSON that is not nested thousands of times") from error
             except ValueError as error:
-                first = self._text.lstrip().split("\n", 1)[0].strip()
+                first = self._json_text.lstrip().split("\n", 1)[0].strip()
                 if not (first.startswith("{") and first.endswith("}")):
                     raise self.wrong(f"JSON ({error})") from error
         return [
             self._json_line(number, line)
-            for number, line in enumerate(self._text.splitlines(), 1)
+            for number, line in enumerate(split_lines(self._json_text), 1)
             if line.strip()
         ]
 
@@ -142,13 +183,13 @@ class Source:
         Raises:
             ValueError: If the file is not such a list.
         """
-        if self.path.suffix in _CSV:
+        if self.suffix in _CSV:
             yield from self._csv_rows()
             return
-        if self.path.suffix in _SQLITE:
-            records: Any = _load_sqlite(self.path)
-        elif self.path.suffix == ".parquet":
-            records = _load_parquet(self.path)
+        if self.suffix in SQLITE:
+            records: Any = load_sqlite(self.path)
+        elif self.suffix == ".parquet":
+            records = load_parquet(self.path)
         else:
             records = self.content
         if not isinstance(records, list):
@@ -183,37 +224,45 @@ class Source:
     def table(self, delimiter: str, columns: int) -> Iterator[tuple[str, list[str]]]:
         """Yield (place, cells) of a table without header or quoting; blank lines are left out.
 
+        A line with fewer cells is odd, see ``odd``.
+
         Args:
             delimiter: What stands between the cells.
             columns: Least number of cells.
-
-        Raises:
-            ValueError: If a line has fewer cells.
         """
-        for number, line in enumerate(self._text.splitlines(), 1):
+        for number, line in enumerate(split_lines(self._text), 1):
             if not line.strip():
                 continue
             cells = [cell.strip() for cell in line.split(delimiter)]
-            if len(cells) < columns:
-                raise ValueError(
-                    f"{self.path}, line {number}: expected at least {columns} columns separated "
-                    f"by {delimiter!r}, found {len(cells)}"
+            where = f"{self.path}, line {number}"
+            if len(cells) >= columns:
+                yield where, cells
+                continue
+            self.odd.append(
+                OddRow(
+                    f"{where}: expected at least {columns} columns separated by {delimiter!r}, "
+                    f"found {len(cells)}"
                 )
-            yield f"{self.path}, line {number}", cells
+            )
 
     def lines(self) -> list[str]:
-        """Return the lines that are not blank, without surrounding white space."""
-        return [line.strip() for line in self._text.splitlines() if line.strip()]
+        """Return the lines without surrounding white space.
+
+        Blank ones stay, as "", except at the end: a line's number may be what it stands for.
+        """
+        lines = [line.strip() for line in split_lines(self._text)]
+        while lines and not lines[-1]:
+            lines.pop()
+        return lines
 
     @cached_property
     def fields(self) -> frozenset[str]:
         """Names of the first record's fields, or of the file's outermost two levels."""
-        if self.path.suffix in _PICKLE:
+        if self.suffix in PICKLE:
             return frozenset()
-        if self.path.suffix in _CSV:
-            head = csv.reader(self._text.splitlines()[:1], delimiter=self._delimiter)
-            return frozenset(name.strip() for name in next(head, []))
-        if self.path.suffix in (*_SQLITE, ".parquet"):
+        if self.suffix in _CSV:
+            return frozenset(self._header(self._csv()))
+        if self.suffix in (*SQLITE, ".parquet"):
             first = next(self.rows(), None)
             return frozenset(str(name) for name in first.values) if first else frozenset()
         content = self.content[0] if isinstance(self.content, list) and self.content else None
@@ -225,93 +274,104 @@ class Source:
 
     @cached_property
     def _text(self) -> str:
-        try:
-            return self.path.read_text(encoding="utf-8-sig")
-        except UnicodeDecodeError as error:
-            raise ValueError(
-                f"{self.path} is not UTF-8 ({error.reason} at byte {error.start}); convert it, "
-                "e.g. `iconv -f WINDOWS-1252 -t UTF-8`"
-            ) from error
+        refuse_other_kinds(self.path)
+        return read_text(self.path)
+
+    @cached_property
+    def _json_text(self) -> str:
+        text, halves = clean_json(self._text)
+        if halves:
+            _log.warning(
+                "%s has half of a character (a surrogate without its peer) in %d places; each is "
+                "read as U+FFFD", self.path, halves,
+            )  # fmt: skip
+        return text
+
+    @cached_property
+    def _parsed(self) -> Any:
+        return _parse(self._json_text)
 
     def _json_line(self, number: int, line: str) -> Any:
         try:
-            return json.loads(line)
+            return _parse(line)
         except (ValueError, RecursionError) as error:
             raise ValueError(f"{self.path}, line {number}: expected JSON ({error})") from error
 
-    @cached_property
-    def _delimiter(self) -> str:
-        head = self._text.split("\n", 1)[0]
-        return next((mark for mark in "\t,; " if mark in head), ",")
+    def _csv(self) -> Any:
+        """Open the table; Excel may begin it with a line that names the delimiter."""
+        csv.field_size_limit(max(csv.field_size_limit(), _LARGEST_CELL))
+        text = self._text
+        head = next(iter(split_lines(text[:_LONGEST_HEADER])), "")
+        named = re.fullmatch(r"sep=(.)\s*", head)
+        if named:
+            text, delimiter = text[len(head) :].lstrip("\r\n"), named[1]
+        else:
+            delimiter = next((mark for mark in "\t,; " if mark in head), ",")
+        return csv.reader(
+            io.StringIO(text, newline=""), delimiter=delimiter, skipinitialspace=True, strict=True
+        )
+
+    def _header(self, lines: Any) -> list[str]:
+        try:
+            return [name.strip() for name in next(lines, [])]
+        except csv.Error as error:
+            raise ValueError(f"{self.path}, line 1: {error}") from error
 
     def _csv_rows(self) -> Iterator[Row]:
-        lines = csv.reader(
-            io.StringIO(self._text, newline=""),
-            delimiter=self._delimiter,
-            skipinitialspace=True,
-            strict=True,
-        )
+        lines = self._csv()
+        header = self._header(lines)
+        twice = next((name for name in header if name and header.count(name) > 1), None)
+        if twice is not None:
+            raise self.wrong(f"every column once; its header names {twice!r} again")
         try:
-            header = [name.strip() for name in next(lines, [])]
             for cells in lines:
                 where = f"{self.path}, line {lines.line_num}"
+                while len(cells) > len(header) and not cells[-1].strip():
+                    cells.pop()  # commas at the end of a row, as spreadsheets leave them
                 if len(cells) > len(header):
-                    raise ValueError(
-                        f"{where}: {len(cells)} columns, the header has {len(header)}; quote cells "
-                        f"that hold {self._delimiter!r}"
+                    self.odd.append(
+                        OddRow(
+                            f"{where}: {len(cells)} columns, the header has {len(header)}; quote "
+                            f"cells that hold {lines.dialect.delimiter!r}"
+                        )
                     )
-                if cells:
+                elif any(cells):
                     yield Row(where, dict(zip(header, cells, strict=False)))
         except csv.Error as error:
             raise ValueError(f"{self.path}, line {lines.line_num}: {error}") from error
 
 
+def _parse(text: str) -> Any:
+    """Parse JSON; NaN, which is none, says that a value is missing."""
+    return json.loads(text, object_pairs_hook=_once, parse_constant=lambda _: None)
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Make a dictionary, unless a name would stand for two different values."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        for name, value in pairs:
+            if found[name] != value:
+                raise ValueError(f"the name {name!r} stands for two different values")
+    return found
+
+
+def _as_text(value: Any) -> str:
+    """Give a text or a whole number as text; "" for anything else."""
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)  # tables with gaps turn whole numbers into others
+    if isinstance(value, bool) or not isinstance(value, str | int):
+        return ""
+    try:
+        return str(value).strip()
+    except ValueError:  # thousands of digits
+        return ""
+
+
+def _shown(value: Any) -> str:
+    text = repr(value) if not isinstance(value, int) or abs(value) < 10**80 else "a huge number"
+    return text if len(text) <= 80 else f"{text[:80]}..."
+
+
 def _either(names: tuple[str, ...]) -> str:
     return " or ".join(repr(name) for name in names)
-
-
-def _load_sqlite(path: Path) -> list[dict[str, Any]]:
-    """Read the table ``annos`` without writing anything beside the file."""
-    try:
-        connection = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro&immutable=1", uri=True)
-        try:
-            connection.row_factory = sqlite3.Row
-            return [dict(row) for row in connection.execute("SELECT * FROM annos ORDER BY rowid")]
-        finally:
-            connection.close()
-    except sqlite3.Error as error:
-        raise ValueError(f"{path}: expected SQLite with a table `annos` ({error})") from error
-
-
-def _load_parquet(path: Path) -> list[dict[str, Any]]:
-    try:
-        from pyarrow import parquet
-    except ImportError as error:
-        raise ValueError(f"{path}: Parquet needs pyarrow; `pip install pyarrow`") from error
-    try:
-        records: list[dict[str, Any]] = parquet.read_table(path).to_pylist()
-    except (ValueError, OSError) as error:
-        raise ValueError(f"{path}: expected Parquet ({error})") from error
-    return records
-
-
-class _PlainUnpickler(pickle.Unpickler):
-    """Builds numbers, texts, lists, tuples, sets and dictionaries, and imports nothing."""
-
-    def find_class(self, module: str, name: str) -> Any:
-        """Refuse every class and function."""
-        raise pickle.UnpicklingError(f"it wants to import {module}.{name}")
-
-
-def _load_pickle(path: Path) -> Any:
-    """Read a pickle of plain containers; one that needs any class or function is refused."""
-    try:
-        with path.open("rb") as file:
-            return _PlainUnpickler(file, encoding="utf-8").load()
-    # A damaged pickle can raise nearly anything.
-    except (pickle.UnpicklingError, ArithmeticError, AttributeError, EOFError, LookupError,
-            MemoryError, RecursionError, TypeError, ValueError) as error:  # fmt: skip
-        raise ValueError(
-            f"{path}: expected a pickle of plain lists and dictionaries, which is all that is read "
-            f"({error})"
-        ) from error
