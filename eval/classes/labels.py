@@ -195,7 +195,9 @@ def read_class_names(path: Path) -> list[str | None]:
     elif pairs := _numbered(source):
         names = _in_order(source, pairs)
     else:
-        names = [_unquoted(line) or None for line in source.lines()]
+        lines = source.lines()
+        header = bool(lines) and lines[0].lower() in _NAME_COLUMNS
+        names = [_unquoted(line) or None for line in lines[header:]]
     if not isinstance(names, list) or not any(names) or not all(map(_is_name, names)):
         raise source.wrong(
             "class names: one per line, `id,name` per line, a JSON list, or JSON from names to "

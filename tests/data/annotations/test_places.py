@@ -152,3 +152,48 @@ def test_answer_0_of_a_table_with_types_is_an_answer(write):
         items = {item.key: item.metadata["answer"] for item in read_annotations(path, "nextqa")}
         assert items.get("7_1") == place and items["7_2"] == 4
         assert ("7_1" in items) == (answer not in ("5", "9"))  # a position, not an option's words
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        '["", "red", "blue"]',  # written into a cell
+        "['', 'red', 'blue']",
+        {"A": "", "B": "red", "C": "blue"},
+        {"A": "A.", "B": "B. red", "C": "C. blue"},
+    ],
+)
+def test_lists_in_cells_and_objects_of_letters(write, options):
+    record = OWN | {"options": options, "answer": "B"}
+    (item,) = read_annotations(write("a.json", [record]), "questions")
+    assert item.metadata["options"] == BLANK and item.metadata["answer"] == 1
+
+
+def test_options_in_columns_of_their_letters(write):
+    text = "index\tvideo\tquestion\tA\tB\tC\tD\tanswer\n0\tv\tq?\t\tred\tblue\t\tB\n"
+    (item,) = read_annotations(write("a.tsv", text))
+    assert item.metadata["options"] == BLANK and item.metadata["answer"] == 1
+    assert "A" not in item.metadata and item.metadata["index"] == "0"
+
+
+@pytest.mark.parametrize("cell", ["[", "[1, open('x')]", "[" * 1000, "['only']", "[[1], [2]]"])
+def test_a_cell_that_is_no_list_is_refused(write, cell):
+    with pytest.raises(ValueError, match="at least two options in the field 'options'"):
+        read_annotations(write("a.json", [OWN | {"options": cell, "answer": 0}]), "questions")
+
+
+def test_dates_are_not_lettered():
+    dates = ["A.D. 476", "B.C. 44"]
+    assert without_letters(dates).texts == dates
+
+
+def test_answers_that_are_counted_from_1_are_no_odd_rows(write):
+    def rows(*answers):
+        return [OWN | {"video": str(i), "options": ["a", "b", "c"], "answer": a}
+                for i, a in enumerate(answers)]  # fmt: skip
+
+    with pytest.raises(ValueError, match=r"item 2: .*not number 3.*are they counted from 1"):
+        read_annotations(write("a.json", rows(1, 2, 3, 1, 2, 1, 3, 2)), "questions")
+    for others in ((0, 2, 3, 1, 2, 1, 3, 2), (1, 2, 4, 1, 2, 1, 4, 2)):
+        assert len(read_annotations(write("a.json", rows(*others)), "questions")) == 6
+    assert len(read_annotations(write("a.json", rows(0, 2, 3, 1, 2, 1)), "questions")) == 5

@@ -250,3 +250,32 @@ def test_numbers_beside_ids_choose_captions_only(write):
     rows = "x/b.mp4 0\nx/c.mp4 1\n"
     (item,) = read_annotations(write("val.csv", rows), "labelled-list", ids=path)
     assert item.key == "x/b.mp4" and item.metadata["label"] == 0
+
+
+# ---------------------------------------------------------------- wrapping
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("a.json", {"data": [{"video": "x.mp4", "caption": "a"}]}),
+        ("a.jsonl", [{"video": "x.mp4", "caption": "a"}]),
+        ("a.ndjson", '{"video": "x.mp4", "caption": "a"}\r\n\r\n'),
+    ],
+)
+def test_lists_under_another_roof(write, name, content):
+    (item,) = read_annotations(write(name, content), "captions")
+    assert (item.media, item.captions) == ("x.mp4", ["a"])
+
+
+def test_a_folder_of_a_set_without_usual_names_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="nextqa's files have no usual names, so give one"):
+        read_annotations(tmp_path, "nextqa")
+
+
+def test_blank_ids_are_odd(write):
+    record = {"sentences": ["s"], "timestamps": [[0, 1]], "duration": 1}
+    path = write("val_1.json", {"v_a": record, " ": record})
+    assert [item.key for item in read_annotations(path)] == ["v_a"]
+    path = write("raw-captions.pkl", pickle.dumps({"": [["x"]], "v": [["y"]]}))
+    assert [item.key for item in read_annotations(path)] == ["v"]

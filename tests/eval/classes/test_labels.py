@@ -66,6 +66,7 @@ def test_a_list_of_names_numbers_them_whatever_their_spelling(tmp_path):
         ("a.csv", "Folding, twice\nSomething falling\n", ["Folding, twice", "Something falling"]),
         ("a.txt", "1 blue\n0 light red\n", ["light red", "blue"]),
         ("a.txt", "0,red\n1,blue\n", ["red", "blue"]),
+        ("a.csv", "name\nred\nblue\n", ["red", "blue"]),
         ("a.json", '{"0": "red", "1": "blue"}', ["red", "blue"]),
         ("a.json", '{"\\"light red\\"": 1, "\\"blue\\"": 0}', ["blue", "light red"]),
         ("a.csv", '"light red"\n"blue"\n', ["light red", "blue"]),

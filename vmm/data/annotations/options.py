@@ -5,14 +5,23 @@ A place is what an answer names, so no option is ever dropped before it: a blank
 
 from __future__ import annotations
 
+import ast
 import re
 from typing import Any, NamedTuple
 
-from vmm.data.annotations.source import Row
+from vmm.data.annotations.source import OddRow, Row
 
-_LETTERED = re.compile(r"^\s*\(?([A-Za-z])\s*[.):]\s*")
+# "A. x", "(A) x", "A) x", "A: x"; no letter begins "A.D. 476".
+_LETTERED = re.compile(r"^\s*\(?([A-Za-z])\s*(?:\)|[.:](?=\s|$))\s*")
 _IN_QUESTION = re.compile(r"\n\s*\(?([A-Z])[.)][^\S\n]*")
 _ALPHABET = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+
+
+class NoSuchOption(OddRow):
+    """An answer whose number no option has."""
+
+    by_one = False
+    """Whether it would be the last option's if they were counted from 1."""
 
 
 class Options(NamedTuple):
@@ -25,12 +34,19 @@ class Options(NamedTuple):
 
 
 def read_options(row: Row, *names: str) -> Options:
-    """Take the options from a list in one of these fields, or from ``option0``, ``option1`` ...
+    """Take the options from a list in one of these fields, or from columns of their own.
+
+    A list may be written into one cell of a table, as Python or JSON writes it; an object may give
+    each option its letter. Columns are ``option0``, ``option1`` ... or ``A``, ``B`` ...
 
     Raises:
         OddRow: If there are fewer than two.
     """
     found = next((row.values[name] for name in names if row.values.get(name) is not None), None)
+    if isinstance(found, str) and found.lstrip().startswith("["):
+        found = _written_list(found)
+    if isinstance(found, dict) and list(found) == list(_ALPHABET[: len(found)]):
+        found = list(found.values())
     if found is None:
         found = _columns(row)
     if isinstance(found, list | tuple) and all(_is_option(item) for item in found):
@@ -46,8 +62,25 @@ def _is_option(item: Any) -> bool:
     return item is None or (isinstance(item, str | int | float) and not isinstance(item, bool))
 
 
+def _written_list(text: str) -> Any:
+    """Read a list of texts from a cell; nothing in it is run."""
+    try:
+        return ast.literal_eval(text)
+    except (ValueError, SyntaxError, MemoryError, RecursionError, TypeError):
+        return None
+
+
 def _columns(row: Row) -> list[Any]:
-    """Collect numbered fields; "N/A" at the end stands for no option."""
+    """Collect numbered or lettered fields; "N/A" at the end stands for no option."""
+    lettered = []
+    for letter in _ALPHABET:
+        if letter not in row.values:
+            break
+        lettered.append(row.values[letter])
+    while lettered and lettered[-1] in (None, "", "N/A"):
+        lettered.pop()
+    if lettered:
+        return lettered
     for form in ("option{}", "option {}", "option_{}", "a{}"):
         found: list[Any] = []
         while form.format(len(found)) in row.values:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from vmm.data.annotations.options import (
+    NoSuchOption,
     Options,
     place_of_letter,
     place_of_text,
@@ -23,7 +24,7 @@ from vmm.data.annotations.options import (
 from vmm.data.annotations.record import Annotation
 from vmm.data.annotations.source import Row, Source
 
-_OPTION_COLUMNS = tuple(f"option{i}" for i in range(26))
+_OPTION_COLUMNS = (*(f"option{i}" for i in range(26)), *"ABCDEFGHIJKLMNOPQRSTUVWXYZ")
 
 
 def _question(
@@ -40,7 +41,10 @@ def _question(
     """Make a record, and see that the answer is one of the options."""
     if options is not None and isinstance(answer, int):
         if not 0 <= answer < len(options):
-            raise row.wrong(f"an answer among {len(options)} options, not number {answer}")
+            text = f"an answer among {len(options)} options, not number {answer}"
+            error = NoSuchOption(str(row.wrong(text)))
+            error.by_one = answer == len(options)
+            raise error
         if not options[answer]:
             raise row.wrong(f"an answer that is not blank, as option {answer} is")
     metadata: dict[str, Any] = row.rest("question", "options", "answer", "question_type", *taken)
@@ -76,7 +80,7 @@ def any_questions(source: Source) -> Iterator[Annotation]:
 
     ``question_id``, ``question_type``, ``duration`` (seconds) and ``statements`` (each option as a
     sentence about the video) may be there as well. ``candidates`` are options too; in a table these
-    are in the columns ``option0``, ``option1`` and so on.
+    are in the columns ``option0``, ``option1`` ... or ``A``, ``B`` ...
     """
     for number, row in enumerate(source.rows()):
         with source.leaving_out():

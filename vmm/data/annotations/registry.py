@@ -14,10 +14,14 @@ from typing import Literal, NamedTuple
 
 from vmm.data.annotations import questions, retrieval, training
 from vmm.data.annotations.ids import NAMED, is_id_list, keep_listed, read_ids
+from vmm.data.annotations.options import NoSuchOption
 from vmm.data.annotations.record import Annotation
 from vmm.data.annotations.source import OddRow, Source
 
 _log = logging.getLogger(__name__)
+
+_TELLING = 8
+"""Answers of which one is 0 if they are counted from there."""
 
 Reader = Callable[[Source], Iterator[Annotation]]
 
@@ -129,7 +133,8 @@ DATASETS: dict[str, Dataset] = {
     ),
     "questions": Dataset(
         questions.any_questions, "questions",
-        ("video question options answer", "video question option0 answer"),
+        ("video question options answer", "video question option0 answer",
+         "video question A B answer"),
         ("*-questions.json",),
     ),
     "msrvtt-mc": Dataset(
@@ -273,10 +278,20 @@ def _read(entry: Dataset, source: Source) -> list[Annotation]:
     try:
         items = list(_layout(entry, source).read(source))
         _refuse_if_odd(source.odd, len(items))
+        _refuse_if_counted_from_1(source, items)
     except ValueError:
         _refuse_id_list(source)
         raise
     return items
+
+
+def _refuse_if_counted_from_1(source: Source, items: list[Annotation]) -> None:
+    """Leaving out only the answers that are too high would keep the others one too high."""
+    beyond = [error for error in source.odd if isinstance(error, NoSuchOption)]
+    none_is_0 = not any(item.metadata.get("answer") == 0 for item in items)
+    enough = len(items) + len(beyond) >= _TELLING
+    if beyond and none_is_0 and enough and all(error.by_one for error in beyond):
+        raise ValueError(f"{beyond[0]}; no answer is 0: are they counted from 1? count from 0")
 
 
 def _refuse_id_list(source: Source) -> None:
@@ -348,6 +363,8 @@ def _files(path: Path, dataset: str | None) -> list[Path]:
     if dataset is None:
         raise ValueError(f"{path} is a folder; give a file, or name the data set")
     patterns = _entry(dataset).files
+    if not patterns:
+        raise ValueError(f"{path} is a folder; {dataset}'s files have no usual names, so give one")
     found = sorted(p for p in path.iterdir() if any(fnmatch(p.name, x) for x in patterns))
     if not found:
         raise ValueError(f"{path} holds none of {dataset}'s files ({', '.join(patterns)})")

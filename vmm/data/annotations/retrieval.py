@@ -67,11 +67,12 @@ def msvd(source: Source) -> Iterator[Annotation]:
         raise source.wrong("a dictionary that maps ids to lists of tokenised captions")
     for name, captions in content.items():
         with source.leaving_out():
-            row = Row(f"{source.path}, {name!r}", {"captions": captions})
+            row = Row(f"{source.path}, {str(name)[:80]!r}", {"id": name, "captions": captions})
+            key = row.text("id")
             if not isinstance(captions, list) or not all(map(_is_sentence, captions)):
                 raise row.wrong("a list of captions, each a list of words")
             texts = [c if isinstance(c, str) else " ".join(c) for c in captions]
-            yield Annotation(str(name), str(name), [text.strip() for text in texts])
+            yield Annotation(key, key, [text.strip() for text in texts])
 
 
 def _msvd_corpus(source: Source) -> Iterator[Annotation]:

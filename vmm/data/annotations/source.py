@@ -171,11 +171,13 @@ class Source:
                 first = self._json_text.lstrip().split("\n", 1)[0].strip()
                 if not (first.startswith("{") and first.endswith("}")):
                     raise self.wrong(f"JSON ({error})") from error
-        return [
+        lines = [
             self._json_line(number, line)
             for number, line in enumerate(split_lines(self._json_text), 1)
             if line.strip()
         ]
+        # A whole list in one line is JSON under another extension.
+        return lines[0] if len(lines) == 1 and isinstance(lines[0], list) else lines
 
     def rows(self) -> Iterator[Row]:
         """Yield the records of a list of JSON objects, of a CSV with header, SQLite or Parquet.
@@ -192,6 +194,8 @@ class Source:
             records = load_parquet(self.path)
         else:
             records = self.content
+        if isinstance(records, dict) and len(records) == 1:  # {"data": [...]} or whatever it says
+            (records,) = records.values()
         if not isinstance(records, list):
             raise self.wrong(f"a list of records, not {type(records).__name__}")
         for number, record in enumerate(records):
@@ -214,6 +218,9 @@ class Source:
         if not isinstance(mapping, dict):
             raise self.wrong(f"an object that maps ids to records, not {type(mapping).__name__}")
         for name, record in mapping.items():
+            if not str(name).strip():
+                self.odd.append(OddRow(f"{self.path}: expected an id, not a blank"))
+                continue
             if not isinstance(record, dict):
                 raise ValueError(
                     f"{self.path}, {name!r}: expected a record with named fields, "
