@@ -242,7 +242,9 @@ def _in_order(source: Source, pairs: Sequence[tuple[str, Any]]) -> list[str]:
         name: int(number) for name, number in pairs if isinstance(name, str) and _is_number(number)
     }
     if sorted(numbers.values()) != list(range(len(pairs))):
-        raise source.wrong(f"numbers from 0 to {len(pairs) - 1}, each once")
+        first = min(numbers.values(), default=0)
+        begin = f"; these begin at {first}" if first else ""
+        raise source.wrong(f"numbers from 0 to {len(pairs) - 1}, each once{begin}")
     return sorted(numbers, key=numbers.__getitem__)
 
 

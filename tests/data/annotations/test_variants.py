@@ -175,6 +175,25 @@ def test_deepminds_kinetics(write):
     assert item.metadata["class"] == "yoga" and item.metadata["split"] == "val"
 
 
+def test_what_a_list_does_not_say_loses_no_video(write):
+    row = {"sentences": ["Snow."], "timestamps": [[0, 5]]}
+    path = write("val_1.json", {"v_a": row | {"duration": None}, "v_b": row, "v_c": row | {
+        "duration": 5}})  # fmt: skip
+    items = read_annotations(path, "activitynet")
+    assert [item.metadata.get("duration") for item in items] == [None, None, 5.0]
+    text = "file_name,duration,action,class_id\na.avi,,milk,3\n"
+    (item,) = read_annotations(write("test.csv", text))
+    assert "duration" not in item.metadata
+
+
+def test_another_word_for_a_split_stays_a_split(write):
+    record = {"class": "X", "recipe_type": 1, "start": 1, "end": 2, "annotation": []}
+    database = {"a": record | {"subset": "train"}, "b": record | {"subset": "testing"}}
+    path = write("COIN.json", {"database": database})
+    assert [item.key for item in read_annotations(path, split="test")] == ["b"]
+    assert [item.key for item in read_annotations(path, split="train")] == ["a"]
+
+
 def test_msvds_own_corpus(write):
     text = "# about\n\n-4w_0_5 a bird sings\n-4w_0_5 it sings\nzz_1_2 x\n"
     items = read_annotations(write("AllVideoDescriptions.txt", text))

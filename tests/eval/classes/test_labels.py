@@ -100,7 +100,7 @@ def test_numbers_in_annotations_are_classes_only_if_they_can_be():
         ("[]", "class names"),
         ('["", null]', "class names"),
         ('{"0": ["a"], "1": "b"}', "numbers from 0 to 1"),
-        ('{"1": "a", "2": "b"}', "numbers from 0 to 1"),
+        ('{"1": "a", "2": "b"}', "numbers from 0 to 1, each once; these begin at 1"),
         ('{"a": 0, "b": "%s"}' % ("9" * 5000), "numbers from 0 to 1"),
     ],
 )

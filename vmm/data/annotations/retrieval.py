@@ -125,7 +125,9 @@ def activitynet(source: Source) -> Iterator[Annotation]:
             sentences, times = row.texts("sentences"), row.values.get("timestamps")
             if not isinstance(times, list):
                 raise row.wrong("a list of [start, end] in the field 'timestamps'")
-            metadata = {**row.rest("sentences"), "duration": row.number("duration")}
+            metadata = row.rest("sentences", "duration")
+            if row.filled("duration"):
+                metadata["duration"] = row.number("duration")
             yield Annotation(
                 name, name, sentences, metadata=metadata, aliases=(name.removeprefix("v_"),)
             )

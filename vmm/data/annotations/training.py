@@ -143,8 +143,9 @@ def coin(source: Source) -> Iterator[Annotation]:
         with source.leaving_out():
             name = row.text("class")
             metadata = row.rest("subset", "start", "end", "label")
+            subset = row.text("subset")
             metadata |= {
-                "split": {"training": "train", "testing": "test"}.get(row.text("subset")),
+                "split": {"training": "train", "testing": "test"}.get(subset, subset),
                 "task_start": row.optional_number("start"),
                 "task_end": row.optional_number("end"),
             }
@@ -166,10 +167,10 @@ def breakfast(source: Source) -> Iterator[Annotation]:
     for row in source.rows():
         with source.leaving_out():
             name = row.text("file_name")
-            metadata = row.rest("file_name", "class_id") | {
-                "label": row.integer("class_id"),
-                "duration": row.number("duration"),
-            }
+            metadata = row.rest("file_name", "class_id", "duration")
+            metadata["label"] = row.integer("class_id")
+            if row.filled("duration"):
+                metadata["duration"] = row.number("duration")
             path = name.replace("-", "/", 2)
             aliases = (path,) if "/" not in name and path.count("/") == 2 else ()
             caption = [row.text("action")]
