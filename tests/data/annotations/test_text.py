@@ -129,6 +129,14 @@ def test_a_database_may_hold_pictures(tmp_path):
     assert item.captions == ["x"] and "thumbnail" not in item.metadata
 
 
+def test_a_damaged_database_is_refused_by_name(tmp_path):
+    path = EXAMPLES["vindlu sqlite"].write(tmp_path)
+    path.write_bytes(path.read_bytes().replace(b", image,", b", im\xffge,", 1))
+    with pytest.raises(ValueError, match="expected SQLite with a table `annos`") as caught:
+        read_annotations(path, "captions")
+    assert str(path) in str(caught.value)
+
+
 def test_a_row_that_is_no_record_is_no_odd_row(tmp_path):
     content = [*EXAMPLES["vindlu json"].files["msrvtt_ret_train9k.json"], 7]
     with pytest.raises(ValueError, match="item 3: expected a record with named fields, not int"):

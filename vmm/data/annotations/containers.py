@@ -66,7 +66,7 @@ def load_sqlite(path: Path) -> list[dict[str, Any]]:
             rows = [dict(row) for row in connection.execute("SELECT * FROM annos ORDER BY rowid")]
         finally:
             connection.close()
-    except sqlite3.Error as error:
+    except (sqlite3.Error, UnicodeDecodeError) as error:
         raise ValueError(f"{path}: expected SQLite with a table `annos` ({error})") from error
     return [{name: _plain(value) for name, value in row.items()} for row in rows]
 
