@@ -6,7 +6,9 @@ import tarfile
 
 import pytest
 
+from vmm.data.faults import BadSamples
 from vmm.data.index import INDEX_SUFFIX, load_index, load_indexes, scan_shard
+from vmm.data.resampled import read_stream
 
 
 def members(*keys):
@@ -121,6 +123,22 @@ def test_impossible_sizes_do_not_hang(shard, size):
     shard.write_bytes(damage_at(shard.read_bytes(), 2048, bytes(header)))
     index = scan_shard(str(shard))
     assert index.damage and [entry.key for entry in index.entries] == ["a"]
+
+
+@pytest.mark.parametrize("kind", [b"L", b"K", b"x", b"g"])
+def test_thousands_of_long_names_in_a_row_are_damage(tools, tmp_path, kind):
+    text = b"14 path=b.mp4\n" if kind in b"xg" else b"b.mp4\0"
+    header = tarfile.TarInfo("long")
+    header.type, header.size = kind, len(text)
+    name = header.tobuf(tarfile.USTAR_FORMAT) + text.ljust(512, b"\0")
+    path = tmp_path / "a.tar"
+    path.write_bytes(tools.write_tar_bytes(members("a"))[:2048] + name * 2000 + bytes(1024))
+    index = scan_shard(str(path))
+    assert [e.key for e in index.entries] == ["a"] and "RecursionError" in index.damage
+    pytest.importorskip("webdataset.gopen", reason="webdataset is not installed")
+    bad = BadSamples(str(tmp_path / "bad.jsonl"))
+    assert not list(read_stream(str(path), "video", bad))  # nobody knows if the sample was whole
+    assert "damaged shard" in (tmp_path / "bad.jsonl").read_text()
 
 
 def test_compressed_tars_are_refused(tmp_path):

@@ -106,7 +106,7 @@ def test_what_is_left_out_of_a_stream_is_recorded(tools, tmp_path):
         ("5.m4a", b"sound"),
         ("6.mp4", tools.coded_mp4(6)), ("6.txt", b"caf\xe9"),
         ("7.mp4", tools.coded_mp4(7)), ("._7.txt", b"\0\5\x16\7Mac"),
-        ("7.txt", "video 7".encode("utf-16")), ("._8.mp4", b"\0\5\x16\7Mac"),
+        ("7.txt", "video 7".encode("utf-16")), ("7.txt", b"again"), ("notes.md", b"hello"),
     ]  # fmt: skip
     url = str(tools.write_tar(tmp_path / "a.tar", members))
     bad = BadSamples(str(tmp_path / "bad.jsonl"))
@@ -119,6 +119,9 @@ def test_what_is_left_out_of_a_stream_is_recorded(tools, tmp_path):
         ("../4.txt", "member too large", ""),
         ("../4", "no caption", ""),
         ("6", "bad caption", text_fault(b"caf\xe9")),
+        ("._7.txt", "member left by a system", ""),
+        ("7.txt", "member repeated name", ""),
+        ("notes.md", "member not part of a sample", ""),
     ]
     assert not (tmp_path.parent / "4.mp4").exists()
 

@@ -36,3 +36,10 @@ def test_damaged_annotations_are_read_or_refused_by_name(tmp_path):
     counts |= more
     assert sum(count["read"] for count in counts.values()) > 100
     assert sum(count["refused"] for count in counts.values()) > 100
+
+
+@pytest.mark.slow
+def test_damaged_shards_are_read_or_told(root):
+    result = run(root, "tests.stress.shards", "--mutants", "100", "--seed", "5")
+    assert result.returncode == 0, result.stdout + result.stderr[-3000:]
+    assert '"failures": []' in result.stdout

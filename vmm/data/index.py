@@ -34,6 +34,8 @@ INDEX_VERSION = 3
 INDEX_SUFFIX = ".index.json"
 MAX_MEMBER_BYTES = 2**30
 MAX_TEXT_BYTES = {TEXT_EXTENSION: 2**16, JSON_EXTENSION: 2**22}
+TAR_ERRORS = (tarfile.TarError, ValueError, ArithmeticError, OSError, MemoryError, RecursionError)
+"""What ``tarfile`` raises for damage; the last for thousands of long names in a row."""
 _TOGETHER = 64
 
 Stamp = tuple[int, int]
@@ -121,10 +123,8 @@ def scan_shard(path: str) -> ShardIndex:
         for member in _members(file, index):
             parts = split_member(member.name)
             if parts is None or not member.isreg() or member.issparse():
-                if is_leftover(member.name):
-                    index.ignored.append((member.name, "left by a system"))
-                elif not _is_expected(member):
-                    index.ignored.append((member.name, "not part of a sample"))
+                if reason := why_ignored(member):
+                    index.ignored.append((member.name, reason))
                 continue
             key, extension = parts
             entry = entries.setdefault(key, Entry(key, {}))
@@ -162,7 +162,7 @@ def _members(file: BinaryIO, index: ShardIndex) -> Iterator[tarfile.TarInfo]:
                 yield member
             file.seek(tar.offset)
             end = file.read(2 * tarfile.BLOCKSIZE)  # the end mark: two blocks of zeros
-    except (tarfile.TarError, ValueError, ArithmeticError, OSError, MemoryError) as error:
+    except TAR_ERRORS as error:
         index.damage = f"{type(error).__name__}: {error}"
         return
     if len(end) < tarfile.BLOCKSIZE or any(end):
@@ -170,9 +170,12 @@ def _members(file: BinaryIO, index: ShardIndex) -> Iterator[tarfile.TarInfo]:
         index.damage = f"{where} at byte {file.tell() - len(end)}"
 
 
-def _is_expected(member: tarfile.TarInfo) -> bool:
-    """Tell whether a member that is part of no sample is usual: a folder, or sound."""
-    return member.isdir() or member.name.rpartition(".")[2].lower() in AUDIO_EXTENSIONS
+def why_ignored(member: tarfile.TarInfo) -> str:
+    """Say why a member is part of no sample; "" where that is usual: of a folder, or sound."""
+    if is_leftover(member.name):
+        return "left by a system"
+    usual = member.isdir() or member.name.rpartition(".")[2].lower() in AUDIO_EXTENSIONS
+    return "" if usual else "not part of a sample"
 
 
 def _read_texts(file: BinaryIO, entry: Entry) -> None:

@@ -23,7 +23,7 @@ from vmm.data.collate import Content, Positives, Sample, draw_text, make_batch
 from vmm.data.corpora import Shards, by_name
 from vmm.data.decode import DecodeError
 from vmm.data.faults import BadSample, BadSamples, ReadingBoard, UnusableData
-from vmm.data.index import MAX_MEMBER_BYTES, MAX_TEXT_BYTES
+from vmm.data.index import MAX_MEMBER_BYTES, MAX_TEXT_BYTES, TAR_ERRORS, why_ignored
 from vmm.data.order import StepPlan, derive_rng, derive_seed
 from vmm.data.patterns import expand_urls
 from vmm.data.schema import (
@@ -217,7 +217,7 @@ def read_stream(url: str, media: Media, bad: BadSamples) -> Iterator[RawSample]:
                 continue
             yield RawSample(key, number, extension, parts[extension], captions, metadata)
             number += 1
-    except (tarfile.TarError, OSError, ValueError, ArithmeticError, MemoryError) as error:
+    except TAR_ERRORS as error:
         bad.write(BadSample(url, "", "damaged shard", f"{type(error).__name__}: {error}"))
 
 
@@ -231,6 +231,8 @@ def _grouped(url: str, bad: BadSamples) -> Iterator[tuple[str, dict[str, bytes]]
                 raise tarfile.ReadError(f"{member.name} claims to have {member.size} bytes")
             split = split_member(member.name)
             if split is None or not member.isreg() or member.issparse():
+                if reason := why_ignored(member):
+                    bad.write(BadSample(url, member.name, f"member {reason}"))
                 continue
             key, extension = split
             if key != current and parts:
@@ -240,8 +242,10 @@ def _grouped(url: str, bad: BadSamples) -> Iterator[tuple[str, dict[str, bytes]]
             content = tar.extractfile(member)
             if member.size > MAX_TEXT_BYTES.get(extension, MAX_MEMBER_BYTES) or content is None:
                 bad.write(BadSample(url, member.name, "member too large"))
+            elif extension in parts:
+                bad.write(BadSample(url, member.name, "member repeated name"))
             else:
-                parts.setdefault(extension, content.read())
+                parts[extension] = content.read()
     if parts:
         yield current, parts
 

@@ -16,6 +16,7 @@ add parts, be killed, and begin again.
 from __future__ import annotations
 
 import json
+import math
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -311,9 +312,12 @@ def read_settings(folder: Path) -> Settings:
         settings = Settings(**content)
         if not (isinstance(settings.fingerprint, str) and isinstance(settings.encoder, str)):
             raise ValueError("its fingerprint or encoder is no text")
-        numbers = (settings.window, settings.stride, settings.embedding_dim)
-        if not all(isinstance(n, int | float) and n > 0 for n in numbers):
-            raise ValueError("window, stride and embedding_dim must be positive")
+        seconds, counts = (settings.window, settings.stride), [settings.embedding_dim]
+        counts += [] if settings.num_frames is None else [settings.num_frames]
+        if not all(type(n) in (int, float) and 0 < n < math.inf for n in seconds) or not all(
+            type(n) is int and n > 0 for n in counts
+        ):
+            raise ValueError("window, stride, embedding_dim and num_frames must be positive")
     except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         raise ValueError(f"{path} is damaged: {error}; make the index again") from error
     return settings

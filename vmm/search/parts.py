@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import secrets
 from collections.abc import Sequence
@@ -58,6 +59,9 @@ class Record:
     def source(self) -> Source:
         """The video."""
         return Source(Path(self.path), self.member)
+
+
+_EXAMPLE = Record("", "")
 
 
 @dataclass(frozen=True)
@@ -125,10 +129,7 @@ def read_part(path: Path, embedding_dim: int) -> Part:
     with _opened(path) as file:
         try:
             content = json.loads(file.get_tensor("records").tobytes())
-            known = {f.name for f in fields(Record)}
-            if any(set(record) != known for record in content["records"]):
-                raise ValueError("it is of another version of vmm")
-            records = [Record(**record) for record in content["records"]]
+            records = [_record(values) for values in content["records"]]
             removed = [Source(Path(path), str(member)) for path, member in content["removed"]]
             rows = sum(record.count for record in records)
             shapes = [file.get_slice(name).get_shape() for name in ("vectors", "spans")]
@@ -137,6 +138,22 @@ def read_part(path: Path, embedding_dim: int) -> Part:
             return Part(records, removed, [str(name) for name in content["replaces"]])
         except (SafetensorError, ValueError, LookupError, TypeError, RecursionError) as error:
             raise _damaged(path, error) from error
+
+
+def _record(values: dict[str, Any]) -> Record:
+    """Check what a file from anywhere says of a video."""
+    if set(values) != {f.name for f in fields(Record)}:
+        raise ValueError("it is of another version of vmm")
+    for name, value in values.items():
+        kind = type(getattr(_EXAMPLE, name))
+        if type(value) is not kind and not (kind is float and type(value) is int):
+            raise ValueError(f"{name} is {value!r:.80}, not of type {kind.__name__}")
+    record = Record(**values)
+    if record.first < 0 or record.count < 0 or not 0 <= record.seconds < math.inf:
+        raise ValueError("numbers of moments or seconds are negative or no numbers")
+    if "\0" in record.path or not os.fsencode(record.path):
+        raise ValueError(f"{record.path!r:.80} names no file")
+    return record
 
 
 def num_rows(path: Path) -> int:
@@ -148,7 +165,10 @@ def num_rows(path: Path) -> int:
 def map_arrays(path: Path) -> tuple[Floats, Spans]:
     """Return the vectors of a part, mapped from the file, and the spans."""
     with _opened(path, "pt") as file:
-        return file.get_tensor("vectors").numpy(), file.get_tensor("spans").numpy()
+        vectors, spans = file.get_tensor("vectors").numpy(), file.get_tensor("spans").numpy()
+    if vectors.dtype != np.float32 or not np.isfinite(spans).all():
+        raise _damaged(path, "its vectors or times are no numbers")
+    return vectors, spans
 
 
 def is_intact(path: Path) -> bool:
