@@ -93,8 +93,8 @@ def test_mutants_are_used_or_told(folder, tmp_path):
     [
         ("path", 5), ("path", None), ("path", "a\0b"), ("path", "half \ud83d"), ("member", 1),
         ("size", "5"), ("mtime_ns", None), ("digest", 3), ("seconds", "x"), ("seconds", [1]),
-        ("first", "0"), ("count", 4.0), ("count", -4), ("seconds", math.nan), ("done", "yes"), ("problem", None),
-        ("problem", {}),
+        ("first", "0"), ("count", 4.0), ("count", -4), ("seconds", math.nan), ("done", "yes"),
+        ("problem", None), ("problem", {}),
     ],
 )  # fmt: skip
 def test_a_record_of_wrong_values_is_told(folder, field, value):
