@@ -35,7 +35,6 @@ from vmm.data.schema import (
 )
 
 THUMBNAIL_SIDE = 140
-_MAX_TEXT_BYTES = 2**20
 _BINS = 20
 
 
@@ -146,11 +145,11 @@ def inspect_shard(path: str, pictured: Sequence[int] = ()) -> ShardContent:
 def _inspect_sample(descriptor: int, entry: Entry, content: ShardContent, pictured: bool) -> None:
     def text(extension: str) -> bytes | None:
         offset, size = entry.members.get(extension, (0, 0))
-        return os.pread(descriptor, min(size, _MAX_TEXT_BYTES), offset) if size else None
+        return os.pread(descriptor, size, offset) if size else None  # the index knows a limit
 
-    metadata = parse_metadata(text(JSON_EXTENSION))
-    written = text(TEXT_EXTENSION)
-    captions = captions_of(written, metadata)
+    written = text(TEXT_EXTENSION), text(JSON_EXTENSION)
+    metadata = parse_metadata(written[1])
+    captions = captions_of(written[0], metadata)
     content.captions.append(captions)
     kind, place = _media(entry)
     content.kinds[kind or "none"] += 1
@@ -168,7 +167,7 @@ def _inspect_sample(descriptor: int, entry: Entry, content: ShardContent, pictur
     if captions:
         content.usable += 1
     else:
-        fault = text_fault(written)
+        fault = text_fault(*written)
         detail = fault or "blank or missing"
         content.problems.append(Problem(content.path, entry.key, no_caption(fault), detail))
     if picture is not None:

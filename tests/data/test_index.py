@@ -221,11 +221,13 @@ def test_captions_that_are_no_text_say_why(tools, tmp_path):
         ("b.mp4", b"x"), ("b.txt", "a dog".encode("utf-16-le")),
         ("c.mp4", b"x"), ("c.txt", "a dog".encode("utf-16")),
         ("d.mp4", b"x"), ("d.txt", b"caf\xe9"), ("d.json", b'{"caption": "a cafe"}'),
+        ("e.mp4", b"x"), ("e.txt", b" "), ("e.json", b'{"caption": "caf\xe9"}'),
     ]  # fmt: skip
     entries = scan_shard(str(tools.write_tar(tmp_path / "a.tar", written))).entries
-    assert [entry.captioned for entry in entries] == [False, False, True, True]
+    assert [entry.captioned for entry in entries] == [False, False, True, True, False]
     assert "not UTF-8" in entries[0].failure and "NUL" in entries[1].failure
     assert not entries[2].failure and not entries[3].failure
+    assert "not UTF-8" in entries[4].failure
 
 
 def test_an_index_of_an_older_version_is_made_anew(shard):

@@ -47,6 +47,9 @@ def test_member_names_split_at_the_last_dot(name, expected):
         ("a dog".encode("utf-8-sig"), {}, ["a dog"]),
         (b"a smile \xed\xa0\xbd!", {}, ["a smile \ufffd!"]),  # half a pair, as some write it
         ("one\u2028two\x85three".encode(), {}, ["one\u2028two\x85three"]),
+        (b"\xe2\x80\x8b \xef\xbb\xbf\n", {"caption": "\0"}, []),  # invisible, so blank
+        (None, {"caption": ["\u200d", "\u200ba cat\u200b"]}, ["\u200ba cat\u200b"]),
+        ("\u3000\u00a0\u2003".encode(), {}, []),
         # Downloaders that were not told the caption's column keep it under its own name.
         (None, {"caption": None, "text": "a cat"}, ["a cat"]),
         (None, {"caption": " ", "TEXT": ["a cat", "a dog"]}, ["a cat", "a dog"]),

@@ -1,5 +1,6 @@
 import io
 import json
+import os
 import re
 import subprocess
 import sys
@@ -99,6 +100,42 @@ def test_the_page_needs_nothing_else_and_trusts_nothing(shards, tmp_path):
     )
     assert "HTTP Error 404" in page and "cut inside a member" in page
     assert len(re.findall("data:image/jpeg;base64,", page)) == 5
+
+
+def test_odd_texts_and_names_are_told_and_shown(tmp_path, clips, root):
+    picture = clips.write_picture(tmp_path / "c.jpg", 9).read_bytes()
+    long = json.dumps({"caption": "a cat", "more": "x" * 3 * 2**20}).encode()
+    texts = {
+        "caf\udce9\x1b": ("json", b'{"caption": "half \\ud83d"}'),
+        "marked": ("txt", "a dog".encode("utf-16")),
+        "latin": ("txt", b"caf\xe9"),
+        "latin-json": ("json", b'{"caption": "caf\xe9"}'),
+        "long": ("json", long),
+        "twin": ("txt", b"a twin"),
+        "._twin": ("txt", b"\0\5\x16\7Mac"),
+    }
+    shard = tmp_path / os.fsdecode(b"shard \xe9.tar")
+    with tarfile.open(shard, "w") as tar:
+        for key, (extension, text) in texts.items():
+            for name, content in ((f"{key}.jpg", picture), (f"{key}.{extension}", text)):
+                header = tarfile.TarInfo(name)
+                header.size = len(content)
+                tar.addfile(header, io.BytesIO(content))
+    out = tmp_path / os.fsdecode(b"out \xe9\x1b")
+    done = subprocess.run(
+        [sys.executable, "-m", "data_prep.inspect_shards", str(shard), "-o", str(out),
+         "--workers", "1"],
+        cwd=root, capture_output=True, check=False, env={**os.environ, "PYTHONIOENCODING": "ascii"},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert rb"page: " in done.stdout and rb"out \xe9\x1b/index.html" in done.stdout
+    numbers = json.loads((out / "report.json").read_bytes())
+    assert numbers["samples"]["count"] == 6 and numbers["samples"]["usable"] == 4
+    assert numbers["shards"]["ignored_members"] == {"left by a system": 2}
+    problems = [(p["key"], p["reason"]) for p in numbers["problems"]["examples"]]
+    assert problems == [("latin", "bad caption"), ("latin-json", "bad caption")]
+    page = (out / "index.html").read_text(encoding="utf-8")
+    assert r"caf\xe9\x1b" in page and "half \ufffd" in page and "a dog" in page
 
 
 def test_the_pictures_are_from_the_middle(shards, tmp_path, clips):

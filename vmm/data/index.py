@@ -189,12 +189,13 @@ def _read_texts(file: BinaryIO, entry: Entry) -> None:
     captioned = bool(captions_of(text, {}))
     complete = bool(entry.members.keys() - MAX_TEXT_BYTES.keys())
     if not (captioned and complete):  # the metadata can only add what is missing
-        metadata = parse_metadata(content(JSON_EXTENSION))
+        written = content(JSON_EXTENSION)
+        metadata = parse_metadata(written)
         captioned = captioned or bool(captions_of(None, metadata))
         if not complete:
             entry.failure = failure_of(metadata)
         elif not captioned:
-            entry.failure = text_fault(text)
+            entry.failure = text_fault(text, written)
     entry.captioned = captioned
 
 

@@ -211,8 +211,11 @@ def read_stream(url: str, media: Media, bad: BadSamples) -> Iterator[RawSample]:
             captions = captions_of(text, metadata)
             extension = media_member(parts, media)
             if extension is None or not captions:
-                failure = text_fault(text) if extension else failure_of(metadata)
-                reason = no_caption(failure) if extension else f"no {media}"
+                if extension is None:
+                    reason, failure = f"no {media}", failure_of(metadata)
+                else:
+                    failure = text_fault(text, parts.get(JSON_EXTENSION))
+                    reason = no_caption(failure)
                 bad.write(BadSample(url, key, reason, failure))
                 continue
             yield RawSample(key, number, extension, parts[extension], captions, metadata)

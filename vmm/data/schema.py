@@ -46,7 +46,8 @@ _LEFT_FOLDERS = frozenset(
 # Metadata fields that vmm reads. REVERSED_CAPTION describes the same clip played backwards.
 CAPTION = "caption"
 # Where downloaders keep the caption's column under its own name, if nobody told them which it is.
-OTHER_CAPTIONS = ("text", "TEXT", "sentence")
+OTHER_CAPTIONS = ("captions", "text", "TEXT", "sentence")
+_INVISIBLE = "\0 \u00ad\u200b\u200c\u200d\u200e\u200f\u2060\ufeff"
 CAPTION_COLUMN = re.compile(r"caption_(\d{1,6})")
 REVERSED_CAPTION = "reversed_caption"
 # What ``data_prep.make_shards`` writes of each annotation: ``id`` and ``metadata``.
@@ -159,20 +160,21 @@ def captions_of(text: bytes | None, metadata: dict[str, Any]) -> list[str]:
     if not several:
         others = (_captions_in(metadata.get(name)) for name in OTHER_CAPTIONS)
         several = next(filter(None, others), [])
-    caption = "" if text_fault(text) else decode_text(text or b"").strip()
+    caption = "" if text_fault(text) else _stripped(decode_text(text or b""))
     return several if not caption or (len(several) > 1 and caption in several) else [caption]
 
 
-def text_fault(text: bytes | None) -> str:
-    """Say why the content of a ``.txt`` member is no text, "" if it is.
+def text_fault(*members: bytes | None) -> str:
+    """Say why the content of a ``.txt`` or ``.json`` member is no text, "" if it is.
 
     Args:
-        text: The content; None or empty is no fault.
+        members: The contents; None or empty is no fault.
     """
-    try:
-        decode_text(text or b"")
-    except ValueError as error:
-        return str(error)
+    for content in members:
+        try:
+            decode_text(content or b"")
+        except ValueError as error:
+            return str(error)
     return ""
 
 
@@ -214,7 +216,13 @@ def _captions_in(value: object) -> list[str]:
 
 
 def _texts(values: Iterable[object]) -> list[str]:
-    return [item.strip() for item in values if isinstance(item, str) and item.strip()]
+    return [text for item in values if isinstance(item, str) and (text := _stripped(item))]
+
+
+def _stripped(text: str) -> str:
+    """Take white space off the ends; text of invisible characters only is blank too."""
+    text = text.strip()
+    return text if text.strip(_INVISIBLE) else ""
 
 
 def failure_of(metadata: dict[str, Any]) -> str:
