@@ -11,6 +11,8 @@ import sys
 from dataclasses import asdict, dataclass
 from typing import Literal
 
+from vmm.text_output import say
+
 State = Literal["ok", "missing", "broken"]
 
 _PACKAGES = {
@@ -139,9 +141,9 @@ def main(argv: list[str]) -> int:
     options = parser.parse_args(argv)
     found = examine()
     if options.json:
-        sys.stdout.write(json.dumps([asdict(f) for f in found], indent=2) + "\n")
+        say(json.dumps([asdict(f) for f in found], indent=2), lines=True)
     else:
         for f in found:
             mark = {"ok": "ok", "missing": "--", "broken": "!!"}[f.state]
-            sys.stdout.write(f"{mark}  {f.name:<28} {f.detail}\n")
+            say(f"{mark}  {f.name:<28} {f.detail}", lines=True)
     return int(any(f.needed and f.state != "ok" for f in found))

@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 import tarfile
 
 import pytest
@@ -82,3 +83,37 @@ def test_broken_samples_are_counted_and_the_run_goes_on(fit, demo_shards, tmp_pa
     assert "skipped: 1 no caption" in message
     reasons = [json.loads(line) for line in record.read_text().splitlines()]
     assert reasons and all({"shard", "key", "reason"} <= set(reason) for reason in reasons)
+
+
+def test_texts_and_names_that_are_no_clean_unicode_are_trained_on(fit, demo_shards, tmp_path):
+    odd = tmp_path / "ä 猫" / os.fsdecode(b"train \xe9.tar")  # a recipe can hold "*" for it
+    odd.parent.mkdir()
+    metadata = rb'{"caption": "blue \ud83d", "note": "\udc00"}'
+    halves = (b"red \xed\xa0\xbd", "red \ufeff\u2028".encode("utf-16"), b"\xff", b"{}\0")
+    with (
+        tarfile.open(next(demo_shards.folder.glob("train-*.tar"))) as old,
+        tarfile.open(odd, "w") as new,
+    ):
+        for i, member in enumerate(old):
+            content = old.extractfile(member).read()
+            if member.name.endswith("txt"):
+                content = halves[i // 3 % 4]
+            elif member.name.endswith("json"):
+                content = (
+                    rb'{"caption": "blue \ud83d", "note": "\udc00"}' if i // 3 % 8 < 6 else b"{}"
+                )
+            for name in (os.fsdecode(b"\xe9 " + member.name.encode()), f"._{member.name}"):
+                header = tarfile.TarInfo(name)
+                header.size = len(content)
+                new.addfile(header, io.BytesIO(content))
+    record = odd.parent / "bad.jsonl"
+    code, message = fit(
+        "stage2_vtt",
+        f"--data.init_args.train_videos={odd.parent}/*.tar",
+        f"--data.init_args.val_videos={odd.parent}/*.tar",
+        f"--data.init_args.quarantine={record}",
+        f"--trainer.logger.init_args.save_dir={odd.parent}",
+    )
+    assert code == 0, message
+    reasons = {json.loads(line)["reason"] for line in record.read_bytes().splitlines()}
+    assert {"bad caption", "member left by a system"} <= reasons

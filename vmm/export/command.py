@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -19,6 +18,7 @@ from vmm.export.folder import (
 from vmm.export.model_card import UNKNOWN_LICENSE, find_results, model_card
 from vmm.export.run import load_run
 from vmm.export.whole import whole_folder
+from vmm.text_output import say
 
 FORMATS = {
     "folder": "weights, sizes, tokenizer, preprocessing, model card; VideoTextEncoder loads it",
@@ -142,5 +142,5 @@ def main(argv: Sequence[str]) -> int:
         f"{name}: differs from the model by at most {difference:.1e}"
         for name, difference in differences.items()
     ]
-    sys.stdout.write("\n".join([*lines, f"wrote {options.out}"]) + "\n")
+    say("\n".join([*lines, f"wrote {options.out}"]), lines=True)
     return 0

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -29,6 +28,7 @@ from vmm.export.run import (
 from vmm.export.whole import whole_folder
 from vmm.models.checkpoints import Published, load_published, save_published
 from vmm.models.published_layout import LAYOUTS, Family
+from vmm.text_output import say
 
 ACCOUNT = "import.json"
 CLIP_CONFIG = "open_clip_config.json"
@@ -174,7 +174,7 @@ def main_import(argv: Sequence[str]) -> int:
         counts = Counter(keys.values())
         lines += [f"  {title}: {count} ({reason})" for reason, count in counts.items()]
     lines.append(f"wrote {out}; the account of every key is {out / ACCOUNT}")
-    sys.stdout.write("\n".join(lines) + "\n")
+    say("\n".join(lines), lines=True)
     return 0
 
 
@@ -190,5 +190,5 @@ def main_export_upstream(argv: Sequence[str]) -> int:
     parser.add_argument("--dtype", choices=_DTYPES, default="float32")
     arguments = parser.parse_args(argv)
     count = export_upstream(arguments.run, arguments.out, arguments.checkpoint, arguments.dtype)
-    sys.stdout.write(f"wrote {count} weights to {arguments.out}\n")
+    say(f"wrote {count} weights to {arguments.out}")
     return 0

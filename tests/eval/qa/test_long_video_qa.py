@@ -4,6 +4,7 @@ import csv
 import json
 import re
 import shutil
+import xml.etree.ElementTree as ET
 
 import pytest
 import torch
@@ -11,8 +12,9 @@ import torch
 import eval.long_video_qa as command
 from eval.long_video_qa import main
 from eval.qa.page import build_page, shown_questions
-from eval.qa.results import load_qa
+from eval.qa.results import load_qa, write_submission
 from eval.qa.timeline import timeline_svg
+from vmm.text_output import visible
 
 
 @pytest.fixture
@@ -216,6 +218,20 @@ def test_a_timeline_without_a_course(timeline):
                 "timeline": timeline, "seconds": [0.0] * bool(timeline)}  # fmt: skip
     svg = timeline_svg(question)
     assert svg.count("<polyline") == 2 and "nan" not in svg
+
+
+@pytest.mark.parametrize(
+    "odd",
+    ["a\x0bb\0", "half \ud83d", "\x1b[31m", "\ufffe", "<script>alert(1)</script>", "]]>", "]&#0;"],
+)
+def test_odd_options_leave_a_picture_and_a_file_to_submit(odd, tmp_path):
+    question = {"question": odd, "options": [odd, odd + "2"], "answer": 0, "chosen": 1,
+                "timeline": [], "seconds": []}  # fmt: skip
+    drawn = ET.fromstring(timeline_svg(question))
+    assert any(visible(odd) in (text or "") for text in drawn.itertext())
+    write_submission(tmp_path / "a.csv", "id", [{"key": odd, "chosen": 1}])
+    with (tmp_path / "a.csv").open(encoding="utf-8", newline="") as file:
+        assert list(csv.reader(file)) == [["id", "answer"], [visible(odd), "1"]]
 
 
 def test_what_is_no_result(tmp_path):
