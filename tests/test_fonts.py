@@ -24,7 +24,7 @@ from vmm.fonts import characters, choose_fonts, drawable
 
 ODD = [
     "ä — œuvre “Привет” ✓", "一只猫 on a sofa", "emoji \U0001f600 \U0001f469\u200d\U0001f469\ufe0f",
-    "$5 and $6, \\frac{", "_private", "half \ud83d", "\x1b[31mred\u2028", "שלום", "ไทย e\u0301",
+    "$5 and \\frac{$6", "_private", "half \ud83d", "\x1b[31mred\u2028", "שלום", "ไทย e\u0301",
     "", " ", "\ufeffmark \U000e0100", "\ue000 private", "100 % #1 {x}^2 &", "x" * 3000,
 ]  # fmt: skip
 

@@ -138,6 +138,11 @@ def test_what_systems_leave_makes_no_folder_of_shards_and_is_no_media(folder):
         (folder / name).write_bytes(b"\0\5\x16\7Mac")
     clips = AnnotatedClips([item("rising")], str(folder), CLIP)
     assert clips[0].problem is None
+    (folder / "empty" / "@eaDir").mkdir(parents=True)
+    for name in ("._rising.mp4", "@eaDir/rising.mp4"):
+        (folder / "empty" / name).write_bytes(b"\0\5\x16\7Mac")
+    with pytest.raises(ValueError, match="there is no video in"):
+        AnnotatedClips([item("rising")], str(folder / "empty"), CLIP)
 
 
 def test_nothing_found_is_an_error(folder):

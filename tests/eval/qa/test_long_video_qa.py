@@ -222,7 +222,7 @@ def test_a_timeline_without_a_course(timeline):
 
 @pytest.mark.parametrize(
     "odd",
-    ["a\x0bb\0", "half \ud83d", "\x1b[31m", "\ufffe", "<script>alert(1)</script>", "]]>", "]&#0;"],
+    ["a\x0bb\0", "half \ud83d", "\x1b[31m", "\ufffe", "<script>alert(1)</script>", "]]>"],
 )
 def test_odd_options_leave_a_picture_and_a_file_to_submit(odd, tmp_path):
     question = {"question": odd, "options": [odd, odd + "2"], "answer": 0, "chosen": 1,
