@@ -74,7 +74,7 @@ class Row(NamedTuple):
         A blank one stays, as "": its place may be what an answer or an id list names.
         """
         for name in names:
-            if name in self.values:
+            if self._is_meant(name, names):
                 value = self.values[name]
                 items = value if isinstance(value, list) else [value]
                 if all(item is None or isinstance(item, str) for item in items):
@@ -111,6 +111,16 @@ class Row(NamedTuple):
         if not isinstance(value, list) or not all(isinstance(item, dict) for item in value):
             raise self.wrong(f"a list of records in the field {name!r}")
         return [Row(f"{self.where}, {name}[{i}]", item) for i, item in enumerate(value)]
+
+    def _is_meant(self, name: str, names: tuple[str, ...]) -> bool:
+        """Tell whether a field is there, and is not blank while another one of them is not."""
+
+        def blank(field: str) -> bool:
+            value = self.values.get(field)
+            items = value if isinstance(value, list) else [value]
+            return all(i is None or (isinstance(i, str) and not i.strip()) for i in items)
+
+        return name in self.values and not (blank(name) and not all(map(blank, names)))
 
     def rest(self, *taken: str) -> dict[str, Any]:
         """Return the fields besides those taken, as metadata."""
