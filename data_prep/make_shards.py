@@ -35,6 +35,7 @@ from data_prep.samples import Job, Layout, make_sample, plan, shard_name
 from data_prep.tars import Member, write_shard
 from vmm.data.annotations.record import Annotation
 from vmm.data.annotations.registry import DATASETS, read_annotations
+from vmm.data.schema import is_leftover
 from vmm.text_output import complain, say
 
 FORMAT_VERSION = 1  # one higher whenever the same arguments give other shards
@@ -184,7 +185,7 @@ def _claim(
                 "give another --out"
             )
         return
-    if out.is_dir() and any(out.glob("*.tar")):
+    if out.is_dir() and not all(is_leftover(path.name) for path in out.glob("*.tar")):
         raise ValueError(f"{out} holds other shards; give another --out")
     out.mkdir(parents=True, exist_ok=True)
     _write(file, json.dumps(wanted, indent=1))

@@ -193,6 +193,10 @@ def test_best_and_last(tmp_path, caplog):
     (tmp_path / "checkpoints").mkdir()
     with pytest.raises(ValueError, match="no checkpoint in"):
         find_checkpoint(tmp_path)
+    for twin in ("._last.ckpt", "._epoch=1-step=20.ckpt", "._a.ckpt"):  # copied by a Mac
+        (tmp_path / "checkpoints" / twin).write_bytes(b"\0\5\x16\7Mac")
+    with pytest.raises(ValueError, match="no checkpoint in"):
+        find_checkpoint(tmp_path)
     last = checkpoint(tmp_path, "last.ckpt", age=5)
     assert find_checkpoint(tmp_path) == last
     assert "has no best checkpoint" in caplog.text

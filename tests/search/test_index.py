@@ -32,6 +32,19 @@ def found(index):
     return numbers
 
 
+def test_twins_that_a_mac_writes_beside_the_parts_are_no_parts(new_index):
+    folder = new_index().folder
+    new_index().add([Record("/v/1", "", 1, 1, "d", 1.0, 0, 0, True)], [], [])
+    (part,) = (folder / "parts").iterdir()
+    for name in (f"parts/._{part.name}", "._index.json", ".DS_Store"):
+        (folder / name).write_bytes(b"\0\5\x16\7Mac")
+    index = new_index()
+    assert len(index.parts) == len(index.videos) == 1 and not index.moments().videos
+    (folder.parent / "new").mkdir()
+    (folder.parent / "new" / ".DS_Store").write_bytes(b"Bud1")
+    assert not new_index("new").videos
+
+
 def test_records_add_up_begin_anew_or_are_passed_over(new_index):
     index = new_index()
     index.add([record("a", 2), record("b", 1)], *rows(3))

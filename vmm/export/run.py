@@ -22,6 +22,7 @@ import torch
 import yaml
 from torch import Tensor, nn
 
+from vmm.data.schema import is_leftover
 from vmm.data.transforms import IMAGENET_MEAN, IMAGENET_STD, ClipSettings
 from vmm.models.answer import AnswerModel
 from vmm.models.bert import BertArchitecture
@@ -146,7 +147,8 @@ def find_checkpoint(run: Path, which: str = "best") -> Path:
             if path.is_file():
                 return path
         raise ValueError(f"there is no checkpoint file {which}, nor one of that name in {folder}")
-    files = sorted(folder.glob("*.ckpt"), key=lambda path: path.stat().st_mtime)
+    there = (path for path in folder.glob("*.ckpt") if not is_leftover(path.name))
+    files = sorted(there, key=lambda path: path.stat().st_mtime)
     last = [path for path in files if path.stem.startswith("last")]
     kept = [path for path in files if path not in last]
     if which == "last" and last:

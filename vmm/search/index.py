@@ -26,6 +26,7 @@ from typing import Self
 import numpy as np
 import numpy.typing as npt
 
+from vmm.data.schema import is_leftover
 from vmm.search.parts import (
     PARTIAL,
     Floats,
@@ -324,4 +325,5 @@ def read_settings(folder: Path) -> Settings:
 
 
 def _names(folder: Path) -> list[str]:
-    return [path.name for path in folder.iterdir() if not path.name.endswith(PARTIAL)]
+    names = [path.name for path in folder.iterdir() if not path.name.endswith(PARTIAL)]
+    return [name for name in names if not is_leftover(name)]

@@ -17,6 +17,7 @@ import numpy.typing as npt
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
+from vmm.data.schema import is_leftover
 from vmm.search.sources import Source
 
 Floats = npt.NDArray[np.float32]
@@ -81,7 +82,7 @@ class Part:
 
 def part_paths(folder: Path) -> list[Path]:
     """Return the parts in a folder, in their order."""
-    return sorted(folder.glob(f"*{_SUFFIX}"))
+    return sorted(path for path in folder.glob(f"*{_SUFFIX}") if not is_leftover(path.name))
 
 
 def part_number(path: Path) -> int:

@@ -61,6 +61,7 @@ def test_a_folder_of_files_is_one_data_set(tmp_path):
     for name in ("mlvu", "mlvu generation"):
         EXAMPLES[name].write(tmp_path)
     (tmp_path / "readme.json").write_text("{}")
+    (tmp_path / "._1_plotQA.json").write_bytes(b"\0\5\x16\7Mac")
     keys = [item.key for item in read_annotations(tmp_path, "mlvu")]
     assert keys == ["1_plotQA_0", "9_summary_0"]
     with pytest.raises(ValueError, match="name the data set"):

@@ -17,6 +17,7 @@ from vmm.data.annotations.ids import NAMED, is_id_list, keep_listed, read_ids
 from vmm.data.annotations.options import NoSuchOption
 from vmm.data.annotations.record import Annotation
 from vmm.data.annotations.source import OddRow, Source
+from vmm.data.schema import is_leftover
 
 _log = logging.getLogger(__name__)
 
@@ -365,7 +366,8 @@ def _files(path: Path, dataset: str | None) -> list[Path]:
     patterns = _entry(dataset).files
     if not patterns:
         raise ValueError(f"{path} is a folder; {dataset}'s files have no usual names, so give one")
-    found = sorted(p for p in path.iterdir() if any(fnmatch(p.name, x) for x in patterns))
+    there = (file for file in path.iterdir() if not is_leftover(file.name))
+    found = sorted(p for p in there if any(fnmatch(p.name, x) for x in patterns))
     if not found:
         raise ValueError(f"{path} holds none of {dataset}'s files ({', '.join(patterns)})")
     return found
