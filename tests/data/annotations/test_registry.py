@@ -61,13 +61,18 @@ def test_a_folder_of_files_is_one_data_set(tmp_path):
     for name in ("mlvu", "mlvu generation"):
         EXAMPLES[name].write(tmp_path)
     (tmp_path / "readme.json").write_text("{}")
-    (tmp_path / "._1_plotQA.json").write_bytes(b"\0\5\x16\7Mac")
     keys = [item.key for item in read_annotations(tmp_path, "mlvu")]
     assert keys == ["1_plotQA_0", "9_summary_0"]
     with pytest.raises(ValueError, match="name the data set"):
         read_annotations(tmp_path)
     with pytest.raises(ValueError, match=r"none of lvbench's files \(video_info.meta.jsonl\)"):
         read_annotations(tmp_path, "lvbench")
+
+
+def test_twins_that_a_mac_writes_are_no_files_of_a_data_set(tmp_path):
+    path = EXAMPLES["didemo"].write(tmp_path)
+    (tmp_path / f"._{path.name}").write_bytes(b"\0\5\x16\7Mac")
+    assert read_annotations(tmp_path, "didemo") == read_annotations(path, "didemo")
 
 
 def write(folder, name, content):
