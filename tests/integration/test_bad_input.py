@@ -99,9 +99,7 @@ def test_texts_and_names_that_are_no_clean_unicode_are_trained_on(fit, demo_shar
             if member.name.endswith("txt"):
                 content = halves[i // 3 % 4]
             elif member.name.endswith("json"):
-                content = (
-                    rb'{"caption": "blue \ud83d", "note": "\udc00"}' if i // 3 % 8 < 6 else b"{}"
-                )
+                content = metadata if i // 3 % 8 < 6 else b"{}"
             for name in (os.fsdecode(b"\xe9 " + member.name.encode()), f"._{member.name}"):
                 header = tarfile.TarInfo(name)
                 header.size = len(content)
