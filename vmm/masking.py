@@ -234,7 +234,7 @@ def _count(total: int, ratio: float) -> int:
 def _choose(rows: int, total: int, hidden: int, generator: torch.Generator | None) -> Tensor:
     """(rows, total) bool with ``hidden`` True in each row, uniformly."""
     device = "cpu" if generator is None else generator.device
-    # Equal draws, of which a type of 16 bits has many, would hide the first places most often.
+    # In a type of 16 bits many draws would be equal, and no order between them drawn.
     draws = torch.rand(rows, total, dtype=torch.float32, generator=generator, device=device)
     return draws.argsort(1) < hidden
 

@@ -8,6 +8,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from tests.global_state import STATES
 from vmm.data.decode import decode_video
 from vmm.data.transforms import ClipSettings, eval_transform
 from vmm.export.encoder import VideoTextEncoder
@@ -251,6 +252,20 @@ def test_folders_come_from_the_hub_and_go_there(encoder_folder, clips, tmp_path,
         VideoTextEncoder.from_pretrained("nobody/nothing")
     with pytest.raises(ValueError, match="there is no folder"):
         VideoTextEncoder.from_pretrained("./nothing/at/all")
+
+
+@pytest.mark.parametrize("state", STATES)
+def test_settings_of_the_process_do_not_change_the_vectors(state, encoder, encoder_folder, clips):
+    want = encoder.encode_video(clips), encoder.encode_text(TEXTS), encoder.score(TEXTS, clips)
+    with STATES[state]():
+        other = VideoTextEncoder.from_pretrained(encoder_folder, device="cpu")
+        got = other.encode_video(clips), other.encode_text(TEXTS), other.score(TEXTS, clips)
+        long = other.encode_long_video(clips[0])
+    assert {p.dtype for p in other.model.parameters()} == {torch.float32}
+    for a, b in zip(got, want, strict=True):
+        assert a.dtype == np.float32
+        np.testing.assert_allclose(a, b, atol=1e-6)
+    np.testing.assert_allclose(long.vector, encoder.encode_long_video(clips[0]).vector, atol=1e-6)
 
 
 @pytest.mark.gpu

@@ -1,14 +1,16 @@
 """How the compiled scan runs: threads, processes, other CPUs, memory. Its numbers are checked with
 those of the other backends in test_selective_scan.py."""
 
+import faulthandler
 import functools
-import multiprocessing
 import os
 import platform
 import re
 import subprocess
 import sys
 import threading
+import time
+import traceback
 import weakref
 
 import pytest
@@ -152,22 +154,76 @@ def test_several_python_threads_may_scan_at_once():
         assert_close(result, expected, 1e-7)
 
 
-def _scan_in_a_worker(queue):
-    torch.set_num_threads(1)  # as every DataLoader worker does
-    queue.put(run(make_inputs())[0].sum().item())
+def in_a_fork(function):
+    """Give what a function returns, a number, in a fork of this process; a hang ends with a trace."""
+    reader, writer = os.pipe()
+    child = os.fork()
+    if child == 0:
+        status = 1
+        try:
+            faulthandler.dump_traceback_later(20, exit=True)
+            os.write(writer, repr(function()).encode())
+            status = 0
+        except BaseException:
+            traceback.print_exc()
+        finally:
+            os._exit(status)
+    os.close(writer)
+    with os.fdopen(reader) as file:
+        answer = file.read()  # ends when the child does
+    assert os.waitpid(child, 0)[1] == 0
+    return float(answer)
+
+
+forks = pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+threaded = pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork:DeprecationWarning")
 
 
 @pytest.mark.smoke
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+@forks
+@threaded
 def test_a_forked_worker_can_scan():
     expected = run(make_inputs())[0].sum().item()
-    context = multiprocessing.get_context("fork")
-    queue = context.Queue()
-    worker = context.Process(target=_scan_in_a_worker, args=(queue,))
-    worker.start()
-    assert queue.get(timeout=60) == pytest.approx(expected, rel=1e-4)
-    worker.join(60)
-    assert worker.exitcode == 0
+
+    def work():
+        torch.set_num_threads(1)  # as every DataLoader worker does
+        return run(make_inputs())[0].sum().item()
+
+    assert in_a_fork(work) == pytest.approx(expected, rel=1e-4)
+
+
+@forks
+@threaded
+def test_a_fork_scans_without_the_threads_of_its_parent(set_threads):
+    set_threads(2)
+    inputs = make_inputs()
+    expected = compiled_scan(**inputs, delta_softplus=True)  # makes the team of threads that the fork does not have
+
+    def work():
+        assert torch.get_num_threads() == 2
+        return float(torch.equal(compiled_scan(**inputs, delta_softplus=True), expected))
+
+    assert in_a_fork(work) == 1
+
+
+@forks
+@threaded
+def test_nothing_is_forked_while_another_thread_compiles():
+    begun, over = threading.Event(), []
+
+    def compiling():
+        with cpu_kernel._compiling:
+            begun.set()
+            time.sleep(0.3)
+            over.append(True)
+
+    other = threading.Thread(target=compiling)
+    other.start()
+    begun.wait()
+    assert in_a_fork(lambda: float(bool(over) and cpu_kernel._compiling.acquire(timeout=5))) == 1
+    other.join()
+    assert cpu_kernel._compiling.acquire(timeout=5)
+    cpu_kernel._compiling.release()
 
 
 def test_inference_keeps_no_states(monkeypatch):

@@ -25,7 +25,7 @@ from safetensors.torch import save_file
 
 import vmm
 from vmm.data.transforms import ClipSettings
-from vmm.export.run import Run, build_model, sha256
+from vmm.export.run import Run, build_model, clip_settings, sha256
 from vmm.models.clip_vit import FrameViT
 from vmm.models.video_text import VideoTextModel
 from vmm.models.weights import load_accounted, read_state_dict, usual_types
@@ -157,8 +157,11 @@ def read_folder(folder: Path) -> tuple[EncoderParts, str]:
             f"{folder / CONFIG} was changed after the export: its fingerprint should be "
             f"{fingerprint[:12]}..., it says {str(config.get('fingerprint'))[:12]}..."
         )
-    with usual_types():
-        model = build_model({"model": {"init_args": _with_vocabulary(settings, folder)}})
+    try:
+        with usual_types():
+            model = build_model({"model": {"init_args": _with_vocabulary(settings, folder)}})
+    except ValueError as error:
+        raise ValueError(f"{folder / CONFIG}: {error}; export the model again") from error
     load_accounted(model, read_state_dict(folder / WEIGHTS), str(folder / WEIGHTS), {}, {})
     card = folder / CARD
     text = card.read_text(encoding="utf-8", errors="replace") if card.is_file() else ""
@@ -218,7 +221,10 @@ def _clip_settings(folder: Path) -> ClipSettings:
             f"{folder / PREPROCESSOR} is of another version of vmm: {', '.join(odd)} is missing or "
             "not known here; export the model again, or install the vmm that it was made with"
         )
-    return ClipSettings(**values | {name: tuple(values[name]) for name in ("mean", "std")})
+    try:
+        return clip_settings(values)
+    except ValueError as error:
+        raise ValueError(f"{folder / PREPROCESSOR}: {error}; export the model again") from error
 
 
 def _fingerprint(settings: dict[str, Any], files: dict[str, str]) -> str:

@@ -9,9 +9,7 @@ if it is one of vmm's models or already imported by the caller.
 from __future__ import annotations
 
 import hashlib
-import inspect
 import logging
-import pickle
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib import import_module
@@ -23,14 +21,15 @@ import yaml
 from torch import Tensor, nn
 
 from vmm.data.schema import is_leftover
-from vmm.data.transforms import IMAGENET_MEAN, IMAGENET_STD, ClipSettings
+from vmm.data.transforms import ClipSettings
+from vmm.export.settings import make
 from vmm.models.answer import AnswerModel
 from vmm.models.bert import BertArchitecture
 from vmm.models.classifier import VideoClassifier
 from vmm.models.text_encoder import BertTextEncoder
 from vmm.models.video_encoder import VideoEncoder
 from vmm.models.video_text import VideoTextModel
-from vmm.models.weights import load_accounted, read_state_dict, usual_types
+from vmm.models.weights import BROKEN, load_accounted, read_state_dict, usual_types
 
 logger = logging.getLogger(__name__)
 
@@ -44,6 +43,8 @@ _TRAINING_ONLY = {
 }
 
 _MODEL_ROOT = "vmm.models."
+
+CONFIG = "config.yaml"
 
 IMPORTED_WEIGHTS = "model.safetensors"
 """Weights in a folder that ``vmm import`` wrote, which otherwise looks like a run directory."""
@@ -93,14 +94,18 @@ def load_model(
     """
     config = read_config(run)
     path = find_checkpoint(run, checkpoint)
-    with usual_types():
-        model = build(config)
+    try:
+        with usual_types():
+            model = build(config)
+        clip = _clip_settings(_init_args(config.get("data")), model.video_encoder)
+    except ValueError as error:
+        raise ValueError(f"{run / CONFIG}: {error}") from error
     weights = {key.removeprefix("model."): value for key, value in read_weights(path).items()}
     report = load_accounted(model, weights, str(path), {}, _TRAINING_ONLY)
     logger.info("%s: %s", path, report)
     return TrainedModel(
         model=model.eval(),
-        clip=_clip_settings(_init_args(config.get("data")), model.video_encoder),
+        clip=clip,
         config=config,
         checkpoint=path,
         sha256=sha256(path),
@@ -113,7 +118,7 @@ def read_config(run: Path) -> dict[str, Any]:
     Raises:
         ValueError: If there is none or it is not a YAML mapping.
     """
-    path = run / "config.yaml"
+    path = run / CONFIG
     if not path.is_file():
         inside = sorted(p.parent.name for p in run.glob("*/config.yaml"))
         hint = f"; it holds the runs {', '.join(inside)}, name one" if inside else ""
@@ -195,7 +200,7 @@ def build_model(config: Mapping[str, Any]) -> VideoTextModel:
         )
     video_encoder, text_encoder = _build_encoders(args)
     sizes = {name: args[name] for name in ("proj_dim", "temperature") if name in args}
-    return VideoTextModel(video_encoder, text_encoder, **sizes)
+    return make(VideoTextModel, sizes, video_encoder, text_encoder)
 
 
 def build_answer_model(config: Mapping[str, Any]) -> AnswerModel:
@@ -220,10 +225,10 @@ def build_classifier(config: Mapping[str, Any]) -> VideoClassifier:
         ValueError: As ``build_model``.
     """
     args = _init_args(config.get("model"))
-    if not is_classifier(config) or not isinstance(args.get("num_classes"), int):
+    if not is_classifier(config) or "num_classes" not in args:
         raise ValueError("this is no classifier; import one with `vmm import FILE FOLDER`")
     encoder = _build(args.get("video_encoder"), VideoEncoder)  # type: ignore[type-abstract]
-    return VideoClassifier(encoder, args["num_classes"])
+    return make(VideoClassifier, {"num_classes": args["num_classes"]}, encoder)
 
 
 def is_classifier(config: Mapping[str, Any]) -> bool:
@@ -249,14 +254,21 @@ def _build_encoders(args: Mapping[str, Any]) -> tuple[VideoEncoder, BertTextEnco
 
 def _clip_settings(data: Mapping[str, Any], encoder: VideoEncoder) -> ClipSettings:
     """Read how evaluation makes a clip off the recipe's data node."""
-    names = ("sampling", "fps", "stride", "fit", "antialias")
-    return ClipSettings(
-        num_frames=data.get("num_frames") or encoder.num_frames,
-        image_size=data.get("image_size") or encoder.image_size,
-        mean=tuple(data.get("mean") or IMAGENET_MEAN),
-        std=tuple(data.get("std") or IMAGENET_STD),
-        **{name: data[name] for name in names if data.get(name) is not None},
-    )
+    names = ("num_frames", "image_size", "mean", "std")
+    names += ("sampling", "fps", "stride", "fit", "antialias")
+    own = {"num_frames": encoder.num_frames, "image_size": encoder.image_size}
+    stated = {name: data[name] for name in names if data.get(name) is not None}
+    return clip_settings(own | stated)
+
+
+def clip_settings(values: Mapping[str, Any]) -> ClipSettings:
+    """Make the settings of clips of what a file says.
+
+    Raises:
+        ValueError: If a value is of another type or out of range.
+    """
+    tuples = {name: tuple(v) for name, v in values.items() if isinstance(v, list)}
+    return make(ClipSettings, {**values, **tuples})
 
 
 def _build(node: Any, base: type[_Part], *args: Any) -> _Part:
@@ -277,11 +289,7 @@ def _build(node: Any, base: type[_Part], *args: Any) -> _Part:
             "if it is yours, import its module before loading the run"
         )
     init_args = _init_args(node)
-    try:
-        inspect.signature(known[name]).bind(*args, **init_args)
-    except TypeError as error:
-        raise ValueError(f"the recipe's settings do not fit {name}: {error}") from error
-    return known[name](*args, **init_args)
+    return make(known[name], init_args, *args)
 
 
 def _with_architecture(node: Any) -> Any:
@@ -289,10 +297,7 @@ def _with_architecture(node: Any) -> Any:
     args = _init_args(node)
     if not isinstance(args.get("architecture"), Mapping):
         return node
-    try:
-        args["architecture"] = BertArchitecture(**args["architecture"])
-    except TypeError as error:
-        raise ValueError(f"the recipe's text architecture is not one: {error}") from error
+    args["architecture"] = make(BertArchitecture, args["architecture"])
     return {**node, "init_args": args}
 
 
@@ -313,7 +318,7 @@ def _chosen(kept: list[Path], newest: Path) -> Path:
         content = torch.load(newest, map_location="meta", weights_only=True, mmap=True)
         callbacks = content["callbacks"].values()
         best = {Path(state["best_model_path"]).name for state in callbacks if "monitor" in state}
-    except (pickle.UnpicklingError, RuntimeError, OSError, KeyError, TypeError) as error:
+    except BROKEN as error:
         raise ValueError(f"{newest} is not a checkpoint of `vmm fit`: {error}") from error
     named = [path for path in kept if path.name in best]
     if len(named) != 1:

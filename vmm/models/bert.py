@@ -18,6 +18,9 @@ from torch import Tensor, nn
 from vmm.ops.attention import attention
 
 
+_MOST_LAYERS = 1000
+
+
 @dataclass(frozen=True)
 class BertArchitecture:
     """Sizes of a BERT, under the names of transformers' BertConfig; the defaults are BERT-base.
@@ -37,7 +40,7 @@ class BertArchitecture:
         pad_token_id: Word that fills captions up.
 
     Raises:
-        ValueError: If there is no head or the heads do not divide the width.
+        ValueError: If a size is not positive or the heads do not divide the width.
     """
 
     vocab_size: int = 30522
@@ -54,7 +57,14 @@ class BertArchitecture:
     pad_token_id: int = 0
 
     def __post_init__(self) -> None:
-        """Check the heads."""
+        """Check the sizes."""
+        for name in ("vocab_size", "hidden_size", "intermediate_size", "max_position_embeddings"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} {getattr(self, name)} must be at least 1")
+        if not 1 <= self.num_hidden_layers <= _MOST_LAYERS:
+            raise ValueError(
+                f"num_hidden_layers {self.num_hidden_layers} must be 1 to {_MOST_LAYERS}"
+            )
         if self.num_attention_heads < 1 or self.hidden_size % self.num_attention_heads:
             raise ValueError(
                 f"{self.num_attention_heads} attention heads do not divide the width "

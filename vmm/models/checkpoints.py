@@ -148,6 +148,8 @@ def load_published(
             model, config, fitted = _BUILDERS[family](source)
     except ShapeError as error:
         raise ValueError(f"{file} is no whole {family} file: {error}") from error
+    except ValueError as error:
+        raise ValueError(f"{file}: {error}") from error
     fitted = {key: value.float() for key, value in fitted.items()}
     account = load_accounted(model, fitted, str(file), LAYOUTS[family].new, {})
     changed |= {

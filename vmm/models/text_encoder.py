@@ -114,6 +114,8 @@ class BertTextEncoder(nn.Module):
             raise ValueError(
                 f"fusion_layer {fusion_layer} is not in 1..{depth}, the layers of {name}"
             )
+        if max_words < 3:
+            raise ValueError(f"max_words {max_words} leaves no room for a word between the marks")
         if max_words > config.max_position_embeddings:
             raise ValueError(
                 f"max_words {max_words} exceeds the {config.max_position_embeddings} positions of "

@@ -35,10 +35,16 @@ class VideoEncoder(nn.Module, ABC):
         tubelet_size: int = 1,
     ) -> None:
         super().__init__()
-        if min(num_frames, image_size) < 1:
-            raise ValueError(
-                f"num_frames {num_frames} and image_size {image_size} must be at least 1"
-            )
+        sizes = {
+            "embed_dim": embed_dim,
+            "num_frames": num_frames,
+            "image_size": image_size,
+            "patch_size": patch_size,
+            "tubelet_size": tubelet_size,
+        }
+        for name, size in sizes.items():
+            if size < 1:
+                raise ValueError(f"{name} {size} must be at least 1")
         if image_size % patch_size:
             raise ValueError(
                 f"image_size {image_size} is not a multiple of patch_size {patch_size}; "

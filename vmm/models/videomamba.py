@@ -29,6 +29,9 @@ from vmm.types import VideoFeatures
 
 Tap = Literal["before_last_mixer", "after_last_mixer"]
 
+_MOST_BLOCKS = 1000
+"""The published encoders have 24 or 32; a mistyped number must not build blocks for hours."""
+
 
 class VideoMamba(VideoEncoder):
     """The published encoder: any number of frames, any resolution, masked input, images.
@@ -86,6 +89,11 @@ class VideoMamba(VideoEncoder):
         rescale_prenorm_residual: bool = True,
     ) -> None:
         super().__init__(embed_dim, num_frames, image_size, patch_size, tubelet_size)
+        for name, size in {"d_state": d_state, "d_conv": d_conv, "expand": expand}.items():
+            if size < 1:
+                raise ValueError(f"{name} {size} must be at least 1")
+        if not 1 <= depth <= _MOST_BLOCKS:
+            raise ValueError(f"depth {depth} must be 1 to {_MOST_BLOCKS} blocks")
         self.tap_layers = [depth - 1 - k * tap_interval for k in reversed(range(num_taps))]
         if self.tap_layers and self.tap_layers[0] < 0:
             raise ValueError(

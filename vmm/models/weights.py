@@ -21,6 +21,13 @@ from torch import Tensor, nn
 
 _WRAPPERS = ("state_dict", "model", "module")
 
+BROKEN = (
+    *(pickle.UnpicklingError, SafetensorError, EOFError, OSError, RuntimeError, ValueError),
+    *(AssertionError, AttributeError, LookupError, MemoryError, TypeError),
+)
+"""What torch and safetensors raise while they read a file with damaged bytes, as
+``tests/stress/checkpoints.py`` found; to be caught around a call of theirs and nothing else."""
+
 
 class _Inert:
     """Takes the place of an object that a training loop saved and nobody needs."""
@@ -32,9 +39,9 @@ class _Inert:
         pass
 
 
-def _joined(*parts: str) -> str:
+def _joined(*parts: object) -> str:
     """Stand in for a path: its text."""
-    return "/".join(parts)
+    return "/".join(map(str, parts))
 
 
 # What research code leaves in its checkpoints beside tensors. None of these names is looked up;
@@ -43,8 +50,12 @@ _STAND_INS: dict[str, Callable[..., Any]] = {
     "argparse.Namespace": types.SimpleNamespace,
     "easydict.EasyDict": OrderedDict,
     "utils.easydict.EasyDict": OrderedDict,
-    "pathlib.PosixPath": _joined,
-    "pathlib.WindowsPath": _joined,
+    # Python 3.13 pickles paths under the name of the file that they are defined in.
+    **{
+        f"{module}.{kind}": _joined
+        for module in ("pathlib", "pathlib._local")
+        for kind in ("PosixPath", "WindowsPath", "PurePosixPath", "PureWindowsPath")
+    },
     "numpy.dtype": _Inert,
     "numpy.core.multiarray.scalar": _Inert,
     "numpy._core.multiarray.scalar": _Inert,
@@ -92,36 +103,36 @@ def read_weight_file(path: Path) -> WeightFile:
     if not path.is_file():
         raise ValueError(f"no weight file {path}; check the path, or download the file first")
     _refuse_text(path)
-    try:
-        content = _load_safe(path) if path.suffix == ".safetensors" else _load_pickle(path)
-    except (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError, OSError) as error:
-        code = _named_code(path)
-        if code:
-            raise _refusal(path, code) from error
-        # torch's own text for what is no checkpoint at all recommends to switch its safety off
-        detail = "" if isinstance(error, pickle.UnpicklingError) else str(error).partition("\n")[0]
-        raise ValueError(
-            f"{path} is damaged or no weight file; download or save it again. {detail}".strip()
-        ) from error
+    content = _load_safe(path) if path.suffix == ".safetensors" else _load_pickle(path)
     settings: Any = {}
     if isinstance(content, Mapping):
-        settings = _plain(content.get("config", content.get("args", {})))
+        settings = _settings(content)
     for wrapper in _WRAPPERS:
         if isinstance(content, Mapping) and isinstance(content.get(wrapper), Mapping):
             content = content[wrapper]
     if not isinstance(content, Mapping):
         raise ValueError(f"{path} holds a {type(content).__name__}, not a state dict")
     for key, value in content.items():
-        if not isinstance(value, Tensor):
-            raise ValueError(f"{path}: {key} is a {type(value).__name__}, not a tensor")
-        if value.numel() * value.element_size() > value.untyped_storage().nbytes():
-            raise ValueError(
-                f"{path}: {key} claims {value.numel()} numbers and stores fewer; "
-                "the file is damaged or hostile"
-            )
+        _check_entry(path, key, value)
     # Copied out of the mapped file, which may be overwritten while the tensors live.
     state = {key: value.clone() for key, value in content.items()}
     return WeightFile(state, settings if isinstance(settings, dict) else {})
+
+
+def _check_entry(path: Path, key: object, value: object) -> None:
+    """Refuse what is no tensor with a name, or one without numbers of its own."""
+    if not isinstance(key, str) or not isinstance(value, Tensor):
+        raise ValueError(f"{path}: {str(key)[:80]} is a {type(value).__name__}, not a tensor")
+    if value.layout != torch.strided or value.device.type != "cpu" or value.is_quantized:
+        raise ValueError(
+            f"{path}: {key} is a tensor of another kind ({value.dtype}, {value.layout}, on "
+            f"{value.device}); save plain ones, as a state dict has them"
+        )
+    if value.numel() * value.element_size() > value.untyped_storage().nbytes():
+        raise ValueError(
+            f"{path}: {key} claims {value.numel()} numbers and stores fewer; "
+            "the file is damaged or hostile"
+        )
 
 
 def _refuse_text(path: Path) -> None:
@@ -138,9 +149,12 @@ def _refuse_text(path: Path) -> None:
 
 def _load_safe(path: Path) -> dict[str, Any]:
     """Read tensors, and the settings that may stand in the header."""
-    with safe_open(path, "pt") as file:
-        header = (file.metadata() or {}).get("config")
-        state = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+    try:
+        with safe_open(path, "pt") as file:
+            header = (file.metadata() or {}).get("config")
+            state = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+    except BROKEN as error:
+        raise _damaged(path, error) from error
     try:
         return {"model": state, "config": json.loads(header)} if header else state
     except (ValueError, RecursionError):
@@ -152,7 +166,7 @@ def _load_pickle(path: Path) -> object:
     stand_ins = dict(_STAND_INS)
     try:
         named = torch.serialization.get_unsafe_globals_in_checkpoint(str(path))
-    except ValueError:  # the format before zip files; unpickling refuses what it does not know
+    except BROKEN:  # the format before zip files; unpickling refuses what it does not know
         named = []
     # Projects carry their own copy of this class under all kinds of module names.
     stand_ins |= {name: OrderedDict for name in named if name.endswith(".EasyDict")}
@@ -162,11 +176,23 @@ def _load_pickle(path: Path) -> object:
     allowed: list[Any] = [(function, name) for name, function in stand_ins.items()]
     with warnings.catch_warnings(), torch.serialization.safe_globals(allowed):
         warnings.filterwarnings("ignore", "Detected pickle protocol")
-        # Mapped, so that what nobody asks for, such as an optimizer's moments, is never read.
-        content: object = torch.load(
-            path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path)
-        )
+        try:
+            # Mapped, so that what nobody asks for, such as an optimizer's moments, is never read.
+            content: object = torch.load(
+                path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path)
+            )
+        except BROKEN as error:
+            code = _named_code(path)
+            raise (_refusal(path, code) if code else _damaged(path, error)) from error
     return content
+
+
+def _damaged(path: Path, error: Exception) -> ValueError:
+    # torch's own text for what is no checkpoint at all recommends to switch its safety off
+    detail = "" if isinstance(error, pickle.UnpicklingError) else str(error).partition("\n")[0]
+    return ValueError(
+        f"{path} is damaged or no weight file; download or save it again. {detail}".strip()
+    )
 
 
 def _named_code(path: Path) -> list[str]:
@@ -182,7 +208,7 @@ def _named_code(path: Path) -> list[str]:
                     names.append(".".join(texts[-2:]))
                 elif isinstance(argument, str):
                     texts.append(argument)
-    except (ValueError, EOFError, OverflowError):
+    except (*BROKEN, OverflowError):
         return []  # no pickle
     return names
 
@@ -192,6 +218,13 @@ def _refusal(path: Path, code: list[str]) -> ValueError:
         f"{path} was not loaded: it would run code of {', '.join(code)}; save its state dict "
         "alone, with torch.save or safetensors"
     )
+
+
+def _settings(content: Mapping[Any, Any]) -> Any:
+    try:
+        return _plain(content.get("config", content.get("args", {})))
+    except RecursionError:
+        return {}  # something that holds itself
 
 
 def _plain(value: Any) -> Any:
@@ -241,7 +274,8 @@ def load_accounted(
         The account.
 
     Raises:
-        ValueError: If a key is unexplained or a shape differs; the module is then unchanged.
+        ValueError: If a key is unexplained, a shape or kind of numbers differs or a number is not
+            finite; the module is then unchanged.
     """
     own = module.state_dict()
     missing = {key: _reason(key, new) for key in own if key not in state}
@@ -250,9 +284,9 @@ def load_accounted(
     problems = [f"{key} is missing in the file" for key, why in missing.items() if not why]
     problems += [f"{key} is not known here" for key, why in surplus.items() if not why]
     problems += [
-        f"{key} has shape {tuple(value.shape)}, wanted {tuple(own[key].shape)}"
+        f"{key} {problem}"
         for key, value in loaded.items()
-        if value.shape != own[key].shape
+        if (problem := _misfit(value, own[key])) is not None
     ]
     if problems:
         listed = "; ".join(problems[:8]) + (" ..." if len(problems) > 8 else "")
@@ -262,6 +296,18 @@ def load_accounted(
         )
     module.load_state_dict(loaded, strict=False)
     return KeyReport(list(loaded), missing, surplus)
+
+
+def _misfit(value: Tensor, wanted: Tensor) -> str | None:
+    """Say why a tensor cannot take the place of another one, or return None."""
+    if value.shape != wanted.shape:
+        return f"has shape {tuple(value.shape)}, wanted {tuple(wanted.shape)}"
+    if value.is_floating_point() != wanted.is_floating_point():
+        return f"is of type {value.dtype}, wanted {wanted.dtype}"
+    if not value.is_floating_point():
+        return None
+    odd = value.numel() - int(value.float().isfinite().sum())  # small types know no isfinite
+    return f"holds {odd} NaN or infinite numbers of {value.numel()}" if odd else None
 
 
 def _reason(key: str, table: Mapping[str, str]) -> str:

@@ -29,9 +29,28 @@ CPU_VARIABLE = "VMM_CPU"
 _SMALL = 1 << 15
 """Work (see ``Kernel.run``) below which a second thread costs more than it gives."""
 
-_compiling = threading.Lock()
+_compiling = threading.RLock()
 
 _private = threading.local()
+
+_forked = False
+"""Whether this process is a fork, which has none of the threads that its parent's OpenMP counts on:
+waiting for them it would hang, so kernels run on its only thread."""
+
+
+def _begin_as_fork() -> None:
+    global _forked
+    _forked = True
+    _compiling.release()
+
+
+if hasattr(os, "register_at_fork"):
+    # No process is forked while another thread compiles, or else nobody would release the lock.
+    os.register_at_fork(
+        before=_compiling.acquire,
+        after_in_parent=_compiling.release,
+        after_in_child=_begin_as_fork,
+    )
 
 
 def target() -> Target:
@@ -163,7 +182,8 @@ class Kernel:
             scratch: float32 numbers of private memory that one thread needs.
         """
         openmp = _openmp()
-        threads = 1 if openmp is None or work < _SMALL else min(torch.get_num_threads(), items)
+        alone = openmp is None or _forked or work < _SMALL
+        threads = 1 if alone else min(torch.get_num_threads(), items)
         memory = _scratch(max(threads, 1) * scratch)
         numbers = (items, memory.data_ptr(), 4 * scratch, *arguments.values())
         table = (ctypes.c_int64 * len(numbers))(*numbers)
