@@ -127,6 +127,64 @@ def test_a_wrong_recipe_is_refused(run, change, message):
         load_run(folder, "last")
 
 
+@pytest.mark.parametrize(
+    ("part", "name", "value", "message"),
+    [
+        ("video_encoder", "embed_dim", "32", "embed_dim of VideoMamba is '32', it must be int"),
+        ("video_encoder", "depth", 10**20, "depth of VideoMamba is 1000"),
+        ("video_encoder", "depth", 10**6, "depth 1000000 must be 1 to 1000 blocks"),
+        ("video_encoder", "d_conv", 0, "d_conv 0 must be at least 1"),
+        ("video_encoder", "patch_size", -16, "patch_size -16 must be at least 1"),
+        ("video_encoder", "drop_path_rate", [0.1], r"drop_path_rate of VideoMamba is \[0.1\]"),
+        ("text_encoder", "max_words", True, "max_words of BertTextEncoder is True"),
+        ("text_encoder", "max_words", 2, "max_words 2 leaves no room"),
+        ("text_encoder", "architecture", {"hidden_size": None}, "hidden_size of BertArch"),
+        ("text_encoder", "architecture", {"num_hidden_layers": 10**6}, "must be 1 to 1000"),
+        (None, "proj_dim", -8, "VideoTextModel cannot be made with these settings"),
+        (None, "temperature", "warm", "temperature of VideoTextModel is 'warm'"),
+        ("data", "num_frames", 0, "num_frames 0 and image_size 32 must be positive"),
+        ("data", "image_size", 0, "num_frames 4 and image_size 0 must be positive"),
+        ("data", "mean", [0.5, 0.5], r"mean of ClipSettings is \(0.5, 0.5\)"),
+        ("data", "std", [0.5, 0.5, "x"], "std of ClipSettings"),
+        ("data", "fit", "stretch", "fit of ClipSettings is 'stretch'"),
+    ],
+)
+def test_settings_of_another_type_or_size_are_named_with_their_file(
+    run, part, name, value, message
+):
+    folder, config, _ = run
+    node = config["model"]["init_args"]
+    node = {None: {"init_args": node}, "data": config["data"], **node}[part]
+    node["init_args"][name] = value
+    write_config(folder, config)
+    with pytest.raises(ValueError, match=message) as caught:
+        load_run(folder, "last")
+    assert str(folder / "config.yaml") in str(caught.value)
+
+
+@pytest.mark.parametrize("value", [torch.nan, torch.inf, -torch.inf])
+def test_weights_that_are_no_numbers_are_refused_by_name(run, value):
+    folder, _, _ = run
+    path = folder / "checkpoints" / "last.ckpt"
+    content = torch.load(path)
+    content["state_dict"]["model.vision_proj.weight"][2, 3] = value
+    torch.save(content, path)
+    with pytest.raises(
+        ValueError, match=r"last\.ckpt .*vision_proj\.weight holds 1 NaN or infinite numbers of 256"
+    ):
+        load_run(folder, "last")
+
+
+def test_weights_of_whole_numbers_are_refused_by_name(run):
+    folder, _, _ = run
+    path = folder / "checkpoints" / "last.ckpt"
+    content = torch.load(path)
+    content["state_dict"]["model.vision_proj.bias"] = torch.ones(8, dtype=torch.int64)
+    torch.save(content, path)
+    with pytest.raises(ValueError, match=r"vision_proj\.bias is of type torch\.int64, wanted"):
+        load_run(folder, "last")
+
+
 def test_a_class_path_imports_nothing_outside_vmm(run, tmp_path, monkeypatch):
     folder, config, _ = run
     (tmp_path / "intruder.py").write_text("raise SystemExit('imported')")

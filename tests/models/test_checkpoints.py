@@ -13,9 +13,11 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from tests.global_state import STATES
 from tests.models import published as make
 from vmm.models.checkpoints import load_published, save_published
 from vmm.models.published_shapes import ShapeError, text_encoder_arguments
+from vmm.models.weights import read_weight_file
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 STAGE1 = GOLDEN / "stage1_checkpoint-latest.pth"
@@ -286,6 +288,32 @@ def test_files_of_the_training_code_load_without_its_classes(upstream, monkeypat
     assert other.model.text_encoder.bert.encoder.layer[0].attention.self.num_heads == 4
 
 
+@pytest.mark.parametrize("module", ["pathlib", "pathlib._local"])
+@pytest.mark.parametrize("kind", ["PosixPath", "WindowsPath", "PurePosixPath", "PureWindowsPath"])
+def test_paths_load_under_the_names_that_every_python_gives_them(
+    module, kind, monkeypatch, tmp_path
+):
+    """Python 3.13 says ``pathlib._local``, 3.11 does not have it: written by hand, as both do."""
+    made = types.ModuleType(module)
+    path = type(kind, (), {"__module__": module, "__reduce__": lambda self: (path, ("runs", "a"))})
+    setattr(made, kind, path)
+    monkeypatch.setitem(sys.modules, module, made)
+    content = {"model": FAMILIES["masked_pretrain"](), "args": {"out": path()}}
+    file = save(content, tmp_path / "ckpt.pth")
+    monkeypatch.undo()
+    assert f"{module}\n{kind}".encode() in file.read_bytes()
+    assert load_published(file).family == "masked_pretrain"
+    assert read_weight_file(file).settings == {"out": "runs/a"}
+
+
+def test_the_types_and_devices_of_the_caller_do_not_reach_the_model(tmp_path):
+    file = save(FAMILIES["video_classifier"](), tmp_path / "k400.pth")
+    want = load_published(file).model.state_dict()
+    for state in ("default float64", "default bfloat16", "default device meta"):
+        with STATES[state]():
+            assert equal(load_published(file).model.state_dict(), want), state
+
+
 def test_storages_from_a_gpu_load_on_the_cpu():
     names = re.findall(rb"cuda:0", STAGE1.read_bytes())
     assert names, "the recorded file is no longer tagged"
@@ -495,6 +523,17 @@ DAMAGED = {
         "damaged or no weight file",
     ),
     "noise": (lambda p: p.write_bytes(bytes(range(256)) * 9) and p, "damaged or no weight file"),
+    "a tensor without numbers": (
+        lambda p: save({"norm.weight": torch.empty(3, device="meta")}, p),
+        r"norm\.weight is a tensor of another kind .* on meta|damaged or no weight file",
+    ),
+    "a sparse tensor": (
+        lambda p: save({"norm.weight": torch.eye(3).to_sparse()}, p),
+        r"norm\.weight is a tensor of another kind .*sparse|damaged or no weight file",
+    ),
+    "a nameless tensor": (
+        lambda p: save({None: torch.ones(3)}, p), "None is no name of a tensor"
+    ),
     "an unknown class": (
         lambda p: save(FAMILIES["masked_pretrain"]() | {"x": collections.Counter(a=1)}, p),
         "x is a Counter",

@@ -23,6 +23,12 @@ def test_killed_loaders_go_on_with_the_same_samples_on_other_workers_and_ranks(r
     assert '"kills": 6' in result.stdout and '"differences": 0' in result.stdout
 
 
+def test_damaged_weight_files_are_refused_or_whole(root):
+    result = run(root, "tests.stress.checkpoints", "--mutants", "99", "--seed", "5")
+    assert result.returncode == 0, result.stdout[-3000:] + result.stderr[-3000:]
+    assert '"mutants": 99' in result.stdout and '"wrong": []' in result.stdout
+
+
 @pytest.mark.slow
 def test_memory_does_not_grow_over_epochs(root):
     result = run(root, "tests.stress.memory", "--epochs", "10", "--limit", "4")

@@ -121,8 +121,10 @@ def read_weight_file(path: Path) -> WeightFile:
 
 def _check_entry(path: Path, key: object, value: object) -> None:
     """Refuse what is no tensor with a name, or one without numbers of its own."""
-    if not isinstance(key, str) or not isinstance(value, Tensor):
+    if not isinstance(value, Tensor):
         raise ValueError(f"{path}: {str(key)[:80]} is a {type(value).__name__}, not a tensor")
+    if not isinstance(key, str):
+        raise ValueError(f"{path}: {str(key)[:80]} is no name of a tensor; the file is damaged")
     if value.layout != torch.strided or value.device.type != "cpu" or value.is_quantized:
         raise ValueError(
             f"{path}: {key} is a tensor of another kind ({value.dtype}, {value.layout}, on "
