@@ -23,6 +23,7 @@ from vmm.data.transforms import ClipSettings
 from vmm.export import onnx_files, program_files
 from vmm.export.encoder import VideoTextEncoder
 from vmm.export.folder import EncoderParts, parts_of_run, write_folder
+from vmm.export.frames import prepared
 from vmm.export.programs import TEXT, example_inputs, expected, video_name
 from vmm.export.run import Run
 from vmm.models.bert import BertArchitecture
@@ -142,7 +143,7 @@ def time_clip(parts: EncoderParts, folder: Path, sizes: Sizes) -> dict[str, floa
     exported.mkdir()
     write_folder(parts, exported)
     encoder = VideoTextEncoder.from_pretrained(exported, device="cpu")
-    calls[FOLDER] = lambda: encoder.encode_video([video[0]])
+    calls[FOLDER] = lambda: encoder.encode_video([prepared(video[0])])
     race = common.Race(sizes.rounds, limit_s=120)
     return {variant: timing.fastest for variant, timing in race.run(1, calls).items()}
 

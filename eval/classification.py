@@ -47,7 +47,7 @@ from eval.classes.views import (
     merge_views,
 )
 from eval.command import add_data, add_model, folder_for, new_parser, run_command, versions
-from eval.encoding import Settings, encode_clips, feature_store
+from eval.encoding import Settings, encode_clips, feature_store, refuse_broken
 from eval.features import Clip, FeatureStore
 from eval.models import Encoder, VmmEncoder, load_encoder
 from eval.sources import AnnotatedClips, ShardClips
@@ -120,7 +120,7 @@ def _encoder(options: argparse.Namespace) -> Encoder | ClassifierEncoder:
             options.model, options.num_frames, options.device, options.trust_remote_code
         )
     if is_classifier(read_config(options.run)):
-        if options.num_frames:
+        if options.num_frames is not None:
             raise ValueError(
                 "a classifier has a fixed number of frames; import it again with --num-frames "
                 f"{options.num_frames}"
@@ -130,14 +130,17 @@ def _encoder(options: argparse.Namespace) -> Encoder | ClassifierEncoder:
         clip = replace(trained.clip, sampling="random_finetune", fit="crop")
         return ClassifierEncoder(trained, clip, options.device)
     run = load_run(options.run, options.checkpoint)
-    clip = replace(run.clip, num_frames=options.num_frames or run.clip.num_frames)
+    clip = run.clip.with_frames(options.num_frames)
     return VmmEncoder.of_run(run, options.device, clip)
 
 
 def _views(options: argparse.Namespace, protocol: ClassProtocol | None, trained: bool) -> Views:
     """The published views for trained classifiers, one view for prompts, unless told otherwise."""
     usual = Views(protocol.clips, protocol.crops) if protocol is not None and trained else Views()
-    return Views(options.clips or usual.clips, options.crops or usual.crops)
+    return Views(
+        usual.clips if options.clips is None else options.clips,
+        usual.crops if options.crops is None else options.crops,
+    )
 
 
 def _samples(
@@ -162,11 +165,7 @@ def _seen(store: FeatureStore) -> _Seen:
             "look at the reasons in the log"
         )
     vectors = store.read("projected")[rows]
-    if broken := int((~vectors.isfinite()).flatten(1).any(1).sum()):
-        raise ValueError(
-            f"the outputs for {broken} of {len(rows)} samples hold NaN or infinity: the model's "
-            "weights or its precision are broken"
-        )
+    refuse_broken(vectors, "samples", [clips[row].key for row in rows])
     return _Seen(clips, torch.tensor(rows), vectors)
 
 
@@ -194,6 +193,11 @@ def _classes(
             )
         prompts = class_vectors(encoder, [str(name) for name in names], _templates(options))
         merged = frame_similarity(seen.vectors, prompts)
+    if not bool(merged.isfinite().all()):
+        raise ValueError(
+            "the scores of the classes hold NaN or infinity: the model's weights or its precision "
+            "are broken"
+        )
     outputs = merged.shape[1]
     shown = [f"class {i}" if name is None else name for i, name in enumerate(names)][:outputs]
     scores = merged.new_full((len(truths), outputs), torch.nan)

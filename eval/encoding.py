@@ -218,16 +218,32 @@ def encode(
     )
     text = encode_captions(encoder, [*captions, *backwards.values()], settings.batch_size)
     projected = store.read("projected")[rows]
-    for name, vectors in (("clips", projected), ("captions", text.projected)):
-        if broken := int((~vectors.isfinite()).flatten(1).any(1).sum()):
-            raise ValueError(
-                f"the vectors of {broken} of {len(vectors)} {name} hold NaN or infinity: the "
-                "model's weights or its precision are broken"
-            )
+    refuse_broken(projected, "clips", [clips[number].key for number in readable])
+    refuse_broken(text.projected, "captions", [*captions, *backwards.values()])
     tokens = MappedRows(store.read("tokens"), rows) if keep_tokens else None
     return Encoded(
         clips, numbers, captions, relevant, torch.tensor(readable), pairs, text, projected, tokens
     )
+
+
+def refuse_broken(vectors: Tensor, kind: str, names: Sequence[str]) -> None:
+    """Refuse vectors that are no numbers.
+
+    Args:
+        vectors: (n, ...).
+        kind: What they are of, in the plural.
+        names: n.
+
+    Raises:
+        ValueError: With their number and the first names.
+    """
+    broken = (~vectors.isfinite()).flatten(1).any(1).nonzero().flatten().tolist()
+    if broken:
+        some = ", ".join(repr(names[row])[:80] for row in broken[:3])
+        raise ValueError(
+            f"the vectors of {len(broken)} of {len(vectors)} {kind} hold NaN or infinity (first: "
+            f"{some}): the model's weights or its precision are broken"
+        )
 
 
 def relate(clips: Sequence[Clip], shared_captions: bool) -> tuple[list[str], Tensor]:

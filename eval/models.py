@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
@@ -150,8 +149,7 @@ class VmmEncoder:
             "checkpoint": exported.folder.name,
             "sha256": exported.fingerprint,
         }
-        clip = replace(exported.clip, num_frames=num_frames or exported.clip.num_frames)
-        return cls(exported.model, clip, identity)
+        return cls(exported.model, exported.clip.with_frames(num_frames), identity)
 
     def identity(self) -> dict[str, Any]:
         """Say which model it is."""
@@ -330,7 +328,7 @@ def load_encoder(
         ValueError: If there is no such kind of model, or it cannot be loaded.
     """
     kind, _, name = description.partition(":")
-    frames = num_frames or 8
+    frames = 8 if num_frames is None else num_frames
     if kind == "open_clip" and name:
         name, _, pretrained = name.partition(":")
         return OpenClipEncoder(name, pretrained or None, frames, device)

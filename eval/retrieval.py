@@ -21,7 +21,6 @@ import logging
 import os
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -110,7 +109,7 @@ def _encoder(options: argparse.Namespace) -> Encoder:
             options.model, options.num_frames, options.device, options.trust_remote_code
         )
     run = load_run(options.run, options.checkpoint)
-    clip = replace(run.clip, num_frames=options.num_frames or run.clip.num_frames)
+    clip = run.clip.with_frames(options.num_frames)
     return VmmEncoder.of_run(run, options.device, clip)
 
 

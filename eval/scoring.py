@@ -89,7 +89,7 @@ def match_scores(
         (Nt, Nv), NaN where a pair is not wanted; the same on every process.
 
     Raises:
-        ValueError: If a score is NaN.
+        ValueError: If a score is NaN or infinite.
     """
     scores = torch.full(wanted.shape, torch.nan)
     own = range(rank(), wanted.shape[1], world_size())
@@ -101,8 +101,8 @@ def match_scores(
                 bar.update(len(rows))
     for columns, part in gather_objects((own, scores[:, own])):
         scores[:, columns] = part
-    if bool(scores[wanted].isnan().any()):
-        raise ValueError("the matching head gives NaN: its weights are broken")
+    if not bool(scores[wanted].isfinite().all()):
+        raise ValueError("the matching head gives NaN or infinity: its weights are broken")
     return scores
 
 

@@ -1,4 +1,4 @@
-"""Settings of the whole process, or of a thread, that decide what a tensor without further words is."""
+"""Settings of the process, or of a thread, that decide what a tensor without further words is."""
 
 from contextlib import contextmanager
 

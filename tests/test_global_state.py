@@ -22,6 +22,8 @@ SETTINGS = ClipSettings(num_frames=2, image_size=24, flip=True)
 PIXELS = torch.randint(0, 256, (2, 3, 30, 40), generator=torch.Generator().manual_seed(5)).byte()
 NUMBERS = torch.randn(6, 4, 8, generator=torch.Generator().manual_seed(6))
 OWNERS = torch.tensor([0, 1, 2, 0, 4, 0])
+WORDS = torch.full((40, 20), 7)
+VOCABULARY = {"pad_id": 0, "cls_id": 1, "mask_id": 2, "vocab_size": 99}
 TEMPERATURE = torch.tensor(0.1)
 ATTENTION = torch.rand(3, 4, 50, generator=torch.Generator().manual_seed(7))
 
@@ -54,12 +56,7 @@ WORK = {
         masking.clip_row_mask(3, 4, (10, 5), 0.5, seeded()),
         masking.attention_guided_mask(ATTENTION, 0.5, seeded()),
     ],
-    "masks of words": lambda: list(
-        masking.mlm_mask(
-            torch.full((40, 20), 7, device="cpu"),
-            pad_id=0, cls_id=1, mask_id=2, vocab_size=99, generator=seeded(),
-        )
-    ),  # fmt: skip
+    "masks of words": lambda: list(masking.mlm_mask(WORDS, **VOCABULARY, generator=seeded())),
     "frames": chosen,
     "captions": captions,
     "transforms": lambda: [

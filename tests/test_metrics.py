@@ -297,3 +297,17 @@ def test_bootstrap_draws_whole_videos():
     assert (low, high) == pytest.approx(alone)
     naive = bootstrap_interval(values)
     assert high - low > 3 * (naive[1] - naive[0])
+
+
+@pytest.mark.parametrize("value", [torch.nan, torch.inf])
+def test_scores_that_are_no_numbers_are_refused(value):
+    scores = torch.eye(3)
+    scores[2, 1] = value
+    own, said = torch.arange(3), "1 of 9 scores are NaN or infinite"
+    for use in (text_to_video_ranks, video_to_text_ranks, retrieval_metrics, choice_probability):
+        with pytest.raises(ValueError, match=said):
+            use(scores, own)
+    with pytest.raises(ValueError, match="1 of 3 scores are NaN or infinite"):
+        pair_accuracy(scores[0], scores[2])
+    scores[2, 1] = -torch.inf  # what could not be scored
+    assert retrieval_metrics(scores, own)["t2v_recall_1"] == 100

@@ -43,7 +43,7 @@ def text_to_video_ranks(similarity: Tensor, video_of_text: Tensor) -> TiedRanks:
             about several videos, (num_texts, num_videos) bool. The best-ranked one counts.
 
     Raises:
-        ValueError: If the scores are of low precision or NaN, or shapes or indices do not fit.
+        ValueError: If scores are of low precision, NaN or infinite, or shapes or indices differ.
     """
     return _best_target_ranks(similarity, _relevant(similarity, video_of_text))
 
@@ -127,7 +127,7 @@ def retrieval_metrics(
         candidate.
 
     Raises:
-        ValueError: If the scores are of low precision or NaN, or shapes or indices do not fit.
+        ValueError: If scores are of low precision, NaN or infinite, or shapes or indices differ.
     """
     columns = similarity if similarity_v2t is None else similarity_v2t
     directions = {
@@ -199,15 +199,14 @@ def pair_accuracy(right: Tensor, wrong: Tensor) -> float:
         wrong: (n,) scores of the wrong ones.
 
     Raises:
-        ValueError: If the shapes differ, there is no pair, or a score is NaN.
+        ValueError: If the shapes differ, there is no pair, or a score is NaN or infinite.
     """
     if right.shape != wrong.shape or right.numel() == 0:
         raise ValueError(
             f"right {tuple(right.shape)} and wrong {tuple(wrong.shape)} must hold the same number "
             "of scores, at least one"
         )
-    if bool((right.isnan() | wrong.isnan()).any()):
-        raise ValueError("a score is NaN: the model's weights or its input are broken")
+    _refuse_broken(right, wrong)
     return 100 * ((right > wrong).double() + 0.5 * (right == wrong)).mean().item()
 
 
@@ -233,15 +232,14 @@ def choice_probability(scores: Tensor, answers: Tensor) -> Tensor:
         answers: (Q,) int64, the right option.
 
     Raises:
-        ValueError: If the shapes do not fit, an answer is no option or a score is NaN.
+        ValueError: If the shapes do not fit, an answer is no option or a score is NaN or infinite.
     """
     if scores.dim() != 2 or answers.shape != scores.shape[:1] or scores.numel() == 0:
         raise ValueError(
             f"scores {tuple(scores.shape)} must be (questions, options), at least one, and answers "
             f"{tuple(answers.shape)} (questions,)"
         )
-    if bool(scores.isnan().any()):
-        raise ValueError("a score is NaN: the model's weights or its input are broken")
+    _refuse_broken(scores)
     if answers.min() < 0 or answers.max() >= scores.shape[1]:
         raise ValueError(f"answers must lie in 0..{scores.shape[1] - 1}")
     own = scores.gather(1, answers[:, None])
@@ -319,6 +317,17 @@ def bootstrap_interval(
     return means.quantile(tail).item(), means.quantile(1 - tail).item()
 
 
+def _refuse_broken(*scores: Tensor) -> None:
+    """Raise a ValueError for what no comparison of scores would show."""
+    for some in scores:
+        broken = some.isnan() | (some == torch.inf)
+        if bool(broken.any()):
+            raise ValueError(
+                f"{int(broken.sum())} of {some.numel()} scores are NaN or infinite: the model's "
+                "weights or its input are broken"
+            )
+
+
 def _relevant(similarity: Tensor, video_of_text: Tensor) -> Tensor:
     """Check the inputs and mark the texts' own videos, (num_texts, num_videos) bool."""
     if similarity.dtype not in (torch.float32, torch.float64):
@@ -335,8 +344,7 @@ def _relevant(similarity: Tensor, video_of_text: Tensor) -> Tensor:
         )
     if similarity.numel() == 0:
         raise ValueError("there is nothing to rank: no text or no video")
-    if bool(similarity.isnan().any()):
-        raise ValueError("similarity holds NaN: the model's weights or its input are broken")
+    _refuse_broken(similarity)
     if matrix:
         return video_of_text
     if video_of_text.min() < 0 or video_of_text.max() >= similarity.shape[1]:

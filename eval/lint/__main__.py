@@ -44,8 +44,10 @@ def read_scores(path: Path) -> Tensor:
         raise ValueError(f"{path} is no .npy or .safetensors of one matrix: {error}") from error
     if scores.dim() != 2 or not scores.numel() or not scores.is_floating_point():
         raise ValueError(f"{path} holds {tuple(scores.shape)} {scores.dtype}, no matrix of scores")
-    if bool(scores.isnan().any()):
-        raise ValueError(f"{path} holds NaN: the model's weights or its input are broken")
+    if bool((scores.isnan() | (scores == torch.inf)).any()):
+        raise ValueError(
+            f"{path} holds NaN or infinity: the model's weights or its input are broken"
+        )
     return scores
 
 

@@ -112,6 +112,4 @@ def settings_of(clip: ClipSettings, num_frames: int | None) -> ClipSettings:
         clip: Of the model.
         num_frames: How many; None = the model's.
     """
-    return replace(
-        clip, num_frames=num_frames or clip.num_frames, sampling="random", fps=None, stride=1
-    )
+    return replace(clip.with_frames(num_frames), sampling="random", fps=None, stride=1)

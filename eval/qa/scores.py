@@ -265,7 +265,7 @@ def _fewer(timeline: Tensor) -> Tensor:
 
 def viewing_card(viewing: Viewing, encoder: Encoder) -> dict[str, Any]:
     """Describe how videos are looked at."""
-    frames = viewing.num_frames or encoder.clip.num_frames
+    frames = encoder.clip.with_frames(viewing.num_frames).num_frames
     return {
         "num_frames": None if viewing.fps is not None else frames,
         "fps": viewing.fps,

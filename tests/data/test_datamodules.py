@@ -65,6 +65,12 @@ def data(coded_shards):
     return make
 
 
+@pytest.mark.parametrize("name", ["batch_size", "image_batch_size", "steps_per_epoch"])
+def test_nothing_at_once_is_not_as_many_as_usual(data, name):
+    with pytest.raises(ValueError, match=f"{name} 0"):
+        data(**{name: 0})
+
+
 def attached(datamodule, encoder=None):
     """Give a datamodule the little of a trainer that it reads."""
     progress = SimpleNamespace(state_dict=lambda: {"total": {"processed": 0}})

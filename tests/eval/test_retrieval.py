@@ -246,6 +246,7 @@ def test_the_number_of_frames_can_be_changed(run, shard, tmp_path):
         ({"run": "no/run"}, "not a run directory"),
         ({"options": ["--checkpoint=gone.ckpt"]}, r"no checkpoint file gone\.ckpt"),
         ({"options": ["--k=0"]}, "k must be at least 1"),
+        ({"options": ["--num-frames=0"]}, "num_frames 0 "),
     ],
 )
 def test_a_mistake_is_one_clear_line(run, shard, tmp_path, capsys, change, message):

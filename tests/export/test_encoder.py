@@ -160,12 +160,13 @@ def test_bad_videos_are_named(encoder, clips, tmp_path):
         (lambda e, c: e.encode_text(["red", None]), "text 1 is a NoneType; give strings"),
         (lambda e, c: e.score([b"red"], c), "text 0 is a bytes; give strings"),
         (lambda e, c: e.encode_video(np.zeros((4, 8, 8, 3), np.uint8)), "a single ndarray"),
-        (lambda e, c: e.encode_video([np.zeros((4, 3, 8, 8), np.uint8)]), r"\(T, H, W, 3\) uint8"),
-        (lambda e, c: e.encode_video([np.zeros((4, 8, 8, 3), np.float32)]), "uint8"),
         (lambda e, c: e.encode_video([np.zeros((0, 8, 8, 3), np.uint8)]), "uint8"),
         (lambda e, c: e.encode_video([np.zeros((4, 8, 8, 3), np.uint8)], fps=2), "no times"),
         (lambda e, c: e.encode_video(c, batch_size=0), "batch_size 0"),
         (lambda e, c: e.encode_video(c, num_frames=-1), "num_frames -1"),
+        (lambda e, c: e.encode_video(c, num_frames=0), "num_frames 0"),
+        (lambda e, c: e.score(["a"], c, num_frames=0), "num_frames 0"),
+        (lambda e, c: e.encode_video(c, fps=0), "fps"),
         (lambda e, c: e.encode_video(c, fps=-1), "fps"),
         (lambda e, c: e.score(["a", "b"], c), "2 texts do not pair with 3 videos"),
     ],
@@ -173,6 +174,93 @@ def test_bad_videos_are_named(encoder, clips, tmp_path):
 def test_mistakes_are_explained(encoder, clips, call, message):
     with pytest.raises(ValueError, match=message):
         call(encoder, clips)
+
+
+def in_memory(frames):
+    """One video (T, H, W, 3) uint8 in the ways in which libraries give it."""
+    last = torch.from_numpy(frames)
+    second = last.permute(0, 3, 1, 2)
+    unit = second.float() / 255
+    return {
+        "NumPy, PyAV, decord": frames,
+        "torchvision.io.read_video": last,
+        "torchcodec, torchvision with TCHW": second.contiguous(),
+        "not contiguous": second,
+        "NumPy, colours second": second.numpy(),
+        "0 to 1": unit,
+        "0 to 1, colours last": unit.permute(0, 2, 3, 1),
+        "0 to 1, NumPy": unit.numpy(),
+        "0 to 1, float64": second.double() / 255,
+        "0 to 1, float16": unit.half(),
+        "with a gradient": unit.clone().requires_grad_(),
+    }
+
+
+@pytest.mark.parametrize("form", in_memory(np.zeros((1, 4, 4, 3), np.uint8)))
+def test_frames_in_memory_get_the_vector_of_their_file(encoder, clips, form):
+    videos = [in_memory(frames_of(path))[form] for path in clips]
+    np.testing.assert_allclose(encoder.encode_video(videos), encoder.encode_video(clips), atol=1e-6)
+    scores = encoder.score(TEXTS, videos)
+    np.testing.assert_allclose(scores, encoder.score(TEXTS, clips), atol=1e-5)
+
+
+def test_prepared_clips_are_taken_as_they_are_and_only_those(encoder, clips):
+    ready = list(encoder.load_videos(clips))
+    want = encoder.encode_video(clips)
+    assert np.array_equal(encoder.encode_video(ready), want)
+    for computed in (ready[0].clone(), ready[0] * 1, torch.stack(ready)[0]):
+        assert type(computed) is torch.Tensor
+        with pytest.raises(ValueError, match=r"numbers from -\S+ to \S+; .* as `load_videos` gave"):
+            encoder.encode_video([computed])
+
+
+@pytest.mark.parametrize(
+    ("shape", "dtype", "message"),
+    [
+        ((3, 4, 8, 9), torch.uint8, r"video 1 is \(3, 4, 8, 9\) .*like \(C, T, H, W\): transpose"),
+        ((4, 1, 8, 9), torch.uint8, r"give frames as \(T, H, W, 3\) or \(T, 3, H, W\)"),
+        ((4, 8, 9, 4), torch.uint8, r"give frames as \(T, H, W, 3\) or \(T, 3, H, W\)"),
+        ((4, 3, 8, 3), torch.uint8, "its colours may be second or last"),
+        ((3, 8, 9), torch.uint8, "give frames as"),
+        ((1, 4, 3, 8, 9), torch.float32, "a batch; give a list of its videos"),
+        ((4, 3, 8, 0), torch.uint8, "give frames as"),
+        ((4, 3, 8, 9), torch.int64, "uint8 or floating from 0 to 1"),
+        ((4, 3, 8, 9), torch.bool, "uint8 or floating from 0 to 1"),
+        ((4, 3, 8, 9), torch.complex64, "uint8 or floating from 0 to 1"),
+    ],
+)
+def test_frames_of_another_form_are_named(encoder, clips, shape, dtype, message):
+    with pytest.raises(ValueError, match=message):
+        encoder.encode_video([clips[0], torch.zeros(shape, dtype=dtype)])
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [(255.0, "to 255; .* those in 0 to 255 are uint8"), (-0.1, "from -0.1"), (np.nan, "nan")],
+)
+def test_floating_frames_lie_in_0_to_1(encoder, value, message):
+    frames = np.zeros((40, 8, 9, 3), np.float32)
+    frames[1, 0, 0] = value  # of a frame that is not even looked at
+    with pytest.raises(ValueError, match=message):
+        encoder.encode_video([frames])
+
+
+def test_vectors_that_are_no_numbers_are_refused_with_their_name(encoder_folder, clips):
+    encoder = VideoTextEncoder.from_pretrained(encoder_folder, device="cpu")
+    ready = list(encoder.load_videos(clips))
+    ready[1][0, 0, 0, 0] = np.nan
+    with pytest.raises(ValueError, match="video 1 gives NaN or infinity: the model"):
+        encoder.encode_video(ready)
+    with pytest.raises(ValueError, match="pair 1 gives NaN or infinity: the model"):
+        encoder.score(TEXTS, ready)
+    encoder.model.text_proj.bias.data[0] = np.inf
+    with pytest.raises(ValueError, match=r"text 0 \('A red circle'\) gives NaN .*\(3 of 3 do\)"):
+        encoder.encode_text(TEXTS)
+    encoder.model.vision_proj.bias.data[0] = np.nan
+    with pytest.raises(ValueError, match=r"0\.mp4 gives NaN or infinity \(3 of 3 do\)"):
+        encoder.encode_video(clips, batch_size=2)
+    with pytest.raises(ValueError, match=r"0\.mp4 gives NaN or infinity"):
+        encoder.encode_long_video(clips[0])
 
 
 def test_the_core_dependencies_suffice_without_a_network(encoder_folder, clips):

@@ -88,6 +88,22 @@ def test_a_file_of_another_model_is_refused(folder, another_run, tmp_path):
             check_onnx(other, name, inputs, folder / f"{name}.onnx")
 
 
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_a_file_with_a_weight_that_is_no_number_is_refused(folder, parts, tmp_path, value):
+    name = video_name(4)
+    model = onnx.load(folder / f"{name}.onnx")
+    for weight in model.graph.initializer:
+        numbers = onnx.numpy_helper.to_array(weight).copy()
+        if numbers.dtype == np.float32 and numbers.ndim == 2:
+            numbers[0, 0] = value
+            weight.CopyFrom(onnx.numpy_helper.from_array(numbers, weight.name))
+            break
+    onnx.save(model, tmp_path / "broken.onnx")
+    inputs = example_inputs(parts, [4])[name]
+    with pytest.raises(ValueError, match=r"16 of the 16 numbers that broken\.onnx gives are NaN"):
+        check_onnx(parts, name, inputs, tmp_path / "broken.onnx")
+
+
 def test_impossible_numbers_of_frames_are_refused(encoder_folder, tmp_path):
     for count in ("0", "-3"):
         with pytest.raises(ValueError, match="must be a multiple of 1"):

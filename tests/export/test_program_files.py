@@ -6,10 +6,10 @@ import pytest
 import torch
 
 from vmm.export import program_files
-from vmm.export.command import main
+from vmm.export.command import FORMATS, export, main
 from vmm.export.encoder import VideoTextEncoder
 from vmm.export.folder import read_folder
-from vmm.export.programs import example_inputs, video_name
+from vmm.export.programs import example_inputs, largest_difference, video_name
 
 
 @pytest.fixture
@@ -54,6 +54,32 @@ def test_a_program_that_differs_is_refused(encoder_folder, tmp_path, no_compiler
     monkeypatch.setattr(program_files, "expected", lambda *x: right(*x) + 1e-4)
     with pytest.raises(ValueError, match=r"differs from the model by \S+, more"):
         program_files.write_programs(parts, tmp_path, [4])
+
+
+@pytest.mark.parametrize("value", [torch.nan, torch.inf, -torch.inf])
+def test_results_that_are_no_numbers_are_refused_whoever_gives_them(value, tmp_path):
+    right = torch.full((2, 3), 0.5)
+    broken = torch.tensor([[0.5, value, 0.5]] * 2)
+    path = tmp_path / "video.pt2"
+    assert largest_difference(path, right, right, "") == 0
+    with pytest.raises(ValueError, match=r"2 of the 6 numbers that video\.pt2 gives are NaN"):
+        largest_difference(path, broken, right, "")
+    for got in (right, broken):
+        with pytest.raises(ValueError, match="2 of the 6 numbers that the model gives are NaN"):
+            largest_difference(path, got, broken, "")
+    with pytest.raises(ValueError, match=r"gives \(1, 3\), the model \(2, 3\)"):
+        largest_difference(path, right[:1], right, "")
+
+
+@pytest.mark.parametrize("format_name", FORMATS)
+def test_a_model_with_a_weight_that_is_no_number_is_not_exported(
+    encoder_folder, tmp_path, format_name
+):
+    parts = read_folder(encoder_folder)[0]
+    parts.model.vision_proj.weight.data[1, 2] = torch.nan
+    with pytest.raises(ValueError, match=r"vision_proj\.weight holds 1 NaN or infinite numbers"):
+        export(parts, tmp_path / "out", format_name)
+    assert not list(tmp_path.iterdir())
 
 
 def test_packages_are_compiled_where_a_compiler_is(encoder_folder, tmp_path, monkeypatch):

@@ -9,6 +9,7 @@ from vmm.export.encoder import VideoTextEncoder
 from vmm.export.folder import read_folder
 
 library = pytest.importorskip("sentence_transformers")
+_is_video = pytest.importorskip("vmm.export.sentence_modules")._is_video
 TEXTS = ["a red circle", "moves left", "a circle"]
 
 
@@ -115,6 +116,61 @@ def test_mistakes_are_explained(dual, cross, clips, tmp_path):
     (tmp_path / "x.mp4").write_bytes(b"nothing")
     with pytest.raises(ValueError, match=r"cannot read .*x\.mp4"):
         dual.encode([str(tmp_path / "x.mp4")])
+
+
+@pytest.mark.parametrize(
+    "item",
+    [
+        "gone.mp4",
+        "my clip.MOV",
+        "/data/videos/a",
+        "./clips/b.webm",
+        "https://host/a",
+        "~/c",
+        "d.gif",
+    ],
+)
+def test_a_path_without_a_file_is_not_embedded_as_text(dual, cross, item):
+    with pytest.raises(ValueError, match=f"there is no file '{item}'; check the path"):
+        dual.encode([item])
+    with pytest.raises(ValueError, match=f"there is no file '{item}'; check the path"):
+        cross.predict([("a red circle", item)])
+
+
+def test_captions_that_look_a_little_like_paths_are_captions(dual, encoder):
+    captions = [
+        "a circle and/or a cross", "a red circle ...", "/ a slash", "5 km/h", "red. circle", "",
+        "a" * 300, "word " * 400, "a \0 b", "half a pair \ud83d",
+    ]  # fmt: skip
+    known = [text for text in captions if "\ud83d" not in text]
+    np.testing.assert_allclose(dual.encode(known), encoder.encode_text(known), atol=1e-6)
+    assert not any(map(_is_video, captions))
+
+
+def test_frames_in_memory_get_the_vector_of_their_file(dual, encoder):
+    frames = np.random.default_rng(0).integers(0, 256, (6, 40, 30, 3), dtype=np.uint8)
+    second = torch.from_numpy(frames).permute(0, 3, 1, 2)
+    want = encoder.encode_video([frames])
+    (ready,) = encoder.load_videos([frames])
+    for item in (second, second.float() / 255, ready):
+        np.testing.assert_allclose(dual.encode([{"video": item}]), want, atol=1e-6)
+    with pytest.raises(ValueError, match="floating frames lie in 0 to 1"):
+        dual.encode([{"video": second.float()}])
+
+
+def test_vectors_that_are_no_numbers_are_refused(dual, cross, clips):
+    for module in (dual, cross):
+        module[0].model.vision_proj.weight.data[0, 0] = np.nan
+        module[0].model.itm_head.bias.data[1] = np.nan
+    try:
+        with pytest.raises(ValueError, match="row 0 of a batch gives NaN or infinity"):
+            dual.encode([str(clips[0])])
+        with pytest.raises(ValueError, match="row 0 of a batch gives NaN or infinity"):
+            cross.predict([("a", str(clips[0]))])
+    finally:
+        for module in (dual, cross):
+            module[0].model.vision_proj.weight.data[0, 0] = 0.0
+            module[0].model.itm_head.bias.data[1] = 0.0
 
 
 def test_a_missing_package_is_named(encoder_folder, tmp_path, monkeypatch):

@@ -202,3 +202,6 @@ def test_what_cannot_be(root, model, questions):
         model.answer_list([])
     with pytest.raises(ValueError, match="at least 1"):
         model.rank(questions, model.answer_list(["red"]), k=0)
+    model.answer_decoder.bert.embeddings.word_embeddings.weight.data[7] = torch.nan
+    with pytest.raises(ValueError, match="answer decoder gives NaN or infinity"):
+        model.rank(questions, model.answer_list(["red"]))

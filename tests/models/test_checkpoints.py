@@ -531,9 +531,7 @@ DAMAGED = {
         lambda p: save({"norm.weight": torch.eye(3).to_sparse()}, p),
         r"norm\.weight is a tensor of another kind .*sparse|damaged or no weight file",
     ),
-    "a nameless tensor": (
-        lambda p: save({None: torch.ones(3)}, p), "None is no name of a tensor"
-    ),
+    "a nameless tensor": (lambda p: save({None: torch.ones(3)}, p), "None is no name of a tensor"),
     "an unknown class": (
         lambda p: save(FAMILIES["masked_pretrain"]() | {"x": collections.Counter(a=1)}, p),
         "x is a Counter",

@@ -69,9 +69,7 @@ def test_the_private_memory_of_a_thread_is_float32_on_the_cpu(state, monkeypatch
 @pytest.mark.parametrize("state", STATES)
 @pytest.mark.parametrize(("backend", "dtype"), RUNS, ids=str)
 @pytest.mark.parametrize("work", [one_way, a_piece, both_ways, convolution])
-def test_settings_of_the_process_change_nothing(
-    work, backend, dtype, state, inputs, monkeypatch
-):
+def test_settings_of_the_process_change_nothing(work, backend, dtype, state, inputs, monkeypatch):
     record = state != "inference mode"
     leaves = {name: x.to(dtype).requires_grad_(record) for name, x in inputs.items()}
 
@@ -129,7 +127,7 @@ def of_another_kind(x):
 def test_addresses_of_what_kernels_cannot_read_are_refused(kind):
     wrong = of_another_kind(torch.ones(16, 16))[kind]
     if wrong.layout == torch.strided:
-        with pytest.raises(ValueError, match=r"want d_B as torch\.float32 or torch\.bfloat16 .*got"):
+        with pytest.raises(ValueError, match=r"want d_B as torch\.float32 or torch\.bfloat16"):
             row_arguments("d_B", wrong[None].transpose(1, 2), reverse=False)
         with pytest.raises(ValueError, match=r"want A as torch\.float32 in the memory of the CPU"):
             packed_address("A", wrong)
@@ -153,7 +151,7 @@ def test_one_tensor_on_another_device_is_an_error(name, inputs):
     x = dict(inputs, D=torch.ones(E))
     x[name] = x[name].to("meta")
     scan_inputs = ScanInputs(*(x[n] for n in ("u", "delta", "A", "B", "C", "D", "z")), None)
-    with pytest.raises(ValueError, match="in the memory of the CPU, got .* on meta"):
+    with pytest.raises(ValueError, match=r"in the memory of the CPU, got .* on meta"):
         scan_cpu.forward(scan_inputs, ScanOptions(True, False), None, None)
-    with pytest.raises(ValueError, match="in the memory of the CPU, got .* on meta"):
+    with pytest.raises(ValueError, match=r"in the memory of the CPU, got .* on meta"):
         conv_cpu.forward(ConvInputs(inputs["u"], inputs["back"].to("meta")), silu=True)

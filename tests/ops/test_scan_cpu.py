@@ -155,7 +155,7 @@ def test_several_python_threads_may_scan_at_once():
 
 
 def in_a_fork(function):
-    """Give what a function returns, a number, in a fork of this process; a hang ends with a trace."""
+    """Give the number that a function returns in a fork of this process; a hang ends in a trace."""
     reader, writer = os.pipe()
     child = os.fork()
     if child == 0:
@@ -164,7 +164,7 @@ def in_a_fork(function):
             faulthandler.dump_traceback_later(20, exit=True)
             os.write(writer, repr(function()).encode())
             status = 0
-        except BaseException:
+        except Exception:  # noqa: BLE001  the child must not go on with pytest
             traceback.print_exc()
         finally:
             os._exit(status)
@@ -197,7 +197,8 @@ def test_a_forked_worker_can_scan():
 def test_a_fork_scans_without_the_threads_of_its_parent(set_threads):
     set_threads(2)
     inputs = make_inputs()
-    expected = compiled_scan(**inputs, delta_softplus=True)  # makes the team of threads that the fork does not have
+    # Makes the team of threads that the fork does not have.
+    expected = compiled_scan(**inputs, delta_softplus=True)
 
     def work():
         assert torch.get_num_threads() == 2

@@ -12,7 +12,9 @@ import pytest
 from tests.data.videos import encode_video, moving_picture
 from tests.search.plain import encode_to_be_killed
 from vmm.data.isolation import IsolatedDecoder
-from vmm.search.encode import Share, encode_videos
+from vmm.export.encoder import VideoTextEncoder
+from vmm.search.encode import Share, clip_of, encode_videos
+from vmm.search.index import Index, Settings
 from vmm.search.parts import read_part
 from vmm.search.sources import Source
 from vmm.search.windows import load_moments, spans_of
@@ -50,8 +52,26 @@ def assert_same(tables, others):
         assert np.allclose(vectors, others[source][1], atol=1e-6)
 
 
+def test_vectors_that_are_no_numbers_stop_with_their_place(videos, encoder_folder, tmp_path):
+    """What was encoded before stays."""
+    real = VideoTextEncoder.from_pretrained(encoder_folder, device="cpu")
+    settings = Settings(real.fingerprint, str(real.folder), real.embedding_dim, 1.0, 0.5)
+    index = Index.create(tmp_path / "index", settings)
+    encode_videos(index, real, [videos / "a.mp4"])
+    real.model.vision_proj.weight.data[0, 0] = np.nan
+    with pytest.raises(ValueError, match=r"up to 0\.4 s of .*b\.mkv: video 0 gives NaN"):
+        encode_videos(index, real, [videos / "b.mkv"])
+    assert [source.path.name for source in Index.open(index.folder).videos] == ["a.mp4"]
+
+
 def sources_of(folder):
     return [Source(path) for path in sorted(folder.rglob("*.*"))]
+
+
+def test_no_frames_are_not_as_many_as_usual(encoder):
+    assert clip_of(encoder, None).num_frames == 2 and clip_of(encoder, 5).num_frames == 5
+    with pytest.raises(ValueError, match="num_frames 0 "):
+        clip_of(encoder, 0)
 
 
 @pytest.mark.parametrize("batch_size", [1, 3, 100])

@@ -62,6 +62,16 @@ def test_records_add_up_begin_anew_or_are_passed_over(new_index):
     assert found(new_index()) == {"b": [10, 11], "a": [20]} and new_index().num_moments == 3
 
 
+@pytest.mark.parametrize("value", [np.nan, -np.inf])
+def test_vectors_that_are_no_numbers_are_not_written(new_index, value):
+    index = new_index()
+    spans, vectors = rows(2)
+    vectors[1][3] = value
+    with pytest.raises(ValueError, match=r"a vector of /videos/a holds NaN or infinity; nothing"):
+        index.add([record("a", 2)], spans, vectors)
+    assert not new_index().parts
+
+
 def test_compacting_changes_nothing_even_when_it_is_interrupted(new_index, monkeypatch):
     index = new_index()
     index.add([record("a", 2), record("b", 1, problem="bad")], *rows(3))

@@ -2,14 +2,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from safetensors.numpy import load_file, save_file
 
 from vmm.data.clips import load_frames
 from vmm.data.schema import RawSample
 from vmm.data.transforms import eval_transform
 from vmm.export.encoder import VideoTextEncoder
+from vmm.export.frames import prepared
 from vmm.search.encode import encode_videos
 from vmm.search.index import Index, Settings
-from vmm.search.parts import Record
+from vmm.search.parts import Record, _checksum
 from vmm.search.query import Hit, Searcher, timestamp
 from vmm.search.sources import Source
 
@@ -76,6 +78,25 @@ def test_the_curve_is_the_whole_video_in_order(new_index, encoder):
     assert np.allclose(cosines, table["/v/30"][1] @ vector, atol=1e-5)
 
 
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_vectors_that_are_no_numbers_are_refused_with_their_part(new_index, encoder, value):
+    index = random_index(new_index)[0]
+    searcher = Searcher(index, encoder)
+    vector = np.ones(24, np.float32)
+    with pytest.raises(ValueError, match="vector to search with holds NaN or infinity"):
+        searcher.search(np.where(np.arange(24) == 5, value, vector))
+    part = index.parts[1]
+    content = load_file(part)
+    content["vectors"][3, 7] = value
+    save_file(content, part, {"checksum": _checksum(content)})
+    searcher = Searcher(new_index(), encoder)
+    for use in (searcher.search, lambda v: searcher.curve(v, Source(Path("/v/0")))):
+        with pytest.raises(ValueError, match=rf"{part.name} is damaged: a vector in it holds NaN"):
+            use(vector)
+    wrong = [line for line in new_index().verify() if "damaged" in line]
+    assert len(wrong) == 1 and part.name in wrong[0] and "NaN or infinity" in wrong[0]
+
+
 def test_an_empty_index_finds_nothing(new_index, encoder):
     assert Searcher(new_index(), encoder).search(np.ones(24, np.float32)) == []
 
@@ -115,7 +136,7 @@ def test_reranking_gives_the_scores_of_the_moments_themselves(searched, real):
         data = hit.source.path.read_bytes()
         part = RawSample("", 0, "", data, [], {"start": hit.start, "end": hit.end})
         clip = eval_transform(load_frames(part, "video", real.clip), real.clip)
-        assert np.isclose(real.score(["a red circle"], [clip])[0], hit.match, atol=1e-5)
+        assert np.isclose(real.score(["a red circle"], [prepared(clip)])[0], hit.match, atol=1e-5)
 
 
 def test_moments_that_cannot_be_read_any_more_come_last(searched, videos):

@@ -150,7 +150,8 @@ class WebVideoData(VideoDataModule):
         make_demo: bool = False,
     ) -> None:
         super().__init__(num_frames, image_size)
-        if min(batch_size, image_batch_size or 1, steps_per_epoch or 1) < 1 or num_workers < 0:
+        counts = (batch_size, image_batch_size, steps_per_epoch)
+        if min(n for n in counts if n is not None) < 1 or num_workers < 0:
             raise ValueError(
                 f"batch_size {batch_size}, image_batch_size {image_batch_size}, steps_per_epoch "
                 f"{steps_per_epoch} and num_workers {num_workers}: the first three must be at "
@@ -232,7 +233,7 @@ class WebVideoData(VideoDataModule):
             )
         batch_sizes: dict[Media, int] = {
             "video": self.batch_size,
-            "image": self.image_batch_size or self.batch_size,
+            "image": self.batch_size if self.image_batch_size is None else self.image_batch_size,
         }
         if any(is_remote(p) for shards in sources.values() for p in patterns_of(shards)):
             self._stream = ResampledStream(

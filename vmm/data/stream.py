@@ -101,7 +101,7 @@ class TrainStream(IterableDataset[VideoTextBatch | UnusableData]):
             self._first_idx[media] = total
             total += available
         self._plan = StepPlan(batches, seed)
-        self._length = steps_per_epoch or self._plan.round_length
+        self._length = self._plan.round_length if steps_per_epoch is None else steps_per_epoch
 
     def __len__(self) -> int:
         return self._length

@@ -15,7 +15,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
 import numpy as np
@@ -106,6 +106,10 @@ class ClipSettings:
             )
         if self.flip_sided and not self.flip:
             raise ValueError("flip_sided says which clips `flip` may mirror; set flip too")
+
+    def with_frames(self, num_frames: int | None) -> ClipSettings:
+        """Return the same settings for another number of frames; None = for as many."""
+        return self if num_frames is None else replace(self, num_frames=num_frames)
 
     def choose(
         self,

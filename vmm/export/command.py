@@ -19,6 +19,7 @@ from vmm.export.model_card import UNKNOWN_LICENSE, find_results, model_card
 from vmm.export.run import load_run
 from vmm.export.whole import whole_folder
 from vmm.text_output import say
+from vmm.models.weights import check_finite
 
 FORMATS = {
     "folder": "weights, sizes, tokenizer, preprocessing, model card; VideoTextEncoder loads it",
@@ -75,6 +76,7 @@ def export(
             what the model does.
     """
     frames = sorted(set(frames)) or [parts.clip.num_frames]
+    check_finite(parts.model.state_dict(), "the model cannot be exported")
     parts.model.requires_grad_(False)
     differences: dict[str, float] = {}
     with whole_folder(out) as folder:

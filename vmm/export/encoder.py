@@ -12,7 +12,7 @@ of the joint space, n counts what is asked for.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
@@ -24,21 +24,16 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from vmm.data.clips import load_frames
 from vmm.data.decode import DecodeError
-from vmm.data.schema import RawSample
 from vmm.data.text_input import clean_text
-from vmm.data.transforms import ClipSettings, eval_transform
+from vmm.data.transforms import ClipSettings
 from vmm.export.folder import read_folder
+from vmm.export.frames import Video, load_clip, name_of
 from vmm.export.hub import local_folder, upload
 from vmm.export.long_videos import LongVideo, encode_file
-from vmm.export.towers import Matcher, TextTower, VideoTower
+from vmm.export.towers import Matcher, TextTower, VideoTower, finite
 from vmm.models.video_text import VideoTextModel
 from vmm.ops.cpu_setup import tune_cpu
-
-Video = str | Path | bytes | npt.NDArray[np.uint8] | Tensor
-"""A file, its content, all its frames (T, H, W, 3) RGB, at equal distances in time, or what
-``VideoTextEncoder.load_videos`` made of one."""
 
 Floats = npt.NDArray[np.float32]
 _Item = TypeVar("_Item")
@@ -117,7 +112,8 @@ class VideoTextEncoder:
         """Encode videos.
 
         Args:
-            videos: Files, their contents, or their frames.
+            videos: Files, their contents, or all their frames in memory: (T, H, W, 3) or
+                (T, 3, H, W), uint8 or floating from 0 to 1, at equal distances in time.
             num_frames: Frames that are looked at; None = as many as in training.
             fps: Take them at so many per second, from the middle of the video, instead of spread
                 over all of it.
@@ -133,8 +129,8 @@ class VideoTextEncoder:
         clips = self.load_videos(videos, num_frames=num_frames, fps=fps)
         rows: list[Tensor] = []
         for batch in _batches(clips, len(videos), batch_size, progress, "video"):
-            rows += self._video_tower(torch.stack(batch).to(self.device)).cpu()
-        return _array(rows, (0, self.embedding_dim))
+            rows += self._video_tower(_stack(batch, len(rows)).to(self.device)).cpu()
+        return _array(rows, (0, self.embedding_dim), lambda i: name_of(videos[i], i))
 
     @torch.inference_mode()
     def encode_long_video(
@@ -162,9 +158,12 @@ class VideoTextEncoder:
         name = "the video" if isinstance(video, bytes) else str(video)
         try:
             data = video if isinstance(video, bytes) else Path(video).read_bytes()
-            return encode_file(self.model, self.clip, data, fps, folder, progress)
+            found = encode_file(self.model, self.clip, data, fps, folder, progress)
         except (OSError, DecodeError) as error:
             raise ValueError(f"cannot read {name}: {error}") from error
+        for rows in (found.vector[None], found.per_frame):
+            finite(torch.from_numpy(rows), lambda _: name)
+        return found
 
     @torch.inference_mode()
     def encode_text(
@@ -188,7 +187,7 @@ class VideoTextEncoder:
         for batch in _batches(texts, len(texts), batch_size, progress, "text"):
             text = self.model.text_encoder.tokenize(batch, self.device)
             rows += self._text_tower(*text).cpu()
-        return _array(rows, (0, self.embedding_dim))
+        return _array(rows, (0, self.embedding_dim), lambda i: f"text {i} ({texts[i]!r:.60})")
 
     @torch.inference_mode()
     def score(
@@ -227,14 +226,14 @@ class VideoTextEncoder:
         clips = self.load_videos(videos, num_frames=num_frames, fps=fps)
         rows: list[Tensor] = []
         for batch in _batches(clips, len(videos), batch_size, progress, "video"):
-            tokens = self.model.encode_video(torch.stack(batch).to(self.device)).tokens
             done = len(rows)
+            tokens = self.model.encode_video(_stack(batch, done).to(self.device)).tokens
             part = captions[done : done + len(batch)] if len(videos) > 1 else captions
             for i in range(0, len(part), batch_size):
                 seen = tokens[i : i + batch_size] if len(videos) > 1 else tokens
                 text = self.model.text_encoder.tokenize(part[i : i + batch_size], self.device)
                 rows += self._matcher(*text, seen).cpu()
-        return _array(rows, (0,))
+        return _array(rows, (0,), lambda i: f"pair {i}")
 
     def load_videos(
         self, videos: Sequence[Video], *, num_frames: int | None = None, fps: float | None = None
@@ -247,20 +246,17 @@ class VideoTextEncoder:
             fps: As for ``encode_video``.
 
         Yields:
-            (T, C, H, W) float32, normalised.
+            (T, C, H, W) float32, normalised; ``encode_video`` and ``score`` take them as they are.
 
         Raises:
             ValueError: If a video cannot be read, with its name.
         """
         _refuse_single(videos)
-        clip = replace(self.clip, num_frames=num_frames or self.clip.num_frames)
+        clip = self.clip.with_frames(num_frames)
         if fps is not None:
             clip = replace(clip, sampling="fps", fps=fps, stride=1)
         for number, video in enumerate(videos):
-            if isinstance(video, Tensor):
-                yield video
-            else:
-                yield eval_transform(_frames(video, number, clip), clip)
+            yield load_clip(video, number, clip)
 
     def push_to_hub(self, name: str, *, private: bool = False) -> str:
         """Upload the folder that the encoder was loaded from to the Hugging Face hub.
@@ -284,28 +280,6 @@ def _clean(texts: Sequence[str]) -> list[str]:
     return [clean_text(text) for text in texts]
 
 
-def _frames(
-    video: str | Path | bytes | npt.NDArray[np.uint8], number: int, clip: ClipSettings
-) -> Tensor:
-    """Read the frames that the settings choose, (T, C, H, W) uint8."""
-    if isinstance(video, np.ndarray):
-        if video.ndim != 4 or video.shape[-1] != 3 or video.dtype != np.uint8 or not len(video):
-            raise ValueError(
-                f"video {number} is an array of shape {video.shape} and type {video.dtype}; "
-                "give frames as (T, H, W, 3) uint8"
-            )
-        if clip.sampling == "fps":
-            raise ValueError(f"video {number} is an array, which has no times; leave fps out")
-        chosen = clip.choose(np.arange(len(video), dtype=np.float64))
-        return torch.from_numpy(video[chosen]).permute(0, 3, 1, 2)
-    name = f"video {number}" if isinstance(video, bytes) else str(video)
-    try:
-        data = video if isinstance(video, bytes) else Path(video).read_bytes()
-        return load_frames(RawSample(name, number, "", data, [], {}), "video", clip)
-    except (OSError, DecodeError) as error:
-        raise ValueError(f"cannot read {name}: {error}") from error
-
-
 def _batches(
     items: Iterable[_Item], total: int, size: int, progress: bool, unit: str
 ) -> Iterator[list[_Item]]:
@@ -319,8 +293,20 @@ def _batches(
             bar.update(len(batch))
 
 
-def _array(rows: list[Tensor], empty: tuple[int, ...]) -> Floats:
-    return torch.stack(rows).numpy() if rows else np.zeros(empty, np.float32)
+def _stack(clips: list[Tensor], first: int) -> Tensor:
+    """Make a batch; ``first`` is the number of its first video."""
+    for number, clip in enumerate(clips, first):
+        if clip.shape != clips[0].shape:
+            raise ValueError(
+                f"video {number} was prepared as {tuple(clip.shape)}, video {first} as "
+                f"{tuple(clips[0].shape)}; prepare all alike, or use batch_size=1"
+            )
+    return torch.stack(clips)
+
+
+def _array(rows: list[Tensor], empty: tuple[int, ...], name: Callable[[int], str]) -> Floats:
+    """Make an array; ``name`` tells what a row is of."""
+    return finite(torch.stack(rows), name).numpy() if rows else np.zeros(empty, np.float32)
 
 
 def _refuse_single(items: object) -> None:

@@ -7,6 +7,7 @@ Shape legend: see ``vmm.types``.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -16,6 +17,9 @@ from vmm.export.folder import EncoderParts
 from vmm.export.towers import TextTower, VideoTower
 
 TEXT = "text"
+
+TOLERANCE = 1e-5
+"""Largest allowed difference of an entry of a unit vector."""
 
 
 def video_name(num_frames: int) -> str:
@@ -67,6 +71,36 @@ def trace(parts: EncoderParts, name: str, inputs: tuple[Tensor, ...]) -> Exporte
     else:
         tower, shapes = VideoTower(parts.model), ({0: batch},)
     return torch.export.export(tower.eval(), inputs, dynamic_shapes=shapes)
+
+
+def largest_difference(path: Path, got: Tensor, want: Tensor, advice: str) -> float:
+    """Compare what a written file computes with what it must.
+
+    Args:
+        path: The file, for the message.
+        got: What it computes.
+        want: What the model computes.
+        advice: What to try if they differ.
+
+    Raises:
+        ValueError: If a number is NaN or infinite, a shape another one, or the largest difference
+            above ``TOLERANCE``.
+    """
+    for name, rows in (("the model", want), (path.name, got)):
+        if odd := rows.numel() - int(rows.isfinite().sum()):
+            raise ValueError(
+                f"{odd} of the {rows.numel()} numbers that {name} gives are NaN or infinite; "
+                "weights of it are broken, or overflow"
+            )
+    if got.shape != want.shape:
+        raise ValueError(f"{path.name} gives {tuple(got.shape)}, the model {tuple(want.shape)}")
+    difference = (got - want).abs().max().item()
+    if not difference <= TOLERANCE:
+        raise ValueError(
+            f"{path.name} differs from the model by {difference:.1e}, more than {TOLERANCE}: "
+            f"it is of no use; {advice}"
+        )
+    return difference
 
 
 def expected(parts: EncoderParts, name: str, inputs: tuple[Tensor, ...]) -> Tensor:

@@ -11,23 +11,28 @@ that it runs is this installed file, the folders hold none. Needs the extra
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Self
 
-import numpy as np
 import sentence_transformers
 import torch
 from sentence_transformers.base.modules import InputModule
 from torch import Tensor
 
+from vmm.data.schema import VIDEO_EXTENSIONS
 from vmm.data.text_input import clean_text
 from vmm.export.encoder import VideoTextEncoder
 from vmm.export.folder import EncoderParts, write_folder
-from vmm.export.towers import Matcher, TextTower, VideoTower
+from vmm.export.towers import Matcher, TextTower, VideoTower, finite
 
 DUAL, CROSS = "dual_encoder", "cross_encoder"
+
+_PLACE = re.compile(r"(/|~/|\.{1,2}/|[A-Za-z]:\\|\w+://)\S+$")
+"""How paths begin, and no caption does."""
 
 
 class _EncoderModule(InputModule):  # type: ignore[misc]  # untyped where it is not installed
@@ -104,7 +109,7 @@ class DualEncoder(_EncoderModule):
             vectors = video_tower(features["video"])
         else:
             vectors = text_tower(features["input_ids"], features["attention_mask"])
-        return {**features, "sentence_embedding": vectors}
+        return {**features, "sentence_embedding": finite(vectors, "row {} of a batch".format)}
 
 
 class MatchingHead(_EncoderModule):
@@ -140,7 +145,7 @@ class MatchingHead(_EncoderModule):
         """Add ``scores``, (B, 1) logits."""
         tokens = self.model.encode_video(features["video"]).tokens
         scores = self._matcher(features["input_ids"], features["attention_mask"], tokens)
-        return {**features, "scores": scores.unsqueeze(1)}
+        return {**features, "scores": finite(scores, "row {} of a batch".format).unsqueeze(1)}
 
 
 def write_sentence_transformers(parts: EncoderParts, folder: Path) -> str:
@@ -188,13 +193,22 @@ def _describe(folder: Path, module: type[_EncoderModule], config: dict[str, Any]
 
 
 def _is_video(item: Any) -> bool:
-    """Tell videos from captions; a string is a video if there is such a file."""
-    if isinstance(item, str):
-        return len(item) < 1000 and Path(item).is_file()
-    return True
+    """Tell videos from captions; a string is a video if it is the name of a file.
+
+    Raises:
+        ValueError: If it can only be meant as one, and there is no such file.
+    """
+    if not isinstance(item, str):
+        return True
+    path = Path(item)
+    with suppress(OSError, ValueError):  # long captions are no names of files
+        if path.is_file():
+            return True
+    if path.suffix[1:].lower() in VIDEO_EXTENSIONS or _PLACE.match(item):
+        raise ValueError(f"there is no file {item!r:.200}; check the path")
+    return False
 
 
 def _as_video(item: Any) -> Any:
-    """Take the video out of ``{"video": ...}``; tensors become arrays."""
-    video = item["video"] if isinstance(item, dict) and "video" in item else item
-    return np.asarray(video) if isinstance(video, Tensor) else video
+    """Take the video out of ``{"video": ...}``."""
+    return item["video"] if isinstance(item, dict) and "video" in item else item

@@ -8,12 +8,34 @@ for a caption nearly so. Shape legend: see ``vmm.types``; E is the width of the 
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vmm.models.video_text import VideoTextModel
 from vmm.ops.similarity import mean_unit
 from vmm.types import TextTokens
+
+
+def finite(rows: Tensor, name: Callable[[int], str]) -> Tensor:
+    """Return vectors or scores of finite numbers as they are.
+
+    Args:
+        rows: (n, ...).
+        name: Tells what a row is of.
+
+    Raises:
+        ValueError: If one is NaN or infinite, with the name of the first such row.
+    """
+    broken = (~rows.isfinite()).reshape(len(rows), -1).any(1).nonzero().flatten().tolist()
+    if broken:
+        more = f" ({len(broken)} of {len(rows)} do)" if len(broken) > 1 else ""
+        raise ValueError(
+            f"{name(broken[0])} gives NaN or infinity{more}: the model's weights, its precision or "
+            "what it was given are broken"
+        )
+    return rows
 
 
 class VideoTower(nn.Module):

@@ -214,13 +214,15 @@ class AnswerModel(nn.Module):
             at_once: Answers that are in memory together.
 
         Raises:
-            ValueError: If ``k`` or ``at_once`` is below 1.
+            ValueError: If ``k`` or ``at_once`` is below 1, or the decoder's output is no number.
         """
         if min(k, at_once) < 1:
             raise ValueError(f"k {k} and at_once {at_once} must be at least 1")
         count, ids = len(questions.keys[0]), answers.tokens.input_ids
         first = self.answer_decoder(ids[:1, :1].expand(count, 1), questions)[:, 0]
         bounds = first.float().log_softmax(-1)[:, ids[:, 1]]  # (B, K)
+        if not bool(bounds.isfinite().all()):  # NaN would be sorted as the best
+            raise ValueError("the answer decoder gives NaN or infinity: its weights are broken")
         return [
             self._rank_one(
                 questions[torch.tensor([i], device=ids.device)], answers, row, k, at_once

@@ -17,7 +17,6 @@ from torch import Tensor, nn
 
 from vmm.ops.attention import attention
 
-
 _MOST_LAYERS = 1000
 
 

@@ -46,7 +46,7 @@ from vmm.models.published_shapes import (
 from vmm.models.text_encoder import BertTextEncoder
 from vmm.models.video_text import VideoTextModel
 from vmm.models.videomamba import VideoMamba
-from vmm.models.weights import load_accounted, read_weight_file, usual_types
+from vmm.models.weights import check_finite, load_accounted, read_weight_file, usual_types
 
 _HUB_NAME = re.compile(r"^([\w.-]+/[\w.-]+):([\w./-]+)$")
 _MAX_WORDS = 32  # of a caption, in the published pretraining
@@ -193,13 +193,14 @@ def save_published(
         raise ValueError(
             "the published layouts are those of VideoMamba encoders; this model has another"
         )
+    check_finite(state, f"{path} is not written")
     state = {key: value.to(dtype or value.dtype) for key, value in state.items()}
     if family == "image_classifier":
         state[_PATCHES] = state[_PATCHES].squeeze(2)
         del state[f"{_ENCODER}temporal_pos_embedding"]
     published = join_published(state, family)
     heads = {"num_attention_heads": text_num_heads}
-    config = {"model": {"text_encoder": heads}} if text_num_heads else {}
+    config = {"model": {"text_encoder": heads}} if text_num_heads is not None else {}
     target = Path(path)
     temporary = target.with_name(f".{target.name}.partial")
     try:
@@ -278,7 +279,8 @@ def _build_video_text(source: _Source) -> _Built:
     if pooling not in get_args(Pooling):
         pooling = "cls+avg"
     encoder, node, state = _build_encoder(source, pooling, pool_norm=True)
-    arguments = text_encoder_arguments(state, source.text_num_heads or _saved_heads(source))
+    heads = source.text_num_heads
+    arguments = text_encoder_arguments(state, _saved_heads(source) if heads is None else heads)
     positions = arguments["architecture"].max_position_embeddings
     arguments |= {
         "name": source.tokenizer,
@@ -335,7 +337,7 @@ def _saved_heads(source: _Source) -> int | None:
     """Attention heads that the file's own config states, if it does."""
     for path in (("num_attention_heads",), ("config", "num_attention_heads")):
         heads = _setting(source.settings, "model", "text_encoder", *path)
-        if isinstance(heads, int):
+        if type(heads) is int:
             return heads
     return None
 

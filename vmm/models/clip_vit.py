@@ -46,6 +46,8 @@ class ClipTeacher(nn.Module):
         image_size: int = 224,
     ) -> None:
         super().__init__()
+        if image_size < 1:
+            raise ValueError(f"image_size {image_size} must be at least 1")
         self.name = name
         self.pretrained = pretrained
         self.image_size = image_size
@@ -59,7 +61,7 @@ class ClipTeacher(nn.Module):
             config: An open_clip model config.
             image_size: Side of its frames, pixels; None = the config's.
         """
-        size = image_size or int(config["vision_cfg"]["image_size"])
+        size = int(config["vision_cfg"]["image_size"]) if image_size is None else image_size
         teacher = cls("", None, size)
         teacher.visual = build_tower(config, size)
         return teacher._freeze()

@@ -104,7 +104,7 @@ def text_encoder_arguments(state: Mapping[str, Tensor], num_heads: int | None) -
             f"{'layer ' + str(_BERT_FUSION[width]) if width in _BERT_FUSION else 'one'} to the last"
         )
     first = f"{prefix}encoder.layer.0."
-    heads = num_heads or _BERT_HEADS.get(width)
+    heads = _BERT_HEADS.get(width) if num_heads is None else num_heads
     if heads is None:
         raise ValueError(_UNKNOWN_HEADS.format(width=width, argument="text_num_heads"))
     architecture = BertArchitecture(
@@ -137,7 +137,8 @@ def clip_config(state: Mapping[str, Tensor], num_heads: int | None) -> dict[str,
         raise ShapeError("visual.conv1.weight is missing")
     width, patch = conv.shape[0], conv.shape[-1]
     side = math.isqrt(_shape(state, "visual.positional_embedding", 2)[0] - 1)
-    heads = num_heads or _CLIP_HEADS.get(width, width // _CLIP_HEAD_WIDTH)
+    usual = _CLIP_HEADS.get(width, width // _CLIP_HEAD_WIDTH)
+    heads = usual if num_heads is None else num_heads
     if num_heads is None and width % _CLIP_HEAD_WIDTH:
         raise ValueError(_UNKNOWN_HEADS.format(width=width, argument="clip_num_heads"))
     if heads < 1 or width % heads:

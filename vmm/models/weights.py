@@ -306,10 +306,34 @@ def _misfit(value: Tensor, wanted: Tensor) -> str | None:
         return f"has shape {tuple(value.shape)}, wanted {tuple(wanted.shape)}"
     if value.is_floating_point() != wanted.is_floating_point():
         return f"is of type {value.dtype}, wanted {wanted.dtype}"
+    return _no_numbers(value)
+
+
+def _no_numbers(value: Tensor) -> str | None:
+    """Say how many numbers of a tensor are none, or return None if all are."""
     if not value.is_floating_point():
         return None
     odd = value.numel() - int(value.float().isfinite().sum())  # small types know no isfinite
     return f"holds {odd} NaN or infinite numbers of {value.numel()}" if odd else None
+
+
+def check_finite(state: Mapping[str, Tensor], source: str) -> None:
+    """Refuse weights that are no numbers.
+
+    Args:
+        state: The weights.
+        source: Where they come from, for the message.
+
+    Raises:
+        ValueError: With the names of the broken ones.
+    """
+    problems = [f"{k} {why}" for k, value in state.items() if (why := _no_numbers(value))]
+    if problems:
+        listed = "; ".join(problems[:8]) + (" ..." if len(problems) > 8 else "")
+        raise ValueError(
+            f"{source}: {listed} ({len(problems)} in all); take a checkpoint from before the "
+            "training broke"
+        )
 
 
 def _reason(key: str, table: Mapping[str, str]) -> str:

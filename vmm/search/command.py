@@ -71,9 +71,14 @@ def main_encode(argv: Sequence[str]) -> int:
         encoder.fingerprint,
         str(encoder.folder.resolve()),
         encoder.embedding_dim,
-        options.window or (there.window if there else WINDOW_S),
-        options.stride or (there.stride if there else STRIDE_S),
-        options.num_frames or (there.num_frames if there else None),
+        *(
+            getattr(there, name, usual) if said is None else said
+            for name, said, usual in (
+                ("window", options.window, WINDOW_S),
+                ("stride", options.stride, STRIDE_S),
+                ("num_frames", options.num_frames, None),
+            )
+        ),
     )
     if settings.stride > settings.window:
         raise ValueError(

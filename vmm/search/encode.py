@@ -59,7 +59,7 @@ class Counts:
 
 def clip_of(encoder: VideoTextEncoder, num_frames: int | None) -> ClipSettings:
     """Return how a moment becomes the encoder's input."""
-    return replace(encoder.clip, num_frames=num_frames or encoder.clip.num_frames)
+    return encoder.clip.with_frames(num_frames)
 
 
 def encode_videos(
@@ -183,10 +183,16 @@ class _Writer:
 
     def _encode(self) -> None:
         if self._clips:
-            self._vectors += list(
-                self._encoder.encode_video(self._clips, batch_size=len(self._clips))
-            )
+            try:
+                rows = self._encoder.encode_video(self._clips, batch_size=len(self._clips))
+            except ValueError as error:
+                raise ValueError(f"in the moments up to {self._place()}: {error}") from error
+            self._vectors += list(rows)
             self._clips = []
+
+    def _place(self) -> str:
+        """Say where the writer is."""
+        return f"{self._spans[-1][1]:.1f} s of {self._records[-1].source}"
 
 
 class _Clips(NamedTuple):

@@ -33,6 +33,7 @@ from vmm.search.parts import (
     Part,
     Record,
     Spans,
+    damaged,
     is_intact,
     map_arrays,
     num_rows,
@@ -193,15 +194,25 @@ class Index:
             spans: Start and end of each moment, seconds.
             vectors: (E,) each.
             removed: Videos to forget first.
+
+        Raises:
+            ValueError: If a vector holds something that is no number.
         """
         number = 1 + max((part_number(path) for path in part_paths(self._parts)), default=0)
         shape = (len(vectors), self.settings.embedding_dim)
+        rows = np.array(vectors, np.float32).reshape(shape)
+        if not np.isfinite(rows).all():
+            names = {str(record.source) for record in records}
+            raise ValueError(
+                f"a vector of {', '.join(sorted(names)[:3])} holds NaN or infinity; nothing is "
+                "written: use a model whose weights are whole"
+            )
         write_part(
             self._parts,
             number,
             Part(records, removed),
             np.array(spans, np.float64).reshape(-1, 2),
-            np.array(vectors, np.float32).reshape(shape),
+            rows,
         )
 
     def moments(self) -> Moments:
@@ -246,9 +257,9 @@ class Index:
         wrong = []
         for path in self.parts:
             if not is_intact(path):
-                wrong.append(
-                    f"{path} is damaged; delete it, `vmm encode` then encodes what was in it"
-                )
+                wrong.append(str(damaged(path, "its checksum is another one")))
+            elif not np.isfinite(map_arrays(path)[0]).all():
+                wrong.append(str(damaged(path, "a vector in it holds NaN or infinity")))
         for source, video in self.videos.items():
             try:
                 state = (video.record.size, video.record.mtime_ns)

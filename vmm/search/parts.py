@@ -93,7 +93,7 @@ def part_number(path: Path) -> int:
     """
     number = path.name.partition("-")[0]
     if not number.isdigit():
-        raise _damaged(path, "it is no part of an index")
+        raise damaged(path, "it is no part of an index")
     return int(number)
 
 
@@ -138,7 +138,7 @@ def read_part(path: Path, embedding_dim: int) -> Part:
                 raise ValueError("its tables do not fit together")
             return Part(records, removed, [str(name) for name in content["replaces"]])
         except (SafetensorError, ValueError, LookupError, TypeError, RecursionError) as error:
-            raise _damaged(path, error) from error
+            raise damaged(path, error) from error
 
 
 def _record(values: dict[str, Any]) -> Record:
@@ -197,11 +197,12 @@ def write_whole(path: Path, content: bytes) -> None:
 def _opened(path: Path, framework: str = "numpy") -> Any:
     try:
         return safe_open(path, framework)
-    except (SafetensorError, OSError) as error:
-        raise _damaged(path, error) from error
+    except (SafetensorError, OSError, MemoryError) as error:
+        raise damaged(path, error) from error
 
 
-def _damaged(path: Path, why: object) -> ValueError:
+def damaged(path: Path, why: object) -> ValueError:
+    """Return the error that says why a part cannot be used, and what to do."""
     return ValueError(
         f"{path} is damaged: {why}; delete it, `vmm encode` then encodes what was in it"
     )

@@ -13,10 +13,11 @@ import numpy.typing as npt
 from torch import Tensor
 
 from vmm.data.decode import DecodeError
-from vmm.export.encoder import Floats, Video, VideoTextEncoder
+from vmm.export.encoder import Floats, VideoTextEncoder
+from vmm.export.frames import Video
 from vmm.search.encode import clip_of
 from vmm.search.index import Index, read_settings
-from vmm.search.parts import Spans
+from vmm.search.parts import Spans, damaged
 from vmm.search.sources import Source
 from vmm.search.windows import load_moments, spans_of
 
@@ -150,8 +151,17 @@ class Searcher:
         return self._moments.spans[rows], self.similarities(vector)[rows]
 
     def similarities(self, vector: Floats) -> Floats:
-        """Compare a vector with every moment: (N,), minus infinity for outdated ones."""
+        """Compare a vector with every moment: (N,), minus infinity for outdated ones.
+
+        Raises:
+            ValueError: If the vector, or one of the index, holds something that is no number.
+        """
+        if not np.isfinite(vector).all():
+            raise ValueError("the vector to search with holds NaN or infinity")
         parts = [part @ vector for part in self._moments.vectors]
+        for path, cosines in zip(self.index.parts, parts, strict=True):
+            if not np.isfinite(cosines).all():
+                raise damaged(path, "a vector in it holds NaN or infinity")
         scores = np.concatenate([np.zeros(0, np.float32), *parts])
         scores[self._moments.owner < 0] = -np.inf
         return scores

@@ -12,6 +12,7 @@ from torch import Tensor
 from vmm.data.decode import ChooseParts, DecodeError, decode_parts
 from vmm.data.sampling import frames_between
 from vmm.data.transforms import ClipSettings, eval_transform
+from vmm.export.frames import prepared
 
 Span = tuple[float, float]
 """Start and end, seconds."""
@@ -74,7 +75,7 @@ def load_moments(
 
     for number, frames in enumerate(decode(video, choose)):
         pixels = torch.from_numpy(frames).permute(0, 3, 1, 2)
-        yield spans[number], eval_transform(pixels, clip)
+        yield spans[number], prepared(eval_transform(pixels, clip))
 
 
 def _frames(times: np.ndarray, span: Span, clip: ClipSettings) -> list[int]:

@@ -45,5 +45,13 @@ class EmbeddingWriter(BasePredictionWriter):
         }
         save_file(tensors, folder / f"{stem}.safetensors")
         keys = [key for batch in predictions for key in batch.key]
+        for name, rows in tensors.items():
+            broken = (~rows.isfinite()).flatten(1).any(1).nonzero().flatten().tolist()
+            if broken:
+                logger.warning(
+                    "%d of %d %s vectors hold NaN or infinity, e.g. that of %s: the model's "
+                    "weights or its precision are broken",
+                    *(len(broken), len(rows), name, keys[broken[0]]),
+                )
         (folder / f"{stem}.json").write_text(json.dumps(keys, indent=0))
         logger.info("wrote %d embeddings to %s", len(keys), folder / f"{stem}.safetensors")

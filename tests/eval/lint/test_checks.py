@@ -283,10 +283,12 @@ def test_the_command_scores_a_matrix_and_says_what_is_off(tmp_path, annotations,
 def test_mistakes_are_one_line(tmp_path, annotations, capsys):
     np.save(tmp_path / "small.npy", np.eye(5, dtype=np.float32))
     np.save(tmp_path / "nan.npy", np.full((6, 6), np.nan, dtype=np.float32))
+    np.save(tmp_path / "inf.npy", np.full((6, 6), np.inf, dtype=np.float32))
     np.save(tmp_path / "objects.npy", np.array([{}], dtype=object), allow_pickle=True)
     for name, said in {
         "small.npy": "the annotations hold 6 captions of 6 videos, so it must be (6, 6)",
-        "nan.npy": "holds NaN",
+        "nan.npy": "holds NaN or infinity",
+        "inf.npy": "holds NaN or infinity",
         "objects.npy": "is no .npy or .safetensors of one matrix",
         "gone.npy": "No such file",
     }.items():
