@@ -177,6 +177,23 @@ def test_prompts_on_shards(stage2, demo_shards, capsys):
     assert status == 2 and "--class-field" in said.err
 
 
+def test_no_views_are_not_the_usual_ones(stage2, demo_shards, capsys):
+    shards = ["--shards", f"{demo_shards.folder}/test-*.tar", "--class-field", "attributes.shape"]
+    for option in ("--clips", "--crops", "--num-frames"):
+        status, said = run(capsys, "--run", stage2, *shards, option, "0")
+        assert status == 2 and " 0 " in said.err, option
+
+
+def test_prompts_whose_vectors_are_no_numbers_are_no_misses(
+    stage2, demo_shards, monkeypatch, capsys
+):
+    broken = torch.full((4, 8), torch.nan)
+    monkeypatch.setattr("eval.classification.class_vectors", lambda *_: broken)
+    shards = ["--shards", f"{demo_shards.folder}/test-*.tar", "--class-field", "attributes.shape"]
+    status, said = run(capsys, "--run", stage2, *shards)
+    assert status == 2 and "scores of the classes hold NaN or infinity" in said.err
+
+
 def test_classes_without_names_cannot_be_prompted(stage2, videos, tmp_path, capsys):
     folder, listed = videos
     arguments = ["--dataset", "breakfast", "--annotations", listed, "--media", folder]
