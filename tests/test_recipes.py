@@ -1,6 +1,11 @@
 """Every recipe and overlay parses against the signatures; the runnable ones run two steps."""
 
+import csv
 import inspect
+import math
+import shutil
+import subprocess
+import sys
 from importlib import import_module
 from pathlib import Path
 
@@ -15,7 +20,6 @@ RECIPES = sorted([*ROOT.glob("recipes/*.yaml"), *ROOT.glob("recipes/demo/*.yaml"
 OVERLAYS = sorted(ROOT.glob("recipes/overlays/*.yaml"))
 ENCODERS = sorted(ROOT.glob("recipes/encoders/*.yaml"))
 STAGE1_ONLY = {"videomamba_m_k400"}
-NEEDS = {"deepspeed_zero2": "deepspeed"}
 
 
 def name(path):
@@ -82,45 +86,158 @@ def answers_of(recipe, demo_shards):
 
 
 @pytest.mark.smoke
+def option(key, value):
+    return f"--{key}={value}"
+
+
+SMALL_STUDENT = {"embed_dim": 32, "depth": 2, "num_frames": 4, "image_size": 32}
+SMALL_TEACHER = {
+    "name": "recipes/encoders/clip_vit_demo.json",
+    "pretrained": None,
+    "image_size": 32,
+}
+SMALL_TEXT = {"name": "recipes/encoders/bert_demo", "fusion_layer": 2, "pretrained": False}
+
+
+def small(**parts):
+    """The parts of a model with other arguments, as an overlay says it."""
+    return {"init_args": {name: {"init_args": values} for name, values in parts.items()}}
+
+
+# What of an overlay cannot be had on two CPU cores without a network; all else is as it stands.
+CHANGES = {
+    "videomamba_m_5m": {
+        "model": small(video_encoder=SMALL_STUDENT, teacher=SMALL_TEACHER, text_encoder=SMALL_TEXT),
+        "trainer": {"max_epochs": 1},
+    },
+    "videomamba_m_k400": {
+        "model": small(video_encoder=SMALL_STUDENT, teacher=SMALL_TEACHER),
+        "trainer": {"max_epochs": 1},
+    },
+    "ddp": {"trainer": {"accelerator": "cpu", "devices": 2}},
+}
+PROCESSES = {"ddp"}
+"""They start others of themselves, which a test must not be."""
+IMPOSSIBLE = {"deepspeed_zero2": "deepspeed, and GPUs for it"}
+"""What has to be there for an overlay to train at all."""
+PRECISIONS = {
+    "as_published": "bf16-true",
+    "videomamba_m_5m": "bf16-mixed",
+    "videomamba_m_k400": "bf16-mixed",
+}
+
+
+def fit(*arguments, processes=False):
+    """Run ``vmm fit`` here, or in a process of its own; returns its status."""
+    if not processes:
+        return main(["fit", *map(str, arguments)])
+    command = [sys.executable, "-m", "vmm", "fit", *map(str, arguments)]
+    return subprocess.run(command, cwd=ROOT, check=False, timeout=300).returncode
+
+
+def recipes(*names):
+    return [part for name in names for part in ("-c", ROOT / f"recipes/{name}.yaml")]
+
+
+def trained(folder):
+    """The settings, the losses and the weights of the one run in a folder, all finite."""
+    (run,) = folder.glob("*/run")
+    with (run / "metrics.csv").open() as file:
+        losses = [float(row["train/loss"]) for row in csv.DictReader(file) if row["train/loss"]]
+    weights = torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
+    assert len(losses) == 2 and all(map(math.isfinite, losses))
+    assert all(value.isfinite().all() for value in weights.values())
+    return yaml.safe_load((run / "config.yaml").read_text()), losses, weights
+
+
+def logged_in(folder):
+    logger = "trainer.logger.init_args"
+    return [option(f"{logger}.save_dir", folder), option(f"{logger}.version", "run")]
+
+
 @pytest.mark.parametrize("recipe", RECIPES, ids=name)
 def test_recipe_trains_two_steps(recipe, in_root, demo_shards, tmp_path):
-    code = main(
-        [
-            "fit",
-            "-c",
-            str(recipe),
-            "-c",
-            str(ROOT / "recipes/overlays/debug.yaml"),
-            *demo_shards.options(images=recipe.stem not in ("stage1_mvp", "answer_qa")),
-            *answers_of(recipe, demo_shards),
-            f"--trainer.logger.init_args.save_dir={tmp_path}",
-            "--trainer.logger.init_args.version=run",
-        ]
-    )
-    assert code == 0
-    run = next(tmp_path.glob("*/run"))
-    assert (run / "checkpoints" / "last.ckpt").is_file()
-    assert (run / "config.yaml").is_file()
-    rows = (run / "metrics.csv").read_text().splitlines()
-    assert "train/loss" in rows[0] and len(rows) >= 3
+    shards = demo_shards.options(images=recipe.stem not in ("stage1_mvp", "answer_qa"))
+    answers = answers_of(recipe, demo_shards)
+    overlay = recipes("overlays/debug")
+    assert fit("-c", recipe, *overlay, *shards, *answers, *logged_in(tmp_path)) == 0
+    trained(tmp_path)
 
 
-@pytest.mark.smoke
-def test_the_published_settings_train_two_steps(in_root, demo_shards, tmp_path):
-    """Weights, gradients and moments in bfloat16, on the CPU."""
-    overlays = [ROOT / f"recipes/overlays/{overlay}.yaml" for overlay in ("as_published", "debug")]
-    code = main(
-        [
-            "fit",
-            *("-c", str(ROOT / "recipes/stage2_vtt.yaml")),
-            *(part for overlay in overlays for part in ("-c", str(overlay))),
-            *demo_shards.options(images=True),
-            f"--trainer.logger.init_args.save_dir={tmp_path}",
-            "--trainer.logger.init_args.version=run",
-        ]
-    )
-    assert code == 0
-    checkpoint = next(tmp_path.glob("*/run/checkpoints/last.ckpt"))
-    weights = torch.load(checkpoint, weights_only=True)["state_dict"]
-    assert {value.dtype for value in weights.values()} == {torch.bfloat16}
-    assert all(value.isfinite().all() for value in weights.values())
+@pytest.fixture(scope="module")
+def films(tmp_path_factory):
+    """The data of the overlay for long videos: two films a split."""
+    from data_prep.long_videos import main as make
+
+    folder = tmp_path_factory.mktemp("films") / "films"
+    sizes = ["--train", "3", "--val", "1", "--test", "1", "--long", "1", "--image-size", "32"]
+    assert make(["--out", str(folder), *sizes, "--workers", "1"]) in (None, 0)
+    return [
+        option(f"data.init_args.{part}_videos", f"{folder}/{part}-*.tar")
+        for part in ("train", "val", "test")
+    ]
+
+
+@pytest.mark.parametrize("overlay", OVERLAYS, ids=name)
+def test_overlay_trains_two_steps_at_its_own_precision(
+    overlay, in_root, demo_shards, tmp_path, request
+):
+    if overlay.stem in IMPOSSIBLE:
+        pytest.skip(f"{overlay.name} was not trained: it needs {IMPOSSIBLE[overlay.stem]}")
+    stage1 = overlay.stem in STAGE1_ONLY
+    shards = demo_shards.options(images=not stage1)
+    if overlay.stem == "long_videos":
+        shards = request.getfixturevalue("films")
+    arguments = recipes("stage1_mvp" if stage1 else "stage2_vtt", f"overlays/{overlay.stem}")
+    changes = tmp_path / "changes.yaml"
+    changes.write_text(yaml.safe_dump(CHANGES.get(overlay.stem, {})))
+    arguments += [*recipes("overlays/debug"), "-c", changes, *shards]
+    assert fit(*arguments, *logged_in(tmp_path), processes=overlay.stem in PROCESSES) == 0
+    settings, _, weights = trained(tmp_path)
+    precision = PRECISIONS.get(overlay.stem)
+    assert settings["trainer"]["precision"] == precision
+    kind = torch.bfloat16 if precision == "bf16-true" else torch.float32
+    assert {value.dtype for value in weights.values()} == {kind}
+
+
+@pytest.mark.parametrize("overlay", IMPOSSIBLE)
+def test_an_overlay_that_cannot_train_here_says_what_is_missing(
+    overlay, in_root, demo_shards, tmp_path, capfd
+):
+    shards = [*demo_shards.options(), *logged_in(tmp_path)]
+    try:
+        status = fit(*recipes("stage2_vtt", f"overlays/{overlay}", "overlays/debug"), *shards)
+    except SystemExit as stop:
+        status = stop.code
+    assert status == 2 and "you must have DeepSpeed installed" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("precision", "kind"),
+    [
+        ("bf16-true", torch.bfloat16),
+        ("64-true", torch.float64),
+        ("bf16-mixed", torch.float32),
+        ("16-mixed", torch.float32),
+    ],
+)
+def test_every_precision_trains_on_the_cpu(precision, kind, in_root, demo_shards, tmp_path):
+    shards = [*demo_shards.options(), *logged_in(tmp_path)]
+    at = [*recipes("stage2_vtt", "overlays/debug"), option("trainer.precision", precision)]
+    assert fit(*at, *shards) == 0
+    _, losses, weights = trained(tmp_path)
+    assert {value.dtype for value in weights.values()} == {kind}
+    assert losses[0] == pytest.approx(7.7, abs=0.5)  # as without any precision being named
+
+
+def test_weights_of_float16_train_with_an_epsilon_that_float16_has(
+    in_root, demo_shards, tmp_path, capsys
+):
+    shards = [*demo_shards.options(), *logged_in(tmp_path)]
+    at = [*recipes("stage2_vtt", "overlays/debug"), "--trainer.precision=16-true", *shards]
+    assert fit(*at) == 2
+    error = capsys.readouterr().err.strip().splitlines()[-1]
+    assert error.startswith("vmm: error: eps 1e-08 of AdamW is 0 in float16")
+    shutil.rmtree(tmp_path)
+    assert fit(*at, "--model.init_args.optimizer.init_args.eps=1e-4") == 0
+    assert {value.dtype for value in trained(tmp_path)[2].values()} == {torch.float16}

@@ -12,9 +12,11 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import lightning as L
+import torch
 from lightning.pytorch.cli import OptimizerCallable
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor
+from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
 from vmm import masking
@@ -140,6 +142,7 @@ class TrainingTask(L.LightningModule):
         """Parameter groups, the injected optimizer, warm-up and cosine decay by step."""
         groups = param_groups(self, self.weight_decay, self.decay_policy, self.lr_ratios())
         optimizer = self.optimizer(groups)
+        _check_epsilon(optimizer)
         for group in optimizer.param_groups:
             group["lr"] *= group["lr_ratio"]
         total = int(self.trainer.estimated_stepping_batches)
@@ -152,6 +155,19 @@ class TrainingTask(L.LightningModule):
             "optimizer": optimizer,
             "lr_scheduler": {"scheduler": scheduler, "interval": "step"},
         }
+
+
+def _check_epsilon(optimizer: Optimizer) -> None:
+    """Refuse float16 weights with a divisor that would be zero: the first step makes them NaN."""
+    for group in optimizer.param_groups:
+        eps = group.get("eps")
+        half = any(parameter.dtype == torch.float16 for parameter in group["params"])
+        if half and eps is not None and torch.tensor(eps, dtype=torch.float16).item() == 0:
+            raise ValueError(
+                f"eps {eps} of {type(optimizer).__name__} is 0 in float16, in which "
+                "trainer.precision 16-true keeps the weights, so the first step would make them "
+                "NaN; train with 16-mixed or bf16-true, or set the optimizer's eps to 1e-4"
+            )
 
 
 class PretrainTask(TrainingTask):
