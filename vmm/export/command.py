@@ -18,8 +18,8 @@ from vmm.export.folder import (
 from vmm.export.model_card import UNKNOWN_LICENSE, find_results, model_card
 from vmm.export.run import load_run
 from vmm.export.whole import whole_folder
-from vmm.text_output import say
 from vmm.models.weights import check_finite
+from vmm.text_output import say
 
 FORMATS = {
     "folder": "weights, sizes, tokenizer, preprocessing, model card; VideoTextEncoder loads it",

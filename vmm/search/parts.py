@@ -168,7 +168,7 @@ def map_arrays(path: Path) -> tuple[Floats, Spans]:
     with _opened(path, "pt") as file:
         vectors, spans = file.get_tensor("vectors").numpy(), file.get_tensor("spans").numpy()
     if vectors.dtype != np.float32 or not np.isfinite(spans).all():
-        raise _damaged(path, "its vectors or times are no numbers")
+        raise damaged(path, "its vectors or times are no numbers")
     return vectors, spans
 
 
