@@ -231,11 +231,16 @@ def test_temperature_is_clamped_before_each_step(make, batch):
 def test_one_batch_can_be_learnt_by_heart(make, batch):
     task = make(optimizer=partial(torch.optim.AdamW, lr=3e-3))
     optimizer = torch.optim.AdamW(task.parameters(), lr=3e-3)
+    # As recipes do. At a constant rate AdamW leaps now and then, long after all is learnt: rounding
+    # decides whether that is in the last step. With the decay 20 of 20 seeds end at half
+    # of the bounds below, or less.
+    decay = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.0, total_iters=60)
     for _ in range(60):
         optimizer.zero_grad()
         result = task.compute_losses(batch)
         result.total.backward()
         optimizer.step()
+        decay.step()
     assert result.terms["vtc"] < 0.1 and result.log["vtc_t2v_accuracy"] == 1
     assert result.terms["vtm"] < 0.3
 
