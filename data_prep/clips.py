@@ -13,15 +13,14 @@ import av
 import numpy as np
 from av.container import InputContainer
 from av.video.frame import VideoFrame
-from av.video.reformatter import VideoReformatter
 from av.video.stream import VideoStream
-from PIL import Image, ImageOps
+from PIL import Image
 
-from vmm.data.decode import LIBRARY_ERRORS
-
-# No playlists and nothing that opens further files.
-_FORMATS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,gif,flv,asf,ogg,mpeg,mpegts,mpegvideo"
-_IMAGE_FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF")
+from vmm.data import containers
+from vmm.data.containers import Converter, DecodeError, rational
+from vmm.data.decode import MAX_FRAMES, decode_parts
+from vmm.data.pictures import read_picture
+from vmm.data.times import frames_between
 
 
 class BadMedia(ValueError):
@@ -56,28 +55,23 @@ class Properties(NamedTuple):
 
 
 class VideoFile:
-    """An open video.
+    """An open video. Times count from its first frame.
 
     Args:
         container: The open file.
-
-    Raises:
-        BadMedia: If it has no video stream.
+        stream: The one to read.
     """
 
-    def __init__(self, container: InputContainer) -> None:
-        if not container.streams.video:
-            raise BadMedia("no video", "the file has no video stream")
+    def __init__(self, container: InputContainer, stream: VideoStream) -> None:
         self._container = container
-        self.stream: VideoStream = container.streams.video[0]
-        self.stream.thread_type = "NONE"  # one process per core works already
-        self._time_base = self.stream.time_base or Fraction(1, av.time_base)
-        self._origin = (self.stream.start_time or 0) * self._time_base
+        self.stream = stream
+        self._time_base = rational(stream.time_base, Fraction(1, av.time_base))
+        self._origin: Fraction | None = None
 
     @property
     def rate(self) -> Fraction:
         """Frames per second on average; 25 where the file does not say."""
-        return self.stream.average_rate or Fraction(25)
+        return rational(self.stream.average_rate, Fraction(25))
 
     @property
     def duration(self) -> float | None:
@@ -122,7 +116,9 @@ class VideoFile:
     def _from(self, start: float | None) -> Iterator[tuple[Fraction, VideoFrame]]:
         """Decode from the key frame before a time on, or from the first frame."""
         if start is not None and start > 1:
-            offset = int((Fraction(start) + self._origin) / self._time_base)
+            if self._origin is None:
+                next(self._decode(), None)  # learns it
+            offset = int((Fraction(start) + (self._origin or 0)) / self._time_base)
             self._container.seek(offset, stream=self.stream)
             frames = self._decode()
             first = next(frames, None)
@@ -130,27 +126,29 @@ class VideoFile:
                 yield first
                 yield from frames
                 return
-            self._container.seek(0)  # the file's own index misled
+        if self._origin is not None:  # some frames have been taken
+            self._container.seek(0)
         yield from self._decode()
 
     def _decode(self) -> Iterator[tuple[Fraction, VideoFrame]]:
         time = Fraction(0)
         for frame in self._container.decode(self.stream):
             if frame.pts is not None:
-                time = frame.pts * self._time_base - self._origin
-            yield time, frame
+                time = frame.pts * self._time_base
+            if self._origin is None:
+                self._origin = time
+            yield time - self._origin, frame
             time += 1 / self.rate
 
 
 @contextmanager
 def library_errors() -> Iterator[None]:
-    """Turn whatever the decoding and encoding libraries raise into a ``BadMedia``."""
+    """Turn what the decoding and encoding libraries raise for bad files into a ``BadMedia``."""
     try:
-        yield
-    except BadMedia:
-        raise
-    except LIBRARY_ERRORS as error:
-        raise BadMedia("unreadable", f"{type(error).__name__}: {error}") from error
+        with containers.library_errors():
+            yield
+    except DecodeError as error:
+        raise BadMedia(error.reason, error.detail) from error
 
 
 @contextmanager
@@ -163,14 +161,31 @@ def open_video(file: Path | Any) -> Iterator[VideoFile]:
     Raises:
         BadMedia: If it is no video; also for errors while it is open.
     """
-    source = str(file) if isinstance(file, Path) else file
-    with (
-        library_errors(),
-        av.open(
-            source, "r", options={"format_whitelist": _FORMATS}, metadata_errors="ignore"
-        ) as container,
-    ):
-        yield VideoFile(container)
+    with library_errors(), containers.open_video(file) as (container, stream):
+        yield VideoFile(container, stream)
+
+
+def try_video(file: Path, start: float | None, end: float | None) -> None:
+    """Decode a frame of a video in the way that training will.
+
+    Args:
+        file: The video.
+        start: Seconds at which the part begins that is trained on.
+        end: Seconds at which it ends.
+
+    Raises:
+        BadMedia: If that cannot be done.
+    """
+
+    def middle(times: np.ndarray) -> list[list[int]]:
+        try:
+            first, last = frames_between(times, -math.inf if start is None else start, end)
+        except ValueError as error:
+            raise BadMedia("bad window", str(error)) from error
+        return [[(first + last) // 2]]
+
+    with library_errors():
+        next(decode_parts(file, middle, max_frames=MAX_FRAMES))
 
 
 def video_properties(video: VideoFile) -> tuple[Properties, VideoFrame]:
@@ -182,7 +197,7 @@ def video_properties(video: VideoFile) -> tuple[Properties, VideoFrame]:
     _, frame = next(video.frames(), (None, None))
     if frame is None:
         raise BadMedia("no frames", "the decoder returned none")
-    width, height = frame.width, frame.height
+    width, height = Converter(video.stream).shown_size(frame.width, frame.height)
     if round(frame.rotation / 90) % 2:
         width, height = height, width
     codec = video.stream.codec_context.name
@@ -190,18 +205,14 @@ def video_properties(video: VideoFile) -> tuple[Properties, VideoFrame]:
 
 
 def read_image(file: Path | Any) -> tuple[Properties, Image.Image]:
-    """Read a JPEG, PNG, WebP, BMP or TIFF, upright, as RGB.
+    """Read a picture, upright, as RGB.
 
     Raises:
         BadMedia: If it is none.
     """
-    with (
-        library_errors(),
-        Image.open(file, formats=("JPEG", "PNG", "WEBP", "BMP", "TIFF")) as opened,
-    ):
-        kind = str(opened.format).lower()
-        picture = ImageOps.exif_transpose(opened).convert("RGB")
-    return Properties(picture.width, picture.height, kind), picture
+    with library_errors():
+        kind, picture = read_picture(file)
+    return Properties(picture.width, picture.height, kind.lower()), picture
 
 
 def target_size(width: int, height: int, short_side: int | None) -> tuple[int, int]:
@@ -215,23 +226,23 @@ class Shrinker:
     """Turns decoded frames into upright RGB with a given short side.
 
     Args:
+        stream: Where the frames come from.
         short_side: Pixels; None = as it is.
     """
 
-    def __init__(self, short_side: int | None) -> None:
+    def __init__(self, stream: VideoStream, short_side: int | None) -> None:
+        self._convert = Converter(stream, self._target)
         self._short_side = short_side
-        self._reformatter = VideoReformatter()  # one for all frames: making its tables is slow
         self._size: tuple[int, int] | None = None
 
     def __call__(self, frame: VideoFrame) -> np.ndarray:
         """Return (H, W, 3) uint8, H and W even and those of the first frame."""
+        return np.ascontiguousarray(self._convert(frame))
+
+    def _target(self, width: int, height: int) -> tuple[int, int]:
         if self._size is None:
-            self._size = target_size(frame.width, frame.height, self._short_side)
-        pixels = self._reformatter.reformat(
-            frame, *self._size, format="rgb24", interpolation="BICUBIC", threads=1
-        ).to_ndarray()
-        # The tag is the angle, counter-clockwise, by which a player turns the picture.
-        return np.ascontiguousarray(np.rot90(pixels, round(frame.rotation / 90) % 4))
+            self._size = target_size(width, height, self._short_side)
+        return self._size
 
 
 def at_rate(

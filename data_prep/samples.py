@@ -22,6 +22,7 @@ from data_prep.clips import (
     open_video,
     read_image,
     target_size,
+    try_video,
     video_properties,
 )
 from data_prep.encode import TimedFrames, encode_jpeg, encode_pictures, encode_video
@@ -29,11 +30,10 @@ from data_prep.tars import Member
 from vmm.data.annotations.media import MediaError, MediaFolder
 from vmm.data.annotations.record import Annotation
 from vmm.data.index import MAX_MEMBER_BYTES
-from vmm.data.schema import CAPTION, MEDIA_EXTENSIONS, Media
+from vmm.data.schema import CAPTION, Media
 
 _DIGITS = 5
 """Of a shard's number, as img2dataset writes it."""
-_SAME_AS_MP4 = frozenset({"m4v", "3gp"})
 
 
 @dataclass(frozen=True)
@@ -141,7 +141,7 @@ def make_sample(job: Job, layout: Layout) -> list[Member]:
     extension: str
     content: bytes | Path
     if layout.kind == "original":
-        extension, content, properties = _original(job.file, job.kind)
+        extension, content, properties = _original(job.file, job.kind, first.start, first.end)
         metadata |= {name: second for name, second in window.items() if second is not None}
     else:
         with library_errors():
@@ -161,13 +161,13 @@ def make_sample(job: Job, layout: Layout) -> list[Member]:
     return members
 
 
-def _original(file: Path, kind: Media) -> tuple[str, Path, Properties]:
+def _original(
+    file: Path, kind: Media, start: float | None, end: float | None
+) -> tuple[str, Path, Properties]:
     extension = file.suffix[1:].lower()
-    extension = "mp4" if extension in _SAME_AS_MP4 else extension
-    if extension not in MEDIA_EXTENSIONS[kind]:
-        raise BadMedia("unsupported", f"shards hold no .{extension}; use another --layout")
     if kind == "image":
         return extension, file, read_image(file)[0]
+    try_video(file, start, end)
     with open_video(file) as video:
         return extension, file, video_properties(video)[0]
 
@@ -191,7 +191,7 @@ def _video(
 def _encode(
     video: VideoFile, layout: Layout, start: float | None, end: float | None
 ) -> tuple[str, bytes, Properties]:
-    rate, shrink = video.rate, Shrinker(layout.short_side)
+    rate, shrink = video.rate, Shrinker(video.stream, layout.short_side)
     end_shown, size = Fraction(0), (0, 0)
 
     def shown() -> Iterator[tuple[Fraction, VideoFrame]]:

@@ -195,7 +195,7 @@ def _open(file: io.RawIOBase, kind: Media, pictured: bool) -> tuple[Properties, 
         if not pictured:
             return properties, None
         middle = _frame_at(video, (properties.duration or 0) / 2) or frame
-        return properties, Image.fromarray(Shrinker(THUMBNAIL_SIDE)(middle))
+        return properties, Image.fromarray(Shrinker(video.stream, THUMBNAIL_SIDE)(middle))
 
 
 def _frame_at(video: VideoFile, seconds: float) -> Any:

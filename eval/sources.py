@@ -185,6 +185,16 @@ class AnnotatedClips(Dataset[EvaluationSample]):
         raw = self.raw(index)
         return raw.extension, raw.data
 
+    def film(self, index: int) -> bytes | Path:
+        """Return a clip's file, which may be too long to be read whole, or its bytes in a shard.
+
+        Raises:
+            MediaError: If there is none.
+            DecodeError: If it can no longer be read.
+        """
+        place = self._places[index]
+        return place if isinstance(place, Path) else self.raw(index).data
+
     def fingerprint(self) -> str:
         """Tell states of the annotations and media apart; media by names, sizes and times."""
         places = [place for place in self._places if not isinstance(place, MediaError)]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -15,11 +16,12 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from vmm.data.decode import decode_video
+from vmm.data.decode import read_film
+from vmm.data.times import shown_at_rate
 from vmm.data.transforms import ClipSettings, fit_frames, normalise
 
 _PORTION = 64
-"""Frames that are decoded, or normalised, at once."""
+"""Frames that are normalised at once."""
 
 
 class Frames(NamedTuple):
@@ -51,38 +53,28 @@ class Frames(NamedTuple):
                 yield torch.zeros(min(_PORTION, total - i), *self.pixels.shape[1:])
 
 
-def read_frames(data: bytes, clip: ClipSettings, fps: float | None) -> Frames:
+def read_frames(video: bytes | Path, clip: ClipSettings, fps: float | None) -> Frames:
     """Decode the frames of a whole video that a model looks at.
 
     Args:
-        data: The file.
-        clip: Size, decoder and, without ``fps``, the number of frames and how they are chosen.
+        video: The file, which is not read whole, or its content.
+        clip: Size and, without ``fps``, the number of frames and how they are chosen.
         fps: Frames per second from the start to the end instead, as many as there are.
 
     Raises:
         DecodeError: If it cannot be decoded.
+        OSError: If the file cannot be read.
     """
-    times = np.empty(0)
 
-    def look(shown: npt.NDArray[np.float64]) -> list[int]:
-        nonlocal times
-        times = shown - shown[0]
-        return [0]
+    def choose(times: npt.NDArray[np.float64]) -> list[int]:
+        return clip.choose(times) if fps is None else shown_at_rate(times, fps)
 
-    decode_video(data, look, decoder=clip.decoder)
-    step = float(times[-1]) / (len(times) - 1) if len(times) > 1 else 0.0
-    if fps is None:
-        chosen = clip.choose(times)
-    else:
-        wanted = np.arange(0, times[-1] + 1e-9, 1 / fps)
-        chosen = (np.searchsorted(times, wanted + 1e-9, side="right") - 1).tolist()
-    parts = []
-    for i in range(0, len(chosen), _PORTION):
-        part = chosen[i : i + _PORTION]
-        frames = decode_video(data, lambda _, part=part: part, decoder=clip.decoder)  # type: ignore[misc]
-        fitted = fit_frames(torch.from_numpy(frames).permute(0, 3, 1, 2), clip)
-        parts.append(fitted.to(torch.uint8))
-    return Frames(torch.cat(parts), times[chosen], float(times[-1]) + step)
+    film = read_film(video, choose)
+    parts = [
+        fit_frames(torch.from_numpy(frames).permute(0, 3, 1, 2), clip).to(torch.uint8)
+        for frames in film.portions
+    ]
+    return Frames(torch.cat(parts), film.seconds, film.duration)
 
 
 def windows(frames: Frames, length: int) -> list[Frames]:

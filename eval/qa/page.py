@@ -121,8 +121,8 @@ def _strip(media: AnnotatedClips, video: int, clip: ClipSettings) -> bytes | Non
     """Draw frames of a video in a row, at even distances; None if it cannot be read."""
     settings = ClipSettings(_TILES, max(_TILE_SIDE, clip.image_size), decoder=clip.decoder)
     try:
-        frames = read_frames(media.media(video)[1], settings, None)
-    except (DecodeError, MediaError):
+        frames = read_frames(media.film(video), settings, None)
+    except (DecodeError, MediaError, OSError):
         return None
     tiles = frames.pixels.permute(0, 2, 3, 1).numpy()
     buffer = io.BytesIO()

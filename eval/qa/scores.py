@@ -11,6 +11,7 @@ import hashlib
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import torch
@@ -145,12 +146,15 @@ def _score_video(
     texts = encoder.encode_texts([prompt for q in questions for prompt in q.prompts])
     blind = _blind(encoder, questions, texts)
     try:
-        data = media.media(number)[1]
-        frames = read_frames(data, settings_of(encoder.clip, viewing.num_frames), viewing.fps)
+        film = media.film(number)
+        frames = read_frames(film, settings_of(encoder.clip, viewing.num_frames), viewing.fps)
+        seed = int.from_bytes(_digest(film)[:4], "big")
     except (DecodeError, MediaError) as error:
         bad.add(BadSample("", questions[0].key, error.reason, error.detail))
         return VideoScores(error.reason, blind, {}, [], [], None)
-    seed = int.from_bytes(hashlib.sha256(data).digest()[:4], "big")
+    except OSError as error:
+        bad.add(BadSample("", questions[0].key, "unreadable", str(error)))
+        return VideoScores("unreadable", blind, {}, [], [], None)
     views = {"video": frames, "shuffled": frames.shuffled(seed), "blank": frames.blank()}
     seen = {name: look(encoder, view, texts, viewing) for name, view in views.items()}
     kept: dict[str, dict[str, list[float]]] = {}
@@ -169,6 +173,13 @@ def _score_video(
         [round(float(frames.seconds[place]), 3) for place in places],
         frames.duration,
     )
+
+
+def _digest(film: bytes | Path) -> bytes:
+    if isinstance(film, bytes):
+        return hashlib.sha256(film).digest()
+    with film.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").digest()
 
 
 def look(encoder: Encoder, frames: Frames, texts: CaptionVectors, viewing: Viewing) -> Seen:

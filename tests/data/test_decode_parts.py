@@ -42,8 +42,10 @@ def test_parts_are_those_of_a_full_decode(kind, monkeypatch, tmp_path):
 
 def test_each_frame_is_decoded_and_converted_once(monkeypatch):
     converted = []
-    convert = module._to_rgb
-    monkeypatch.setattr(module, "_to_rgb", lambda f, r: (converted.append(f.pts), convert(f, r))[1])
+    convert = module.Converter.__call__
+    monkeypatch.setattr(
+        module.Converter, "__call__", lambda s, f: (converted.append(f.pts), convert(s, f))[1]
+    )
     list(decode_parts(videos.make("h264"), overlapping))
     assert len(converted) == len(set(converted))
 

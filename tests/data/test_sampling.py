@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from vmm.data.sampling import Sampling, choose_frames, frames_between
+from vmm.data.sampling import Sampling, choose_frames
+from vmm.data.times import frames_between
 
 
 def seeded(seed):

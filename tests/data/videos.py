@@ -190,6 +190,24 @@ KINDS = {
     "quicktime animation": Kind(
         {"codec": "qtrle", "container": "mov", "pix_fmt": "rgb24"}, groups=False
     ),
+    "h264 ts": Kind({"container": "mpegts", "g": "8", "bf": "2"}),
+    "hevc ts": Kind({"container": "mpegts", **x265(keyint=8)}),
+    "mpeg2 ts, sound": Kind(
+        {"codec": "mpeg2video", "container": "mpegts", "g": "8", "audio": "before"}, groups=False
+    ),
+    "mpeg1 mpg": Kind({"codec": "mpeg1video", "container": "mpeg", "g": "8"}, groups=False),
+    "mpeg2 vob": Kind({"codec": "mpeg2video", "container": "vob", "g": "8"}, groups=False),
+    "mpeg2 m2v": Kind({"codec": "mpeg2video", "container": "mpeg2video"}, groups=False),
+    "mpeg2 mxf": Kind(
+        {"codec": "mpeg2video", "container": "mxf", "pix_fmt": "yuv422p"}, groups=False
+    ),
+    "h264 flv": Kind({"container": "flv", "g": "8", "bf": "2", "audio": "after"}),
+    "flv1 flv": Kind({"codec": "flv", "container": "flv", "g": "8"}, groups=False),
+    "wmv2 asf": Kind({"codec": "wmv2", "container": "asf", "g": "8"}, groups=False),
+    "vp8 ogv": Kind({"codec": "libvpx", "container": "ogg"}, groups=False),
+    "h264 f4v": Kind({"container": "f4v", "g": "8"}),
+    "rv20 rm": Kind({"codec": "rv20", "container": "rm"}, size=(96, 128), groups=False),
+    "dv": Kind({"codec": "dvvideo", "container": "dv"}, frames=6, size=(576, 720), groups=False),
     "gif": Kind({"codec": "gif", "container": "gif", "pix_fmt": "rgb8"}, groups=False),
 }
 

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 CODECS = {"webm": "libvpx", "avi": "mpeg4", "mpg": "mpeg2video"}
-FORMATS = {"mkv": "matroska", "m4v": "mp4", "mpg": "mpeg"}
+FORMATS = {"mkv": "matroska", "m4v": "mp4", "mpg": "mpeg", "ts": "mpegts"}
 
 
 def colour(number):

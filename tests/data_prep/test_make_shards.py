@@ -11,12 +11,14 @@ from pathlib import Path
 
 import av
 import pytest
+from PIL import Image
 
 from data_prep import make_shards as module
 from data_prep.make_shards import main, make_shards
 from data_prep.samples import Layout
 from tests.data.annotations.examples import EXAMPLES
 from vmm.data.annotations.record import Annotation
+from vmm.data.decode import decode_video
 from vmm.data.index import scan_shard
 from vmm.data.shards import ShardSet
 
@@ -311,8 +313,6 @@ def test_pictures_at_a_rate(tmp_path, clips):
 
 
 def test_pictures_are_key_frames_that_the_reader_decodes(tmp_path, clips):
-    from vmm.data.decode import decode_video
-
     clips.write_clip(tmp_path / "media/a.mp4", range(40))
     make_shards(
         [Annotation("a", "a", ["c"])], tmp_path / "media", tmp_path / "out", Layout("frames")
@@ -353,17 +353,50 @@ def test_uneven_times_stay_uneven(tmp_path, clips):
     assert [clips.number_of(p) for _, p in frames] == list(range(5))
 
 
-def test_files_that_shards_cannot_hold_as_they_are(tmp_path, clips):
-    clips.write_clip(tmp_path / "media/a.mpg", [3] * 6)
-    clips.write_clip(tmp_path / "media/b.m4v", [4] * 6)
-    items = [Annotation(name, name, ["c"]) for name in "ab"]
-    summary = make_shards(items, tmp_path / "media", tmp_path / "same", Layout("original"))
-    assert summary["failed"] == {"unsupported": 1}
-    assert [list(sample) for sample in samples(tmp_path / "same").values()] == [
-        ["mp4", "txt", "json"]
-    ]
-    summary = make_shards(items, tmp_path / "media", tmp_path / "made", Layout("mp4"))
+def test_what_training_reads_is_kept_as_it_is_whatever_its_name(tmp_path, clips):
+    """All containers of the table; an MPEG-TS that is called .mp4 is read by its content."""
+    media = tmp_path / "media"
+    for number, name in enumerate(("a.mpg", "b.m4v", "c.3gp", "d.ts", "e.flv", "f.mkv")):
+        clips.write_clip(media / name, [number] * 6)
+    (media / "g.mp4").write_bytes((media / "d.ts").read_bytes())
+    items = [Annotation(name, name, ["c"]) for name in "abcdefg"]
+    summary = make_shards(items, media, tmp_path / "same", Layout("original"))
     assert summary["failed"] == {}
+    shards = ShardSet(f"{tmp_path}/same/*.tar", "video")
+    found = [shards.read(*shards.locate(i)) for i in range(len(shards))]
+    assert [raw.extension for raw in found] == ["mpg", "m4v", "3gp", "ts", "flv", "mkv", "mp4"]
+    numbers = [clips.number_of(decode_video(raw.data, lambda t: [len(t) - 1])[0]) for raw in found]
+    assert numbers == [0, 1, 2, 3, 4, 5, 3]
+    for kind in ("mp4", "frames"):
+        summary = make_shards(items, media, tmp_path / kind, Layout(kind))
+        assert summary["failed"] == {}
+
+
+def test_what_training_cannot_read_is_not_packed_as_a_success(tmp_path, clips):
+    media = tmp_path / "media"
+    clips.write_clip(media / "good.mp4", [1] * 20)
+    content = (media / "good.mp4").read_bytes()
+    start = content.index(b"mdat") + 4
+    # Its header is whole, so that it opens; its pictures are not.
+    broken = content[:start] + bytes(len(content) - start - 900) + content[-900:]
+    (media / "broken.mp4").write_bytes(broken)
+    picture = io.BytesIO()
+    Image.new("RGB", (16, 16)).save(picture, "JPEG")
+    (media / "photo.mp4").write_bytes(picture.getvalue())
+    (media / "bare.mjpeg").write_bytes(picture.getvalue())
+    items = [Annotation(name, name, ["c"]) for name in ("good", "broken", "photo", "bare")]
+    items.append(Annotation("late", "good", ["c"], start=7.0, end=9.0))
+    summary = make_shards(items, media, tmp_path / "out", Layout("original"))
+    lines = (tmp_path / "out/failures.jsonl").read_text().splitlines()
+    reasons = {line["id"]: (line["reason"], line["detail"]) for line in map(json.loads, lines)}
+    assert summary["successes"] == 1
+    assert {key: reason for key, (reason, _) in reasons.items()} == {
+        "broken": "unreadable",
+        "photo": "unreadable",
+        "bare": "unsupported",
+        "late": "bad window",
+    }
+    assert "convert it" in reasons["photo"][1] and "ffmpeg -i bare.mjpeg" in reasons["bare"][1]
 
 
 def test_images_are_made_smaller(tmp_path, clips):

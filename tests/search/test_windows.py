@@ -6,8 +6,9 @@ from tests.data.videos import UNEVEN, encode_video, moving_picture
 from vmm.data.clips import load_frames
 from vmm.data.decode import DecodeError
 from vmm.data.schema import RawSample
+from vmm.data.times import end_of
 from vmm.data.transforms import ClipSettings, eval_transform
-from vmm.search.windows import end_of, load_moments, spans_of
+from vmm.search.windows import load_moments, spans_of
 
 CLIP = ClipSettings(num_frames=3, image_size=16)
 

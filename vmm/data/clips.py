@@ -9,10 +9,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vmm.data.decode import DecodeError, decode_image, decode_video
+from vmm.data.decode import DecodeError, decode_video
 from vmm.data.isolation import own_decoder
-from vmm.data.sampling import frames_between
+from vmm.data.pictures import decode_image
 from vmm.data.schema import END, START, RawSample
+from vmm.data.times import frames_between
 from vmm.data.transforms import ClipSettings
 from vmm.types import Media
 

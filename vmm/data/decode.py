@@ -1,100 +1,56 @@
-"""Bytes to frames: one exact path for video (PyAV) and one for images (Pillow).
+"""Video files to frames: one exact path (PyAV), for clips and for films of any length.
 
 A video is demuxed once, which is cheap, to learn the presentation time of every frame; then only
 the groups of pictures that hold a wanted frame are decoded, each from its key frame up to the last
 wanted frame. The frames are bit for bit those of a full decode. Where a container or codec does not
 allow this (no or repeated timestamps, packets that show no frame), everything is decoded.
 
-Nothing here trusts the bytes: unusual formats are refused, sizes are capped, and whatever the
-libraries raise arrives as a ``DecodeError``.
+Times count from the first frame, whatever the file starts with. Pictures are upright, their pixels
+square: a rotation tag and a sample aspect ratio are applied (``vmm.data.containers``).
 """
 
 from __future__ import annotations
 
-import io
-import struct
-import zlib
+from array import array
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
-from itertools import islice
+from fractions import Fraction
+from itertools import chain, islice
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
-import av
 import numpy as np
-from av.container import InputContainer
-from av.video.frame import VideoFrame
-from av.video.reformatter import VideoReformatter
 from av.video.stream import VideoStream
-from PIL import Image, ImageOps
 
+# The errors belong to this module's interface.
+from vmm.data.containers import (
+    LIBRARY_ERRORS,
+    MAX_PIXELS,
+    Converter,
+    library_errors,
+    open_video,
+    rational,
+)
+from vmm.data.containers import DecodeError as DecodeError
 from vmm.data.packets import (
-    Mark,
-    TooManyFrames,
+    Marks,
     VideoPacket,
     needed_from_stream,
     needed_packets,
     read_marks,
     read_timeline,
 )
+from vmm.data.times import end_of, shown_at
 
 Decoder = Literal["pyav", "torchcodec"]
 Choose = Callable[[np.ndarray], Sequence[int]]
 ChooseParts = Callable[[np.ndarray], Sequence[Sequence[int]]]
-Reason = Literal[
-    "empty",
-    "unreadable",
-    "no video",
-    "no frames",
-    "too large",
-    "too long",
-    "bad window",
-    "no question",
-    "hung",
-    "crashed",
-]
 
-MAX_PIXELS = 4096 * 4096
 MAX_FRAMES = 100_000
 MAX_STREAMED_FRAMES = 2_000_000
-"""18 hours at 30 frames per second; a frame's times take 150 bytes."""
-_FORMATS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,gif"
-# Seen from PyAV and Pillow on 3,000 damaged files each; FFmpegError is an OSError or ValueError
-# in most but not all cases.
-LIBRARY_ERRORS = (
-    av.FFmpegError,
-    ArithmeticError,
-    AttributeError,
-    EOFError,
-    LookupError,
-    MemoryError,
-    OSError,
-    RuntimeError,
-    SyntaxError,
-    TypeError,
-    ValueError,
-    struct.error,
-    zlib.error,
-    Image.DecompressionBombError,
-)
-
-
-class DecodeError(ValueError):
-    """A video or image cannot be used.
-
-    Args:
-        reason: The kind, to count by.
-        detail: What happened.
-    """
-
-    def __init__(self, reason: Reason, detail: str) -> None:
-        super().__init__(reason, detail)
-        self.reason: Reason = reason
-        self.detail = detail
-
-    def __str__(self) -> str:
-        return f"{self.reason}: {self.detail}"
+"""9 hours at 60 frames per second; a frame's times take 25 bytes."""
+_PORTION = 16
+"""Frames of a film that are in memory at once."""
 
 
 def decode_video(
@@ -108,9 +64,9 @@ def decode_video(
     """Decode chosen frames of a video.
 
     Args:
-        data: The file: MP4, MOV, WebM, MKV, AVI or GIF.
-        choose: Gets when each frame is shown, (V,) float64 seconds, increasing; returns the numbers
-            of the frames wanted, in any order; repeats are allowed. It is called again if
+        data: The file, of the ``VIDEO_FORMATS`` of ``vmm.data.schema``; its name does not matter.
+        choose: Gets when each frame is shown, (V,) float64 seconds, increasing from 0; returns the
+            numbers of the frames wanted, in any order; repeats are allowed. It is called again if
             there turn out to be more or fewer frames.
         decoder: "torchcodec" gives the same frames with the FFmpeg of the system; its colours may
             differ where the picture is interlaced, of odd size or not 8 bit 4:2:0.
@@ -118,7 +74,7 @@ def decode_video(
         max_frames: Refuse longer videos.
 
     Returns:
-        (T, H, W, 3) uint8 RGB, upright (a rotation tag is applied).
+        (T, H, W, 3) uint8 RGB, upright, square pixels.
 
     Raises:
         DecodeError: If the video cannot be decoded or exceeds a limit.
@@ -126,14 +82,14 @@ def decode_video(
     """
     if not data:
         raise DecodeError("empty", "0 bytes")
-    with _open(data, max_pixels) as (container, stream):
-        with _library_errors():
+    with open_video(data, max_pixels) as (container, stream):
+        with library_errors():
             packets, shown = read_timeline(container, stream, max_frames)
         if shown is not None:
-            numbers = list(choose(np.array(shown) * float(stream.time_base or 1)))
-            frames = _decode_with_torchcodec(data, numbers) if decoder == "torchcodec" else None
+            numbers = list(choose(_seconds(shown, stream)))
+            frames = _with_torchcodec(data, stream, numbers) if decoder == "torchcodec" else None
             if frames is None:
-                frames = _decode_groups(stream, packets, [shown[i] for i in numbers])
+                frames = _decode_groups(stream, packets, shown[numbers].tolist())
             if frames is not None:
                 return frames
             # Choose once, unless the number of frames was wrong.
@@ -172,89 +128,71 @@ def decode_parts(
     """
     if not (len(video) if isinstance(video, bytes) else video.stat().st_size):
         raise DecodeError("empty", "0 bytes")
-    with _open(video, max_pixels) as (container, stream):
-        with _library_errors():
+    with open_video(video, max_pixels) as (container, stream):
+        with library_errors():
             marks, shown = read_marks(container, stream, max_frames)
-        time_base = float(stream.time_base or 1)
+        seconds = None if shown is None else _seconds(shown, stream)
     done = 0
-    if shown is not None:
-        parts = [[shown[i] for i in part] for part in choose(np.array(shown) * time_base)]
+    if shown is not None and seconds is not None:
+        parts = [shown[list(part)].tolist() for part in choose(seconds)]
         for frames in _stacked(_stream_groups(video, marks, parts, max_pixels), parts):
             yield frames
             done += 1
         if done == len(parts):
             return
-    times = _times(video, max_pixels, max_frames)
-    numbers = choose(times)[done:]
-    for frames in _stacked(_stream_everything(video, numbers, max_pixels), numbers):
+    numbers = choose(_times(video, max_pixels, max_frames))
+    rest = numbers[done:]
+    for frames in _stacked(_stream_everything(video, rest, max_pixels), rest):
         yield frames
         done += 1
-    if done < len(choose(times)):
+    if done < len(numbers):
         raise DecodeError("unreadable", "frames are missing")
 
 
-def decode_image(data: bytes, *, max_pixels: int = MAX_PIXELS) -> np.ndarray:
-    """Decode a JPEG, PNG or WebP as a clip of one frame.
+class Film(NamedTuple):
+    """Some frames of a video of any length."""
+
+    seconds: np.ndarray
+    """(S,) float64: when they are shown."""
+    duration: float
+    """Seconds from the first frame of the file to the end of the last."""
+    portions: Iterator[np.ndarray]
+    """The frames, (t, H, W, 3) uint8 at a time; S in all, or a ``DecodeError`` on the way."""
+
+
+def read_film(
+    video: bytes | Path,
+    choose: Choose,
+    *,
+    portion: int = _PORTION,
+    max_frames: int = MAX_STREAMED_FRAMES,
+) -> Film:
+    """Read some frames of a video of any length in one pass, in bounded memory.
 
     Args:
-        data: The file.
-        max_pixels: Refuse larger pictures.
-
-    Returns:
-        (1, H, W, 3) uint8 RGB, upright (the EXIF orientation is applied).
+        video: The file, of which no more is read at once than a group of pictures, or its content.
+        choose: As for ``decode_video``, but the numbers must not decrease and there must be one.
+        portion: Frames that are given at once.
+        max_frames: Refuse longer videos.
 
     Raises:
-        DecodeError: If the picture cannot be decoded or exceeds the limit.
+        DecodeError: As ``decode_parts``, for the first portion.
+        OSError: As ``decode_parts``.
     """
-    if not data:
-        raise DecodeError("empty", "0 bytes")
-    with (
-        _library_errors(),
-        Image.open(io.BytesIO(data), formats=("JPEG", "PNG", "WEBP")) as image,
-    ):
-        _check_size(image.width, image.height, max_pixels)
-        pixels = np.array(ImageOps.exif_transpose(image).convert("RGB"))
-    return _stack([pixels])
+    seconds, duration = np.empty(0), 0.0
 
+    def parts(times: np.ndarray) -> list[list[int]]:
+        nonlocal seconds, duration
+        if len(seconds):  # there are other frames than it seemed, at much the same times
+            chosen = shown_at(times, seconds)
+        else:
+            chosen = list(choose(times))
+            seconds, duration = times[chosen], end_of(times) - float(times[0])
+        return [chosen[i : i + portion] for i in range(0, len(chosen), portion)]
 
-@contextmanager
-def _library_errors() -> Iterator[None]:
-    """Turn whatever the decoding libraries raise into a ``DecodeError``."""
-    try:
-        yield
-    except DecodeError:
-        raise
-    except TooManyFrames as error:
-        raise DecodeError("too long", str(error)) from error
-    except LIBRARY_ERRORS as error:
-        raise DecodeError("unreadable", f"{type(error).__name__}: {error}") from error
-
-
-@contextmanager
-def _open(video: bytes | Path, max_pixels: int) -> Iterator[tuple[InputContainer, VideoStream]]:
-    # Files are opened here: FFmpeg would take some names for addresses.
-    with io.BytesIO(video) if isinstance(video, bytes) else video.open("rb") as file:
-        with _library_errors():
-            container = av.open(
-                file, "r", options={"format_whitelist": _FORMATS}, metadata_errors="ignore"
-            )
-        try:
-            with _library_errors():
-                if not container.streams.video:
-                    raise DecodeError("no video", "the file has no video stream")
-                stream = container.streams.video[0]
-                # One thread per decoder: the loader has a process per core already.
-                stream.thread_type = "NONE"
-                stream.codec_context.options = {"max_pixels": str(max_pixels)}
-                _check_size(stream.width, stream.height, max_pixels)
-            yield container, stream
-        finally:
-            container.close()
-
-
-def _check_size(width: int, height: int, max_pixels: int) -> None:
-    if width * height > max_pixels:
-        raise DecodeError("too large", f"{width}x{height} pixels, the limit is {max_pixels}")
+    decoded = decode_parts(video, parts, max_frames=max_frames)
+    first = next(decoded)
+    return Film(seconds, duration, chain([first], decoded))
 
 
 def _decode_groups(
@@ -262,15 +200,14 @@ def _decode_groups(
 ) -> np.ndarray | None:
     """Decode the frames shown at some times; None if the stream does not yield all."""
     wanted = set(times)
-    decoder = stream.codec_context
-    reformatter = VideoReformatter()  # one for all frames: making its tables is slow
+    decoder, convert = stream.codec_context, Converter(stream)
     found: dict[int, np.ndarray] = {}
     try:
         for run in needed_packets(packets, wanted, decoder.name, decoder.extradata):
             for packet in (*run, None):
                 for frame in decoder.decode(packet):
                     if frame.pts in wanted:
-                        found[frame.pts] = _to_rgb(frame, reformatter)
+                        found[frame.pts] = convert(frame)
             decoder.flush_buffers()
     except LIBRARY_ERRORS:
         # Damaged, or a key frame that is none: decoding from the start tells which.
@@ -279,24 +216,28 @@ def _decode_groups(
 
 
 def _stream_groups(
-    video: bytes | Path, marks: list[Mark], parts: list[list[int]], max_pixels: int
+    video: bytes | Path, marks: Marks, parts: list[list[int]], max_pixels: int
 ) -> Iterator[tuple[int, np.ndarray]]:
     """Yield (presentation time, frame) of the wanted frames; stops where one is not found."""
-    wanted = set().union(*parts)
-    with _open(video, max_pixels) as (container, stream):
-        decoder, reformatter = stream.codec_context, VideoReformatter()
+    wanted: set[int] = set().union(*parts)
+    missing: set[int] = set()
+    with open_video(video, max_pixels) as (container, stream):
+        decoder, convert = stream.codec_context, Converter(stream)
         packets = container.demux(stream)
         try:
-            for run in needed_from_stream(packets, marks, wanted, decoder.name, decoder.extradata):
-                missing = {packet.pts for packet in run} & wanted
-                for packet in (*run, None):
-                    for frame in decoder.decode(packet):
-                        if frame.pts is not None and frame.pts in missing:
-                            missing.remove(frame.pts)
-                            yield frame.pts, _to_rgb(frame, reformatter)
-                if missing:
-                    return
-                decoder.flush_buffers()
+            for packet in needed_from_stream(
+                packets, marks, wanted, decoder.name, decoder.extradata
+            ):
+                if packet is not None and packet.pts in wanted:
+                    missing.add(packet.pts)
+                for frame in decoder.decode(packet):
+                    if frame.pts is not None and frame.pts in missing:
+                        missing.remove(frame.pts)
+                        yield frame.pts, convert(frame)
+                if packet is None:
+                    if missing:
+                        return
+                    decoder.flush_buffers()
         except LIBRARY_ERRORS:
             return
 
@@ -326,16 +267,25 @@ def _decode_everything(data: bytes, choose: Choose, max_pixels: int, max_frames:
 
 def _times(video: bytes | Path, max_pixels: int, max_frames: int) -> np.ndarray:
     """Learn when frames are shown by decoding all of them."""
-    times: list[float | None] = []
-    with _open(video, max_pixels) as (container, stream), _library_errors():
+    times = array("q")
+    complete = True
+    with open_video(video, max_pixels) as (container, stream), library_errors():
         for frame in container.decode(stream):
-            times.append(frame.time)
+            complete = complete and frame.pts is not None
+            times.append(frame.pts or 0)
             if len(times) > max_frames:
                 raise DecodeError("too long", f"more than {max_frames} frames")
-        rate = float(stream.average_rate or 25)
-    if not times:
-        raise DecodeError("no frames", "the decoder returned none")
-    return _increasing(times, rate)
+        shown, rate = np.array(times, np.int64), rational(stream.average_rate, Fraction(25))
+        if not len(shown):
+            raise DecodeError("no frames", "the decoder returned none")
+        if complete and np.all(np.diff(shown) > 0):
+            return _seconds(shown, stream)
+        return np.arange(len(shown)) / float(rate)  # times are missing or not in order
+
+
+def _seconds(shown: np.ndarray, stream: VideoStream) -> np.ndarray:
+    """Return times of presentation in seconds since the first."""
+    return (shown - shown[0]) * float(rational(stream.time_base, Fraction(1)))
 
 
 def _stream_everything(
@@ -343,47 +293,35 @@ def _stream_everything(
 ) -> Iterator[tuple[int, np.ndarray]]:
     """Yield (number, frame) of the wanted frames."""
     wanted: set[int] = set().union(*parts)
-    end, reformatter = max(wanted, default=-1) + 1, VideoReformatter()
-    with _open(video, max_pixels) as (container, stream), _library_errors():
+    end = max(wanted, default=-1) + 1
+    with open_video(video, max_pixels) as (container, stream), library_errors():
+        convert = Converter(stream)
         for number, frame in enumerate(islice(container.decode(stream), end)):
             if number in wanted:
-                yield number, _to_rgb(frame, reformatter)
+                yield number, convert(frame)
 
 
-def _increasing(times: list[float | None], rate: float) -> np.ndarray:
-    """Return the times as they are, or by the frame rate if they are missing or not in order."""
-    seconds = np.array(times, np.float64)  # None becomes NaN
-    if np.all(np.isfinite(seconds)) and np.all(np.diff(seconds) > 0):
-        return seconds
-    return np.arange(len(times)) / rate
-
-
-def _decode_with_torchcodec(data: bytes, numbers: list[int]) -> np.ndarray | None:
-    """Decode numbered frames; None if torchcodec fails, as it does on open groups of pictures."""
+def _with_torchcodec(data: bytes, stream: VideoStream, numbers: list[int]) -> np.ndarray | None:
+    """Decode numbered frames; None where PyAV must: torchcodec cannot, or not in this shape."""
+    size = stream.width, stream.height
+    if Converter(stream).shown_size(*size) != size:
+        return None
     try:
         from torchcodec.decoders import VideoDecoder
 
-        video = VideoDecoder(data, dimension_order="NHWC", num_ffmpeg_threads=1)
+        video = VideoDecoder(
+            data, stream_index=stream.index, dimension_order="NHWC", num_ffmpeg_threads=1
+        )
         frames: np.ndarray = video.get_frames_at(numbers).data.numpy()
     except ImportError as error:
         raise ValueError("torchcodec is not installed; install it or use decoder: pyav") from error
-    except LIBRARY_ERRORS as error:
+    except (RuntimeError, ValueError, IndexError, OSError) as error:  # of damage, of open groups
         if "libtorchcodec" in str(error):
             raise ValueError(
                 "torchcodec finds no FFmpeg 4 to 9; install one or use decoder: pyav"
             ) from error
         return None
     return frames
-
-
-def _to_rgb(frame: VideoFrame, reformatter: VideoReformatter) -> np.ndarray:
-    """Convert to (H, W, 3) uint8 and turn upright."""
-    rgb = reformatter.reformat(frame, format="rgb24", threads=1)
-    plane = rgb.planes[0]
-    rows = np.frombuffer(memoryview(plane), np.uint8).reshape(plane.height, plane.line_size)
-    pixels = rows[:, : plane.width * 3].reshape(plane.height, plane.width, 3)
-    # The tag is the angle, counter-clockwise, by which a player turns the picture.
-    return np.rot90(pixels, round(frame.rotation / 90) % 4)
 
 
 def _stack(frames: list[np.ndarray]) -> np.ndarray:

@@ -37,6 +37,8 @@ MAX_TEXT_BYTES = {TEXT_EXTENSION: 2**16, JSON_EXTENSION: 2**22}
 TAR_ERRORS = (tarfile.TarError, ValueError, ArithmeticError, OSError, MemoryError, RecursionError)
 """What ``tarfile`` raises for damage; the last for thousands of long names in a row."""
 _TOGETHER = 64
+_COMPRESSED = (b"\x1f\x8b\x08", b"BZh", b"\xfd7z", b"\x28\xb5\x2f")
+"""How files of gzip, bzip2, xz and Zstandard begin."""
 
 Stamp = tuple[int, int]
 """Size in bytes and time of the last change in ns of a shard."""
@@ -163,7 +165,9 @@ def _members(file: BinaryIO, index: ShardIndex) -> Iterator[tarfile.TarInfo]:
             file.seek(tar.offset)
             end = file.read(2 * tarfile.BLOCKSIZE)  # the end mark: two blocks of zeros
     except TAR_ERRORS as error:
-        index.damage = f"{type(error).__name__}: {error}"
+        file.seek(0)
+        packed = file.read(3) in _COMPRESSED
+        index.damage = "compressed; unpack it" if packed else f"{type(error).__name__}: {error}"
         return
     if len(end) < tarfile.BLOCKSIZE or any(end):
         where = "damaged header" if end else "no end mark, so it is probably cut"

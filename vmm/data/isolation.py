@@ -15,6 +15,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import traceback
 from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
 from io import FileIO
@@ -28,10 +29,10 @@ from vmm.data.decode import (
     ChooseParts,
     DecodeError,
     Decoder,
-    decode_image,
     decode_parts,
     decode_video,
 )
+from vmm.data.pictures import decode_image
 
 TIMEOUT_S = 60.0
 """A file that takes longer counts as hung; a ``DataLoader`` waits for ten minutes."""
@@ -56,6 +57,7 @@ class IsolatedDecoder:
 
         Raises:
             DecodeError: As ``decode_video``, or because the child hung or crashed.
+            RuntimeError: If the child failed by a mistake of vmm, with its trace.
         """
         (frames,) = self._ask({"media": "video", "decoder": decoder}, data, choose)
         return frames
@@ -124,6 +126,8 @@ class IsolatedDecoder:
         finally:
             if not ended:  # also if `choose` raised, or nobody wants the rest
                 self.close()
+        if "defect" in answer:
+            raise RuntimeError(f"vmm made a mistake in decoding:\n{answer['defect']}")
         if "errno" in answer:
             raise OSError(answer["errno"], answer["detail"])
         if "reason" in answer:
@@ -212,10 +216,12 @@ def serve(
                 _read(messages)  # they have been taken
         except DecodeError as error:
             return {"reason": error.reason, "detail": error.detail}
-        except ConnectionError:
-            raise
+        except (EOFError, ConnectionError):
+            raise  # the parent ended
         except OSError as error:
             return {"errno": error.errno, "detail": error.strerror}
+        except Exception:  # noqa: BLE001  # not the file's fault: the parent stops and shows it
+            return {"defect": traceback.format_exc()}
         return {"ended": True}
 
     try:

@@ -7,9 +7,12 @@ to its own are decoded, less the pictures that no other refers to.
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import pairwise
 from typing import NamedTuple, TypeAlias
 
+import numpy as np
 from av.container import InputContainer
 from av.packet import Packet
 from av.video.stream import VideoStream
@@ -36,13 +39,46 @@ class Mark(NamedTuple):
     is_discard: bool
 
 
+_UNKNOWN = -(2**63)  # FFmpeg's number for no time
+_PIECE = 256
+"""Packets of a film that are kept at once."""
+
+
+class Marks(Sequence[Mark]):
+    """The marks of a film's packets, 17 bytes each.
+
+    Args:
+        packets: In decoding order.
+    """
+
+    def __init__(self, packets: Iterable[VideoPacket]) -> None:
+        self._pts, self._dts, self._flags = array("q"), array("q"), bytearray()
+        for packet in packets:
+            self._pts.append(_UNKNOWN if packet.pts is None else packet.pts)
+            self._dts.append(_UNKNOWN if packet.dts is None else packet.dts)
+            self._flags.append(packet.is_keyframe + 2 * packet.is_discard)
+
+    def __len__(self) -> int:
+        return len(self._flags)
+
+    def __getitem__(self, index: int) -> Mark:  # type: ignore[override]  # no slices
+        pts, dts, flags = self._pts[index], self._dts[index], self._flags[index]
+        return Mark(
+            None if pts == _UNKNOWN else pts,
+            None if dts == _UNKNOWN else dts,
+            bool(flags & 1),
+            bool(flags & 2),
+        )
+
+
 class Timeline(NamedTuple):
     """What demuxing tells about a video."""
 
     packets: list[VideoPacket]
     """In decoding order."""
-    shown: list[int] | None
-    """Presentation times of all shown frames, increasing; None if the packets do not tell."""
+    shown: np.ndarray | None
+    """(V,) int64: presentation times of all shown frames, increasing; None if the packets do not
+    tell."""
 
 
 def read_timeline(container: InputContainer, stream: VideoStream, max_frames: int) -> Timeline:
@@ -66,12 +102,9 @@ def read_timeline(container: InputContainer, stream: VideoStream, max_frames: in
 
 def read_marks(
     container: InputContainer, stream: VideoStream, max_frames: int
-) -> tuple[list[Mark], list[int] | None]:
+) -> tuple[Marks, np.ndarray | None]:
     """Do what ``read_timeline`` does without keeping the packets, for videos of any size."""
-    marks = [
-        Mark(p.pts, p.dts, p.is_keyframe, p.is_discard)
-        for p in _pictures(container, stream, max_frames)
-    ]
+    marks = Marks(_pictures(container, stream, max_frames))
     return marks, _shown(marks, container, stream)
 
 
@@ -89,9 +122,8 @@ def _pictures(
 
 def _shown(
     packets: Sequence[VideoPacket | Mark], container: InputContainer, stream: VideoStream
-) -> list[int] | None:
+) -> np.ndarray | None:
     """Return the presentation times of all shown frames; None if the packets do not tell."""
-    times = [p.pts for p in packets if p.pts is not None and not p.is_discard]
     codec = stream.codec_context.name
     # AVI has no presentation times, nor have some badly written files: these are of decoding.
     unordered = codec in ("h264", "hevc") and (
@@ -100,13 +132,23 @@ def _shown(
     )
     usable = (
         codec.removeprefix("lib").replace("dav1d", "av1") in _ONE_FRAME_PER_PACKET
-        and bool(times)
+        and bool(packets)
         and packets[0].is_keyframe
         and all(p.pts is not None for p in packets)
-        and len(set(times)) == len(times)
+        and _goes_on(packets)
         and not unordered
     )
-    return sorted(times) if usable else None
+    if not usable:
+        return None
+    times = np.array([p.pts for p in packets if not p.is_discard], np.int64)
+    shown = np.unique(times)
+    return shown if 0 < len(shown) == len(times) else None
+
+
+def _goes_on(packets: Iterable[VideoPacket | Mark]) -> bool:
+    """Tell whether the clock never jumps back, as it does where recordings were put together."""
+    times = [packet.dts for packet in packets if packet.dts is not None]
+    return all(first <= second for first, second in pairwise(times))
 
 
 def needed_packets(
@@ -134,8 +176,8 @@ def needed_from_stream(
     wanted: set[int],
     codec: str,
     extradata: bytes | None,
-) -> Iterator[list[VideoPacket]]:
-    """Do what ``needed_packets`` does while the packets pass by; one group of pictures is kept.
+) -> Iterator[VideoPacket | None]:
+    """Do what ``needed_packets`` does while the packets pass by; few are kept, however many follow.
 
     Args:
         packets: All packets of the stream, in decoding order; empty ones are passed over.
@@ -145,18 +187,23 @@ def needed_from_stream(
         extradata: The codec's configuration record.
 
     Yields:
-        Packets to decode one after the other; the decoder is emptied in between.
+        Packets to decode one after the other, and None where the decoder is to be emptied.
     """
     droppable = _droppable(codec, extradata)
     passing = enumerate(packet for packet in packets if packet.size)
     for first, end in _runs(marks, wanted):
-        run = []
+        # Which picture of HEVC is of no use is known of a whole run only.
+        in_run = droppable if codec == "h264" or end - first <= _PIECE else None
+        piece: list[VideoPacket] = []
         for position, packet in passing:
             if position >= first:
-                run.append(packet)
+                piece.append(packet)
+            if position == end - 1 or len(piece) == _PIECE:
+                yield from _less_unused(piece, wanted, in_run)
+                piece.clear()
             if position == end - 1:
                 break
-        yield _less_unused(run, wanted, droppable)
+        yield None
 
 
 def _less_unused(

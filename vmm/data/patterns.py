@@ -10,6 +10,8 @@ from collections.abc import Iterable, Sequence
 
 from braceexpand import braceexpand
 
+from vmm.data.schema import remedy
+
 _log = logging.getLogger(__name__)
 
 _VARIABLE = re.compile(r"\$(?:(\w+)|\{(\w+)\})")
@@ -47,6 +49,8 @@ def expand_shards(patterns: str | Sequence[str]) -> list[str]:
                 f"{pattern!r} is no local shard; URLs and `pipe:` commands are for training only"
             )
         paths, _ = _expand_one(pattern)
+        if packed := next(filter(None, map(remedy, paths or _packed(pattern))), None):
+            raise ValueError(f"the shard pattern {pattern!r}: {packed}")
         if not paths:
             raise ValueError(
                 f"the shard pattern {pattern!r} matches no file; shards are local .tar files, "
@@ -83,7 +87,9 @@ def expand_urls(patterns: str | Sequence[str]) -> list[str]:
 
 
 def _candidates(pattern: str) -> list[str]:
-    """Fill in variables and braces."""
+    """Fill in variables and braces; a path that exists as it is written is itself."""
+    if os.path.exists(pattern):
+        return [pattern]
     for match in _VARIABLE.finditer(pattern):
         name = match[1] or match[2]
         if name not in os.environ:
@@ -102,17 +108,35 @@ def _expand_one(pattern: str) -> tuple[list[str], list[str]]:
     paths: list[str] = []
     missing: list[str] = []
     for candidate in _candidates(pattern):
-        if os.path.isdir(candidate):
-            candidate = os.path.join(glob.escape(candidate), "*" + SHARD_SUFFIX)
-        if glob.has_magic(candidate):
-            hits = [hit for hit in sorted(glob.glob(candidate)) if hit.endswith(SHARD_SUFFIX)]
-        else:
+        if os.path.isfile(candidate):
             hits = [candidate]
+        else:
+            hits = [hit for hit in _found(candidate) if hit.endswith(SHARD_SUFFIX)]
         files = [hit for hit in hits if os.path.isfile(hit)]
         paths += files
         if not files:
             missing.append(candidate)
     return paths, missing
+
+
+def _found(candidate: str) -> list[str]:
+    """Return what is in a folder, or what a wildcard finds; none for a name without one."""
+    folder = candidate
+    while folder and not os.path.isdir(folder):
+        folder = os.path.dirname(folder)
+    # What exists is meant as it is written, brackets included.
+    pattern = glob.escape(folder) + candidate[len(folder) :]
+    if folder == candidate:
+        pattern = os.path.join(pattern, "*")
+    return sorted(glob.glob(pattern)) if glob.has_magic(candidate[len(folder) :] or "*") else []
+
+
+def _packed(pattern: str) -> list[str]:
+    """Return compressed shards where a pattern looks for plain ones."""
+    candidates = _candidates(pattern)
+    found = [hit for candidate in candidates for hit in _found(candidate)]
+    spelt = [candidate + ending for candidate in candidates for ending in (".gz", ".bz2", ".xz")]
+    return [hit for hit in (*found, *spelt) if os.path.isfile(hit)]
 
 
 def common_folder(paths: Iterable[str]) -> str:

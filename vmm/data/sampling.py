@@ -25,6 +25,8 @@ from typing import Literal
 import numpy as np
 import torch
 
+from vmm.data.times import shown_at
+
 Sampling = Literal[
     "random", "random_published", "random_pretrain", "random_finetune", "uniform", "fps", "dense"
 ]
@@ -78,35 +80,9 @@ def choose_frames(
         span = (num_frames - 1) / fps
         room = max(float(times[-1] - times[0]) - span, 0.0)
         start = float(times[0]) + _start(room, clip, num_clips, generator, steps=0)
-        return _shown_at(times, start + np.arange(num_frames) / fps)
+        return shown_at(times, start + np.arange(num_frames) / fps)
     chosen = _one_per_segment(available, num_frames, sampling, generator, (clip + 1, num_clips + 1))
     return chosen + chosen[-1:] * (num_frames - len(chosen))
-
-
-def frames_between(times: np.ndarray, start: float, end: float | None) -> tuple[int, int]:
-    """Find the frames that are shown in a part of a video.
-
-    Args:
-        times: (V,) seconds at which the frames are shown, increasing, V >= 1.
-        start: Seconds.
-        end: Seconds; None = to the end of the video.
-
-    Returns:
-        Range [first, last) of frame numbers; the first is the one on the screen at ``start``.
-
-    Raises:
-        ValueError: If the part is empty or after the end of the video.
-    """
-    step = float(times[-1] - times[0]) / (len(times) - 1) if len(times) > 1 else float("inf")
-    until = float("inf") if end is None else end
-    if not start < until or start > times[-1] + step or until <= times[0]:
-        raise ValueError(
-            f"{start} to {end} s is no part of a video with frames at {times[0]:.3f} to "
-            f"{times[-1]:.3f} s"
-        )
-    first = max(int(np.searchsorted(times, start, side="right")) - 1, 0)
-    last = len(times) if end is None else int(np.searchsorted(times, end, side="left"))
-    return first, last
 
 
 def _start(
@@ -117,13 +93,6 @@ def _start(
         draw = torch.rand((), dtype=torch.float64, generator=generator, device="cpu")
         return float(draw) * (room + steps)
     return room * (clip / (num_clips - 1) if num_clips > 1 else 0.5)
-
-
-def _shown_at(times: np.ndarray, moments: np.ndarray) -> list[int]:
-    """Return the frames on the screen at some moments, the first frame before it is shown."""
-    # Times like 0.1 are not exact in binary; a microsecond keeps a frame shown at its own time.
-    numbers = np.searchsorted(times, moments + 1e-6, side="right") - 1
-    return [max(int(i), 0) for i in numbers]
 
 
 def _one_per_segment(

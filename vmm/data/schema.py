@@ -2,7 +2,7 @@
 
 A shard is a plain ``.tar``. All members with the same name up to the extension are one sample::
 
-    000000012.mp4    the media: one of VIDEO_EXTENSIONS or IMAGE_EXTENSIONS
+    000000012.mp4    the media: of VIDEO_FORMATS or IMAGE_FORMATS
     000000012.txt    the caption, UTF-8 (or UTF-16 with its mark)
     000000012.json   metadata; its captions are used where the .txt is absent, blank or no text
     000000012.m4a    sound, passed over
@@ -26,8 +26,36 @@ from vmm.data.text_input import clean_json, decode_text
 
 Media = Literal["video", "image"]
 
-VIDEO_EXTENSIONS = ("mp4", "webm", "mkv", "avi", "mov", "gif")
-IMAGE_EXTENSIONS = ("jpg", "jpeg", "png", "webp")
+# What a video is: extension -> FFmpeg's name of what reads such files. Their content decides, not
+# their name; nothing else is read: no playlists, and nothing that opens further files. Of several
+# videos of one sample the first in this order counts.
+VIDEO_FORMATS = {
+    "mp4": "mov", "webm": "matroska", "mkv": "matroska", "avi": "avi", "mov": "mov", "gif": "gif",
+    "m4v": "mov", "3gp": "mov", "3g2": "mov", "f4v": "mov", "mj2": "mov", "qt": "mov",
+    "divx": "avi", "flv": "flv", "wmv": "asf", "asf": "asf", "ogv": "ogg", "ogm": "ogg",
+    "mpg": "mpeg", "mpeg": "mpeg", "mpe": "mpeg", "vob": "mpeg", "m1v": "mpegvideo",
+    "m2v": "mpegvideo", "ts": "mpegts", "mts": "mpegts", "m2ts": "mpegts", "m2t": "mpegts",
+    "mxf": "mxf", "dv": "dv", "rm": "rm", "rmvb": "rm",
+}  # fmt: skip
+# The same of pictures, with Pillow's names.
+IMAGE_FORMATS = {
+    "jpg": "JPEG", "jpeg": "JPEG", "png": "PNG", "webp": "WEBP", "jpe": "JPEG", "jfif": "JPEG",
+    "bmp": "BMP", "tif": "TIFF", "tiff": "TIFF",
+}  # fmt: skip
+# What people have besides, and must convert.
+UNREAD_EXTENSIONS: dict[Media, tuple[str, ...]] = {
+    "video": (
+        "264", "265", "amv", "h264", "h265", "hevc", "ivf", "m3u8", "mjpeg", "mjpg", "mpd", "nut",
+        "obu", "swf", "wtv", "y4m",
+    ),
+    "image": ("avif", "cr2", "dng", "heic", "heif", "jp2", "jxl", "nef", "psd", "svg"),
+}  # fmt: skip
+_COMPRESSED_SHARDS = {
+    ".tar.gz": "gunzip", ".tgz": "gunzip", ".tar.bz2": "bunzip2", ".tbz2": "bunzip2",
+    ".tar.xz": "unxz", ".txz": "unxz", ".tar.zst": "unzstd", ".tar.lz4": "unlz4",
+}  # fmt: skip
+VIDEO_EXTENSIONS = tuple(VIDEO_FORMATS)
+IMAGE_EXTENSIONS = tuple(IMAGE_FORMATS)
 MEDIA_EXTENSIONS: dict[Media, tuple[str, ...]] = {
     "video": VIDEO_EXTENSIONS,
     "image": IMAGE_EXTENSIONS,
@@ -117,6 +145,22 @@ def split_member(name: str) -> tuple[str, str] | None:
     if is_leftover(name):
         return None
     return key, extension
+
+
+def remedy(name: str, kind: Media = "video") -> str | None:
+    """Say what to do with a file that is not read: media of a kind, or a compressed shard.
+
+    Returns:
+        A sentence; None for all other files.
+    """
+    for suffix, program in _COMPRESSED_SHARDS.items():
+        if name.lower().endswith(suffix):
+            return f"no sample can be found in {suffix}; unpack it to .tar: `{program} {name}`"
+    base, _, extension = name.rpartition(".")
+    if extension.lower() not in UNREAD_EXTENSIONS[kind]:
+        return None
+    how = f", e.g. `ffmpeg -i {name} {base}.mp4`" if kind == "video" else " to PNG or JPEG"
+    return f".{extension} is not read; convert it{how}"
 
 
 def media_member(extensions: Container[str], media: Media) -> str | None:

@@ -144,7 +144,7 @@ class VideoTextEncoder:
         """Encode a video of any length as a whole, and every second of it.
 
         Args:
-            video: A file or its content.
+            video: A file, which is not read whole, or its content.
             fps: Frames per second that are looked at.
             folder: Keep the large tensors in files there instead of in RAM.
             progress: Show a progress bar on stderr.
@@ -157,8 +157,8 @@ class VideoTextEncoder:
         """
         name = "the video" if isinstance(video, bytes) else str(video)
         try:
-            data = video if isinstance(video, bytes) else Path(video).read_bytes()
-            found = encode_file(self.model, self.clip, data, fps, folder, progress)
+            source = video if isinstance(video, bytes) else Path(video)
+            found = encode_file(self.model, self.clip, source, fps, folder, progress)
         except (OSError, DecodeError) as error:
             raise ValueError(f"cannot read {name}: {error}") from error
         for rows in (found.vector[None], found.per_frame):

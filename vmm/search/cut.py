@@ -11,7 +11,7 @@ import numpy as np
 from av.video.stream import VideoStream
 
 from vmm.data.decode import DecodeError, decode_parts
-from vmm.data.sampling import frames_between
+from vmm.data.times import frames_between, shown_at
 
 _RATE = 12
 _SIDE = 480
@@ -39,8 +39,8 @@ def cut_moment(video: bytes | Path, start: float, end: float) -> bytes:
         except ValueError as error:
             raise DecodeError("bad window", str(error)) from error
         wanted = times[first] + np.arange(max(round((end - start) * _RATE), 1)) / _RATE
-        shown = np.searchsorted(times[:last], wanted + 1e-6, side="right") - 1
-        return [[int(i)] for i in shown]  # a part for each: so few are in memory
+        # A part for each: so few are in memory.
+        return [[i] for i in shown_at(times[:last], wanted)]
 
     buffer = io.BytesIO()
     with av.open(buffer, "w", format="mp4") as output:

@@ -17,12 +17,13 @@ from tqdm import tqdm
 import vmm.export.auto_model  # noqa: F401  else transformers warns of the encoder's config.json
 from vmm.data.decode import DecodeError
 from vmm.data.isolation import IsolatedDecoder
+from vmm.data.times import end_of
 from vmm.data.transforms import ClipSettings
 from vmm.export.encoder import Floats, VideoTextEncoder
 from vmm.search.index import Index
 from vmm.search.parts import Record
 from vmm.search.sources import Source, digest_of, find_sources
-from vmm.search.windows import DecodeParts, Span, end_of, load_moments, spans_of
+from vmm.search.windows import DecodeParts, Span, load_moments, spans_of
 
 _FLUSH_S = 20.0
 _MAX_MOMENTS = 4096

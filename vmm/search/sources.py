@@ -10,9 +10,9 @@ from functools import lru_cache
 from pathlib import Path
 
 from vmm.data.index import load_index
-from vmm.data.schema import VIDEO_EXTENSIONS, is_leftover, media_member
+from vmm.data.schema import VIDEO_EXTENSIONS, is_leftover, media_member, remedy
 
-_SUFFIXES = {f".{extension}" for extension in VIDEO_EXTENSIONS} | {".m4v"}
+_SUFFIXES = {f".{extension}" for extension in VIDEO_EXTENSIONS}
 _SHARD = ".tar"
 _BLOCK = 2**20
 
@@ -116,14 +116,15 @@ def find_sources(inputs: Sequence[Path]) -> tuple[list[Source], dict[Source, str
             raise ValueError(f"there is no {given}; name videos, .tar shards, or folders of them")
         path = given.resolve()
         if path.is_file() and path.suffix.lower() not in {_SHARD, *_SUFFIXES}:
-            raise ValueError(
-                f"{given} is no video that can be read; known are "
-                f"{' '.join(sorted(_SUFFIXES))} and {_SHARD} shards"
-            )
+            known = f"known are {' '.join(sorted(_SUFFIXES))} and {_SHARD} shards"
+            why = remedy(str(given)) or known
+            raise ValueError(f"{given} is no video that can be read; {why}")
         for file in _walk(path) if path.is_dir() else [path]:
             target = file.resolve()
             if target != path and path not in target.parents:
                 problems[Source(file)] = f"a link out of the folder, to {target}; not followed"
+            elif why := remedy(target.name):
+                problems[Source(target)] = why
             elif target.suffix.lower() == _SHARD:
                 sources, problem = _in_shard(target)
                 found.update(dict.fromkeys(sources))
@@ -140,7 +141,8 @@ def _walk(folder: Path) -> Iterator[Path]:
     for where, folders, files in os.walk(folder):
         folders[:] = sorted(name for name in folders if not is_leftover(name))
         for name in sorted(files):
-            if Path(name).suffix.lower() in {_SHARD, *_SUFFIXES} and not is_leftover(name):
+            known = Path(name).suffix.lower() in {_SHARD, *_SUFFIXES} or remedy(name)
+            if known and not is_leftover(name):
                 yield Path(where, name)
 
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from vmm.data.decode import ChooseParts, DecodeError, decode_parts
-from vmm.data.sampling import frames_between
+from vmm.data.times import end_of, frames_between
 from vmm.data.transforms import ClipSettings, eval_transform
 from vmm.export.frames import prepared
 
@@ -34,12 +34,6 @@ def spans_of(times: np.ndarray, window: float, stride: float) -> list[Span]:
     count = 1 + max(0, int(np.ceil((end - begin - window) / stride - 1e-9)))
     starts = [begin + stride * i for i in range(count)]
     return [(start, min(start + window, end)) for start in starts]
-
-
-def end_of(times: np.ndarray) -> float:
-    """Return when the last frame ends, which is shown as long as the others on average."""
-    step = float(times[-1] - times[0]) / (len(times) - 1) if len(times) > 1 else 0.04
-    return float(times[-1]) + step
 
 
 DecodeParts = Callable[[bytes | Path, ChooseParts], Iterator[np.ndarray]]

@@ -6,21 +6,27 @@ import os
 import unicodedata
 from pathlib import Path, PurePosixPath
 
-from vmm.data.schema import IMAGE_EXTENSIONS, VIDEO_EXTENSIONS, Media, is_leftover
+from vmm.data.schema import (
+    MEDIA_EXTENSIONS,
+    UNREAD_EXTENSIONS,
+    Media,
+    is_leftover,
+    remedy,
+)
 
-FILE_EXTENSIONS: dict[Media, frozenset[str]] = {
-    # Those of a shard, and what else old data sets hold.
-    "video": frozenset(VIDEO_EXTENSIONS)
-    | {"3g2", "3gp", "flv", "m2ts", "m4v", "mpeg", "mpg", "mts", "ogv", "ts", "wmv"},
-    "image": frozenset(IMAGE_EXTENSIONS) | {"bmp", "tif", "tiff"},
-}
+_EXTENSIONS = frozenset(
+    extension
+    for table in (MEDIA_EXTENSIONS, UNREAD_EXTENSIONS)
+    for names in table.values()
+    for extension in names
+)
 
 
 class MediaError(ValueError):
     """A name that leads to no file, or to several.
 
     Args:
-        reason: "missing" or "ambiguous".
+        reason: "missing", "ambiguous" or "unsupported".
         detail: What was looked for and found.
     """
 
@@ -41,7 +47,7 @@ def stem(name: str) -> str:
 def media_kind(name: str, otherwise: Media) -> Media:
     """Tell what a file is by its extension, and what to take it for where that tells nothing."""
     extension = _split(name)[1]
-    return next((kind for kind, names in FILE_EXTENSIONS.items() if extension in names), otherwise)
+    return next((kind for kind, names in MEDIA_EXTENSIONS.items() if extension in names), otherwise)
 
 
 class MediaFolder:
@@ -65,6 +71,7 @@ class MediaFolder:
         self.root = root
         self.kind: Media = kind
         self._by_stem: dict[str, list[str]] = {}
+        self._unread: dict[str, str] = {}
         seen: set[str] = set()
         for folder, folders, files in os.walk(root, followlinks=True):
             real = os.path.realpath(folder)
@@ -74,13 +81,17 @@ class MediaFolder:
             seen.add(real)
             folders[:] = sorted(name for name in folders if not is_leftover(name))
             for file in sorted(name for name in files if not is_leftover(name)):
-                if file.rpartition(".")[2].lower() in FILE_EXTENSIONS[kind]:
-                    path = os.path.relpath(os.path.join(folder, file), root).replace(os.sep, "/")
+                extension = file.rpartition(".")[2].lower()
+                path = os.path.relpath(os.path.join(folder, file), root).replace(os.sep, "/")
+                if extension in MEDIA_EXTENSIONS[kind]:
                     self._by_stem.setdefault(stem(path), []).append(path)
+                elif remedy(file, kind):
+                    self._unread.setdefault(stem(path), path)
         if not self._by_stem:
+            unread = next((f"; {remedy(path, kind)}" for path in self._unread.values()), "")
             raise ValueError(
                 f"there is no {kind} in {root}; looked for "
-                f"{', '.join(sorted(FILE_EXTENSIONS[kind]))}"
+                f"{', '.join(sorted(MEDIA_EXTENSIONS[kind]))}{unread}"
             )
 
     def find(self, *names: str) -> Path:
@@ -95,6 +106,10 @@ class MediaFolder:
                 raise MediaError("ambiguous", f"{name!r} is {' and '.join(found[:3])}")
             if found:
                 return self.root / found[0]
+        for name in names:
+            if unread := self._unread.get(stem(name)):
+                why = remedy(unread, self.kind)
+                raise MediaError("unsupported", f"{name!r} is {unread}: {why}")
         raise MediaError("missing", f"{names[0]!r} is not in {self.root}")
 
     def _candidates(self, name: str) -> list[str]:
@@ -124,6 +139,6 @@ def _split(name: str) -> tuple[tuple[str, ...], str]:
     path = unicodedata.normalize("NFC", name.replace("\\", "/"))
     *folders, base = [part for part in PurePosixPath(path).parts if part not in ("/", ".")] or [""]
     head, _, extension = base.rpartition(".")
-    if not head or not any(extension.lower() in names for names in FILE_EXTENSIONS.values()):
+    if not head or extension.lower() not in _EXTENSIONS:
         head, extension = base, ""
     return (*folders, head.rstrip(".") or head), extension.lower()
