@@ -23,23 +23,23 @@ def clip():
     return videos.make("h264")
 
 
-@pytest.mark.parametrize("version", ["14.1.0", "18.1.0", "19.0.2", "20.0.0"])
+@pytest.mark.parametrize("version", ["15.1.0", "18.1.0", "19.0.2", "20.0.0"])
 def test_av_open_is_asked_in_the_words_of_its_version(monkeypatch, clip, version):
     real, old = av.open, int(version.split(".")[0]) < 19
     allowed = {"metadata_errors"} if old else set()
     asked = []
 
-    def of_version(file, mode="r", *, options=None, **more):
+    def of_version(file, mode="r", *, container_options=None, **more):
         if unknown := more.keys() - allowed:
             raise TypeError(f"open() got an unexpected keyword argument {unknown.pop()!r}")
         asked.append(more)
-        return real(file, mode, options=options)
+        return real(file, mode, container_options=container_options)
 
     monkeypatch.setattr(av, "__version__", version)
     monkeypatch.setattr(av, "open", of_version)
     assert len(decode_video(clip, lambda t: [0, 3])) == 2
     assert asked == [{"metadata_errors": "ignore"} if old else {}]
-    assert reformat_arguments(version) == ({} if version.startswith("14") else {"threads": 1})
+    assert reformat_arguments(version) == ({} if version.startswith("15") else {"threads": 1})
 
 
 def test_tags_that_are_not_utf_8_are_borne():
@@ -151,9 +151,9 @@ def test_pictures_and_bare_streams_are_no_videos(tools):
 def test_nothing_else_is_opened_for_a_file(monkeypatch, clip):
     asked = []
     real = av.open
-    monkeypatch.setattr(av, "open", lambda *a, **k: (asked.append(k["options"]), real(*a, **k))[1])
+    monkeypatch.setattr(av, "open", lambda *a, **k: (asked.append(k), real(*a, **k))[1])
     decode_video(clip, lambda t: [0])
-    (options,) = asked
+    (options,) = (arguments["container_options"] for arguments in asked)
     assert options["protocol_whitelist"] == ""
     allowed = set(options["format_whitelist"].split(","))
     assert allowed == set(VIDEO_FORMATS.values())

@@ -7,6 +7,7 @@ opened on behalf of a file, sizes are capped, and whatever the libraries raise a
 
 from __future__ import annotations
 
+import errno
 import io
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -148,8 +149,12 @@ def _open_container(file: BinaryIO) -> InputContainer:
     arguments: dict[str, Any] = open_arguments(av.__version__)
     with library_errors():
         try:
-            return av.open(file, "r", options=options, **arguments)
-        except av.ArgumentError as error:
+            # Not as `options`, which are for the streams, too: before PyAV 18 these crash where
+            # streams turn up late, as in MPEG and FLV.
+            return av.open(file, "r", container_options=options, **arguments)
+        except av.FFmpegError as error:
+            if error.errno != errno.EINVAL:
+                raise
             raise DecodeError("unreadable", _REFUSED) from error
 
 
