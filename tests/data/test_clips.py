@@ -47,6 +47,26 @@ def test_windows_of_the_metadata_are_kept():
     assert min(starts) >= 10 and len(starts) > 4
 
 
+@pytest.mark.parametrize("container", ["mp4", "matroska", "mpegts", "flv", "mpeg"])
+def test_windows_count_from_the_first_frame(container):
+    """A recording whose clock begins at ten seconds is asked for its first seconds as any other."""
+    codec = "mpeg2video" if container == "mpeg" else "libx264"
+    kind = {"codec": codec, "container": container, "g": "12"}
+    frames = videos.moving_picture(30)
+    data, late = (videos.encode_video(frames, first=first, **kind) for first in (0, 250))
+    seen = []
+    everything = decode_video(late, lambda t: (seen.append(t), range(len(t)))[1])
+    assert seen[0][0] == 0 and len(everything) == 30
+    settings = ClipSettings(4, 32, sampling="dense")
+    clips = [
+        load_frames(sample(video, start=0.4, end=0.56), "video", settings) for video in (data, late)
+    ]
+    assert torch.equal(clips[0], all_frames(data)[10:14])
+    assert torch.equal(clips[1], all_frames(late)[10:14])
+    with pytest.raises(DecodeError, match="bad window"):
+        load_frames(sample(late, start=10.0, end=11.0), "video", settings)
+
+
 @pytest.mark.parametrize(
     ("metadata", "expected"),
     [

@@ -88,3 +88,40 @@ def test_urls_expand_without_being_looked_for(four_files, monkeypatch):
     monkeypatch.setenv("BUCKET", "s3://b")
     urls = expand_urls(["$BUCKET/{0..1}.tar", "pipe:cat {x,y}.tar", "b/*"])
     assert urls == ["s3://b/0.tar", "s3://b/1.tar", "pipe:cat x.tar", "pipe:cat y.tar", "b/0.tar"]
+
+
+def test_a_path_that_exists_is_itself_whatever_is_in_its_name(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    names = ["set [v2]/a{0..1}.tar", "set [v2]/[b].tar", "set [v2]/$c.tar", "x*/d.tar"]
+    for name in names:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(b"")
+    for name in names:
+        assert expand_shards(name) == [name] and missing_shards(name) == []
+    inside = sorted(names[:3])
+    assert expand_shards("set [v2]") == expand_shards("set [v2]/*.tar") == inside
+    (tmp_path / "set [v2]/deep").mkdir()
+    (tmp_path / "set [v2]/deep/e.tar").write_bytes(b"")
+    assert expand_shards("set [v2]/*/e.tar") == ["set [v2]/deep/e.tar"]
+    assert expand_shards("[xyz]*/d.tar") == ["x*/d.tar"]  # a wildcard where no such file is
+
+
+@pytest.mark.parametrize(
+    ("name", "pattern", "program"),
+    [
+        ("a.tar.gz", "a.tar.gz", "gunzip"),
+        ("a.tar.gz", "a.tar", "gunzip"),
+        ("a.tar.gz", "*.tar", None),
+        ("a.tar.gz", "*.tar.gz", "gunzip"),
+        ("a.tar.gz", ".", "gunzip"),
+        ("a-3.tgz", "a-{0..3}.tgz", "gunzip"),
+        ("a.tar.xz", "*", "unxz"),
+        ("a.tar.zst", "a.tar.zst", "unzstd"),
+    ],
+)
+def test_a_compressed_shard_says_how_to_unpack_it(tmp_path, monkeypatch, name, pattern, program):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / name).write_bytes(b"packed")
+    expected = f"unpack it to .tar: `{program} " if program else "matches no file"
+    with pytest.raises(ValueError, match=expected):
+        expand_shards(pattern)

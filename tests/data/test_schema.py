@@ -1,12 +1,16 @@
 import pytest
 
 from vmm.data.schema import (
+    IMAGE_EXTENSIONS,
+    UNREAD_EXTENSIONS,
+    VIDEO_EXTENSIONS,
     captions_of,
     failure_of,
     is_leftover,
     media_member,
     parse_metadata,
     questions_of,
+    remedy,
     split_member,
     text_fault,
 )
@@ -20,6 +24,10 @@ from vmm.data.schema import (
         ("clip_1.7s.mp4", ("clip_1.7s", "mp4")),
         ("folder.v2/a.b.JSON", ("folder.v2/a.b", "json")),
         ("a.mp4.txt", ("a.mp4", "txt")),
+        ("a.TS", ("a", "ts")),
+        ("a.m2ts", ("a", "m2ts")),
+        ("a.wmv", ("a", "wmv")),
+        ("a.tif", ("a", "tif")),
         ("a.parquet", None),
         ("folder.mp4/readme", None),
         ("mp4", None),
@@ -171,3 +179,13 @@ def test_open_questions_of_a_sample(item, expected):
 @pytest.mark.parametrize("items", [None, 3, "text", {}])
 def test_metadata_without_items_ask_nothing(items):
     assert questions_of({"items": items}) == questions_of({}) == []
+
+
+def test_every_extension_is_read_or_has_a_remedy_but_not_both():
+    for kind, read in (("video", VIDEO_EXTENSIONS), ("image", IMAGE_EXTENSIONS)):
+        unread = UNREAD_EXTENSIONS[kind]
+        assert not set(read) & set(unread) and len(set(unread)) == len(unread)
+        assert all(remedy(f"x.{name}", kind) is None for name in read)
+        assert all("convert it" in remedy(f"x.{name.upper()}", kind) for name in unread)
+    assert "`ffmpeg -i dir/a.b.mjpeg dir/a.b.mp4`" in remedy("dir/a.b.mjpeg")
+    assert "`gunzip a.tar.gz`" in remedy("a.tar.gz") and remedy("a.gz") is remedy("mjpeg") is None

@@ -175,6 +175,40 @@ def test_crop_boxes_keep_to_scale_and_ratio(height, width):
             assert 0.7 <= w / h <= 1.4
 
 
+def test_crops_are_spread_over_the_stated_areas_and_ratios():
+    """Uniform area, and uniform logarithm of width : height from 3/4 to 4/3, wherever both fit."""
+    boxes = [random_crop_box(3000, 3000, (0.2, 0.5), seeded(seed)) for seed in range(2000)]
+    top, left, height, width = np.array(boxes, float).T
+    areas, ratios = height * width / 3000**2, np.log(width / height)
+    edge = np.log(4 / 3)
+    for found, low, high in (
+        (areas, 0.2, 0.5),
+        (ratios, -edge, edge),
+        (top / (3000 - height), 0, 1),
+        (left / (3000 - width), 0, 1),
+    ):
+        share = (np.sort(found) - low) / (high - low)
+        assert -0.002 < share[0] < 0.01 and 0.99 < share[-1] < 1.002
+        # Largest distance of the cumulative distribution; 0.036 is exceeded once in 100 times.
+        assert np.abs(share - (np.arange(2000) + 0.5) / 2000).max() < 0.036
+    assert abs(np.corrcoef(areas, ratios)[0, 1]) < 0.06
+
+
+def test_training_crops_change_the_shape_of_what_is_seen():
+    # Every pixel says where it is: the slopes along both axes tell width : height of the box.
+    y, x = torch.meshgrid(torch.arange(120), torch.arange(120), indexing="ij")
+    place = torch.stack([x, y, x]).to(torch.uint8)[None]
+    settings = ClipSettings(1, 24, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0), crop_scale=(0.3, 0.5))
+    ratios = []
+    for seed in range(200):
+        pixels = train_transform(place, settings, seeded(seed), [])[0]
+        across = pixels[0, :, -4] - pixels[0, :, 3]
+        down = pixels[1, -4] - pixels[1, 3]
+        ratios.append((across.mean() / down.mean()).item())
+    assert 0.71 < min(ratios) < 0.80 and 1.25 < max(ratios) < 1.41
+    assert sum(ratio > 1 for ratio in ratios) in range(70, 131)
+
+
 def test_the_generator_alone_decides():
     clip, settings = frames(), ClipSettings(3, 24)
     same = [train_transform(clip, settings, seeded(5), []) for _ in range(2)]

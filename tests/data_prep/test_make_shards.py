@@ -18,9 +18,11 @@ from data_prep.make_shards import main, make_shards
 from data_prep.samples import Layout
 from tests.data.annotations.examples import EXAMPLES
 from vmm.data.annotations.record import Annotation
+from vmm.data.clips import load_frames
 from vmm.data.decode import decode_video
 from vmm.data.index import scan_shard
 from vmm.data.shards import ShardSet
+from vmm.data.transforms import ClipSettings
 
 
 def samples(folder):
@@ -253,6 +255,20 @@ def test_windows_are_cut_to_the_frame(tmp_path, clips, start, end, expected):
     assert sample["mp4"] == (tmp_path / "media/a.mp4").read_bytes()
     content = json.loads(sample["json"])
     assert (content.get("start"), content.get("end")) == (start, end) and "cut" not in content
+
+
+@pytest.mark.parametrize("extension", ["mp4", "ts", "mkv"])
+def test_windows_count_from_the_first_frame_as_in_training(tmp_path, clips, extension):
+    """A recording whose clock begins at ten seconds, cut here and, as it is, by the reader."""
+    times = [10_000 + 100 * i for i in range(40)]
+    clips.write_clip(tmp_path / f"media/a.{extension}", range(40), times=times)
+    item = Annotation("a", "a", ["c"], start=2.0, end=2.5)
+    settings = ClipSettings(num_frames=5, image_size=16, sampling="dense")
+    for kind in ("original", "mp4"):
+        make_shards([item], tmp_path / "media", tmp_path / kind, Layout(kind))
+        raw = ShardSet(f"{tmp_path}/{kind}/*.tar", "video").read(0, 0)
+        frames = load_frames(raw, "video", settings).permute(0, 2, 3, 1).numpy()
+        assert [clips.number_of(frame) for frame in frames] == [20, 21, 22, 23, 24]
 
 
 def test_two_windows_of_a_file_are_two_samples_and_two_questions_one(tmp_path, clips):

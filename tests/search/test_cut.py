@@ -45,3 +45,11 @@ def test_films_are_small_and_of_even_size(tmp_path):
 def test_no_such_moment():
     with pytest.raises(DecodeError, match="bad window"):
         cut_moment(film(48, 64, 4), 7, 8)
+
+
+def test_moments_count_from_the_first_frame():
+    frames = np.stack([np.full((48, 64, 3), c, np.uint8) for c in COLOURS for _ in range(12)])
+    late = encode_video(frames, rate=12, first=120, container="mpegts", g="12")
+    for second, colour in enumerate(COLOURS):
+        shown, _ = decode(cut_moment(late, second, second + 1))
+        assert np.abs(shown.astype(int) - colour).max() < 12

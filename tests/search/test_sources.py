@@ -4,6 +4,7 @@ import tarfile
 
 import pytest
 
+from vmm.data.schema import VIDEO_EXTENSIONS
 from vmm.search.sources import Source, digest_of, find_sources
 
 
@@ -104,6 +105,21 @@ def test_what_is_no_video_is_refused_and_a_damaged_shard_is_told(tmp_path, shard
     os.truncate(shard, 1024)
     found, problems = find_sources([shard])
     assert [s.member for s in found] == ["x/1.mp4"] and "damaged shard" in problems[Source(shard)]
+
+
+def test_every_container_is_found_and_what_is_not_read_is_told(tmp_path):
+    read = [f"{name}.{name}" for name in VIDEO_EXTENSIONS] + ["A.MTS", "with [v2].3gp"]
+    unread = ["bare.h264", "live.m3u8", "packed.tar.gz"]
+    for name in (*read, *unread, "logo.svg", "notes.txt", "photo.heic"):
+        (tmp_path / name).write_bytes(b"")
+    found, problems = find_sources([tmp_path])
+    assert [source.path.name for source in found] == sorted(read)
+    assert [source.path.name for source in problems] == unread
+    said = [problems[Source(tmp_path / name)] for name in unread]
+    assert "ffmpeg -i bare.h264" in said[0] and "gunzip packed.tar.gz" in said[2]
+    for name in unread:
+        with pytest.raises(ValueError, match=r"is no video that can be read; .*(convert|unpack)"):
+            find_sources([tmp_path / name])
 
 
 def test_shares_divide_all_videos_evenly(tmp_path):

@@ -48,3 +48,14 @@ def test_a_moment_after_the_end_is_an_error():
     data = encode_video(moving_picture(10), rate=10)
     with pytest.raises(DecodeError, match="bad window"):
         next(load_moments(data, lambda times: [(5.0, 6.0)], CLIP))
+
+
+def test_moments_begin_with_the_first_frame_whatever_the_clock_says():
+    frames = moving_picture(24)
+    spans = []
+    for first, container in ((0, "mp4"), (100, "mp4"), (100, "mpegts")):
+        data = encode_video(frames, rate=10, first=first, container=container, g="7")
+        spans.append([s for s, _ in load_moments(data, lambda t: spans_of(t, 1.0, 0.5), CLIP)])
+    assert spans[0][0] == (0.0, 1.0) and len(spans[0]) == 4
+    for other in spans[1:]:
+        np.testing.assert_allclose(other, spans[0], atol=1e-6)

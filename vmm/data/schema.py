@@ -157,7 +157,7 @@ def remedy(name: str, kind: Media = "video") -> str | None:
         if name.lower().endswith(suffix):
             return f"no sample can be found in {suffix}; unpack it to .tar: `{program} {name}`"
     base, _, extension = name.rpartition(".")
-    if extension.lower() not in UNREAD_EXTENSIONS[kind]:
+    if not base or extension.lower() not in UNREAD_EXTENSIONS[kind]:
         return None
     how = f", e.g. `ffmpeg -i {name} {base}.mp4`" if kind == "video" else " to PNG or JPEG"
     return f".{extension} is not read; convert it{how}"

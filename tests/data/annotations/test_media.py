@@ -94,3 +94,20 @@ def test_names_are_taken_apart():
     assert stem(".mp4") == ".mp4" and stem("X.MP4") == "X"
     assert media_kind("a.JPG", "video") == "image" and media_kind("a.m4v", "image") == "video"
     assert media_kind("a", "image") == "image" and media_kind("a.1", "video") == "video"
+
+
+def test_what_is_not_read_is_named_with_its_remedy(tmp_path, folder):
+    find = folder("a.rmvb", "b.ts", "c.m2ts", "old/d.y4m", "e.mjpeg", "e.mp4")
+    assert find("a") == "a.rmvb" and find("b.mp4") == "b.ts" and find("e") == "e.mp4"
+    with pytest.raises(MediaError, match=r"'d.mp4' is old/d.y4m: .*ffmpeg -i old/d.y4m") as caught:
+        find("d.mp4")
+    assert caught.value.reason == "unsupported"
+    (tmp_path / "only").mkdir()
+    (tmp_path / "only/x.hevc").touch()
+    with pytest.raises(ValueError, match=r"no video in .*ffmpeg -i x\.hevc x\.mp4"):
+        MediaFolder(tmp_path / "only", "video")
+
+
+@pytest.mark.parametrize("name", ["a [v2].mp4", "[1]/a.mp4", "a*.mp4", "a{1,2}.mp4", "a?.mp4"])
+def test_names_are_no_patterns(folder, name):
+    assert folder(name, "a1.mp4")(name) == name
