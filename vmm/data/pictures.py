@@ -19,8 +19,8 @@ from vmm.data.containers import MAX_PIXELS, DecodeError, check_size
 from vmm.data.schema import IMAGE_FORMATS
 
 _FORMATS = (*sorted(set(IMAGE_FORMATS.values())), "GIF")
-# Seen from Pillow on 75,000 damaged files. The first are of `Image.open`, which takes arguments; the
-# others of reading the pixels, which takes none, so that even a TypeError is one of the bytes.
+# Seen from Pillow on 75,000 damaged files. The first is of `Image.open`, which has arguments, the
+# others of reading the pixels, which takes none: there even a TypeError is one of the bytes.
 _NOT_OPENED = (OSError, ValueError, OverflowError, Image.DecompressionBombError)
 _NOT_READ = (
     *_NOT_OPENED,
