@@ -193,6 +193,8 @@ class AnnotatedClips(Dataset[EvaluationSample]):
             DecodeError: If it can no longer be read.
         """
         place = self._places[index]
+        if isinstance(place, MediaError):
+            raise place
         return place if isinstance(place, Path) else self.raw(index).data
 
     def fingerprint(self) -> str:

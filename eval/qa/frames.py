@@ -70,11 +70,14 @@ def read_frames(video: bytes | Path, clip: ClipSettings, fps: float | None) -> F
         return clip.choose(times) if fps is None else shown_at_rate(times, fps)
 
     film = read_film(video, choose)
-    parts = [
-        fit_frames(torch.from_numpy(frames).permute(0, 3, 1, 2), clip).to(torch.uint8)
-        for frames in film.portions
-    ]
-    return Frames(torch.cat(parts), film.seconds, film.duration)
+    size = clip.image_size
+    pixels = torch.empty(len(film.seconds), 3, size, size, dtype=torch.uint8)
+    done = 0
+    for frames in film.portions:
+        part = torch.from_numpy(frames).permute(0, 3, 1, 2)
+        pixels[done : done + len(part)] = fit_frames(part, clip)
+        done += len(part)
+    return Frames(pixels, film.seconds, film.duration)
 
 
 def windows(frames: Frames, length: int) -> list[Frames]:

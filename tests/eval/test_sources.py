@@ -10,6 +10,7 @@ from PIL import Image
 
 from eval.protocols import PROTOCOLS, published, read_protocol, read_training_ids
 from eval.sources import AnnotatedClips, ShardClips
+from vmm.data.annotations.media import MediaError
 from vmm.data.annotations.record import Annotation
 from vmm.data.annotations.registry import DATASETS
 from vmm.data.faults import BadSamples
@@ -78,6 +79,9 @@ def test_media_are_found_by_their_stems_and_problems_have_reasons(folder, tmp_pa
     lines = [json.loads(line) for line in (tmp_path / "bad.jsonl").read_text().splitlines()]
     assert [line["key"] for line in lines] == names[2:]
     assert clips.media(1) == ("mov", DARK)
+    assert clips.film(1) == folder / "12@N00_1_aa.mov"
+    with pytest.raises(MediaError, match="missing"):
+        clips.film(4)
 
 
 def test_missing_files_are_one_line_and_the_first_few(folder, caplog):

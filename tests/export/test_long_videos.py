@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -32,6 +34,15 @@ def test_vectors_are_those_of_one_pass_over_the_frames_at_these_times(encoder, c
     np.testing.assert_allclose(got.seconds, times[chosen])
     whole = encoder.encode_video([frames[chosen]], num_frames=len(chosen))[0]
     np.testing.assert_allclose(got.vector, whole, atol=1e-5)
+
+
+def test_a_file_is_not_read_whole(encoder, clips, monkeypatch):
+    def refuse(path):
+        raise AssertionError(f"{path} is read whole")
+
+    expected = encoder.encode_long_video(clips[0].read_bytes())
+    monkeypatch.setattr(Path, "read_bytes", refuse)
+    np.testing.assert_array_equal(encoder.encode_long_video(clips[0]).vector, expected.vector)
 
 
 def test_content_and_memory_mapped_files_give_the_same(encoder, clips, tmp_path):

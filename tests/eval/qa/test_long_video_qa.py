@@ -5,6 +5,7 @@ import json
 import re
 import shutil
 import xml.etree.ElementTree as ET
+from pathlib import Path
 
 import pytest
 import torch
@@ -80,6 +81,37 @@ def test_windows_and_dropped_videos(ask, encoder, tmp_path, caplog):
     dropped = load_qa(tmp_path / "out" / "qa.json")
     assert dropped["data"]["measured"] == 11
     assert dropped["settings"]["window"] == 2 and dropped["settings"]["fps"] == 1
+
+
+def test_no_film_of_a_folder_is_read_whole(ask, encoder, tmp_path, monkeypatch):
+    """One may be larger than the memory; a hash of its content orders the shuffled frames."""
+    assert ask("--fps", "1") == 0
+    expected = load_qa(tmp_path / "out" / "qa.json")
+
+    def refuse(path):
+        raise AssertionError(f"{path} is read whole")
+
+    read = Path.read_bytes
+    whole = lambda path: (refuse if path.suffix == ".mp4" else read)(path)  # noqa: E731
+    monkeypatch.setattr(Path, "read_bytes", whole)
+    assert ask("--fps", "1") == 0
+    assert load_qa(tmp_path / "out" / "qa.json")["questions"] == expected["questions"]
+
+
+def test_a_film_that_goes_away_is_unreadable(ask, encoder, tmp_path, monkeypatch, caplog):
+    found = command.AnnotatedClips.film
+
+    def gone(clips, index):
+        path = found(clips, index)
+        if index == 2:
+            path.unlink(missing_ok=True)
+        return path
+
+    monkeypatch.setattr(command.AnnotatedClips, "film", gone)
+    assert ask("--num-frames", "4") == 0
+    result = load_qa(tmp_path / "out" / "qa.json")
+    assert result["data"]["videos"]["problems"] == {"unreadable": 1}
+    assert "No such file" in caplog.text
 
 
 def test_an_evaluation_that_was_killed_goes_on(ask, encoder, toys, tmp_path, monkeypatch):
