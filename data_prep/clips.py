@@ -19,6 +19,7 @@ from PIL import Image
 from vmm.data import containers
 from vmm.data.containers import Converter, DecodeError, rational
 from vmm.data.decode import MAX_FRAMES, decode_parts
+from vmm.data.packets import decoded
 from vmm.data.pictures import read_picture
 from vmm.data.times import frames_between
 
@@ -132,7 +133,7 @@ class VideoFile:
 
     def _decode(self) -> Iterator[tuple[Fraction, VideoFrame]]:
         time = Fraction(0)
-        for frame in self._container.decode(self.stream):
+        for frame in decoded(self._container, self.stream):
             if frame.pts is not None:
                 time = frame.pts * self._time_base
             if self._origin is None:

@@ -6,7 +6,9 @@ import pytest
 from av.bitstream import BitStreamFilterContext
 
 from tests.data import videos
+from vmm.data.decode import decode_video
 from vmm.data.packets import TooManyFrames, needed_packets, read_timeline, unit_headers
+from vmm.data.packets import demux as all_packets
 
 
 def demux(data):
@@ -129,3 +131,42 @@ def test_the_limit_counts_packets():
     container = av.open(io.BytesIO(videos.make("h264")))
     with pytest.raises(TooManyFrames, match="more than 29"):
         read_timeline(container, container.streams.video[0], 29)
+
+
+class Late:
+    """A container in which PyAV looks for a stream that it does not know."""
+
+    def __init__(self, packets, lost_after):
+        self.packets, self.lost_after = packets, lost_after
+
+    def demux(self, stream):
+        yield from self.packets[: self.lost_after]
+        raise IndexError("list index out of range")
+
+
+def test_a_stream_that_turns_up_late_costs_no_packet_of_the_others():
+    container = av.open(io.BytesIO(videos.make("h264 flv")))
+    stream = container.streams.video[0]
+    packets = list(container.demux(stream))
+    assert [p.size == 0 for p in packets] == [False] * 30 + [True]
+    assert list(all_packets(Late(packets, 31), stream)) == packets
+    with pytest.raises(IndexError):  # not what PyAV does: nobody knows what is lost
+        list(all_packets(Late(packets, 30), stream))
+
+
+def test_a_clock_that_jumps_back_is_not_believed():
+    """Two recordings one behind the other: both begin at 1.4 s, and their times alternate."""
+    one, other = (
+        videos.encode_video(
+            videos.moving_picture(10, seed=seed), container="mpegts", g="5", first=first
+        )
+        for seed, first in ((0, 10), (1, 5))
+    )
+    data = one + other
+    with av.open(io.BytesIO(data)) as container:
+        stream = container.streams.video[0]
+        shown = [frame.to_ndarray(format="rgb24") for frame in container.decode(stream)]
+    with av.open(io.BytesIO(data)) as container:
+        assert read_timeline(container, container.streams.video[0], 1000).shown is None
+    frames = decode_video(data, lambda times: range(len(times)))
+    assert np.array_equal(frames, shown) and len(frames) == 20

@@ -1,5 +1,6 @@
 """Short forms of the scripts in this folder; their full results are in ``results``."""
 
+import json
 import subprocess
 import sys
 
@@ -49,3 +50,10 @@ def test_damaged_shards_are_read_or_told(root):
     result = run(root, "tests.stress.shards", "--mutants", "100", "--seed", "5")
     assert result.returncode == 0, result.stdout + result.stderr[-3000:]
     assert '"failures": []' in result.stdout
+
+
+def test_damaged_media_of_every_kind_give_frames_or_a_decode_error(root):
+    result = run(root, "tests.stress.media", "--mutants", "12", "--seed", "3")
+    assert result.returncode == 0, result.stdout[-3000:] + result.stderr[-3000:]
+    outcome = json.loads(result.stdout.splitlines()[-1])
+    assert outcome["kinds"] >= 40 and outcome["crashes, hangs and mistakes"] == []

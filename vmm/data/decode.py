@@ -35,6 +35,8 @@ from vmm.data.containers import DecodeError as DecodeError
 from vmm.data.packets import (
     Marks,
     VideoPacket,
+    decoded,
+    demux,
     needed_from_stream,
     needed_packets,
     read_marks,
@@ -223,7 +225,7 @@ def _stream_groups(
     missing: set[int] = set()
     with open_video(video, max_pixels) as (container, stream):
         decoder, convert = stream.codec_context, Converter(stream)
-        packets = container.demux(stream)
+        packets = demux(container, stream)
         try:
             for packet in needed_from_stream(
                 packets, marks, wanted, decoder.name, decoder.extradata
@@ -270,7 +272,7 @@ def _times(video: bytes | Path, max_pixels: int, max_frames: int) -> np.ndarray:
     times = array("q")
     complete = True
     with open_video(video, max_pixels) as (container, stream), library_errors():
-        for frame in container.decode(stream):
+        for frame in decoded(container, stream):
             complete = complete and frame.pts is not None
             times.append(frame.pts or 0)
             if len(times) > max_frames:
@@ -296,7 +298,7 @@ def _stream_everything(
     end = max(wanted, default=-1) + 1
     with open_video(video, max_pixels) as (container, stream), library_errors():
         convert = Converter(stream)
-        for number, frame in enumerate(islice(container.decode(stream), end)):
+        for number, frame in enumerate(islice(decoded(container, stream), end)):
             if number in wanted:
                 yield number, convert(frame)
 

@@ -15,6 +15,7 @@ from typing import NamedTuple, TypeAlias
 import numpy as np
 from av.container import InputContainer
 from av.packet import Packet
+from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
 VideoPacket: TypeAlias = "Packet[VideoStream]"  # generic in the stubs only
@@ -108,11 +109,33 @@ def read_marks(
     return marks, _shown(marks, container, stream)
 
 
+def demux(container: InputContainer, stream: VideoStream) -> Iterator[VideoPacket]:
+    """Yield the packets of a stream, and an empty one in the end.
+
+    PyAV counts the streams of a file once. Where one more turns up on the way, as in MPEG and FLV,
+    it may look for it among those it knows, after it has given all packets of this one.
+    """
+    ended = False
+    try:
+        for packet in container.demux(stream):
+            ended = not packet.size and packet.pts is None
+            yield packet
+    except IndexError:
+        if not ended:
+            raise
+
+
+def decoded(container: InputContainer, stream: VideoStream) -> Iterator[VideoFrame]:
+    """Yield all frames of a stream as they are shown."""
+    for packet in demux(container, stream):
+        yield from packet.decode()
+
+
 def _pictures(
     container: InputContainer, stream: VideoStream, max_frames: int
 ) -> Iterator[VideoPacket]:
     count = 0
-    for packet in container.demux(stream):
+    for packet in demux(container, stream):
         if packet.size:
             count += 1
             yield packet
