@@ -2,7 +2,7 @@
 
 ``python -m benchmarks.long_video [--short]``: the exact encoder in pieces
 (``vmm.models.long_video``) against one pass, where one pass fits, and against the time per token of
-an ordinary clip of 8 frames.
+an ordinary clip of 8 frames; and films from their files (``benchmarks.films``).
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 from torch import Tensor
 
-from benchmarks import common, report
+from benchmarks import common, films, report
 from vmm.models.long_video import encode_long_video
 from vmm.models.videomamba import VideoMamba
 from vmm.ops.cpu_setup import tune_cpu
@@ -34,7 +34,7 @@ kept), one run each, the fastest of several for the clip of 8 frames. `{PIECES}`
 layer and piece by piece and keeps the residual stream of all tokens, in float32 unless said, in
 memory unless said. Frames are made {PORTION} at a time, except for `{ONE_PASS}`, which needs all.
 Memory is the peak of the whole process, Python and PyTorch included, or of the GPU; pages of mapped
-files are counted as long as the system leaves them in memory."""
+files are counted as long as the system leaves them in memory. {films.TEXT}"""
 
 
 class Sizes(NamedTuple):
@@ -45,16 +45,20 @@ class Sizes(NamedTuple):
         most_compared: Up to so many frames all variants run, beyond only the plain one.
         depth: Layers.
         image_size: Side of the frames, pixels.
+        films: Lengths of the films, seconds.
+        film_height: Of the films, pixels; 16:9.
     """
 
     frames: tuple[int, ...]
     most_compared: int
     depth: int
     image_size: int
+    films: tuple[int, ...]
+    film_height: int
 
 
-SHORT = Sizes((CLIP, 64, 256), 64, 24, 224)
-LONG = Sizes((CLIP, 64, 256, 1024, HOUR), 256, 24, 224)
+SHORT = Sizes((CLIP, 64, 256), 64, 24, 224, (60, 300), 360)
+LONG = Sizes((CLIP, 64, 256, 1024, HOUR), 256, 24, 224, (600, 3 * HOUR), 360)
 
 
 def frames_of(num_frames: int, image_size: int) -> Iterator[Tensor]:
@@ -89,8 +93,7 @@ def variants(
 
 def measure(sizes: Sizes) -> list[dict[str, Any]]:
     """Measure all lengths, and the clip once more in the end."""
-    torch.manual_seed(0)
-    encoder = VideoMamba(192, sizes.depth, image_size=sizes.image_size).eval().to(common.device())
+    encoder = encoder_of(sizes)
     rows = []
     with tempfile.TemporaryDirectory() as folder:
         for num_frames in report.progress([*sizes.frames, CLIP], "long video"):
@@ -107,6 +110,12 @@ def measure(sizes: Sizes) -> list[dict[str, Any]]:
                 row["us_per_token"] = 1e6 * row["seconds"] / tokens
                 rows.append({"variant": name, "frames": num_frames, "tokens": tokens} | row)
     return rows
+
+
+def encoder_of(sizes: Sizes) -> VideoMamba:
+    """Return the same encoder every time."""
+    torch.manual_seed(0)
+    return VideoMamba(192, sizes.depth, image_size=sizes.image_size).eval().to(common.device())
 
 
 def run(call: Callable[[], Tensor], times: int) -> tuple[dict[str, Any], Tensor]:
@@ -169,9 +178,13 @@ def main() -> None:
     sizes = SHORT if options.short else LONG
     settings = sizes._asdict() | tune_cpu()
     rows = measure(sizes)
+    read = films.measure(sizes.films, sizes.film_height, encoder_of(sizes), sizes.image_size)
     title = f"Long videos on {common.place()}"
-    tables = {"Times and memory": table(rows)}
-    result = report.Report("long_video", title, TEXT, settings, rows, tables, bars(rows), [])
+    tables = {"Times and memory": table(rows), "Films from their files": films.table(read)}
+    promises = [*bars(rows), *films.bars(read)]
+    result = report.Report(
+        "long_video", title, TEXT, settings, [*rows, *read], tables, promises, []
+    )
     print(result.write(options, draw(rows)).read_text("utf-8"))
 
 

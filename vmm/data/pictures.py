@@ -13,15 +13,16 @@ from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from vmm.data.containers import MAX_PIXELS, DecodeError, check_size
 from vmm.data.schema import IMAGE_FORMATS
 
 _FORMATS = (*sorted(set(IMAGE_FORMATS.values())), "GIF")
+_REFUSED = f"none of the formats {', '.join(_FORMATS)}; convert it to PNG or JPEG"
 # Seen from Pillow on 75,000 damaged files. The first is of `Image.open`, which has arguments, the
 # others of reading the pixels, which takes none: there even a TypeError is one of the bytes.
-_NOT_OPENED = (OSError, ValueError, OverflowError, Image.DecompressionBombError)
+_NOT_OPENED = (OSError, ValueError, OverflowError)
 _NOT_READ = (
     *_NOT_OPENED,
     AttributeError,
@@ -32,6 +33,7 @@ _NOT_READ = (
     TypeError,
     struct.error,
     zlib.error,
+    Image.DecompressionBombError,
 )
 
 
@@ -64,6 +66,10 @@ def read_picture(file: Path | BinaryIO, max_pixels: int = MAX_PIXELS) -> tuple[s
     """
     try:
         opened = Image.open(file, formats=_FORMATS)
+    except UnidentifiedImageError as error:
+        raise DecodeError("unreadable", _REFUSED) from error
+    except Image.DecompressionBombError as error:
+        raise DecodeError("too large", str(error)) from error
     except _NOT_OPENED as error:
         raise _unreadable(error) from error
     with opened:
