@@ -17,7 +17,7 @@ from av.video.stream import VideoStream
 from PIL import Image
 
 from vmm.data import containers
-from vmm.data.containers import Converter, DecodeError, rational
+from vmm.data.containers import Converter, DecodeError, frame_rate, rational
 from vmm.data.decode import MAX_FRAMES, decode_parts
 from vmm.data.packets import decoded
 from vmm.data.pictures import read_picture
@@ -72,7 +72,7 @@ class VideoFile:
     @property
     def rate(self) -> Fraction:
         """Frames per second on average; 25 where the file does not say."""
-        return rational(self.stream.average_rate, Fraction(25))
+        return frame_rate(self.stream)
 
     @property
     def duration(self) -> float | None:

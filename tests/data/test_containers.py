@@ -11,7 +11,7 @@ from PIL import Image
 
 from tests.data import videos
 from vmm.data.clips import load_frames
-from vmm.data.containers import DecodeError, open_video, rational, reformat_arguments
+from vmm.data.containers import DecodeError, frame_rate, open_video, rational, reformat_arguments
 from vmm.data.decode import decode_parts, decode_video
 from vmm.data.pictures import decode_image
 from vmm.data.schema import VIDEO_FORMATS, RawSample
@@ -84,6 +84,12 @@ def test_a_mistake_in_our_call_is_no_bad_file(monkeypatch, clip, tmp_path, tools
     ):
         with pytest.raises(TypeError, match="unexpected keyword"):
             call()
+
+
+@pytest.mark.parametrize("kind", ["h264", "dv", "vp8 ogv", "h264 ts", "mpeg2 m2v", "wmv2 asf"])
+def test_rates_are_those_of_the_film(kind):
+    with open_video(videos.make(kind)) as (_, stream):
+        assert frame_rate(stream) == 25
 
 
 @pytest.mark.parametrize("place", ["demux", "decode", "convert"])

@@ -140,7 +140,7 @@ def _major(version: str) -> int:
     return int(version.partition(".")[0])
 
 
-_ON_ONE_THREAD = reformat_arguments(av.__version__)
+_ON_ONE_THREAD: dict[str, Any] = {**reformat_arguments(av.__version__)}
 
 
 def _open_container(file: BinaryIO) -> InputContainer:
@@ -151,7 +151,8 @@ def _open_container(file: BinaryIO) -> InputContainer:
         try:
             # Not as `options`, which are for the streams, too: before PyAV 18 these crash where
             # streams turn up late, as in MPEG and FLV.
-            return av.open(file, "r", container_options=options, **arguments)
+            container: InputContainer = av.open(file, "r", container_options=options, **arguments)
+            return container
         except av.FFmpegError as error:
             if error.errno != errno.EINVAL:
                 raise
@@ -186,6 +187,15 @@ def rational(value: Any, otherwise: Fraction) -> Fraction:
     return Fraction(value.numerator, value.denominator) if value else otherwise
 
 
+def frame_rate(stream: VideoStream) -> Fraction:
+    """Return frames per second, as FFmpeg sees it; 25 where nothing tells.
+
+    The average alone is 60,000 for DV, and nothing for Ogg.
+    """
+    average = rational(stream.average_rate, Fraction(25))
+    return rational(stream.guessed_rate, average)
+
+
 class Converter:
     """Turns the decoded frames of a stream into upright RGB with square pixels.
 
@@ -217,12 +227,12 @@ class Converter:
 
     def __call__(self, frame: VideoFrame) -> np.ndarray:
         """Return (H, W, 3) uint8."""
-        coded = frame.width, frame.height
-        size = self.shown_size(*coded)
+        size = self.shown_size(frame.width, frame.height)
         size = self._resize(*size) if self._resize else size
-        # What is not resized keeps the bits of every other program's conversion.
-        how: dict[str, Any] = {"interpolation": "BICUBIC"} if size != coded else {}
-        rgb = self._reformatter.reformat(frame, *size, format="rgb24", **how, **_ON_ONE_THREAD)
+        how: dict[str, Any] = {"width": size[0], "height": size[1], "format": "rgb24"}
+        if size != (frame.width, frame.height):  # else it keeps the bits of all other programs
+            how["interpolation"] = "BICUBIC"
+        rgb = self._reformatter.reformat(frame, **how, **_ON_ONE_THREAD)
         plane = rgb.planes[0]
         rows = np.frombuffer(memoryview(plane), np.uint8).reshape(plane.height, plane.line_size)
         pixels = rows[:, : plane.width * 3].reshape(plane.height, plane.width, 3)

@@ -27,6 +27,7 @@ from vmm.data.containers import (
     LIBRARY_ERRORS,
     MAX_PIXELS,
     Converter,
+    frame_rate,
     library_errors,
     open_video,
     rational,
@@ -277,7 +278,7 @@ def _times(video: bytes | Path, max_pixels: int, max_frames: int) -> np.ndarray:
             times.append(frame.pts or 0)
             if len(times) > max_frames:
                 raise DecodeError("too long", f"more than {max_frames} frames")
-        shown, rate = np.array(times, np.int64), rational(stream.average_rate, Fraction(25))
+        shown, rate = np.array(times, np.int64), frame_rate(stream)
         if not len(shown):
             raise DecodeError("no frames", "the decoder returned none")
         if complete and np.all(np.diff(shown) > 0):
@@ -287,7 +288,8 @@ def _times(video: bytes | Path, max_pixels: int, max_frames: int) -> np.ndarray:
 
 def _seconds(shown: np.ndarray, stream: VideoStream) -> np.ndarray:
     """Return times of presentation in seconds since the first."""
-    return (shown - shown[0]) * float(rational(stream.time_base, Fraction(1)))
+    seconds: np.ndarray = (shown - shown[0]) * float(rational(stream.time_base, Fraction(1)))
+    return seconds
 
 
 def _stream_everything(

@@ -123,8 +123,8 @@ def find_sources(inputs: Sequence[Path]) -> tuple[list[Source], dict[Source, str
             target = file.resolve()
             if target != path and path not in target.parents:
                 problems[Source(file)] = f"a link out of the folder, to {target}; not followed"
-            elif why := remedy(target.name):
-                problems[Source(target)] = why
+            elif unread := remedy(target.name):
+                problems[Source(target)] = unread
             elif target.suffix.lower() == _SHARD:
                 sources, problem = _in_shard(target)
                 found.update(dict.fromkeys(sources))
