@@ -19,7 +19,7 @@ from PIL import Image
 from vmm.data import containers
 from vmm.data.containers import Converter, DecodeError, frame_rate, rational
 from vmm.data.decode import MAX_FRAMES, decode_parts
-from vmm.data.packets import decoded
+from vmm.data.packets import decoded, has_no_times
 from vmm.data.pictures import read_picture
 from vmm.data.times import frames_between
 
@@ -68,6 +68,8 @@ class VideoFile:
         self.stream = stream
         self._time_base = rational(stream.time_base, Fraction(1, av.time_base))
         self._origin: Fraction | None = None
+        # As for training: AVI keeps no times at which B-frames are shown, so frames are counted.
+        self._counted = has_no_times(container, stream)
 
     @property
     def rate(self) -> Fraction:
@@ -94,16 +96,17 @@ class VideoFile:
             start: Seconds into the video; the frame shown then is the first.
             end: Seconds into the video; the frame that appears then is no longer part of it.
         """
+        begin, until = _exactly(start), _exactly(end)
         held: tuple[Fraction, VideoFrame] | None = None  # the last frame before the window
         first: Fraction | None = None
-        for time, frame in self._from(start):
-            if end is not None and time >= end:
+        for time, frame in self._from(begin):
+            if until is not None and time >= until:
                 break
-            if start is not None and time < start:
+            if begin is not None and time < begin:
                 held = time, frame
                 continue
-            if first is None and held is not None and start is not None and time > start:
-                first = Fraction(start)
+            if first is None and held is not None and begin is not None and time > begin:
+                first = begin
                 yield Fraction(0), held[1]
             first = time if first is None else first
             yield time - first, frame
@@ -114,12 +117,12 @@ class VideoFile:
     def _shown_until_the_end(self, start: float | None) -> bool:
         return self.duration is not None and start is not None and start < self.duration
 
-    def _from(self, start: float | None) -> Iterator[tuple[Fraction, VideoFrame]]:
+    def _from(self, start: Fraction | None) -> Iterator[tuple[Fraction, VideoFrame]]:
         """Decode from the key frame before a time on, or from the first frame."""
-        if start is not None and start > 1:
+        if start is not None and start > 1 and not self._counted:
             if self._origin is None:
                 next(self._decode(), None)  # learns it
-            offset = int((Fraction(start) + (self._origin or 0)) / self._time_base)
+            offset = int((start + (self._origin or 0)) / self._time_base)
             self._container.seek(offset, stream=self.stream)
             frames = self._decode()
             first = next(frames, None)
@@ -134,12 +137,17 @@ class VideoFile:
     def _decode(self) -> Iterator[tuple[Fraction, VideoFrame]]:
         time = Fraction(0)
         for frame in decoded(self._container, self.stream):
-            if frame.pts is not None:
+            if frame.pts is not None and not self._counted:
                 time = frame.pts * self._time_base
             if self._origin is None:
                 self._origin = time
             yield time - self._origin, frame
             time += 1 / self.rate
+
+
+def _exactly(seconds: float | None) -> Fraction | None:
+    """Return a time to the microsecond: as a float, 0.2 is a little more than a fifth."""
+    return None if seconds is None else Fraction(round(seconds * 10**6), 10**6)
 
 
 @contextmanager

@@ -215,6 +215,14 @@ def test_windows(start, end, expected):
     assert frames_between(steady(10, 10.0), start, end) == expected
 
 
+def test_times_that_are_not_exact_in_binary_are_met():
+    """The frame at 3 * 0.1, a little more than 0.3, is on the screen at 0.3."""
+    times = np.arange(10) * 0.1
+    assert times[3] > 0.3
+    for k in range(9):
+        assert frames_between(times, round(k / 10, 1), round((k + 1) / 10, 1)) == (k, k + 1)
+
+
 def test_a_video_of_one_frame_shows_it_for_ever():
     assert frames_between(np.array([0.0]), 7.0, 9.0) == (0, 1)
 

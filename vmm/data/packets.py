@@ -148,10 +148,11 @@ def _shown(
 ) -> np.ndarray | None:
     """Return the presentation times of all shown frames; None if the packets do not tell."""
     codec = stream.codec_context.name
-    # AVI has no presentation times, nor have some badly written files: these are of decoding.
-    unordered = codec in ("h264", "hevc") and (
-        container.format.name == "avi"
-        or (stream.codec_context.has_b_frames and all(p.pts == p.dts for p in packets))
+    # Badly written files have no presentation times either: theirs are of decoding.
+    unordered = has_no_times(container, stream) or (
+        codec in ("h264", "hevc")
+        and stream.codec_context.has_b_frames
+        and all(p.pts == p.dts for p in packets)
     )
     usable = (
         codec.removeprefix("lib").replace("dav1d", "av1") in _ONE_FRAME_PER_PACKET
@@ -166,6 +167,11 @@ def _shown(
     times = np.array([p.pts for p in packets if not p.is_discard], np.int64)
     shown = np.unique(times)
     return shown if 0 < len(shown) == len(times) else None
+
+
+def has_no_times(container: InputContainer, stream: VideoStream) -> bool:
+    """Tell whether the times of a stream are of decoding: AVI has no others."""
+    return container.format.name == "avi" and stream.codec_context.name in ("h264", "hevc")
 
 
 def _goes_on(packets: Iterable[VideoPacket | Mark]) -> bool:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 
-_EXACT = 1e-6  # times like 0.1 are not exact in binary
+_EXACT = 1e-6  # seconds: times like 0.1 are not exact in binary
 
 
 def shown_at(times: np.ndarray, moments: np.ndarray) -> list[int]:
@@ -63,6 +63,6 @@ def frames_between(times: np.ndarray, start: float, end: float | None) -> tuple[
             f"{start} to {end} s is no part of a video with frames at {times[0]:.3f} to "
             f"{times[-1]:.3f} s"
         )
-    first = max(int(np.searchsorted(times, start, side="right")) - 1, 0)
-    last = len(times) if end is None else int(np.searchsorted(times, end, side="left"))
-    return first, last
+    first = max(int(np.searchsorted(times, start + _EXACT, side="right")) - 1, 0)
+    last = len(times) if end is None else int(np.searchsorted(times, end - _EXACT, side="left"))
+    return first, max(last, first + 1)

@@ -1,0 +1,56 @@
+"""Files of all kinds as ``make_shards`` reads them, beside what training sees of them."""
+
+import io
+
+import numpy as np
+import pytest
+
+from data_prep.clips import BadMedia, open_video, read_image, try_video
+from tests.data import videos
+from vmm.data.decode import decode_video
+from vmm.data.times import frames_between
+
+
+@pytest.mark.parametrize("kind", videos.KINDS)
+def test_windows_hold_the_frames_that_training_would_see(kind):
+    content, seen = videos.make(kind), []
+    decode_video(content, lambda t: (seen.append(t), [0])[1])
+    times = seen[-1]
+    for start, end in ((None, None), (0.5, None), (1.04, None), (0.1, 0.2)):
+        if (start or 0) > times[-1]:
+            continue
+        first, last = frames_between(times, -1.0 if start is None else start, end)
+        with open_video(io.BytesIO(content)) as video:
+            for _ in range(2):  # a second time, after frames have been taken
+                shown = [float(time) for time, _ in video.frames(start, end)]
+                assert len(shown) == last - first and shown[0] == 0
+                # The first frame is shown from the start of the window on.
+                expected = times[first:last] - (start or 0)
+                np.testing.assert_allclose(shown[1:], expected[1:], atol=2e-3)
+
+
+def test_a_frame_is_tried_as_training_will(tmp_path):
+    path = tmp_path / "a.mp4"
+    path.write_bytes(videos.make("h264"))
+    try_video(path, None, None)
+    try_video(path, 0.4, 0.5)
+    with pytest.raises(BadMedia, match="bad window"):
+        try_video(path, 7.0, None)
+    path.write_bytes(b"")
+    with pytest.raises(BadMedia, match="empty"):
+        try_video(path, None, None)
+
+
+def test_pictures_are_those_of_training(tmp_path):
+    from PIL import Image
+
+    from vmm.data.pictures import decode_image
+
+    path = tmp_path / "a.png"
+    Image.fromarray(np.arange(0, 60000, 1000, np.uint16).reshape(6, 10)).save(path)
+    properties, picture = read_image(path)
+    assert np.array_equal(np.array(picture), decode_image(path.read_bytes())[0])
+    assert (properties.width, properties.height, properties.codec) == (10, 6, "png")
+    path.write_bytes(b"nothing")
+    with pytest.raises(BadMedia, match="unreadable"):
+        read_image(path)
