@@ -156,6 +156,14 @@ def test_a_mistake_of_ours_stops_the_run_with_its_trace(decoder):
     assert len(decoder.video(videos.make("h264"), first_and_last)) == 2
 
 
+def test_a_child_that_cannot_start_is_no_bad_file():
+    decoder = IsolatedDecoder(program="import nothing_of_this_name")
+    for _ in range(2):
+        with pytest.raises(RuntimeError, match="did not start: exit code 1; stderr says why"):
+            decoder.video(videos.make("h264"), first_and_last)
+        assert decoder._child is None
+
+
 def test_a_mistake_in_choosing_is_the_callers(decoder):
     def choose(times):
         raise KeyError("mine")

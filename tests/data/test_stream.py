@@ -16,6 +16,7 @@ from torch.utils.data import get_worker_info
 
 from vmm.data.corpora import Mixture
 from vmm.data.faults import BadSamples, UnusableData
+from vmm.data.isolation import IsolatedDecoder
 from vmm.data.loader import TrainLoader
 from vmm.data.shards import ShardSet
 from vmm.data.stream import TrainStream
@@ -224,6 +225,25 @@ def test_nothing_but_broken_videos_is_one_clear_error(tools, tmp_path, workers):
     assert not [child for child in multiprocessing.active_children() if child.daemon]
 
 
+@pytest.mark.parametrize("workers", [0, 1])
+@pytest.mark.parametrize("isolate", [False, True])
+def test_a_mistake_of_ours_stops_the_run_at_once(coded_shards, monkeypatch, workers, isolate):
+    """A call that PyAV does not know is no eight broken videos: its trace says what is wrong."""
+    sources = {"video": one(f"{coded_shards}/video-*.tar")}
+    settings = ClipSettings(num_frames=4, image_size=16, isolate_decode=isolate)
+    bad = BadSamples()
+    stream = TrainStream(sources, {"video": 8}, settings, bad=bad)
+    if isolate:  # the child is told, too, that this PyAV is an older one
+        program = "import av; from vmm.data.isolation import serve; av.__version__ = 'old'; serve()"
+        made = IsolatedDecoder(program=program)
+        monkeypatch.setattr("vmm.data.clips.own_decoder", lambda: made)
+    else:
+        monkeypatch.setattr("av.__version__", "old")
+    with pytest.raises((ValueError, RuntimeError), match=r"(?s)invalid literal") as caught:
+        next(iter(loader(stream, workers)))
+    assert not isinstance(caught.value, UnusableData) and not bad.counts
+
+
 def test_too_few_samples_for_a_step(coded_shards):
     with pytest.raises(ValueError, match=r"16 images are fewer .* 2 processes needs 18"):
         make_stream(coded_shards, batch_sizes={"video": 4, "image": 9}, world_size=2)
@@ -384,6 +404,7 @@ SCRIPT = """
 import sys
 import time
 from vmm.data.corpora import open_corpora
+from vmm.data.isolation import IsolatedDecoder
 from vmm.data.loader import TrainLoader
 from vmm.data.stream import TrainStream
 from vmm.data.transforms import ClipSettings

@@ -57,7 +57,7 @@ class IsolatedDecoder:
 
         Raises:
             DecodeError: As ``decode_video``, or because the child hung or crashed.
-            RuntimeError: If the child failed by a mistake of vmm, with its trace.
+            RuntimeError: If the child cannot start or failed by a mistake of vmm, with its trace.
         """
         (frames,) = self._ask({"media": "video", "decoder": decoder}, data, choose)
         return frames
@@ -151,6 +151,16 @@ class IsolatedDecoder:
             start_new_session=True,  # signals that stop a run go to the parent only
         )
         theirs.close()
+        self._socket.settimeout(max(self._timeout, TIMEOUT_S))
+        try:
+            _read(self._messages)  # it is ready
+        except (OSError, EOFError) as error:
+            ending = self._ending()
+            self.close()
+            raise RuntimeError(
+                f"the process that decodes did not start: {ending}; stderr says why"
+            ) from error
+        self._socket.settimeout(self._timeout)
 
     def _ending(self) -> str:
         assert self._child is not None
@@ -225,6 +235,7 @@ def serve(
         return {"ended": True}
 
     try:
+        connection.sendall(_line({"ready": True}))
         while True:
             request = _read(messages)
             data = messages.read(request["size"])
