@@ -28,7 +28,7 @@ class PreparedClip(Tensor):
     Anything computed from it is a plain tensor again.
     """
 
-    __torch_function__ = torch._C._disabled_torch_function_impl
+    __torch_function__ = torch._C._disabled_torch_function_impl  # type: ignore[assignment]
 
 
 Video = str | Path | bytes | npt.NDArray[Any] | Tensor

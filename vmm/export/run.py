@@ -199,7 +199,7 @@ def build_model(config: Mapping[str, Any]) -> VideoTextModel:
             "can be used for retrieval"
         )
     video_encoder, text_encoder = _build_encoders(args)
-    sizes = {name: args[name] for name in ("proj_dim", "temperature") if name in args}
+    sizes: dict[str, Any] = {n: args[n] for n in ("proj_dim", "temperature") if n in args}
     return make(VideoTextModel, sizes, video_encoder, text_encoder)
 
 
@@ -254,8 +254,8 @@ def _build_encoders(args: Mapping[str, Any]) -> tuple[VideoEncoder, BertTextEnco
 
 def _clip_settings(data: Mapping[str, Any], encoder: VideoEncoder) -> ClipSettings:
     """Read how evaluation makes a clip off the recipe's data node."""
-    names = ("num_frames", "image_size", "mean", "std")
-    names += ("sampling", "fps", "stride", "fit", "antialias")
+    names = ["num_frames", "image_size", "mean", "std"]
+    names += ["sampling", "fps", "stride", "fit", "antialias"]
     own = {"num_frames": encoder.num_frames, "image_size": encoder.image_size}
     stated = {name: data[name] for name in names if data.get(name) is not None}
     return clip_settings(own | stated)

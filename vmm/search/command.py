@@ -67,19 +67,13 @@ def main_encode(argv: Sequence[str]) -> int:
     if not options.encoder and there is None:
         raise ValueError(f"{options.out} is new; say --encoder FOLDER (`vmm export` makes one)")
     encoder = VideoTextEncoder.from_pretrained(options.encoder or there.encoder)  # type: ignore[union-attr]
-    settings = Settings(
-        encoder.fingerprint,
-        str(encoder.folder.resolve()),
-        encoder.embedding_dim,
-        *(
-            getattr(there, name, usual) if said is None else said
-            for name, said, usual in (
-                ("window", options.window, WINDOW_S),
-                ("stride", options.stride, STRIDE_S),
-                ("num_frames", options.num_frames, None),
-            )
-        ),
-    )
+    usual = {"window": WINDOW_S, "stride": STRIDE_S, "num_frames": None}
+    how_cut: dict[str, Any] = {
+        name: getattr(there, name, value) if (said := getattr(options, name)) is None else said
+        for name, value in usual.items()
+    }
+    folder = str(encoder.folder.resolve())
+    settings = Settings(encoder.fingerprint, folder, encoder.embedding_dim, **how_cut)
     if settings.stride > settings.window:
         raise ValueError(
             f"--stride {settings.stride:g} leaves gaps between moments of {settings.window:g} s; "
