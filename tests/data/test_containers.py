@@ -177,7 +177,7 @@ def with_streams(*streams, container="mp4"):
             stream = output.add_stream(codec, rate=10)
             stream.height, stream.width = frames.shape[1:3]
             stream.pix_fmt = "yuvj420p" if codec == "mjpeg" else "yuv420p"
-            stream.disposition = disposition
+            stream.disposition = int(disposition.value)
             opened.append(stream)
         for stream, (frames, _, _) in zip(opened, streams, strict=True):
             for pixels in frames:

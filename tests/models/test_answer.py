@@ -145,7 +145,8 @@ def test_a_question_is_read_alike_alone_and_beside_longer_ones(model):
     )
     for i, question in enumerate(QUESTIONS):
         one = model.read(model.text_encoder.tokenize([question]), vision[torch.tensor([i])])
-        torch.testing.assert_close(model.log_likelihood(answers, one)[0], together[i])
+        alone = model.log_likelihood(answers, one)[0]
+        torch.testing.assert_close(alone, together[i], atol=0, rtol=1e-5)  # other sums, other order
 
 
 @torch.no_grad()

@@ -206,21 +206,24 @@ def backward_kernel(
         OPTIONS: An ``Options``.
     """
     TAPS: tl.constexpr = OPTIONS.taps
+    # Triton 3.5 and 3.6 take sizes in a list for numbers unless a name says that they are constants.
+    STEPS: tl.constexpr = OPTIONS.tile_steps
+    CHANNELS: tl.constexpr = OPTIONS.tile_channels
     batch = tl.cast(tl.program_id(2), tl.int64)
-    e = tl.program_id(1) * OPTIONS.tile_channels + tl.arange(0, OPTIONS.tile_channels)
+    e = tl.program_id(1) * CHANNELS + tl.arange(0, CHANNELS)
     sizes = (length, width)
     of_back = _parameters(back, e, width, TAPS)
     of_ahead = _parameters(ahead, e, width, TAPS)
     zeros = ()
     for _ in tl.static_range(TAPS + 1):
-        zeros = zeros + (tl.zeros([OPTIONS.tile_steps, OPTIONS.tile_channels], tl.float32),)
+        zeros = zeros + (tl.zeros([STEPS, CHANNELS], tl.float32),)
     back_sums = zeros
     ahead_sums = zeros
     begin = tl.program_id(0) * span
     for t0 in range(begin, tl.minimum(begin + span, length), OPTIONS.tile_steps):
         t = t0 + tl.arange(0, OPTIONS.tile_steps)
         window = _window((x[0] + batch * x[1], x[2]), t, e, sizes, TAPS)
-        total = tl.zeros([OPTIONS.tile_steps, OPTIONS.tile_channels], tl.float32)
+        total = tl.zeros([STEPS, CHANNELS], tl.float32)
         if OPTIONS.back:
             rows = (d_outs[0][0] + batch * d_outs[0][1], d_outs[0][2])
             total, back_sums = _backward_one(

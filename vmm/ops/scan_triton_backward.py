@@ -56,7 +56,8 @@ def _propagate(
     g, d_a, d_skip, d_offset = sums
     d_us = ()
     d_deltas = ()
-    for k in tl.static_range(OPTIONS.steps - 1, -1, -1):
+    LAST: tl.constexpr = OPTIONS.steps - 1
+    for k in tl.static_range(LAST, -1, -1):
         t = at[0] + k
         limit = tl.where(t < at[1], OPTIONS.states, 0)
         row = row_offset(t, OPTIONS.states, at[2], REVERSE) + n
@@ -97,14 +98,15 @@ def _sweep(
     REVERSE: tl.constexpr,
 ) -> Any:
     """Scan a chunk up to its last sub-tile, storing the state before each; returns their number."""
-    subtiles = (tl.minimum(OPTIONS.chunk, at[1] - chunk) + OPTIONS.steps - 1) // OPTIONS.steps
+    STEPS: tl.constexpr = OPTIONS.steps
+    subtiles = (tl.minimum(OPTIONS.chunk, at[1] - chunk) + STEPS - 1) // STEPS
     tl.store(scratch, state, mask=here)
     for j in range(1, subtiles):
-        before = (chunk + (j - 1) * OPTIONS.steps, at[1], at[2])
+        before = (chunk + (j - 1) * STEPS, at[1], at[2])
         _, _, _, states, _ = walk(
             rows, parameters, state, before, n, e, channels, OPTIONS, False, REVERSE
         )
-        state = states[OPTIONS.steps]
+        state = states[STEPS]
         tl.store(scratch + j * OPTIONS.states * channels, state, mask=here)
     tl.debug_barrier()
     return subtiles
@@ -202,18 +204,20 @@ def _first_sums(
     PART: tl.constexpr,
 ) -> Any:
     """Return the sums to start from: zeros, or those of the second half, which was before."""
+    STATES: tl.constexpr = OPTIONS.tile_states  # Triton 3.5 and 3.6 want names in lists of sizes
+    CHANNELS: tl.constexpr = OPTIONS.tile_channels
     if PART == FIRST or OPTIONS.stateful:
         g = tl.load(carry, mask=here, other=0.0)
     else:
-        g = tl.zeros([OPTIONS.tile_states, OPTIONS.tile_channels], tl.float32)
+        g = tl.zeros([STATES, CHANNELS], tl.float32)
     if PART == FIRST:
         d_a_sum = tl.load(d_a, mask=here, other=0.0)
         d_skip = tl.load(d_d, mask=inside, other=0.0)
         d_offset = tl.load(d_bias, mask=inside, other=0.0)
     else:
-        d_a_sum = tl.zeros([OPTIONS.tile_states, OPTIONS.tile_channels], tl.float32)
-        d_skip = tl.zeros([OPTIONS.tile_channels], tl.float32)
-        d_offset = tl.zeros([OPTIONS.tile_channels], tl.float32)
+        d_a_sum = tl.zeros([STATES, CHANNELS], tl.float32)
+        d_skip = tl.zeros([CHANNELS], tl.float32)
+        d_offset = tl.zeros([CHANNELS], tl.float32)
     return g, d_a_sum, d_skip, d_offset
 
 

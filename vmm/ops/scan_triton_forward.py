@@ -136,13 +136,14 @@ def walk(
     """
     a, skip, offset = parameters
     u_rows, delta_rows, b_rows, c_rows = rows
-    deltas = load_rows(delta_rows, at, e, channels, OPTIONS.steps, REVERSE)
-    us = load_rows(u_rows, at, e, channels, OPTIONS.steps, REVERSE)
+    STEPS: tl.constexpr = OPTIONS.steps
+    deltas = load_rows(delta_rows, at, e, channels, STEPS, REVERSE)
+    us = load_rows(u_rows, at, e, channels, STEPS, REVERSE)
     raws = ()
     steps = ()
     states = (state,)
     ys = ()
-    for k in tl.static_range(OPTIONS.steps):
+    for k in tl.static_range(STEPS):
         t = at[0] + k
         raw = deltas[k] + offset
         step = tl.where(t < at[1], softplus(raw) if OPTIONS.softplus else raw, 0.0)
@@ -183,7 +184,9 @@ def _scan_part(
 
     begin, end = part_interval(length, split, PART, REVERSE)
     slot = direction * slots + (slots // 2 if PART == SECOND else 0)
-    state = tl.zeros([OPTIONS.tile_states, OPTIONS.tile_channels], tl.float32)
+    STATES: tl.constexpr = OPTIONS.tile_states  # Triton 3.5 and 3.6 want names in lists of sizes
+    CHANNELS: tl.constexpr = OPTIONS.tile_channels
+    state = tl.zeros([STATES, CHANNELS], tl.float32)
     if PART == SECOND or OPTIONS.stateful:
         state = tl.load(carry, mask=here, other=0.0)
     for chunk in range(begin, end, OPTIONS.chunk):
