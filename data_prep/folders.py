@@ -7,10 +7,12 @@ import json
 import multiprocessing
 import os
 import shutil
+import signal
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import fields
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
@@ -18,6 +20,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 from tqdm import tqdm
 
 from data_prep.tars import Member, write_shard
+from vmm.command_line import CommandParser, run_to_status, whole
 from vmm.text_output import say
 
 if TYPE_CHECKING:
@@ -28,6 +31,8 @@ _Made = TypeVar("_Made")
 _Arguments = TypeVar("_Arguments", bound="DataclassInstance")
 
 MANIFEST = "manifest.json"
+
+_CHUNK = 16  # samples that a process makes at a time
 
 
 def make_folder(
@@ -130,10 +135,44 @@ def _in_order(
     if workers <= 1:
         yield map(make, jobs)
         return
-    # Spawned, not forked: the caller may run threads.
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(workers, mp_context=context) as pool:
-        yield pool.map(make, jobs, chunksize=16)
+    with process_pool(workers) as pool:
+        chunks = [jobs[i : i + _CHUNK] for i in range(0, len(jobs), _CHUNK)]
+        # Not `map`, which cancels when it is interrupted; a pool that then ends fails over that.
+        running = [pool.submit(_make_each, make, chunk) for chunk in chunks]
+        yield (made for future in running for made in future.result())
+
+
+def _make_each(make: Callable[[_Job], _Made], jobs: Sequence[_Job]) -> list[_Made]:
+    return [make(job) for job in jobs]
+
+
+@contextmanager
+def process_pool(
+    workers: int, prepare: Callable[..., None] | None = None, *arguments: Any
+) -> Iterator[ProcessPoolExecutor]:
+    """Give processes that a Ctrl-C ends at once and without a word of their own.
+
+    Args:
+        workers: How many.
+        prepare: Called with ``arguments`` in each before it works.
+        arguments: For ``prepare``.
+    """
+    context = multiprocessing.get_context("spawn")  # not forked: the caller may run threads
+    others = set(multiprocessing.active_children())
+    start = partial(_start_worker, prepare, *arguments)
+    with ProcessPoolExecutor(workers, mp_context=context, initializer=start) as pool:
+        try:
+            yield pool
+        except KeyboardInterrupt:
+            for child in set(multiprocessing.active_children()) - others:
+                child.kill()
+            raise
+
+
+def _start_worker(prepare: Callable[..., None] | None, *arguments: Any) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the terminal sends it to all processes
+    if prepare is not None:
+        prepare(*arguments)
 
 
 def run_command(
@@ -144,7 +183,7 @@ def run_command(
     make: Callable[[Path, _Arguments, int, bool], bool],
     argv: Sequence[str] | None,
 ) -> int:
-    """Be the command line of a program that makes a data set; return the exit code.
+    """Be the command line of a program that makes a data set; return the exit status.
 
     Args:
         name: Of the module.
@@ -155,7 +194,7 @@ def run_command(
             is there; returns False if the folder is already complete.
         argv: The command line.
     """
-    parser = argparse.ArgumentParser(
+    parser = CommandParser(
         prog=f"python -m {name}",
         description=description,
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
@@ -164,13 +203,15 @@ def run_command(
     for field in fields(arguments):
         flag = "--" + field.name.replace("_", "-")
         parser.add_argument(flag, type=int, default=field.default, help=help_of[field.name])
-    parser.add_argument("--workers", type=int, default=os.cpu_count(), help="processes")
+    parser.add_argument("--workers", type=whole(0), default=os.cpu_count(), help="processes")
     parser.add_argument("--overwrite", action="store_true", help="replace what is in --out")
     options = parser.parse_args(argv)
-    try:
+
+    def run() -> int:
         given = arguments(**{f.name: getattr(options, f.name) for f in fields(arguments)})
         made = make(options.out, given, options.workers, options.overwrite)
-    except ValueError as error:
-        parser.error(str(error))
-    say(f"{options.out} {'is complete' if made else 'is already there, with these arguments'}")
-    return 0
+        state = "is complete" if made else "is already there, with these arguments"
+        say(f"{options.out} {state}")
+        return 0
+
+    return run_to_status(name, run, "nothing was written")

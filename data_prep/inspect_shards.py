@@ -11,11 +11,9 @@ from __future__ import annotations
 import argparse
 import base64
 import json
-import multiprocessing
 import os
 import sys
 from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import Any
@@ -24,15 +22,17 @@ import jinja2
 from tqdm import tqdm
 
 from data_prep.contact_sheet import contact_sheet
+from data_prep.folders import process_pool
 from data_prep.shard_statistics import (
     ShardContent,
     Thumbnail,
     inspect_shard,
     report,
 )
+from vmm.command_line import CommandParser, run_to_status, whole
 from vmm.data.index import scan_shard
 from vmm.data.patterns import expand_shards
-from vmm.text_output import complain, say, write_text
+from vmm.text_output import say, write_text
 
 
 def inspect_shards(
@@ -51,11 +51,20 @@ def inspect_shards(
 
     Raises:
         ValueError: If no shard matches.
-        RuntimeError: If a process died.
+        ChildProcessError: If one died.
+        KeyboardInterrupt: If it was stopped; the files describe what was read until then.
     """
     paths = expand_shards(patterns)
-    contents = _contents(paths, pictures, workers)
+    contents: list[ShardContent] = []
+    stopped = False
+    try:
+        _read(paths, pictures, workers, contents)
+    except KeyboardInterrupt:
+        if not contents:
+            raise
+        stopped = True
     numbers = report(contents)
+    numbers["shards"]["unread"] = len(paths) - len(contents)
     thumbnails = [picture for content in contents for picture in content.thumbnails]
     out.mkdir(parents=True, exist_ok=True)
     (out / "report.json").write_text(json.dumps(numbers, indent=1) + "\n", encoding="utf-8")
@@ -63,22 +72,28 @@ def inspect_shards(
     if sheet is not None:
         sheet.save(out / "contact_sheet.png")
     write_text(out / "index.html", _page(numbers, thumbnails, paths))
+    if stopped:
+        raise KeyboardInterrupt(f"{out} describes the first {len(contents)} of {len(paths)} shards")
     return numbers
 
 
-def _contents(paths: list[str], pictures: int, workers: int) -> list[ShardContent]:
+def _read(paths: list[str], pictures: int, workers: int, contents: list[ShardContent]) -> None:
+    """Append what is in the shards, in their order, as it becomes known."""
     if workers <= 1:
         chosen = _choose([_count(path) for path in paths], pictures)
         work = zip(paths, chosen, strict=True)
-        return [inspect_shard(*one) for one in tqdm(list(work), unit="shard", desc="inspecting")]
-    context = multiprocessing.get_context("spawn")  # not forked: the caller may run threads
-    with ProcessPoolExecutor(workers, mp_context=context) as pool:
+        for one in tqdm(list(work), unit="shard", desc="inspecting"):
+            contents.append(inspect_shard(*one))
+        return
+    with process_pool(workers) as pool:
         try:
-            chosen = _choose(list(pool.map(_count, paths, chunksize=8)), pictures)
+            counting = [pool.submit(_count, path) for path in paths]
+            chosen = _choose([future.result() for future in counting], pictures)
             running = [pool.submit(inspect_shard, *one) for one in zip(paths, chosen, strict=True)]
-            return [f.result() for f in tqdm(running, unit="shard", desc="inspecting")]
+            for future in tqdm(running, unit="shard", desc="inspecting"):
+                contents.append(future.result())
         except BrokenProcessPool as error:
-            raise RuntimeError(
+            raise ChildProcessError(
                 "a process died while it read a shard, perhaps for lack of memory; "
                 "try fewer --workers"
             ) from error
@@ -151,23 +166,25 @@ def _text(numbers: dict[str, Any]) -> str:
 
 def main(argv: list[str] | None = None) -> int:
     """Command line; returns the exit code."""
-    parser = argparse.ArgumentParser(
+    parser = CommandParser(
         prog="python -m data_prep.inspect_shards",
         description="Count, measure and show what is in shards.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     parser.add_argument("shards", nargs="+", help="paths with $VARIABLES, braces and wildcards")
     parser.add_argument("-o", "--out", type=Path, required=True, help="folder to write to")
-    parser.add_argument("--pictures", type=int, default=48, help="samples on the contact sheet")
-    parser.add_argument("--workers", type=int, default=os.cpu_count(), help="processes")
+    parser.add_argument(
+        "--pictures", type=whole(0), default=48, help="samples on the contact sheet"
+    )
+    parser.add_argument("--workers", type=whole(0), default=os.cpu_count(), help="processes")
     options = parser.parse_args(argv)
-    try:
-        numbers = inspect_shards(
-            options.shards, options.out, pictures=options.pictures, workers=options.workers
-        )
-    except (ValueError, RuntimeError) as error:
-        complain(f"data_prep.inspect_shards: error: {error}")
-        return 2
+    return run_to_status("data_prep.inspect_shards", lambda: _run(options))
+
+
+def _run(options: argparse.Namespace) -> int:
+    numbers = inspect_shards(
+        options.shards, options.out, pictures=options.pictures, workers=options.workers
+    )
     say(f"{_text(numbers)}\npage: {options.out / 'index.html'}", lines=True)
     return 0
 

@@ -21,7 +21,7 @@ import sys
 import threading
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, Future, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, fields
 from pathlib import Path
@@ -31,12 +31,14 @@ import av
 from tqdm import tqdm
 
 from data_prep.clips import BadMedia
+from data_prep.folders import process_pool
 from data_prep.samples import Job, Layout, make_sample, plan, shard_name
 from data_prep.tars import Member, write_shard
+from vmm.command_line import CommandParser, run_to_status, whole
 from vmm.data.annotations.record import Annotation
 from vmm.data.annotations.registry import DATASETS, read_annotations
 from vmm.data.schema import is_leftover
-from vmm.text_output import complain, say
+from vmm.text_output import say
 
 FORMAT_VERSION = 2  # one higher whenever the same arguments give other shards
 _PLAN, _SUMMARY, _FAILURES = "plan.json", "summary.json", "failures.jsonl"
@@ -81,7 +83,7 @@ def make_shards(
 
     Raises:
         ValueError: If ``out`` was made with other arguments, or a number does not fit.
-        RuntimeError: If a process died.
+        ChildProcessError: If one died.
     """
     if samples_per_shard < 1:
         raise ValueError(f"--samples-per-shard is {samples_per_shard}; give at least 1")
@@ -222,9 +224,7 @@ def _on_processes(
             write_one(number, jobs, out, layout)
             progress.update(counter.value - progress.n)
         return
-    with ProcessPoolExecutor(
-        workers, mp_context=context, initializer=_start_worker, initargs=(counter,)
-    ) as pool:
+    with process_pool(workers, _start_worker, counter) as pool:
         running: set[Future[int]] = {
             pool.submit(write_one, number, jobs, out, layout) for number, jobs in work
         }
@@ -235,7 +235,7 @@ def _on_processes(
                 for future in finished:
                     future.result()
         except BrokenProcessPool as error:
-            raise RuntimeError(
+            raise ChildProcessError(
                 "a process died while it made a shard, perhaps for lack of memory; the shards that "
                 "are finished stay: start again, with fewer --workers"
             ) from error
@@ -299,7 +299,7 @@ def _range(text: str) -> tuple[int, int]:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = CommandParser(
         prog="python -m data_prep.make_shards",
         description="Make shards from a data set's annotation file and a folder of its media.",
         epilog=f"data sets: {', '.join(DATASETS)}",
@@ -325,7 +325,7 @@ def _parser() -> argparse.ArgumentParser:
         default = getattr(defaults, name)
         parser.add_argument(flag, type=kind, default=default, help=_LAYOUT_HELP[name])
     parser.add_argument("--samples-per-shard", type=int, default=1000, help="of a full shard")
-    parser.add_argument("--workers", type=int, default=os.cpu_count(), help="processes")
+    parser.add_argument("--workers", type=whole(0), default=os.cpu_count(), help="processes")
     parser.add_argument("--shard-range", type=_range, metavar="A:B", help="make only these shards")
     parser.add_argument("--ray", action="store_true", help="run on a Ray cluster")
     return parser
@@ -333,25 +333,25 @@ def _parser() -> argparse.ArgumentParser:
 
 def main(argv: list[str] | None = None) -> int:
     """Command line; returns 0 if every shard is finished and holds something."""
-    parser = _parser()
-    options = parser.parse_args(argv)
-    try:
-        annotations = read_annotations(
-            options.annotations, options.dataset,
-            split=options.split, ids=options.ids, paragraph=options.paragraph,
-        )  # fmt: skip
-        layout = Layout(
-            options.layout,
-            **{f.name: getattr(options, f.name) for f in fields(Layout) if f.name != "kind"},
-        )
-        summary = make_shards(
-            annotations, options.media, options.out, layout,
-            samples_per_shard=options.samples_per_shard, workers=options.workers,
-            shard_range=options.shard_range, ray=options.ray,
-        )  # fmt: skip
-    except (ValueError, RuntimeError) as error:
-        complain(f"data_prep.make_shards: error: {error}")
-        return 2
+    options = _parser().parse_args(argv)
+    kept = "the shards that are finished stay, the same command makes the rest"
+    return run_to_status("data_prep.make_shards", lambda: _run(options), kept)
+
+
+def _run(options: argparse.Namespace) -> int:
+    annotations = read_annotations(
+        options.annotations, options.dataset,
+        split=options.split, ids=options.ids, paragraph=options.paragraph,
+    )  # fmt: skip
+    layout = Layout(
+        options.layout,
+        **{f.name: getattr(options, f.name) for f in fields(Layout) if f.name != "kind"},
+    )
+    summary = make_shards(
+        annotations, options.media, options.out, layout,
+        samples_per_shard=options.samples_per_shard, workers=options.workers,
+        shard_range=options.shard_range, ray=options.ray,
+    )  # fmt: skip
     failed = ", ".join(f"{n} {reason}" for reason, n in summary["failed"].items())
     say(
         f"{options.out}: {summary['finished']} of {summary['shards']} shards, "

@@ -22,6 +22,7 @@ from data_prep.clips import (
     target_size,
     video_properties,
 )
+from vmm.command_line import PatientCtrlC
 from vmm.data.index import Entry, scan_shard
 from vmm.data.schema import (
     JSON_EXTENSION,
@@ -136,7 +137,8 @@ def inspect_shard(path: str, pictured: Sequence[int] = ()) -> ShardContent:
     wanted = set(pictured)
     try:
         for number, entry in enumerate(index.entries):
-            _inspect_sample(descriptor, entry, content, number in wanted)
+            with PatientCtrlC():  # PyAV swallows it while it reads from a _Slice
+                _inspect_sample(descriptor, entry, content, number in wanted)
     finally:
         os.close(descriptor)
     return content

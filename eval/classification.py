@@ -51,6 +51,7 @@ from eval.encoding import Settings, encode_clips, feature_store, refuse_broken
 from eval.features import Clip, FeatureStore
 from eval.models import Encoder, VmmEncoder, load_encoder
 from eval.sources import AnnotatedClips, ShardClips
+from vmm.command_line import whole
 from vmm.export.run import build_classifier, is_classifier, load_model, load_run, read_config
 from vmm.ops.cpu_setup import tune_cpu
 from vmm.ops.similarity import frame_similarity
@@ -332,13 +333,13 @@ def _parser() -> argparse.ArgumentParser:
     add("--classes", type=Path, help="class names in the order of their numbers")
     add("--template", action="append", metavar="TEXT",
         help="prompt with {} for the class; repeatable")  # fmt: skip
-    add("--clips", type=int, help="clips per video (default: as published, or 1)")
-    add("--crops", type=int, help="crops per clip (default: as published, or 1)")
+    add("--clips", type=whole(1), help="clips per video (default: as published, or 1)")
+    add("--crops", type=whole(1), help="crops per clip (default: as published, or 1)")
     add("--coverage", choices=("strict", "available"), default="strict",
         help="unreadable samples are wrong (strict), or dropped")  # fmt: skip
-    add("--num-frames", type=int, help="frames per clip (default: as trained, or 8)")
-    add("--batch-size", type=int, default=8)
-    add("--num-workers", type=int, default=2, help="decoding processes (default: 2)")
+    add("--num-frames", type=whole(1), help="frames per clip (default: as trained, or 8)")
+    add("--batch-size", type=whole(1), default=8)
+    add("--num-workers", type=whole(0), default=2, help="decoding processes (default: 2)")
     return parser
 
 

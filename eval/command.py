@@ -16,7 +16,8 @@ import jinja2
 import torch
 
 from vmm import __version__
-from vmm.text_output import complain, say, write_text
+from vmm.command_line import CommandParser, run_to_status
+from vmm.text_output import say, write_text
 
 
 def new_parser(module: str, description: str | None, run_help: str) -> argparse.ArgumentParser:
@@ -27,7 +28,7 @@ def new_parser(module: str, description: str | None, run_help: str) -> argparse.
         description: What it does.
         run_help: What ``--run`` may be.
     """
-    parser = argparse.ArgumentParser(
+    parser = CommandParser(
         prog=f"python -m {module}",
         description=description,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -88,7 +89,7 @@ def run_command(
         args: The command line; None = the process's.
 
     Returns:
-        The exit status; 2 for a mistake in what the command was given.
+        The exit status; see ``vmm.command_line.run_to_status``.
     """
     arguments = sys.argv[1:] if args is None else list(args)
     options = parser.parse_args(arguments)
@@ -97,14 +98,30 @@ def run_command(
     if options.dataset and not (options.annotations and options.media):
         parser.error("--dataset needs --annotations and --media")
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    try:
+
+    def measure() -> int:
+        _refuse_missing_device(options.device)
         result = run(options, portable_command(module, arguments))
-    except ValueError as error:
-        complain(f"{module}: error: {error}")
-        return 2
-    if result is not None:
-        say(table(result), lines=True)
-    return 0
+        if result is not None:
+            say(table(result), lines=True)
+        return 0
+
+    return run_to_status(module, measure, "the same command goes on from what it had measured")
+
+
+def _refuse_missing_device(device: str) -> None:
+    """Try a device before anything is loaded for it."""
+    try:
+        wanted = torch.device(device)
+        if wanted.type != "cuda":
+            torch.zeros(1, device=wanted).item()
+        elif (wanted.index or 0) >= torch.cuda.device_count():  # a trial would cost GPU memory
+            raise RuntimeError(f"torch sees {torch.cuda.device_count()} GPUs")
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        reason = str(error).partition("\n")[0][:120]
+        raise ValueError(
+            f"--device {device!r} cannot be used here ({reason}); give cpu, cuda or cuda:NUMBER"
+        ) from error
 
 
 def portable_command(module: str, arguments: Sequence[str]) -> str:

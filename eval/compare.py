@@ -29,8 +29,9 @@ from eval.results import (
     scores_of,
     text_table,
 )
+from vmm.command_line import CommandParser, run_to_status
 from vmm.metrics import bootstrap_interval, hit_probability
-from vmm.text_output import complain, say
+from vmm.text_output import say
 
 _DEPTHS = (1, 5, 10)
 _SAME_CARD = ("command", "versions", "device")  # may differ without being worth a line
@@ -142,18 +143,18 @@ def _p(value: float) -> str:
 
 def main(args: Sequence[str] | None = None) -> int:
     """Print the comparison; status 2 for results that cannot be compared."""
-    parser = argparse.ArgumentParser(prog="python -m eval.compare", description=__doc__)
+    parser = CommandParser(prog="python -m eval.compare", description=__doc__)
     parser.add_argument("a", type=Path, help="retrieval.json of the one, or its folder")
     parser.add_argument("b", type=Path, help="retrieval.json of the other, or its folder")
     parser.add_argument("--out", type=Path, help="also write the numbers to this JSON file")
     options = parser.parse_args(args)
-    try:
-        paths = (p / FILE_NAME if p.is_dir() else p for p in (options.a, options.b))
-        a, b = (load_result(path) for path in paths)
-        found = compare(a, b)
-    except ValueError as error:
-        complain(f"eval.compare: error: {error}")
-        return 2
+    return run_to_status("eval.compare", lambda: _run(options))
+
+
+def _run(options: argparse.Namespace) -> int:
+    paths = (p / FILE_NAME if p.is_dir() else p for p in (options.a, options.b))
+    a, b = (load_result(path) for path in paths)
+    found = compare(a, b)
     say(comparison_text(a, b, found), lines=True)
     if options.out:
         content = {"a": a["name"], "b": b["name"], "differences": [d._asdict() for d in found]}

@@ -8,7 +8,6 @@ each took and writes that to ``demo/steps.json`` for the report.
 
 from __future__ import annotations
 
-import argparse
 import json
 import shlex
 import shutil
@@ -16,6 +15,8 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+
+from vmm.command_line import CommandParser, run_to_status
 
 RUNS = Path("runs/demo")
 OUT = Path("demo")
@@ -132,9 +133,14 @@ def run_steps(todo: dict[str, str], record: Path) -> int:
 
 def main(argv: list[str] | None = None) -> int:
     """Run all steps; a failed one ends the demo with its exit status."""
-    parser = argparse.ArgumentParser(prog="python -m eval.demo", description=__doc__)
+    parser = CommandParser(prog="python -m eval.demo", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="two training steps each, few clips")
-    todo = steps(parser.parse_args(argv).quick)
+    options = parser.parse_args(argv)
+    return run_to_status("eval.demo", lambda: _demo(options.quick))
+
+
+def _demo(quick: bool) -> int:
+    todo = steps(quick)
     for folder in (RUNS, OUT):  # results of an earlier demo must not pass for this one's
         shutil.rmtree(folder, ignore_errors=True)
     OUT.mkdir()

@@ -8,11 +8,11 @@ questions about unseen ones, and about films twice as long, of which it has seen
 
 from __future__ import annotations
 
-import argparse
 import shutil
 import sys
 
 from eval.demo import OUT, RUNS, fit_command, run_steps
+from vmm.command_line import CommandParser, run_to_status
 
 _RUN = "long_videos"
 _START = RUNS / "stage2"
@@ -48,17 +48,20 @@ def steps(quick: bool) -> dict[str, str]:
 
 def main(argv: list[str] | None = None) -> int:
     """Run all steps; a failed one ends with its exit status."""
-    parser = argparse.ArgumentParser(prog="python -m eval.demo_qa", description=__doc__)
+    parser = CommandParser(prog="python -m eval.demo_qa", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="two training steps, few films")
     options = parser.parse_args(argv)
+    return run_to_status("eval.demo_qa", lambda: _demo(options.quick))
+
+
+def _demo(quick: bool) -> int:
     if not (_START / "config.yaml").is_file():
-        print(f"demo_qa: there is no {_START} to start from; run `make demo` first")
-        return 2
+        raise ValueError(f"there is no {_START} to start from; run `make demo` first")
     results = [OUT / f"qa_{split}" for split in ("test", "long")]
     for folder in (RUNS / _RUN, *results):  # those of an earlier call must not pass for this one's
         shutil.rmtree(folder, ignore_errors=True)
     OUT.mkdir(exist_ok=True)
-    code = run_steps(steps(options.quick), OUT / "qa_steps.json")
+    code = run_steps(steps(quick), OUT / "qa_steps.json")
     if code == 0:
         print(f"open {' and '.join(str(folder / 'report.html') for folder in results)}")
     return code

@@ -43,6 +43,7 @@ from eval.qa.scores import (
 )
 from eval.sources import AnnotatedClips
 from vmm import __version__
+from vmm.command_line import positive, whole
 from vmm.export.run import load_run
 from vmm.ops.cpu_setup import tune_cpu
 
@@ -252,9 +253,13 @@ def _parser() -> argparse.ArgumentParser:
         help="text of an option: question and option joined, the question with \"Is it "
         "'option'\", the option alone, or the file's own statement (default: that, or "
         "joined)")  # fmt: skip
-    add("--num-frames", type=int, help="frames over the whole video (default: as trained, or 8)")
-    add("--fps", type=float, help="frames per second instead, however many these are")
-    add("--window", type=int, help="see so many frames at a time (default: all in one pass)")
+    add(
+        "--num-frames",
+        type=whole(1),
+        help="frames over the whole video (default: as trained, or 8)",
+    )
+    add("--fps", type=positive, help="frames per second instead, however many these are")
+    add("--window", type=whole(1), help="see so many frames at a time (default: all in one pass)")
     add("--aggregate", choices=get_args(Aggregate), default="mean",
         help="how windows become one score: mean, max or log-sum-exp of their scores, or the mean "
         "of their embeddings (default: mean)")  # fmt: skip

@@ -45,6 +45,7 @@ from eval.command import (
 from eval.qa.journal import Journal
 from eval.results import findings_text, origin_rows, text_table
 from eval.sources import AnnotatedClips, ShardClips
+from vmm.command_line import whole
 from vmm.data.annotations.questions import read_answer_list
 from vmm.data.transforms import ClipSettings
 from vmm.export.run import TrainedModel, build_answer_model, load_model
@@ -310,8 +311,8 @@ def _parser() -> argparse.ArgumentParser:
     add("--answers", type=Path, help="JSON list to rank (default: the list of the run's recipe)")
     add("--coverage", choices=("strict", "available"), default="strict",
         help="questions about unreadable videos are wrong (strict), or dropped")  # fmt: skip
-    add("--batch-size", type=int, default=32, help="questions about a video read at once")
-    add("--num-workers", type=int, default=2, help="decoding processes (default: 2)")
+    add("--batch-size", type=whole(1), default=32, help="questions about a video read at once")
+    add("--num-workers", type=whole(0), default=2, help="decoding processes (default: 2)")
     return parser
 
 

@@ -43,6 +43,7 @@ from eval.report.page import build_report
 from eval.report.pictures import png
 from eval.report.showcase import describe_queries, even_rows, extreme_rows, write_showcase
 from eval.sources import AnnotatedClips, ShardClips
+from vmm.command_line import whole
 from vmm.distributed import rank
 from vmm.export.run import load_run
 from vmm.ops.cpu_setup import tune_cpu
@@ -236,14 +237,14 @@ def _parser() -> argparse.ArgumentParser:
     add("--ids", type=Path, help="list of the ids to keep of the annotations")
     add("--train-ids", type=Path, help="ids or annotations of what the model was trained on")
     add("--frame-order", choices=("forward", "reversed"), default="forward")
-    add("--k", type=int, default=128, help="candidates to re-rank per query (default: 128)")
+    add("--k", type=whole(1), default=128, help="candidates to re-rank per query (default: 128)")
     add("--no-rerank", action="store_true", help="dual encoder only")
     add("--dsl", action="store_true", help="also with dual softmax, under its own name")
     add("--coverage", choices=("strict", "available"), default="strict",
         help="queries of unreadable clips are misses (strict), or both are dropped")  # fmt: skip
-    add("--num-frames", type=int, help="frames per clip (default: as trained, or 8)")
-    add("--batch-size", type=int, default=32)
-    add("--num-workers", type=int, default=2, help="decoding processes (default: 2)")
+    add("--num-frames", type=whole(1), help="frames per clip (default: as trained, or 8)")
+    add("--batch-size", type=whole(1), default=32)
+    add("--num-workers", type=whole(0), default=2, help="decoding processes (default: 2)")
     return parser
 
 

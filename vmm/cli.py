@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import difflib
-import os
 import sys
 from collections.abc import Callable, Sequence
+from functools import partial
 
 from vmm import __version__
+from vmm.command_line import MISTAKE, run_to_status
 from vmm.text_output import complain
 
 _TRAINER_COMMANDS = {
@@ -52,11 +53,6 @@ def _help() -> str:
     return _HELP.format(commands="\n".join(f"  {k:<{width}}{v}" for k, v in commands.items()))
 
 
-def _fail(message: str) -> int:
-    complain(f"vmm: error: {message}")
-    return 2
-
-
 def main(args: Sequence[str] | None = None) -> int:
     """Run one command.
 
@@ -64,7 +60,8 @@ def main(args: Sequence[str] | None = None) -> int:
         args: Arguments after ``vmm``; None takes those of the process.
 
     Returns:
-        Exit status: 0 done, 2 a mistake in the arguments, the recipe or the data they name.
+        Exit status: 0 done, 2 a mistake in the arguments, the recipe or the data they name, 130
+        stopped by Ctrl-C.
     """
     argv = list(sys.argv[1:] if args is None else args)
     if not argv or argv[0] in ("-h", "--help"):
@@ -74,32 +71,33 @@ def main(args: Sequence[str] | None = None) -> int:
         sys.stdout.write(f"vmm {__version__}\n")
         return 0
     command = argv[0]
-    if command in _LIGHT_COMMANDS:
-        return _run_light(command, argv[1:])
-    if command in _TRAINER_COMMANDS:
-        return _run_trainer(argv)
+    if command in _LIGHT_COMMANDS or command in _TRAINER_COMMANDS:
+        return run_to_status("vmm", lambda: _main_of(command)(argv[1:]), _KEPT.get(command, ""))
     known = [*_TRAINER_COMMANDS, *_LIGHT_COMMANDS]
     near = difflib.get_close_matches(command, known, n=1)
     hint = f"did you mean {near[0]!r}? " if near else ""
-    return _fail(f"unknown command {command!r}; {hint}`vmm --help` lists them")
+    complain(f"vmm: error: unknown command {command!r}; {hint}`vmm --help` lists them")
+    return MISTAKE
 
 
-def _run_light(command: str, argv: list[str]) -> int:
-    """Run a command that needs no trainer; turn a user's mistake into one line."""
-    if command == "doctor":
-        from vmm import doctor
-
-        return doctor.main(argv)
-    try:
-        return _main_of(command)(argv)
-    except ValueError as error:
-        if os.environ.get("VMM_DEBUG"):
-            raise
-        return _fail(str(error))
+_KEPT = {
+    "fit": "the run directory keeps the checkpoints that it has",
+    "export": "nothing was written",
+    "encode": "the index keeps what was encoded, the same command does the rest",
+    "import": "nothing was written",
+    "export-upstream": "nothing was written",
+}
+"""What an interrupted command leaves; those that are missing leave nothing to speak of."""
 
 
 def _main_of(command: str) -> Callable[[list[str]], int]:
     """Load what runs a command, and no more."""
+    if command == "doctor":
+        from vmm import doctor
+
+        return doctor.main
+    if command in _TRAINER_COMMANDS:
+        return partial(_run_trainer, command)
     if command in ("encode", "index", "search", "app"):
         from vmm.search import command as searching
 
@@ -119,21 +117,16 @@ def _main_of(command: str) -> Callable[[list[str]], int]:
     }[command]
 
 
-def _run_trainer(argv: list[str]) -> int:
-    """Hand over to LightningCLI; turn a user's mistake into one line."""
+def _run_trainer(command: str, argv: list[str]) -> int:
+    """Hand over to LightningCLI."""
     try:
         from vmm import trainer_cli
     except ModuleNotFoundError as error:
         if error.name is not None and error.name.startswith("vmm"):
             raise
-        return _fail(
-            f"`vmm {argv[0]}` needs the package {error.name!r}; "
+        raise ValueError(
+            f"`vmm {command}` needs the package {error.name!r}; "
             'install the training extra: pip install "vmm-video[train]"'
-        )
-    try:
-        trainer_cli.run(argv)
-    except ValueError as error:
-        if os.environ.get("VMM_DEBUG"):
-            raise
-        return _fail(str(error))
+        ) from error
+    trainer_cli.run([command, *argv])
     return 0

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
-import argparse
 import importlib.metadata
+import io
 import json
 import platform
 import subprocess
 import sys
 from dataclasses import asdict, dataclass
+from functools import cache
 from typing import Literal
 
+from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
+from packaging.utils import canonicalize_name
+
+from vmm.command_line import CommandParser
 from vmm.text_output import say
 
 State = Literal["ok", "missing", "broken"]
@@ -55,23 +61,77 @@ class Finding:
     needed: bool = True
 
 
+def _python() -> Finding:
+    there = platform.python_version()
+    wanted = _wanted_python()
+    if not SpecifierSet(wanted).contains(there, prereleases=True):
+        return Finding("python", "broken", f"{there}, vmm needs {wanted}")
+    return Finding("python", "ok", f"{there} on {platform.machine()}")
+
+
 def _package(name: str, purpose: str) -> Finding:
     needed = name not in _OPTIONAL
     try:
-        return Finding(name, "ok", importlib.metadata.version(name), needed)
+        there = importlib.metadata.version(name)
     except importlib.metadata.PackageNotFoundError:
         return Finding(name, "missing", f"needed for {purpose}", needed)
+    wanted = wanted_versions().get(canonicalize_name(name), SpecifierSet())
+    if not wanted.contains(there, prereleases=True):
+        advice = f'{there}, vmm needs {wanted}: pip install "{name}{wanted}"'
+        return Finding(name, "broken", advice, needed)
+    return Finding(name, "ok", there, needed)
 
 
-def _imports(module: str) -> Finding:
-    """Import a module in a process of its own, since a failed one can leave torch half loaded."""
-    run = subprocess.run(
-        [sys.executable, "-c", f"import {module}"], capture_output=True, text=True, check=False
-    )
+@cache
+def _wanted_python() -> str:
+    """Which Pythons the installed package says it works with; empty in a mere checkout."""
+    try:
+        return importlib.metadata.metadata("vmm-video")["Requires-Python"] or ""
+    except importlib.metadata.PackageNotFoundError:
+        return ""
+
+
+@cache
+def wanted_versions() -> dict[str, SpecifierSet]:
+    """Which versions of other packages vmm works with, as far as the installed package says."""
+    try:
+        lines = importlib.metadata.requires("vmm-video") or []
+    except importlib.metadata.PackageNotFoundError:
+        return {}
+    required = [Requirement(line) for line in lines]
+    return {canonicalize_name(one.name): one.specifier for one in required}
+
+
+def _works(name: str, code: str) -> Finding:
+    """Run code in a process of its own: it may crash, or leave torch half loaded."""
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     if run.returncode == 0:
-        return Finding(f"import {module}", "ok", "works")
-    reason = (run.stderr.strip().splitlines() or ["no message"])[-1]
-    return Finding(f"import {module}", "broken", reason)
+        return Finding(name, "ok", run.stdout.strip() or "works")
+    reason = (run.stderr.strip().splitlines() or [f"it ended with status {run.returncode}"])[-1]
+    return Finding(name, "broken", reason)
+
+
+def decode_a_clip() -> str:
+    """Decode a tiny clip from memory, as those of shards are, and say what with.
+
+    Raises:
+        ValueError: If the frames are not those of the clip.
+    """
+    import av
+    from PIL import Image
+
+    from vmm.data.decode import decode_video
+
+    pictures = [Image.new("RGB", (16, 16), (100 * number, 0, 0)) for number in range(3)]
+    clip = io.BytesIO()
+    pictures[0].save(clip, "GIF", save_all=True, append_images=pictures[1:], duration=100)
+    frames = decode_video(clip.getvalue(), lambda times: range(len(times)))
+    if frames[:, 8, 8, 0].tolist() != [0, 100, 200]:
+        raise ValueError(f"a clip of three frames was decoded to {frames[:, 8, 8].tolist()}")
+    usual = ("h264", "hevc", "vp9", "av1")
+    missing = [codec for codec in usual if codec not in av.codecs_available]
+    lacks = f", cannot decode {', '.join(missing)}" if missing else ""
+    return f"PyAV {av.__version__} with FFmpeg {av.ffmpeg_version_info}: works{lacks}"
 
 
 def torchvision_pair(torch_version: str, torchvision_version: str) -> str:
@@ -114,17 +174,20 @@ def _operators() -> list[Finding]:
 
 def examine() -> list[Finding]:
     """Look at the installation; no file is written, no network used."""
-    found = [Finding("python", "ok", f"{platform.python_version()} on {platform.machine()}")]
+    found = [_python()]
     found += [_package(name, purpose) for name, purpose in _PACKAGES.items()]
     present = {f.name: f.detail for f in found if f.state == "ok"}
     if "torch" in present and "torchvision" in present:
-        pair = _imports("torchvision")
+        pair = _works("import torchvision", "import torchvision")
         if pair.state == "broken":
             advice = torchvision_pair(present["torch"], present["torchvision"])
             pair = Finding(pair.name, "broken", f"{pair.detail}. {advice}")
         found.append(pair)
         if "open_clip_torch" in present and pair.state == "ok":
-            found.append(_imports("open_clip"))
+            found.append(_works("import open_clip", "import open_clip"))
+    if "av" in present:
+        code = "from vmm.doctor import decode_a_clip; print(decode_a_clip())"
+        found.append(_works("decoding", code))
     if "torch" in present:
         found += _operators()
     return found
@@ -136,7 +199,7 @@ def main(argv: list[str]) -> int:
     Returns:
         0 if everything needed is there, else 1.
     """
-    parser = argparse.ArgumentParser(prog="vmm doctor", description=__doc__)
+    parser = CommandParser(prog="vmm doctor", description=__doc__)
     parser.add_argument("--json", action="store_true", help="print the findings as JSON")
     options = parser.parse_args(argv)
     found = examine()

@@ -1,30 +1,35 @@
 """``vmm fit | validate | test | predict``: LightningCLI with its traps avoided.
 
-The recipe always wins over what a checkpoint may carry, saved configs are complete, and a
-misspelt key costs one line, not fifty.
+The recipe always wins over what a checkpoint may carry, saved configs are complete, and what
+cannot work is refused before anything is written.
 """
 
 from __future__ import annotations
 
-import inspect
 import logging
 import os
 import re
 import sys
 import warnings
-from difflib import get_close_matches
-from importlib import import_module
-from typing import Any, NoReturn
+from pathlib import Path
+from typing import Any
 
-from lightning.pytorch.callbacks import LearningRateMonitor, ModelCheckpoint
-from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+from jsonargparse import Namespace
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.callbacks import Checkpoint, LearningRateMonitor, ModelCheckpoint
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
+from lightning.pytorch.strategies import DeepSpeedStrategy, FSDPStrategy, ModelParallelStrategy
 
 from vmm.data.datamodules import VideoDataModule
+from vmm.export.run import find_checkpoint
 
 # Imported so that recipes may use short class names.
 from vmm.models.clip_vit import FrameViT  # noqa: F401
 from vmm.models.videomamba import VideoMamba  # noqa: F401
+from vmm.models.weights import refuse_as_weights
 from vmm.ops.cpu_setup import tune_cpu
+from vmm.recipe_parser import RecipeParser, check_recipes, one_sentence
 from vmm.tasks.answer import AnswerTask  # noqa: F401
 from vmm.tasks.base import TrainingTask
 from vmm.tasks.checkpoint_io import LastCheckpoint, SafeCheckpointIO  # noqa: F401
@@ -32,47 +37,8 @@ from vmm.tasks.embedding_writer import EmbeddingWriter
 from vmm.tasks.masked_pretrain import MaskedPretrainTask  # noqa: F401
 from vmm.tasks.video_text import VideoTextTask  # noqa: F401
 
-_NOISE = re.compile(
-    r"Does not validate against|Subtypes:|Errors:|Expected a .*NoneType|Given value|Got value: [{N]"
-)
-
-
-class Parser(LightningArgumentParser):
-    """The argument parser, with short errors that name the nearest accepted key."""
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        # Abbreviations would be taken on the command line but not in a recipe.
-        super().__init__(*args, allow_abbrev=False, **kwargs)
-
-    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
-        """Print the mistake and what was probably meant, then exit with status 2."""
-        if os.environ.get("VMM_DEBUG") or not self.exit_on_error:
-            super().error(message, ex)
-        lines = [line.strip() for line in message.splitlines()]
-        useful = [line[:200] for line in lines if line and not _NOISE.search(line)]
-        near = _nearest(getattr(ex, "subcommand_parser", None) or self, message)
-        hint = f"\n  did you mean {near!r}?" if near else ""
-        sys.stderr.write("vmm: error: " + "\n  ".join(useful[:6]) + hint + "\n")
-        raise SystemExit(2)
-
-
-def _nearest(parser: LightningArgumentParser, message: str) -> str | None:
-    """The accepted key that looks most like the one an error message refuses."""
-    refused = re.search(r"[Oo]ption '([\w.+-]+)'|arguments?: --([\w.+-]+)", message)
-    if refused is None:
-        return None
-    group = re.search(r"Group '([\w.]+)'", message)
-    key = (f"{group[1]}." if group else "") + (refused[1] or refused[2])
-    owners = re.findall(r"class_path '([\w.]+)'", message[: refused.start()])
-    if owners:
-        module, _, name = owners[-1].rpartition(".")
-        known = list(inspect.signature(getattr(import_module(module), name)).parameters)
-    else:
-        commands = [a.choices for a in parser._actions if isinstance(a.choices, dict)]
-        parsers = [parser, *(sub for choices in commands for sub in choices.values())]
-        known = [action.dest for sub in parsers for action in sub._actions]
-    near = get_close_matches(key, known, n=1)
-    return near[0] if near else None
+_SHARDED = (DeepSpeedStrategy, FSDPStrategy, ModelParallelStrategy)
+"""Strategies whose checkpoints are folders."""
 
 
 def _configure_messages() -> None:
@@ -84,6 +50,74 @@ def _configure_messages() -> None:
     root.setLevel(logging.INFO if os.environ.get("LOCAL_RANK", "0") == "0" else logging.WARNING)
     logging.getLogger("lightning.pytorch.utilities.rank_zero").setLevel(logging.WARNING)
     warnings.filterwarnings("ignore", message=".*LeafSpec.*")
+
+
+class SaveRecipe(SaveConfigCallback):
+    """Save the recipe when work begins, so that a run that cannot start leaves none behind."""
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Refuse a folder that holds a run."""
+        folder = Path(trainer.log_dir or ".")
+        if trainer.loggers and not self.already_saved and (folder / self.config_filename).exists():
+            raise ValueError(
+                f"{folder} holds a run already; give this one a version of its own "
+                "(--trainer.logger.init_args.version NAME), or go on from the other's last "
+                f"checkpoint (--ckpt_path {folder})"
+            )
+
+    def _begin(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if trainer.loggers and not trainer.sanity_checking:
+            super().setup(trainer, pl_module, "")
+
+    on_validation_start = on_test_start = on_predict_start = _begin
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Save it, if there is something to train, or at least a validation to finish."""
+        at_the_end = trainer.global_step >= trainer.estimated_stepping_batches
+        if at_the_end and not trainer.fit_loop.epoch_loop.val_loop.restarted_mid_evaluation:
+            raise _nothing_to_train(trainer)
+        self._begin(trainer, pl_module)
+
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Say so if training did not even start."""
+        if not self.already_saved:
+            raise _nothing_to_train(trainer)
+
+
+def _nothing_to_train(trainer: Trainer) -> ValueError:
+    return ValueError(
+        f"the checkpoint is of step {trainer.global_step}, where this run ends, so there is "
+        "nothing to train; raise trainer.max_epochs or trainer.max_steps"
+    )
+
+
+def check_trainer(command: str, settings: Namespace) -> None:
+    """Refuse settings of the trainer that Lightning takes and that end in nothing or in a crash.
+
+    Args:
+        command: ``fit``, ``validate``, ``test`` or ``predict``.
+        settings: Of the recipe's trainer.
+
+    Raises:
+        ValueError: With the setting and the remedy.
+    """
+    needs_folder = command in ("fit", "predict") and not settings["fast_dev_run"]
+    if settings["logger"] is False and needs_folder:
+        raise ValueError(
+            "trainer.logger is false, and a run keeps its checkpoints, recipe and embeddings in "
+            "the logger's folder; leave the logger on"
+        )
+    limit = {"fit": "train", "validate": "val"}.get(command, command)
+    ends = ("max_epochs", "max_steps", "max_time") if command == "fit" else ()
+    for name in (f"limit_{limit}_batches", *ends):
+        if settings[name] == 0 or re.fullmatch("[0:]+", str(settings[name])):
+            raise ValueError(f"trainer.{name} is 0, so there is nothing to do; set it above 0")
+    for name in ("accumulate_grad_batches", "val_check_interval"):
+        value = settings[name]
+        if isinstance(value, int | float) and value <= 0:
+            raise ValueError(f"trainer.{name} is {value}; set it above 0, or leave it out")
+    if (settings["gradient_clip_val"] or 0) < 0:
+        raise ValueError("trainer.gradient_clip_val is below 0; null does not clip")
 
 
 class VmmCLI(LightningCLI):
@@ -100,8 +134,72 @@ class VmmCLI(LightningCLI):
         """Never let hyper-parameters inside a checkpoint change what was asked for."""
 
     def before_instantiate_classes(self) -> None:
-        """Choose the matrix kernels before the first one runs."""
+        """Check the settings, and choose the matrix kernels before the first one runs."""
+        check_trainer(str(self.subcommand), self.config[self.subcommand]["trainer"])
         tune_cpu()
+
+    def instantiate_classes(self) -> None:
+        """Let an error of a constructor be itself, not a page of what else was tried."""
+        try:
+            super().instantiate_classes()
+        except ValueError as error:
+            tried: BaseException = error
+            while str(tried.__cause__).startswith("Does not validate") and tried.__cause__:
+                tried = tried.__cause__
+            if not str(tried).startswith("Does not validate"):
+                raise
+            if tried.__cause__ and not str(tried.__cause__).startswith("Expected a"):
+                raise tried.__cause__ from None
+            raise ValueError(one_sentence(str(tried))) from error
+
+    def _instantiate_trainer(self, config: dict[str, Any], callbacks: list[Callback]) -> Trainer:
+        """Leave out the callbacks of what is switched off, and refuse what no trainer can be."""
+        if config["enable_checkpointing"] is False:
+            callbacks = [c for c in callbacks if not isinstance(c, Checkpoint)]
+        if config["logger"] is False:
+            callbacks = [c for c in callbacks if not isinstance(c, LearningRateMonitor)]
+        try:
+            return super()._instantiate_trainer(config, callbacks)
+        except (MisconfigurationException, ImportError, TypeError, ValueError) as error:
+            said = " ".join(str(error).split())
+            raise ValueError(
+                f"these settings of the trainer do not work here (trainer.accelerator auto with "
+                f"trainer.devices 1 always does): {said}"
+            ) from error
+
+    def _prepare_subcommand_kwargs(self, subcommand: str) -> dict[str, Any]:
+        """Settle which checkpoint is used; an evaluation needs one, or ``init_from``."""
+        kwargs = super()._prepare_subcommand_kwargs(subcommand)
+        given = kwargs.get("ckpt_path")
+        kwargs["ckpt_path"] = None if given is None else self._checkpoint(str(given))
+        if subcommand != "fit" and given is not None:
+            self.model.init_from = None  # the checkpoint has all weights
+        elif subcommand != "fit" and self.model.init_from is None:
+            raise ValueError(
+                f"`vmm {subcommand}` without a checkpoint would use random weights; give "
+                "--ckpt_path RUN (or a file), or --model.init_args.init_from RUN"
+            )
+        return kwargs
+
+    def _checkpoint(self, given: str) -> str:
+        """Find the checkpoint file that ``--ckpt_path`` means."""
+        path = Path(given)
+        if given in ("best", "last"):
+            raise ValueError(
+                f"--ckpt_path {given} says not of which run; name its folder "
+                "(fit takes the last of its checkpoints, the other commands the best) or a file"
+            )
+        if (path / "config.yaml").is_file():
+            path = find_checkpoint(path, "last" if self.subcommand == "fit" else "best")
+        sharded = isinstance(self.trainer.strategy, _SHARDED) and path.is_dir()
+        if path.suffix == ".safetensors":
+            raise ValueError(
+                f"{path} holds weights without the state of a run; use them with "
+                f"--model.init_args.init_from {given}"
+            )
+        if not path.is_file() and not sharded and "://" not in given and given != "hpc":
+            refuse_as_weights(path)
+        return str(path) if "://" not in given else given
 
 
 def run(args: list[str]) -> VmmCLI:
@@ -116,7 +214,9 @@ def run(args: list[str]) -> VmmCLI:
     Raises:
         SystemExit: If the arguments or a recipe are wrong (status 2).
         ValueError: If the run cannot start with what the recipe names.
+        KeyboardInterrupt: If it was stopped by Ctrl-C, with what is kept.
     """
+    check_recipes(args)
     trainer_defaults: dict[str, Any] = {
         "logger": {
             "class_path": "lightning.pytorch.loggers.CSVLogger",
@@ -134,11 +234,18 @@ def run(args: list[str]) -> VmmCLI:
             VideoDataModule,
             subclass_mode_model=True,
             subclass_mode_data=True,
-            parser_class=Parser,
+            parser_class=RecipeParser,
             trainer_defaults=trainer_defaults,
             seed_everything_default=42,
             auto_configure_optimizers=False,
             load_from_checkpoint_support=False,
+            save_config_callback=SaveRecipe,
         )
+    except MisconfigurationException as error:
+        raise ValueError(" ".join(str(error).split())) from error
+    except SystemExit as stop:
+        if isinstance(stop.__context__, KeyboardInterrupt):  # which Lightning turns into status 1
+            raise stop.__context__ from None
+        raise
     finally:
         sys.argv = argv

@@ -19,8 +19,9 @@ from eval.findings import Subject
 from eval.lint.checks import lint
 from eval.protocols import PROTOCOLS, protocol_of, read_protocol, read_training_ids
 from eval.results import findings_text, metrics_table
+from vmm.command_line import CommandParser, finite, run_to_status
 from vmm.metrics import retrieval_metrics
-from vmm.text_output import complain, say
+from vmm.text_output import say
 
 
 def read_scores(path: Path) -> Tensor:
@@ -71,7 +72,7 @@ def _check(options: argparse.Namespace) -> str:
 
 def main(args: Sequence[str] | None = None) -> int:
     """Print metrics and findings; status 2 for a mistake in what it was given."""
-    parser = argparse.ArgumentParser(
+    parser = CommandParser(
         prog="python -m eval.lint",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -82,13 +83,14 @@ def main(args: Sequence[str] | None = None) -> int:
     add("--annotations", type=Path, required=True, help="the official annotation file")
     add("--ids", type=Path, help="list of the ids to keep of it")
     add("--train-ids", type=Path, help="ids or annotations of what the model was trained on")
-    add("--t2v", type=float, help="the text-to-video R@1 that was reported")
-    add("--v2t", type=float, help="the video-to-text R@1 that was reported")
-    try:
-        say(_check(parser.parse_args(args)), lines=True)
-    except ValueError as error:
-        complain(f"eval.lint: error: {error}")
-        return 2
+    add("--t2v", type=finite, help="the text-to-video R@1 that was reported")
+    add("--v2t", type=finite, help="the video-to-text R@1 that was reported")
+    options = parser.parse_args(args)
+    return run_to_status("eval.lint", lambda: _run(options))
+
+
+def _run(options: argparse.Namespace) -> int:
+    say(_check(options), lines=True)
     return 0
 
 

@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from eval.report.page import build_report
-from vmm.text_output import complain, say
+from vmm.command_line import CommandParser, run_to_status
+from vmm.text_output import say
 
 
 def _read_steps(path: Path) -> list[dict[str, Any]]:
@@ -42,7 +43,7 @@ def _named_path(text: str) -> tuple[str, Path]:
 
 def main(args: Sequence[str] | None = None) -> int:
     """Write the report and print its table; status 2 for a mistake in the arguments."""
-    parser = argparse.ArgumentParser(prog="python -m eval.report", description=__doc__)
+    parser = CommandParser(prog="python -m eval.report", description=__doc__)
     parser.add_argument("--out", type=Path, required=True, help="the HTML file to write")
     parser.add_argument(
         "--run", type=_named_path, action="append", default=[], metavar="NAME=DIR",
@@ -57,12 +58,12 @@ def main(args: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--title", default="Video-text retrieval")
     options = parser.parse_args(args)
-    try:
-        steps = _read_steps(options.steps) if options.steps else []
-        table = build_report(options.out, options.run, options.result, steps, options.title)
-    except ValueError as error:
-        complain(f"eval.report: error: {error}")
-        return 2
+    return run_to_status("eval.report", lambda: _run(options))
+
+
+def _run(options: argparse.Namespace) -> int:
+    steps = _read_steps(options.steps) if options.steps else []
+    table = build_report(options.out, options.run, options.result, steps, options.title)
     say(f"{table}\n\nreport: {options.out}", lines=True)
     return 0
 

@@ -281,8 +281,19 @@ def test_the_best_of_several_is_what_the_callback_says(tmp_path):
     assert find_checkpoint(tmp_path) == best
 
 
-def test_a_sharded_checkpoint_folder_says_what_to_do(tmp_path):
-    with pytest.raises(ValueError, match="zero_to_fp32"):
+@pytest.mark.parametrize(
+    ("inside", "remedy"),
+    [
+        ("zero_to_fp32.py", "zero_to_fp32.py"),
+        ("checkpoint/mp_rank_00_model_states.pt", "zero_to_fp32.py"),
+        (".metadata", "dcp_to_torch"),
+        ("something.bin", "name the weight file in it"),
+    ],
+)
+def test_a_sharded_checkpoint_folder_says_what_to_do(tmp_path, inside, remedy):
+    (tmp_path / inside).parent.mkdir(exist_ok=True)
+    (tmp_path / inside).touch()
+    with pytest.raises(ValueError, match=remedy):
         read_weights(tmp_path)
 
 

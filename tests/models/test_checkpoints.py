@@ -3,6 +3,7 @@ import collections
 import math
 import os
 import pickle
+import random
 import re
 import sys
 import types
@@ -17,7 +18,7 @@ from tests.global_state import STATES
 from tests.models import published as make
 from vmm.models.checkpoints import load_published, save_published
 from vmm.models.published_shapes import ShapeError, text_encoder_arguments
-from vmm.models.weights import read_weight_file
+from vmm.models.weights import load_plain, read_weight_file
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 STAGE1 = GOLDEN / "stage1_checkpoint-latest.pth"
@@ -546,6 +547,37 @@ def test_damaged_and_foreign_files_give_one_clear_error(name, tmp_path):
     with pytest.raises(ValueError, match=message) as caught:
         load_published(file, text_num_heads=HEADS)
     assert str(file) in str(caught.value)
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+def test_mutants_of_a_file_give_one_clear_error(tmp_path, zipped):
+    """Found by fuzzing: torch.load raises ten kinds of errors for damaged files."""
+    file, rng = tmp_path / "file.pth", random.Random(0)
+    content = {"state_dict": {"w": torch.ones(3)}, "epoch": 1, "callbacks": {"x": {"best": "a"}}}
+    torch.save(content, file, _use_new_zipfile_serialization=zipped)
+    whole = file.read_bytes()
+    for _ in range(600):
+        data = bytearray(whole)
+        for _ in range(rng.choice((1, 1, 2, 8))):
+            at = rng.randrange(len(data))
+            if rng.random() < 0.5:
+                data[at] = rng.randrange(256)
+            else:
+                data[at : at + rng.randrange(9)] = rng.randbytes(rng.randrange(9))
+        file.write_bytes(data)
+        for read in (load_plain, read_weight_file):
+            try:
+                read(file)
+            except ValueError as error:
+                assert str(error)  # and no other kind of error
+
+
+@pytest.mark.parametrize("wrapper", ["_orig_mod.{}", "module.{}", "_forward_module.{}"])
+def test_a_wrapped_published_file_is_used(wrapper, tmp_path):
+    file = tmp_path / "mask_pt.pth"
+    state = FAMILIES["masked_pretrain"]()
+    torch.save({"model": {wrapper.format(key): value for key, value in state.items()}}, file)
+    assert load_published(file).family == "masked_pretrain"
 
 
 def test_a_published_text_encoder_must_see_the_video_from_its_ninth_layer_on():

@@ -43,6 +43,43 @@ def test_a_failed_write_keeps_the_old_file(tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == [path]
 
 
+STATE = {"epoch": 1, "global_step": 3, "pytorch-lightning_version": "2.6.6"}
+
+
+@pytest.mark.parametrize("wrapper", ["model.w", "_orig_mod.model.w", "model._orig_mod.w"])
+def test_a_checkpoint_of_a_compiled_model_has_plain_names(tmp_path, wrapper):
+    path = tmp_path / "last.ckpt"
+    SafeCheckpointIO().save_checkpoint({**STATE, "state_dict": {wrapper: torch.ones(2)}}, path)
+    loaded = SafeCheckpointIO().load_checkpoint(path)
+    assert list(loaded["state_dict"]) == ["model.w"] and loaded["global_step"] == 3
+
+
+def test_a_checkpoint_is_never_unpickled_whatever_lightning_asks_for(tmp_path):
+    path = tmp_path / "last.ckpt"
+    torch.save({**STATE, "state_dict": {}, "args": argparse.Namespace(a=1)}, path)
+    with pytest.raises(ValueError, match=r"run code of argparse\.Namespace"):
+        SafeCheckpointIO().load_checkpoint(path, weights_only=False)
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ({"state_dict": {"w": torch.ones(2)}}, "start one from its weights with --model"),
+        ({"w": torch.ones(2)}, "holds weights and not the state of a run"),
+        ([torch.ones(2)], "holds weights and not the state of a run"),
+        (
+            {**STATE, "state_dict": {"w": torch.ones(1), "_orig_mod.w": torch.ones(1)}},
+            "holds weights twice",
+        ),
+    ],
+)
+def test_what_no_run_can_go_on_from_is_refused(tmp_path, content, said):
+    path = tmp_path / "weights.ckpt"
+    torch.save(content, path)
+    with pytest.raises(ValueError, match=said):
+        SafeCheckpointIO().load_checkpoint(path)
+
+
 class Worsening(L.LightningModule):
     """A model whose validation metric gets worse from the second validation on."""
 

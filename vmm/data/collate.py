@@ -79,21 +79,11 @@ def collate(
         content: "questions": of sample i with n questions, number i modulo n.
 
     Returns:
-        The batch.
-
-    Raises:
-        DecodeError: If no sample is left.
+        The batch; it is empty if no sample is left.
     """
     shown = [s for s in samples if s.captions and (blank or s.video is not None)]
     asked = [questions_of(s.metadata) if content == "questions" else [] for s in shown]
     kept = [s for s, q in zip(shown, asked, strict=True) if q or content == "captions"]
-    if not kept:
-        raise DecodeError(
-            "unreadable",
-            f"none of {', '.join(s.key for s in samples)} can be read"
-            f"{' and has a question' * (content == 'questions')}; take them out of the "
-            "shards, or use a larger batch",
-        )
     size = (settings.num_frames, 3, settings.image_size, settings.image_size)
     grey = torch.zeros(size, dtype=torch.float32, device="cpu")
     questions = [q[s.number % len(q)] for s, q in zip(shown, asked, strict=True) if q]
@@ -103,8 +93,9 @@ def collate(
         if positives == "caption"
         else [s.number for s in kept]
     )
+    clips = [grey if s.video is None else s.video for s in kept]
     batch: VideoTextBatch = {
-        "video": torch.stack([grey if s.video is None else s.video for s in kept]),
+        "video": torch.stack(clips) if clips else grey[None][:0],
         "text": texts,
         "idx": torch.tensor(idx, dtype=torch.int64, device="cpu"),
         "key": [s.key for s in kept],

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import os
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import lightning as L
@@ -25,6 +25,13 @@ from vmm.data.stream import OnBad, TrainStream, refuse_other_data, refuse_unequa
 from vmm.data.transforms import IMAGENET_MEAN, IMAGENET_STD, ClipSettings, Fit
 from vmm.distributed import rank, world_size
 from vmm.types import Media
+
+
+def run_folder(trainer: L.Trainer) -> Path | None:
+    """Return where a run keeps its files; a ``fast_dev_run`` keeps none."""
+    if trainer.fast_dev_run:  # type: ignore[attr-defined]
+        return None
+    return Path(trainer.log_dir or trainer.default_root_dir)
 
 
 class VideoDataModule(L.LightningDataModule):
@@ -207,8 +214,11 @@ class WebVideoData(VideoDataModule):
     def setup(self, stage: str) -> None:
         """Check early that the clips fit the encoder, and find a place for the quarantine file."""
         self.clip_settings()
-        if self.bad.record is None and self.trainer is not None and self.trainer.loggers:
-            self.bad.record = os.path.join(self.trainer.log_dir or ".", "quarantine.jsonl")
+        if self.bad.record is not None:
+            Path(self.bad.record).parent.mkdir(parents=True, exist_ok=True)
+        elif self.trainer is not None and self.trainer.loggers:
+            folder = run_folder(self.trainer)
+            self.bad.record = None if folder is None else str(folder / "quarantine.jsonl")
 
     def clip_settings(self) -> ClipSettings:
         """Return how videos become network input."""

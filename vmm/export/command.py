@@ -6,6 +6,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
+from vmm.command_line import CommandParser, whole
 from vmm.export.folder import (
     EncoderParts,
     is_encoder_folder,
@@ -111,7 +112,7 @@ def _sentence_transformers(parts: EncoderParts, folder: Path) -> None:
 
 def main(argv: Sequence[str]) -> int:
     """``vmm export``; returns the exit status."""
-    parser = argparse.ArgumentParser(
+    parser = CommandParser(
         prog="vmm export",
         description="Write the encoders of a stage-2 run as files that load anywhere.",
         epilog="formats:\n" + "\n".join(f"  {k:<22} {v}" for k, v in FORMATS.items()),
@@ -124,7 +125,7 @@ def main(argv: Sequence[str]) -> int:
     add("--checkpoint", default="best", help="of a run directory: best, last or a file name")
     add(
         "--num-frames",
-        type=int,
+        type=whole(1),
         nargs="+",
         default=(),
         help="frames of the graphs of onnx and pt2, a file for each number (default: as trained)",
@@ -138,6 +139,8 @@ def main(argv: Sequence[str]) -> int:
     )
     add("--license", default=UNKNOWN_LICENSE, help="of the weights (default: %(default)s)")
     options = parser.parse_args(argv)
+    if options.num_frames and options.format not in ("onnx", "pt2"):
+        raise ValueError(f"--num-frames is for graphs, and --format {options.format} has none")
     parts = load_parts(options.run, options.checkpoint, options.license, options.results)
     differences = export(parts, options.out, options.format, options.num_frames)
     lines = [

@@ -5,7 +5,6 @@ An imported folder is a run directory: evaluation, ``init_from`` and export take
 
 from __future__ import annotations
 
-import argparse
 import json
 from collections import Counter
 from collections.abc import Sequence
@@ -17,6 +16,7 @@ import yaml
 from safetensors.torch import save_file
 
 import vmm
+from vmm.command_line import CommandParser
 from vmm.export.run import (
     IMPORTED_WEIGHTS,
     build_model,
@@ -145,7 +145,7 @@ def _family(run: Path) -> Family:
 
 def main_import(argv: Sequence[str]) -> int:
     """``vmm import``; returns the exit status."""
-    parser = argparse.ArgumentParser(
+    parser = CommandParser(
         prog="vmm import",
         description="Turn a published VideoMamba checkpoint (or a CLIP tower) into a folder that "
         "evaluation and init_from take like a run directory. No code in the file is run.",
@@ -180,7 +180,7 @@ def main_import(argv: Sequence[str]) -> int:
 
 def main_export_upstream(argv: Sequence[str]) -> int:
     """``vmm export-upstream``; returns the exit status."""
-    parser = argparse.ArgumentParser(
+    parser = CommandParser(
         prog="vmm export-upstream",
         description="Write the weights of a run in the layout of the published VideoMamba files.",
     )

@@ -16,7 +16,6 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
-import torch
 import yaml
 from torch import Tensor, nn
 
@@ -29,7 +28,7 @@ from vmm.models.classifier import VideoClassifier
 from vmm.models.text_encoder import BertTextEncoder
 from vmm.models.video_encoder import VideoEncoder
 from vmm.models.video_text import VideoTextModel
-from vmm.models.weights import BROKEN, load_accounted, read_state_dict, usual_types
+from vmm.models.weights import load_accounted, load_plain, read_state_dict, usual_types
 
 logger = logging.getLogger(__name__)
 
@@ -149,7 +148,7 @@ def find_checkpoint(run: Path, which: str = "best") -> Path:
         return imported
     if which not in ("best", "last"):
         for path in (Path(which), folder / which):
-            if path.is_file():
+            if path.exists():
                 return path
         raise ValueError(f"there is no checkpoint file {which}, nor one of that name in {folder}")
     there = (path for path in folder.glob("*.ckpt") if not is_leftover(path.name))
@@ -174,11 +173,6 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     Raises:
         ValueError: If the file is missing, damaged, or holds anything but plain data.
     """
-    if path.is_dir():
-        raise ValueError(
-            f"{path} is a sharded checkpoint directory; turn it into one file first, "
-            "with the zero_to_fp32.py that DeepSpeed puts into it"
-        )
     return read_state_dict(path)
 
 
@@ -314,11 +308,11 @@ def _init_args(node: Any) -> dict[str, Any]:
 
 def _chosen(kept: list[Path], newest: Path) -> Path:
     """Ask the newest checkpoint which of several kept ones validation liked best."""
+    content = load_plain(newest, map_location="meta", mmap=True)
     try:
-        content = torch.load(newest, map_location="meta", weights_only=True, mmap=True)
         callbacks = content["callbacks"].values()
         best = {Path(state["best_model_path"]).name for state in callbacks if "monitor" in state}
-    except BROKEN as error:
+    except (AttributeError, LookupError, TypeError) as error:
         raise ValueError(f"{newest} is not a checkpoint of `vmm fit`: {error}") from error
     named = [path for path in kept if path.name in best]
     if len(named) != 1:

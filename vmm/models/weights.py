@@ -6,9 +6,9 @@ import json
 import pickle
 import pickletools
 import re
+import struct
 import types
 import warnings
-import zipfile
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -20,10 +20,12 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 _WRAPPERS = ("state_dict", "model", "module")
+# What torch.compile, DeepSpeed and FSDP put into the names of weights.
+_IN_NAMES = re.compile(r"(?:^|(?<=\.))(?:_orig_mod|_forward_module|_fsdp_wrapped_module)\.")
 
 BROKEN = (
     *(pickle.UnpicklingError, SafetensorError, EOFError, OSError, RuntimeError, ValueError),
-    *(AssertionError, AttributeError, LookupError, MemoryError, TypeError),
+    *(AssertionError, AttributeError, LookupError, MemoryError, TypeError, struct.error),
 )
 """What torch and safetensors raise while they read a file with damaged bytes, as
 ``tests/stress/checkpoints.py`` found; to be caught around a call of theirs and nothing else."""
@@ -100,9 +102,7 @@ def read_weight_file(path: Path) -> WeightFile:
     Raises:
         ValueError: If the file is missing, broken, or holds more than plain data.
     """
-    if not path.is_file():
-        raise ValueError(f"no weight file {path}; check the path, or download the file first")
-    _refuse_text(path)
+    refuse_as_weights(path)
     content = _load_safe(path) if path.suffix == ".safetensors" else _load_pickle(path)
     settings: Any = {}
     if isinstance(content, Mapping):
@@ -115,7 +115,7 @@ def read_weight_file(path: Path) -> WeightFile:
     for key, value in content.items():
         _check_entry(path, key, value)
     # Copied out of the mapped file, which may be overwritten while the tensors live.
-    state = {key: value.clone() for key, value in content.items()}
+    state = {key: value.clone() for key, value in plain_names(content).items()}
     return WeightFile(state, settings if isinstance(settings, dict) else {})
 
 
@@ -137,8 +137,63 @@ def _check_entry(path: Path, key: object, value: object) -> None:
         )
 
 
-def _refuse_text(path: Path) -> None:
-    """Recognise the texts that people take for weights, by the first bytes."""
+def plain_names(state: Mapping[str, Any]) -> dict[str, Any]:
+    """Name weights as the model does, without what wrappers around it put into the names.
+
+    These are torch.compile, DeepSpeed, FSDP and, in front of every name, DataParallel.
+
+    Raises:
+        ValueError: If two weights get one name, or a name is no text.
+    """
+    if not isinstance(state, Mapping) or not all(isinstance(key, str) for key in state):
+        raise ValueError("the file's weights have no names, so it is damaged or no state dict")
+    named = {_IN_NAMES.sub("", key): value for key, value in state.items()}
+    if named and all(key.startswith("module.") for key in named):
+        named = {key.removeprefix("module."): value for key, value in named.items()}
+    if len(named) < len(state):
+        raise ValueError("the file holds weights twice, with and without the name of a wrapper")
+    return named
+
+
+def load_plain(path: Path, **options: Any) -> Any:
+    """Unpickle tensors and plain data, on the CPU unless told otherwise.
+
+    Args:
+        path: The file.
+        options: For ``torch.load``.
+
+    Raises:
+        ValueError: If the file is missing, broken, or holds more than plain data.
+    """
+    refuse_as_weights(path)
+    try:
+        return torch.load(path, **{"map_location": "cpu", "weights_only": True, **options})
+    except BROKEN as error:
+        code = _unknown_globals(path) or _named_code(path)
+        if code:
+            raise _refusal(path, code) from error
+        raise _damaged(path, error) from error
+
+
+def _damaged(path: Path, error: Exception) -> ValueError:
+    # torch's own text for what is no checkpoint at all recommends to switch its safety off
+    told = isinstance(error, RuntimeError | OSError | SafetensorError)
+    detail = str(error).partition("\n")[0] if told else ""
+    return ValueError(
+        f"{path} is damaged or no weight file; download or save it again. {detail}".strip()
+    )
+
+
+def refuse_as_weights(path: Path) -> None:
+    """Recognise what people take for a weight file: other folders, other files, nothing.
+
+    Raises:
+        ValueError: If it is one of these, with the remedy.
+    """
+    if path.is_dir():
+        raise _folder_refusal(path)
+    if not path.is_file():
+        raise ValueError(f"no weight file {path}; check the path, or download the file first")
     with path.open("rb") as file:
         head = file.read(64).lstrip()
     if not head:
@@ -147,6 +202,22 @@ def _refuse_text(path: Path) -> None:
         raise ValueError(f"{path} is a Git LFS pointer, not the file; run `git lfs pull`")
     if head[:1] == b"<":
         raise ValueError(f"{path} is a web page, not a weight file; download the file itself")
+
+
+def _folder_refusal(path: Path) -> ValueError:
+    """Name the remedy for the folders that sharded training saves."""
+    names = {file.name for depth in ("*", "*/*") for file in path.glob(depth)}
+    if any(name == "zero_to_fp32.py" or name.endswith("_states.pt") for name in names):
+        return ValueError(
+            f"{path} is a sharded checkpoint of DeepSpeed; turn it into one file first, "
+            f"with `python {path / 'zero_to_fp32.py'} {path} OUT`, and name that file"
+        )
+    if ".metadata" in names:
+        return ValueError(
+            f"{path} is a sharded checkpoint; turn it into one file first, with `python -m "
+            f"torch.distributed.checkpoint.format_utils dcp_to_torch {path} OUT`, and name that"
+        )
+    return ValueError(f"{path} is a folder; name the weight file in it")
 
 
 def _load_safe(path: Path) -> dict[str, Any]:
@@ -166,10 +237,7 @@ def _load_safe(path: Path) -> dict[str, Any]:
 def _load_pickle(path: Path) -> object:
     """Unpickle tensors, plain data and stand-ins."""
     stand_ins = dict(_STAND_INS)
-    try:
-        named = torch.serialization.get_unsafe_globals_in_checkpoint(str(path))
-    except BROKEN:  # the format before zip files; unpickling refuses what it does not know
-        named = []
+    named = _unknown_globals(path)
     # Projects carry their own copy of this class under all kinds of module names.
     stand_ins |= {name: OrderedDict for name in named if name.endswith(".EasyDict")}
     unknown = sorted(set(named) - set(stand_ins))
@@ -178,23 +246,19 @@ def _load_pickle(path: Path) -> object:
     allowed: list[Any] = [(function, name) for name, function in stand_ins.items()]
     with warnings.catch_warnings(), torch.serialization.safe_globals(allowed):
         warnings.filterwarnings("ignore", "Detected pickle protocol")
-        try:
-            # Mapped, so that what nobody asks for, such as an optimizer's moments, is never read.
-            content: object = torch.load(
-                path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path)
-            )
-        except BROKEN as error:
-            code = _named_code(path)
-            raise (_refusal(path, code) if code else _damaged(path, error)) from error
+        # Mapped, so that what nobody asks for, such as an optimizer's moments, is never read.
+        with path.open("rb") as file:
+            zipped = file.read(4) == b"PK\x03\x04"
+        content: object = load_plain(path, mmap=zipped)
     return content
 
 
-def _damaged(path: Path, error: Exception) -> ValueError:
-    # torch's own text for what is no checkpoint at all recommends to switch its safety off
-    detail = "" if isinstance(error, pickle.UnpicklingError) else str(error).partition("\n")[0]
-    return ValueError(
-        f"{path} is damaged or no weight file; download or save it again. {detail}".strip()
-    )
+def _unknown_globals(path: Path) -> list[str]:
+    """Name what torch would not unpickle; nothing for a damaged file and for the older format."""
+    try:
+        return list(torch.serialization.get_unsafe_globals_in_checkpoint(str(path)))
+    except BROKEN:
+        return []
 
 
 def _named_code(path: Path) -> list[str]:
@@ -256,6 +320,24 @@ def usual_types() -> Iterator[None]:
         torch.set_default_dtype(before)
 
 
+def key_problems(state: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> list[str]:
+    """Say why weights are not those of a module, key by key; nothing if they are."""
+    problems = [f"{key} is missing in the file" for key in own if key not in state]
+    problems += [f"{key} is not known here" for key in state if key not in own]
+    problems += [
+        f"{key} {problem}"
+        for key, value in state.items()
+        if key in own and (problem := _misfit(value, own[key])) is not None
+    ]
+    return problems
+
+
+def shorten(problems: list[str], shown: int = 8) -> str:
+    """List the first of many problems, and say how many there are."""
+    listed = "; ".join(problems[:shown]) + (" ..." if len(problems) > shown else "")
+    return f"{listed} ({len(problems)} in all)"
+
+
 def load_accounted(
     module: nn.Module,
     state: Mapping[str, Tensor],
@@ -283,18 +365,14 @@ def load_accounted(
     missing = {key: _reason(key, new) for key in own if key not in state}
     surplus = {key: _reason(key, dropped) for key in state if key not in own}
     loaded = {key: value for key, value in state.items() if key in own}
-    problems = [f"{key} is missing in the file" for key, why in missing.items() if not why]
-    problems += [f"{key} is not known here" for key, why in surplus.items() if not why]
-    problems += [
-        f"{key} {problem}"
-        for key, value in loaded.items()
-        if (problem := _misfit(value, own[key])) is not None
-    ]
+    explained = {key for key, why in (missing | surplus).items() if why}
+    problems = key_problems(
+        {key: value for key, value in state.items() if key not in explained},
+        {key: value for key, value in own.items() if key not in explained},
+    )
     if problems:
-        listed = "; ".join(problems[:8]) + (" ..." if len(problems) > 8 else "")
         raise ValueError(
-            f"{source} does not fit: {listed} ({len(problems)} in all); "
-            "name a file of the same architecture"
+            f"{source} does not fit: {shorten(problems)}; name a file of the same architecture"
         )
     module.load_state_dict(loaded, strict=False)
     return KeyReport(list(loaded), missing, surplus)

@@ -12,6 +12,7 @@ import logging
 import os
 import sys
 import tempfile
+import threading
 from pathlib import Path
 
 os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # Gradio reads it when it is imported
@@ -254,7 +255,7 @@ def serve(
             )
             sys.stdout.write(f"open http://{host}:{port} in a browser; Ctrl-C ends this\n")
             sys.stdout.flush()
-            blocks.block_thread()
+            threading.Event().wait()  # the server has threads of its own
         except OSError as error:
             raise ValueError(f"cannot listen on {host}:{port}: {error}; try --port") from error
         finally:

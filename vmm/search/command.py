@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 import sys
 from collections import Counter
@@ -11,6 +10,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from vmm.command_line import CommandParser, positive, whole
 from vmm.text_output import say
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ _SHOWN_PROBLEMS = 20
 
 def main_encode(argv: Sequence[str]) -> int:
     """``vmm encode``; returns the exit status."""
-    parser = argparse.ArgumentParser(
+    parser = CommandParser(
         prog="vmm encode",
         description="Encode videos into an index, or bring one up to date: only what is new or has "
         "changed is encoded, what is gone is forgotten. May be stopped at any time and run again.",
@@ -32,10 +32,15 @@ def main_encode(argv: Sequence[str]) -> int:
     add("clips", type=Path, nargs="+", help="videos, .tar shards, or folders of them")
     add("-o", "--out", type=Path, required=True, metavar="INDEX", help="folder of the index")
     add("--encoder", help="encoder folder, or OWNER/NAME on the hub (default: the index's)")
-    add("--window", type=float, help=f"seconds of a moment (default: {WINDOW_S:g})")
-    add("--stride", type=float, help=f"seconds from moment to moment (default: {STRIDE_S:g})")
-    add("--num-frames", type=int, help="frames looked at in a moment (default: as trained)")
-    add("--batch-size", type=int, default=8, help="moments encoded at once (default: %(default)s)")
+    add("--window", type=positive, help=f"seconds of a moment (default: {WINDOW_S:g})")
+    add("--stride", type=positive, help=f"seconds from moment to moment (default: {STRIDE_S:g})")
+    add("--num-frames", type=whole(1), help="frames looked at in a moment (default: as trained)")
+    add(
+        "--batch-size",
+        type=whole(1),
+        default=8,
+        help="moments encoded at once (default: %(default)s)",
+    )
     add(
         "--shard",
         default="1/1",
@@ -45,23 +50,20 @@ def main_encode(argv: Sequence[str]) -> int:
     )
     add(
         "--ray",
-        type=int,
+        type=whole(0),
         default=0,
         metavar="N",
         help="cut the work into N shares for a Ray cluster whose machines see the same paths",
     )
     options = parser.parse_args(argv)
     share = _share(options.shard)
-    if options.ray < 0 or (options.ray and share != (0, 1)):
-        raise ValueError(f"--ray {options.ray} must be 1 or more, and --shard is left to it")
-    for name in ("window", "stride", "num_frames", "batch_size"):
-        value = getattr(options, name)
-        if value is not None and not value > 0:
-            raise ValueError(f"--{name.replace('_', '-')} {value} must be positive")
+    if options.ray and share != (0, 1):
+        raise ValueError(f"--ray {options.ray} leaves --shard to it; give one of the two")
 
     from vmm.export.encoder import VideoTextEncoder
     from vmm.search.encode import Share, encode_videos
     from vmm.search.index import Index, Settings, read_settings
+    from vmm.search.sources import find_sources
 
     there = read_settings(options.out) if (options.out / "index.json").exists() else None
     if not options.encoder and there is None:
@@ -79,6 +81,8 @@ def main_encode(argv: Sequence[str]) -> int:
             f"--stride {settings.stride:g} leaves gaps between moments of {settings.window:g} s; "
             "make it at most --window"
         )
+    if there is None:
+        find_sources(options.clips)  # an index made for nothing would bind the next try
     index = Index.create(options.out, settings)
     how = {"batch_size": options.batch_size, "progress": sys.stderr.isatty()}
     if options.ray:
@@ -98,7 +102,7 @@ def main_encode(argv: Sequence[str]) -> int:
 
 def main_index(argv: Sequence[str]) -> int:
     """``vmm index``; returns the exit status."""
-    parser = argparse.ArgumentParser(prog="vmm index", description="Show what is in an index.")
+    parser = CommandParser(prog="vmm index", description="Show what is in an index.")
     add = parser.add_argument
     add("index", type=Path, help="folder of the index")
     add("--verify", action="store_true", help="read it all, and look for changed videos; 1 if any")
@@ -138,17 +142,17 @@ def main_index(argv: Sequence[str]) -> int:
 
 def main_search(argv: Sequence[str]) -> int:
     """``vmm search``; returns the exit status."""
-    parser = argparse.ArgumentParser(
+    parser = CommandParser(
         prog="vmm search", description="Find moments of videos by a sentence, or by a video."
     )
     add = parser.add_argument
     add("index", type=Path, help="folder of the index")
     add("text", nargs="?", help="what to look for")
     add("--video", type=Path, help="look for moments like this video instead")
-    add("--top", type=int, default=10, help="how many moments (default: %(default)s)")
+    add("--top", type=whole(1), default=10, help="how many moments (default: %(default)s)")
     add(
         "--rerank",
-        type=int,
+        type=whole(0),
         default=0,
         metavar="N",
         help="let the matching head order the best N; it looks at their frames again",
@@ -156,10 +160,9 @@ def main_search(argv: Sequence[str]) -> int:
     add("--encoder", help="where the index's encoder is now (default: where it was)")
     add("--json", action="store_true", help="print as JSON")
     options = parser.parse_args(argv)
-    if (options.text is None) == (options.video is None):
+    blank = options.text is not None and not options.text.strip()
+    if blank or (options.text is None) == (options.video is None):
         raise ValueError("say what to look for: a sentence, or --video FILE")
-    if options.top < 1 or options.rerank < 0:
-        raise ValueError(f"--top {options.top} must be at least 1, --rerank {options.rerank} 0")
     if options.rerank and options.video:
         raise ValueError("--rerank compares moments with a sentence, not with a --video")
 
@@ -179,7 +182,7 @@ def main_search(argv: Sequence[str]) -> int:
 
 def main_app(argv: Sequence[str]) -> int:
     """``vmm app``; returns the exit status."""
-    parser = argparse.ArgumentParser(
+    parser = CommandParser(
         prog="vmm app",
         description="Serve a page to search an index with: type a sentence or drop a clip, see the "
         "moments play, ask about a video of your own. Nothing is loaded from or sent elsewhere.",
@@ -193,8 +196,8 @@ def main_app(argv: Sequence[str]) -> int:
         help="address to listen on; others than the default let other machines see the indexed "
         "videos (default: %(default)s)",
     )
-    add("--port", type=int, default=7860, help="default: %(default)s")
-    add("--max-upload-mb", type=int, default=200, help="default: %(default)s")
+    add("--port", type=whole(1, 65535), default=7860, help="default: %(default)s")
+    add("--max-upload-mb", type=whole(1), default=200, help="default: %(default)s")
     options = parser.parse_args(argv)
 
     try:
@@ -245,6 +248,6 @@ def _print_problems(problems: Iterable[tuple[str, str]]) -> None:
 
 def _share(text: str) -> tuple[int, int]:
     number, _, of = text.partition("/")
-    if not (number.isdigit() and of.isdigit() and 1 <= int(number) <= int(of)):
+    if not (number.isdecimal() and of.isdecimal() and 1 <= int(number) <= int(of)):
         raise ValueError(f"--shard {text} must be I/N with I from 1 to N, e.g. 1/4")
     return int(number) - 1, int(of)

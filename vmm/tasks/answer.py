@@ -7,6 +7,7 @@ nothing that it says is zero-shot. Shape legend: see ``vmm.types``.
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Callable
 from pathlib import Path
 
@@ -20,7 +21,7 @@ from vmm.models.answer import AnswerList, AnswerModel
 from vmm.models.text_encoder import BertTextEncoder, VisionKV, clean_caption
 from vmm.models.video_encoder import VideoEncoder
 from vmm.optim import DecayPolicy
-from vmm.tasks.base import LossOutput, TrainingTask
+from vmm.tasks.base import LossOutput, TrainingTask, refuse_outside
 from vmm.types import VideoTextBatch
 
 logger = logging.getLogger(__name__)
@@ -61,6 +62,7 @@ class AnswerTask(TrainingTask):
         super().__init__(
             optimizer, weight_decay, decay_policy, warmup_steps, min_lr_ratio, init_from
         )
+        refuse_outside(0, math.inf, decoder_lr_ratio=decoder_lr_ratio)
         self.answers = answers
         self.decoder_lr_ratio = decoder_lr_ratio
         self.model = AnswerModel(video_encoder, text_encoder(video_encoder.embed_dim))
@@ -107,6 +109,8 @@ class AnswerTask(TrainingTask):
     def validation_step(self, batch: VideoTextBatch, batch_idx: int) -> None:
         """Rank the list for the accuracy of the epoch, and log the loss."""
         size = len(batch["text"])
+        if size == 0:  # no clip of it has a question
+            return
         loss = self.compute_losses(batch).total
         self.log("val/loss", loss, batch_size=size, sync_dist=True)
         ranked = self.model.rank(self._read(batch), self._answer_list())
@@ -121,6 +125,8 @@ class AnswerTask(TrainingTask):
         """Log the share of questions whose first answer is right, in percent."""
         asked = dict(entry for part in gather_objects(self._right) for entry in part)
         self._right.clear()
+        if not asked:
+            raise ValueError("no validation clip has a question; see data.init_args.val_videos")
         self.log("val/accuracy", 100 * sum(asked.values()) / len(asked), prog_bar=True)
 
     def test_step(self, batch: VideoTextBatch, batch_idx: int) -> None:

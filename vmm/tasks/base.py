@@ -6,10 +6,11 @@ Shape legend: see ``vmm.types``.
 from __future__ import annotations
 
 import logging
+import math
 from abc import abstractmethod
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import lightning as L
 import torch
@@ -23,8 +24,9 @@ from vmm import masking
 from vmm.losses.alignment import AlignmentKind, alignment_loss
 from vmm.models.clip_vit import ClipTeacher
 from vmm.models.video_encoder import VideoEncoder
+from vmm.models.weights import key_problems, shorten
 from vmm.optim import DecayPolicy, param_groups, warmup_cosine
-from vmm.tasks.start import load_start_weights
+from vmm.tasks.start import component_names, load_start_weights
 from vmm.types import VideoTextBatch
 
 logger = logging.getLogger(__name__)
@@ -49,6 +51,18 @@ class MaskSettings:
         """Check the ratio."""
         if not 0 <= self.ratio < 1:
             raise ValueError(f"mask ratio {self.ratio} is not in [0, 1)")
+
+
+def refuse_outside(low: float, high: float, **settings: float) -> None:
+    """Refuse settings outside of [low, high].
+
+    Raises:
+        ValueError: With the name and the value.
+    """
+    for name, value in settings.items():
+        if not low <= value <= high:
+            wanted = f"{low} or more" if high == math.inf else f"from {low} to {high}"
+            raise ValueError(f"model.init_args.{name} is {value}; set it to {wanted}")
 
 
 class LossOutput(NamedTuple):
@@ -83,6 +97,9 @@ class TrainingTask(L.LightningModule):
         init_from: Run directory or checkpoint file whose weights to start from.
     """
 
+    training_only: ClassVar[set[str]] = {"teacher", "align_head"}
+    """Parts that evaluation does not use."""
+
     def __init__(
         self,
         optimizer: OptimizerCallable,
@@ -93,6 +110,13 @@ class TrainingTask(L.LightningModule):
         init_from: str | None,
     ) -> None:
         super().__init__()
+        refuse_outside(
+            0,
+            math.inf,
+            weight_decay=weight_decay,
+            warmup_steps=warmup_steps,
+        )
+        refuse_outside(0, 1, min_lr_ratio=min_lr_ratio)
         self.optimizer = optimizer
         self.weight_decay = weight_decay
         self.decay_policy: DecayPolicy = decay_policy
@@ -124,10 +148,43 @@ class TrainingTask(L.LightningModule):
         return [] if self.init_from is None else load_start_weights(self, Path(self.init_from))
 
     def configure_model(self) -> None:
-        """Load the start weights when fitting begins; once per process."""
-        if self.trainer.training and not self._started:
-            self._started = True
-            self.load_start()
+        """Load the start weights when fitting begins, or to evaluate them; once per process.
+
+        Raises:
+            ValueError: If parts of what is to be evaluated would have random weights.
+        """
+        if self._started or not (self.trainer.training or self.init_from):
+            return
+        self._started = True
+        loaded = self.load_start()
+        untrained = sorted(component_names(self) - set(loaded) - self.training_only)
+        if untrained and not self.trainer.training:
+            raise ValueError(
+                f"{self.init_from} has no {', '.join(untrained)}, so these would be evaluated with "
+                "random weights; name a run of the same stage"
+            )
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Refuse a checkpoint that this run cannot go on from.
+
+        Raises:
+            ValueError: If it is of another model, or holds weights alone.
+        """
+        if "state_dict" not in checkpoint:  # of DeepSpeed or FSDP, which load it by themselves
+            return
+        problems = key_problems(checkpoint["state_dict"], self.state_dict())
+        if problems:
+            raise ValueError(
+                f"the checkpoint is of another stage or of another model: {shorten(problems)}; "
+                "take one of this recipe, or start from its weights with "
+                "--model.init_args.init_from"
+            )
+        fitting = self._trainer is not None and self._trainer.training
+        if fitting and "optimizer_states" not in checkpoint:
+            raise ValueError(
+                "the checkpoint holds weights without the optimizer's state, so no run can go on "
+                "from it; start one from its weights with --model.init_args.init_from"
+            )
 
     def training_step(self, batch: VideoTextBatch, batch_idx: int) -> Tensor:
         """One step: losses, then their curves."""
@@ -145,10 +202,15 @@ class TrainingTask(L.LightningModule):
         _check_epsilon(optimizer)
         for group in optimizer.param_groups:
             group["lr"] *= group["lr_ratio"]
-        total = int(self.trainer.estimated_stepping_batches)
+        total = self.trainer.estimated_stepping_batches
+        if total == math.inf:
+            raise ValueError(
+                "the learning rate falls until the end of the run, which must be known: set "
+                "trainer.max_epochs or trainer.max_steps, also beside max_time"
+            )
 
         def multiplier(step: int) -> float:
-            return warmup_cosine(step, self.warmup_steps, total, self.min_lr_ratio)
+            return warmup_cosine(step, self.warmup_steps, int(total), self.min_lr_ratio)
 
         scheduler = LambdaLR(optimizer, multiplier)
         return {
@@ -273,6 +335,7 @@ class PretrainTask(TrainingTask):
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Give strict loading the teacher's weights back, from the teacher itself."""
-        if self.teacher is not None:
+        if self.teacher is not None and "state_dict" in checkpoint:
             state = self.teacher.state_dict(prefix="teacher.")
             checkpoint["state_dict"] |= {k: v.clone() for k, v in state.items()}
+        super().on_load_checkpoint(checkpoint)

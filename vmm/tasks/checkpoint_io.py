@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import tempfile
 from pathlib import Path
@@ -11,6 +12,15 @@ import lightning as L
 import torch
 from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 from lightning.pytorch.callbacks import Checkpoint
+
+from vmm.command_line import PatientCtrlC
+from vmm.data.datamodules import run_folder
+from vmm.models.weights import load_plain, plain_names
+
+logger = logging.getLogger(__name__)
+
+# Lightning needs these of every checkpoint.
+_FIELDS = {"state_dict", "epoch", "global_step", "pytorch-lightning_version"}
 
 
 class SafeCheckpointIO(TorchCheckpointIO):
@@ -49,6 +59,25 @@ class SafeCheckpointIO(TorchCheckpointIO):
         finally:
             temporary.unlink(missing_ok=True)
 
+    def load_checkpoint(
+        self,
+        path: str | os.PathLike[str],
+        map_location: Any = "cpu",
+        weights_only: bool | None = True,
+    ) -> dict[str, Any]:
+        """Load a checkpoint of ``vmm fit``; it is never unpickled, whatever ``weights_only`` says.
+
+        Raises:
+            ValueError: If it is none, or damaged.
+        """
+        content = load_plain(Path(path), map_location=map_location)
+        if not isinstance(content, dict) or not content.keys() >= _FIELDS:
+            raise ValueError(
+                f"{path} holds weights and not the state of a run, so none can go on from it; "
+                "start one from its weights with --model.init_args.init_from"
+            )
+        return content | {"state_dict": plain_names(content["state_dict"])}
+
 
 class LastCheckpoint(Checkpoint):
     """Keep ``checkpoints/last.ckpt`` of the run at the newest state.
@@ -57,6 +86,9 @@ class LastCheckpoint(Checkpoint):
     ``save_last`` writes it only together with a new best checkpoint, so that a run that stopped
     improving loses everything since.
 
+    In a run of one process, Ctrl-C waits for the end of the step and saves it, too: in the middle
+    of one, some weights are of the next. Several processes would have to agree on the step.
+
     Args:
         every_n_train_steps: Also save this often between validations.
     """
@@ -64,14 +96,48 @@ class LastCheckpoint(Checkpoint):
     def __init__(self, every_n_train_steps: int | None = None) -> None:
         self.every_n_train_steps = every_n_train_steps
         self._saved_step = 0
+        self._ctrl_c = PatientCtrlC(_say_how_to_stop)
 
     def _save(self, trainer: L.Trainer) -> None:
-        done = trainer.global_step
-        if trainer.sanity_checking or done == self._saved_step:
+        done, path = trainer.global_step, _last(trainer)
+        if path is None or trainer.sanity_checking or done == self._saved_step:
             return
         self._saved_step = done
-        folder = Path(trainer.log_dir or trainer.default_root_dir)
-        trainer.save_checkpoint(folder / "checkpoints" / "last.ckpt")
+        trainer.save_checkpoint(path, weights_only=False)
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Let Ctrl-C wait from here on."""
+        if trainer.world_size == 1:
+            self._ctrl_c.begin()
+
+    def _stop_if_asked(self, trainer: L.Trainer) -> None:
+        if self._ctrl_c.pressed:
+            self._save(trainer)
+            path = _last(trainer)
+            saved = path is not None and path.is_file()
+            kept = f"go on with --ckpt_path {path}" if saved else "nothing was saved"
+            raise KeyboardInterrupt(f"{trainer.global_step} steps are done, {kept}")
+
+    def teardown(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        """Let Ctrl-C stop at once again."""
+        self._ctrl_c.end()
+
+    def on_exception(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException
+    ) -> None:
+        """The same, for a run that fails."""
+        self._ctrl_c.end()
+
+    def on_validation_batch_end(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, *unused: Any
+    ) -> None:
+        """Stop between two batches of a validation, which begins anew when the run goes on."""
+        if trainer.state.fn == "fit" and self._ctrl_c.pressed:
+            progress = trainer.fit_loop.epoch_loop.val_loop.batch_progress
+            progress.reset()
+            progress.increment_ready()  # as in the first batch
+            progress.increment_started()
+            self._stop_if_asked(trainer)
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Save what was just measured."""
@@ -85,6 +151,16 @@ class LastCheckpoint(Checkpoint):
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, *unused: Any
     ) -> None:
-        """Save between validations."""
+        """Save between validations; stop if Ctrl-C was pressed."""
         if self.every_n_train_steps and trainer.global_step % self.every_n_train_steps == 0:
             self._save(trainer)
+        self._stop_if_asked(trainer)
+
+
+def _say_how_to_stop() -> None:
+    logger.info("stopping at the end of this step; Ctrl-C again stops at once and saves nothing")
+
+
+def _last(trainer: L.Trainer) -> Path | None:
+    folder = run_folder(trainer)
+    return None if folder is None else folder / "checkpoints" / "last.ckpt"

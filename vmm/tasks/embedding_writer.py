@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import lightning as L
@@ -13,6 +12,8 @@ import torch
 import torch.nn.functional as F
 from lightning.pytorch.callbacks import BasePredictionWriter
 from safetensors.torch import save_file
+
+from vmm.data.datamodules import run_folder
 
 logger = logging.getLogger(__name__)
 
@@ -22,7 +23,8 @@ class EmbeddingWriter(BasePredictionWriter):
 
     ``embeddings.safetensors`` holds ``video`` (M, P, E) and ``text`` (M, E), float32, every vector
     of unit length; ``embeddings.json`` the M keys in the same order. A process writes its own part;
-    parts of further processes carry their rank in the name.
+    parts of further processes carry their rank in the name. A run that is stopped or fails leaves
+    what it had computed as ``embeddings_unfinished``.
     """
 
     def __init__(self) -> None:
@@ -35,23 +37,46 @@ class EmbeddingWriter(BasePredictionWriter):
         predictions: Sequence[Any],
         batch_indices: Sequence[Any],
     ) -> None:
-        """Store the epoch's predictions."""
-        folder = Path(trainer.log_dir or trainer.default_root_dir)
-        folder.mkdir(parents=True, exist_ok=True)
-        stem = "embeddings" if trainer.world_size == 1 else f"embeddings_{trainer.global_rank}"
-        tensors = {
-            "video": F.normalize(torch.cat([batch.video for batch in predictions]), dim=-1),
-            "text": F.normalize(torch.cat([batch.text for batch in predictions]), dim=-1),
-        }
-        save_file(tensors, folder / f"{stem}.safetensors")
-        keys = [key for batch in predictions for key in batch.key]
-        for name, rows in tensors.items():
-            broken = (~rows.isfinite()).flatten(1).any(1).nonzero().flatten().tolist()
-            if broken:
-                logger.warning(
-                    "%d of %d %s vectors hold NaN or infinity, e.g. that of %s: the model's "
-                    "weights or its precision are broken",
-                    *(len(broken), len(rows), name, keys[broken[0]]),
-                )
-        (folder / f"{stem}.json").write_text(json.dumps(keys, indent=0))
-        logger.info("wrote %d embeddings to %s", len(keys), folder / f"{stem}.safetensors")
+        """Store the epoch's predictions.
+
+        Raises:
+            ValueError: If no clip could be read.
+        """
+        if not any(batch.key for batch in predictions):
+            raise ValueError("none of the test clips can be read, so there is nothing to write")
+        _write(trainer, predictions, "embeddings")
+
+    def on_exception(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException
+    ) -> None:
+        """Store what there is."""
+        predictions = trainer.predict_loop.predictions
+        if trainer.state.fn == "predict" and any(batch.key for batch in predictions):
+            _write(trainer, predictions, "embeddings_unfinished")
+
+
+def _write(trainer: L.Trainer, predictions: Sequence[Any], stem: str) -> None:
+    folder = run_folder(trainer)
+    if folder is None:
+        logger.info("nothing is written in a fast_dev_run")
+        return
+    kept = [batch for batch in predictions if batch.key]
+    folder.mkdir(parents=True, exist_ok=True)
+    if trainer.world_size > 1:
+        stem += f"_{trainer.global_rank}"
+    tensors = {
+        "video": F.normalize(torch.cat([batch.video for batch in kept]), dim=-1),
+        "text": F.normalize(torch.cat([batch.text for batch in kept]), dim=-1),
+    }
+    save_file(tensors, folder / f"{stem}.safetensors")
+    keys = [key for batch in kept for key in batch.key]
+    for name, rows in tensors.items():
+        broken = (~rows.isfinite()).flatten(1).any(1).nonzero().flatten().tolist()
+        if broken:
+            logger.warning(
+                "%d of %d %s vectors hold NaN or infinity, e.g. that of %s: the model's "
+                "weights or its precision are broken",
+                *(len(broken), len(rows), name, keys[broken[0]]),
+            )
+    (folder / f"{stem}.json").write_text(json.dumps(keys, indent=0))
+    logger.info("wrote %d embeddings to %s", len(keys), folder / f"{stem}.safetensors")

@@ -82,6 +82,14 @@ class MaskedPretrainTask(PretrainTask):
         loss = self.align(self.model(batch["video"], view.dropped), view)
         return LossOutput(loss, {"align": loss}, {})
 
+    def test_step(self, batch: VideoTextBatch, batch_idx: int) -> None:
+        """Refuse: there is no caption to find."""
+        raise ValueError("stage 1 has nothing to test; test a run of stage 2, or `vmm validate`")
+
+    def predict_step(self, batch: VideoTextBatch, batch_idx: int) -> None:
+        """Refuse: this model has no joint vectors."""
+        raise ValueError("stage 1 has no embeddings; predict with a run of stage 2")
+
     def validation_step(self, batch: VideoTextBatch, batch_idx: int) -> Tensor:
         """The same loss on held-out clips."""
         loss = self.compute_losses(batch).total

@@ -32,6 +32,11 @@ def _components(state: dict[str, Tensor]) -> dict[str, dict[str, Tensor]]:
     return parts
 
 
+def component_names(task: nn.Module) -> set[str]:
+    """Name what a task's weights belong to."""
+    return set(_components(dict(task.state_dict())))
+
+
 def load_start_weights(task: nn.Module, path: Path) -> list[str]:
     """Load every component that the file and the task share.
 
@@ -69,6 +74,6 @@ def load_start_weights(task: nn.Module, path: Path) -> list[str]:
             logger.info("init_from: %s of %s is not part of this run, left out", name, file)
             continue
         loaded.append(name)
-    fresh = sorted(_components(dict(task.state_dict())).keys() - set(loaded) - {"teacher"})
+    fresh = sorted(component_names(task) - set(loaded) - {"teacher"})
     logger.info("init_from %s: loaded %s; newly initialised: %s", file, loaded, fresh)
     return loaded

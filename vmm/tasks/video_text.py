@@ -6,6 +6,7 @@ VideoMamba (arXiv 2403.06977), section 3.3; the order of a step is the order of
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -28,7 +29,7 @@ from vmm.models.video_encoder import VideoEncoder
 from vmm.models.video_text import VideoTextModel
 from vmm.ops.similarity import frame_similarity
 from vmm.optim import DecayPolicy
-from vmm.tasks.base import LossOutput, MaskSettings, PretrainTask
+from vmm.tasks.base import LossOutput, MaskSettings, PretrainTask, refuse_outside
 from vmm.types import TextTokens, VideoTextBatch
 
 
@@ -148,6 +149,12 @@ class VideoTextTask(PretrainTask):
             min_lr_ratio,
             init_from,
         )
+        refuse_outside(1, math.inf, proj_dim=proj_dim)
+        refuse_outside(0.001, math.inf, temperature=temperature)
+        refuse_outside(0, 1, mlm_probability=mlm_probability)
+        refuse_outside(0, math.inf, text_lr_ratio=text_lr_ratio, **vars(loss_weights))
+        if not any(vars(loss_weights).values()):
+            raise ValueError("all of loss_weights are 0, so there is nothing to learn; set one")
         if loss_weights.align and teacher is None:
             raise ValueError(
                 f"loss_weights.align is {loss_weights.align} but there is no teacher; "
@@ -309,5 +316,7 @@ class VideoTextTask(PretrainTask):
             self.log(f"{prefix}/{name}", value, prog_bar=headline)  # equal on all processes
 
     def predict_step(self, batch: VideoTextBatch, batch_idx: int) -> Retrieved:
-        """Joint vectors of a batch; ``EmbeddingWriter`` stores them."""
+        """Joint vectors of a batch, which may be empty; ``EmbeddingWriter`` stores them."""
+        if not batch["key"]:
+            return Retrieved([], torch.empty(0), torch.empty(0))
         return self._retrieve(batch)

@@ -1,0 +1,264 @@
+"""Ctrl-C: one sentence, status 130, and what was computed is kept."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import tarfile
+import time
+
+import lightning as L
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from tests.data.conftest import write_tar
+from tests.data.videos import encode_video, moving_picture
+from vmm.cli import main
+from vmm.tasks.base import TrainingTask
+
+
+class Presser(L.Callback):
+    """Presses Ctrl-C at a moment, and notes what is validated."""
+
+    def __init__(self, when="", number=0, times=1):
+        self.moment, self.times, self.validated = (when, number), times, []
+
+    def at(self, *moment):
+        if moment == self.moment:
+            for _ in range(self.times):
+                os.kill(os.getpid(), signal.SIGINT)
+
+    def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
+        self.at("training", trainer.global_step)
+
+    def on_validation_batch_start(self, trainer, pl_module, batch, batch_idx, dataloader_idx=0):
+        if not trainer.sanity_checking:
+            self.validated += batch["key"]
+            self.at("validation", batch_idx)
+
+    def on_predict_batch_start(self, trainer, pl_module, batch, batch_idx, dataloader_idx=0):
+        self.at("prediction", batch_idx)
+
+
+@pytest.fixture
+def run(root, demo_shards, tmp_path, monkeypatch, capsys):
+    """Run a trainer command with a ``Presser``; give its status, its last line and its folder."""
+    monkeypatch.chdir(root)
+
+    def run(command, presser, version, *options):
+        monkeypatch.setattr(TrainingTask, "configure_callbacks", lambda task: [presser])
+        logger = "--trainer.logger.init_args"
+        status = main(
+            [
+                *(command, "-c", "recipes/stage2_vtt.yaml", "-c", "recipes/overlays/debug.yaml"),
+                *demo_shards.options(images=False),
+                "--data.init_args.train_images=null",
+                "--data.init_args.steps_per_epoch=4",
+                f"{logger}.save_dir={tmp_path}",
+                f"{logger}.version={version}",
+                *options,
+            ]
+        )
+        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+        captured = capsys.readouterr().err
+        assert "Traceback" not in captured
+        return status, captured.rstrip().splitlines()[-1], tmp_path / "stage2_vtt" / version
+
+    return run
+
+
+def steps_of(folder):
+    checkpoint = torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)
+    return checkpoint["global_step"], checkpoint["WebVideoData"]["completed"]
+
+
+def test_training_stops_after_its_step_and_goes_on_from_there(run):
+    status, said, first = run("fit", Presser("training", 1), "first")
+    last = first / "checkpoints" / "last.ckpt"
+    assert status == 130
+    assert said == f"vmm: stopped by Ctrl-C; 2 steps are done, go on with --ckpt_path {last}"
+    assert steps_of(first) == (2, 2)
+    status, _, second = run("fit", Presser(), "second", f"--ckpt_path={first}")
+    assert status == 0 and steps_of(second) == (4, 4)
+
+
+def test_the_second_press_stops_at_once(run):
+    status, said, folder = run("fit", Presser("training", 1, times=2), "run")
+    assert status == 130
+    assert said == "vmm: stopped by Ctrl-C; the run directory keeps the checkpoints that it has"
+    assert not (folder / "checkpoints").exists()
+
+
+def test_a_validation_that_was_stopped_is_done_anew(run):
+    whole = "--trainer.limit_val_batches=1.0"
+    status, said, first = run("fit", Presser("validation", 2), "first", whole)
+    assert status == 130 and "4 steps are done, go on with" in said
+    assert steps_of(first) == (4, 4)
+    again = Presser()
+    status, _, second = run("fit", again, "second", whole, f"--ckpt_path={first}")
+    assert status == 0 and steps_of(second) == (4, 4)
+    assert len(again.validated) == len(set(again.validated)) == 16
+    assert "val/t2v_recall_1" in (second / "metrics.csv").read_text()
+
+
+@pytest.fixture(scope="module")
+def trained(root, demo_shards, tmp_path_factory):
+    """A run directory of two steps."""
+    folder = tmp_path_factory.mktemp("trained")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(root)
+        recipe = ("-c", "recipes/stage2_vtt.yaml", "-c", "recipes/overlays/debug.yaml")
+        options = (
+            *demo_shards.options(images=False),
+            "--data.init_args.train_images=null",
+            "--trainer.limit_val_batches=0",
+            f"--trainer.logger.init_args.save_dir={folder}",
+            "--trainer.logger.init_args.version=run",
+        )
+        assert main(["fit", *recipe, *options]) == 0
+    return folder / "stage2_vtt" / "run"
+
+
+def test_predictions_that_were_made_are_kept(run, trained):
+    given = f"--ckpt_path={trained}"
+    status, said, folder = run("predict", Presser("prediction", 2), "part", given)
+    assert status == 130 and said == "vmm: stopped by Ctrl-C"
+    keys = json.loads((folder / "embeddings_unfinished.json").read_text())
+    vectors = load_file(folder / "embeddings_unfinished.safetensors")
+    assert len(keys) == 8 == len(vectors["video"]) == len(vectors["text"])
+    _, _, whole = run("predict", Presser(), "whole", given)
+    every = load_file(whole / "embeddings.safetensors")
+    assert torch.equal(every["video"][:8], vectors["video"])
+    assert json.loads((whole / "embeddings.json").read_text())[:8] == keys
+
+
+def test_predictions_go_on_past_a_batch_of_broken_clips(run, trained, demo_shards, tmp_path):
+    (source,) = demo_shards.folder.glob("test-*.tar")
+    with tarfile.open(source) as old:
+        members = [(m.name, old.extractfile(m).read()) for m in old.getmembers()][:12]
+    broken = {name for name, _ in members if name.endswith(".mp4") and "000000001" in name}
+    assert len(broken) == 1
+    spoilt = [(n, data[:99] if n in broken else data) for n, data in members]
+    write_tar(tmp_path / "spoilt.tar", spoilt)
+    options = (
+        f"--ckpt_path={trained}",
+        f"--data.init_args.test_videos={tmp_path}/spoilt.tar",
+        "--data.init_args.batch_size=1",
+    )
+    status, _, folder = run("predict", Presser(), "one", *options)
+    assert status == 0
+    keys = json.loads((folder / "embeddings.json").read_text())
+    assert [key[-1] for key in keys] == ["0", "2", "3"]
+    assert load_file(folder / "embeddings.safetensors")["video"].shape == (3, 4, 64)
+    assert "unreadable" in (folder / "quarantine.jsonl").read_text()
+    nothing = [(n, d[:99] if n.endswith(".mp4") else d) for n, d in members]
+    write_tar(tmp_path / "spoilt.tar", nothing)
+    status, said, _ = run("predict", Presser(), "none", *options)
+    assert status == 2 and "none of the test clips can be read" in said
+
+
+def press(command, ready, cwd):
+    """Start a command, press Ctrl-C in its terminal when a file is there; what it said."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", *map(str, command)],
+        cwd=cwd,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "TQDM_DISABLE": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+    try:
+        while process.poll() is None and not ready():
+            time.sleep(0.005)
+        os.killpg(process.pid, signal.SIGINT)
+        said, _ = process.communicate(timeout=60)
+    finally:
+        process.kill()
+    return process.returncode, said.strip()
+
+
+@pytest.fixture(scope="module")
+def films(tmp_path_factory):
+    """A folder of 48 videos with their captions file, and 24 shards of them."""
+    folder = tmp_path_factory.mktemp("films")
+    (folder / "media").mkdir()
+    clip = encode_video(moving_picture(60, 96, 96))
+    names = [f"{number:03d}.mp4" for number in range(48)]
+    for name in names:
+        (folder / "media" / name).write_bytes(clip)
+    captions = [{"video": name, "caption": "a dog"} for name in names]
+    (folder / "captions.json").write_text(json.dumps(captions))
+    for number in range(24):
+        members = [("0.mp4", clip), ("0.txt", b"a dog"), ("1.mp4", clip), ("1.txt", b"a cat")]
+        write_tar(folder / f"{number:02d}.tar", members)
+    return folder
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_finished_shards_stay_and_the_others_are_made_later(films, tmp_path, root, workers):
+    out = tmp_path / "out"
+    command = [
+        *("data_prep.make_shards", films / "captions.json", films / "media", "-o", out),
+        *("--samples-per-shard", 4, "--layout", "mp4", "--short-side", 64, "--workers", workers),
+    ]
+    status, said = press(command, lambda: (out / "00001.tar").exists(), root)
+    kept = "the shards that are finished stay, the same command makes the rest"
+    assert (status, said) == (130, f"data_prep.make_shards: stopped by Ctrl-C; {kept}")
+    finished = set(out.glob("*.tar"))
+    assert 2 <= len(finished) < 12
+    before = {path: path.stat().st_mtime_ns for path in finished}
+    from data_prep.make_shards import main as make_shards
+
+    assert make_shards([*map(str, command[1:-1]), "0"]) == 0
+    assert len(list(out.glob("*.tar"))) == 12 and not list(out.glob("*.partial"))
+    assert all(path.stat().st_mtime_ns == time for path, time in before.items())
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_what_was_inspected_is_reported(films, tmp_path, monkeypatch, capsys, workers):
+    from data_prep import inspect_shards
+
+    def pressed(items, **options):
+        for number, item in enumerate(items):
+            if number == 5:
+                os.kill(os.getpid(), signal.SIGINT)
+            yield item
+
+    monkeypatch.setattr(inspect_shards, "tqdm", pressed)
+    command = [f"{films}/*.tar", "-o", str(tmp_path), "--workers", str(workers)]
+    assert inspect_shards.main(command) == 130
+    said = f"stopped by Ctrl-C; {tmp_path} describes the first 5 of 24 shards"
+    assert said in capsys.readouterr().err
+    shards = json.loads((tmp_path / "report.json").read_text())["shards"]
+    assert (shards["count"], shards["unread"]) == (5, 19)
+
+
+def test_a_press_while_a_library_reads_is_not_swallowed(films, tmp_path, monkeypatch, capsys):
+    """PyAV ignores what is raised in the seek of a Python file."""
+    from data_prep import inspect_shards, shard_statistics
+
+    seek, calls = shard_statistics._Slice.seek, []
+
+    def pressed(self, *arguments):
+        calls.append(1)
+        if len(calls) == 40:
+            os.kill(os.getpid(), signal.SIGINT)
+        return seek(self, *arguments)
+
+    monkeypatch.setattr(shard_statistics._Slice, "seek", pressed)
+    monkeypatch.setenv("TQDM_DISABLE", "1")
+    command = [f"{films}/*.tar", "-o", str(tmp_path), "--workers", "0"]
+    assert inspect_shards.main(command) == 130
+    captured = capsys.readouterr().err
+    assert "Exception ignored" not in captured and "stopped by Ctrl-C" in captured
+
+
+def test_a_data_set_that_was_not_finished_is_not_there(tmp_path, root):
+    out = tmp_path / "demo"
+    command = ["data_prep.synthesize", "--out", out, "--train", 2000, "--workers", 2]
+    status, said = press(command, lambda: any(tmp_path.glob(".*/*.tar")), root)
+    assert (status, said) == (130, "data_prep.synthesize: stopped by Ctrl-C; nothing was written")
+    assert list(tmp_path.iterdir()) == []

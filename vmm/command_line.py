@@ -1,0 +1,239 @@
+"""How every command reads its options, and how it ends.
+
+A user's mistake costs one sentence and status 2; Ctrl-C one sentence and status 130; a defect of
+ours keeps its traceback and Python's status 1. Nothing heavy is loaded here.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dis
+import math
+import os
+import re
+import select
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from difflib import get_close_matches
+from types import TracebackType
+from typing import NoReturn
+
+from vmm.text_output import complain
+
+DEBUG = "VMM_DEBUG"
+"""Environment variable; set to anything, the traceback of a mistake is shown."""
+
+MISTAKE, STOPPED, NO_READER = 2, 130, 141
+
+_OURS = ("vmm", "eval", "data_prep")
+_LONGEST = 400  # characters of a library's message
+
+
+class CommandParser(argparse.ArgumentParser):
+    """Options whose mistakes cost one sentence, which names the nearest option or choice."""
+
+    def error(self, message: str) -> NoReturn:
+        """Say what is wrong and what was probably meant, then exit with status 2."""
+        complain(f"{self.prog}: error: {message}{self._nearest(message)}; see {self.prog} -h")
+        raise SystemExit(MISTAKE)
+
+    def _nearest(self, message: str) -> str:
+        choice = re.search(r"invalid choice: '(.*?)' \(choose from (.*)\)", message)
+        option = re.search(r"unrecognized arguments:.*?(--[\w-]+)", message)
+        if choice:
+            near = get_close_matches(choice[1], re.findall(r"[^\s',]+", choice[2]), n=1)
+        elif option:
+            near = get_close_matches(option[1], [*self._option_string_actions], n=1)
+        else:
+            near = []
+        return f"; did you mean {near[0]}?" if near else ""
+
+
+def whole(least: int, most: int | None = None) -> Callable[[str], int]:
+    """Give the ``type=`` of an option that is a whole number in a range."""
+    wanted = f"{least} or more" if most is None else f"{least} to {most}"
+
+    def number(text: str) -> int:
+        try:
+            value = int(text)
+        except ValueError:
+            value = None
+        if value is None or value < least or (most is not None and value > most):
+            raise argparse.ArgumentTypeError(f"{text!r} is no whole number of {wanted}")
+        return value
+
+    return number
+
+
+def positive(text: str) -> float:
+    """Be the ``type=`` of an option that is a number above 0."""
+    value = finite(text)
+    if value <= 0:
+        raise argparse.ArgumentTypeError(f"{text!r} is not above 0")
+    return value
+
+
+def finite(text: str) -> float:
+    """Be the ``type=`` of an option that is a number."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not math.isfinite(value):
+        raise argparse.ArgumentTypeError(f"{text!r} is no finite number")
+    return value
+
+
+def run_to_status(name: str, run: Callable[[], int], kept: str = "") -> int:
+    """Run a command and give its exit status.
+
+    Args:
+        name: Begins the sentence of an error.
+        run: The command; gives its status. A mistake is a ``ValueError`` with the value and the
+            remedy, or an ``OSError``. ``KeyboardInterrupt`` may carry what was kept.
+        kept: What an interrupted run leaves, as the end of a sentence.
+
+    Returns:
+        The command's status; 2 for a mistake, 130 for Ctrl-C, 141 if nobody reads the output.
+    """
+    try:
+        status = run()
+        sys.stdout.flush()
+        return status
+    except KeyboardInterrupt as interrupt:
+        said = str(interrupt) or kept
+        complain(f"\n{name}: stopped by Ctrl-C{said and '; '}{said}")
+        return STOPPED
+    except (ValueError, OSError) as error:
+        if isinstance(error, BrokenPipeError) and _nobody_reads():
+            return NO_READER
+        if os.environ.get(DEBUG):
+            raise
+        complain(f"{name}: error: {sentence(error)}")
+        return MISTAKE
+    except (MemoryError, RuntimeError) as error:
+        if os.environ.get(DEBUG) or not _out_of_memory(error):
+            raise
+        said = str(error).partition("\n")[0][:_LONGEST]
+        complain(f"{name}: error: not enough memory ({said}); use a smaller batch")
+        return MISTAKE
+
+
+class PatientCtrlC:
+    """Ctrl-C that is noted when it first comes, and stops at once when it comes again.
+
+    For work that must not be cut, or that calls a library which swallows exceptions. As a context
+    it stops at its end. It does nothing outside of the main thread, or where Ctrl-C already means
+    something else.
+
+    Args:
+        heard: Called when it first comes.
+    """
+
+    def __init__(self, heard: Callable[[], None] | None = None) -> None:
+        self.pressed = False
+        self._heard = heard
+
+    def begin(self) -> None:
+        """Wait from here on."""
+        in_main = threading.current_thread() is threading.main_thread()
+        if in_main and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+            signal.signal(signal.SIGINT, self._hear)
+
+    def end(self) -> None:
+        """Stop at once again."""
+        if signal.getsignal(signal.SIGINT) == self._hear:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+
+    def _hear(self, number: int, frame: object) -> None:
+        if self.pressed:
+            raise KeyboardInterrupt
+        self.pressed = True
+        if self._heard is not None:
+            self._heard()
+
+    def __enter__(self) -> PatientCtrlC:
+        self.begin()
+        return self
+
+    def __exit__(self, kind: object, error: object, trace: object) -> None:
+        self.end()
+        if self.pressed and error is None:
+            raise KeyboardInterrupt
+
+
+def sentence(error: ValueError | OSError) -> str:
+    """Say what a mistake was.
+
+    A message that a ``raise`` of this project wrote is complete. One of a library or of a
+    built-in function gets the place where it came from.
+    """
+    for link in _causes(error):
+        if isinstance(link, ValueError | OSError) and _said_by_us(link):
+            return str(link)
+    if isinstance(error, OSError) and error.filename is not None:
+        return f"{error.filename2 or error.filename}: {error.strerror}"
+    text = " ".join(str(error).split()) or type(error).__name__
+    text = text if len(text) <= _LONGEST else text[:_LONGEST] + " ..."
+    where = next((f" in {name}, line {line}" for name, line in _our_places(error)), "")
+    return f"{text} ({type(error).__name__}{where}; {DEBUG}=1 shows the whole trace)"
+
+
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    link: BaseException | None = error
+    while link is not None:
+        yield link
+        link = link.__cause__
+
+
+def _traces(error: BaseException) -> list[TracebackType]:
+    """Give the traceback's entries, the innermost first."""
+    entries = []
+    trace = error.__traceback__
+    while trace is not None:
+        entries.append(trace)
+        trace = trace.tb_next
+    return entries[::-1]
+
+
+def _module(trace: TracebackType) -> str:
+    return str(trace.tb_frame.f_globals.get("__name__", ""))
+
+
+def _is_ours(trace: TracebackType) -> bool:
+    package = trace.tb_frame.f_globals.get("__package__") or _module(trace)
+    return str(package).partition(".")[0] in _OURS
+
+
+def _our_places(error: BaseException) -> Iterator[tuple[str, int]]:
+    """Give module and line of this project's frames, the innermost first."""
+    for trace in _traces(error):
+        if _is_ours(trace):
+            yield _module(trace), trace.tb_lineno
+
+
+def _said_by_us(error: BaseException) -> bool:
+    """Tell a ``raise`` statement of this project from an error that a call gave it."""
+    traces = _traces(error)
+    if not traces or not _is_ours(traces[0]):
+        return False
+    code = traces[0].tb_frame.f_code.co_code
+    return code[traces[0].tb_lasti] == dis.opmap["RAISE_VARARGS"]
+
+
+def _out_of_memory(error: BaseException) -> bool:
+    """Tell it from other errors; torch has a class of its own for GPUs, and none for CPUs."""
+    words = "OutOfMemory" in type(error).__name__ or "can't allocate memory" in str(error)
+    return words or isinstance(error, MemoryError)
+
+
+def _nobody_reads() -> bool:
+    """Tell whether standard output is closed, as by ``| head``, and then drop what is left."""
+    poll = select.poll()
+    poll.register(sys.stdout.fileno(), 0)
+    if not poll.poll(0):  # an open one has nothing to tell
+        return False
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return True
