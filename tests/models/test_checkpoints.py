@@ -18,7 +18,7 @@ from tests.global_state import STATES
 from tests.models import published as make
 from vmm.models.checkpoints import load_published, save_published
 from vmm.models.published_shapes import ShapeError, text_encoder_arguments
-from vmm.models.weights import load_plain, read_weight_file
+from vmm.models.weight_files import load_plain, read_weight_file
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 STAGE1 = GOLDEN / "stage1_checkpoint-latest.pth"

@@ -28,7 +28,8 @@ from vmm.data.transforms import ClipSettings
 from vmm.export.run import Run, build_model, clip_settings, sha256
 from vmm.models.clip_vit import FrameViT
 from vmm.models.video_text import VideoTextModel
-from vmm.models.weights import load_accounted, read_state_dict, usual_types
+from vmm.models.weight_files import read_state_dict
+from vmm.models.weights import load_accounted, usual_types
 from vmm.text_output import write_text
 
 MODEL_TYPE = "vmm_video_text"

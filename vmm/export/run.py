@@ -28,7 +28,8 @@ from vmm.models.classifier import VideoClassifier
 from vmm.models.text_encoder import BertTextEncoder
 from vmm.models.video_encoder import VideoEncoder
 from vmm.models.video_text import VideoTextModel
-from vmm.models.weights import load_accounted, load_plain, read_state_dict, usual_types
+from vmm.models.weight_files import load_plain, read_state_dict
+from vmm.models.weights import load_accounted, usual_types
 
 logger = logging.getLogger(__name__)
 

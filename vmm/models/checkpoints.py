@@ -46,7 +46,8 @@ from vmm.models.published_shapes import (
 from vmm.models.text_encoder import BertTextEncoder
 from vmm.models.video_text import VideoTextModel
 from vmm.models.videomamba import VideoMamba
-from vmm.models.weights import check_finite, load_accounted, read_weight_file, usual_types
+from vmm.models.weight_files import read_weight_file
+from vmm.models.weights import check_finite, load_accounted, usual_types
 
 _HUB_NAME = re.compile(r"^([\w.-]+/[\w.-]+):([\w./-]+)$")
 _MAX_WORDS = 32  # of a caption, in the published pretraining

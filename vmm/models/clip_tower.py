@@ -15,7 +15,8 @@ from typing import Any, cast
 from torch import Tensor, nn
 
 from vmm.models.layers import interpolate_spatial
-from vmm.models.weights import KeyReport, load_accounted, read_state_dict
+from vmm.models.weight_files import read_state_dict
+from vmm.models.weights import KeyReport, load_accounted
 
 _FILE_SUFFIXES = {".pt", ".pth", ".bin", ".ckpt", ".safetensors"}
 _TOWER_PREFIX = re.compile(r"^(?:.*\.)?(?:visual|clip_teacher)\.")

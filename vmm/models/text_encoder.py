@@ -18,7 +18,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vmm.models.bert import Bert, BertArchitecture, BertLayer, MlmHead
-from vmm.models.weights import KeyReport, load_accounted, read_state_dict
+from vmm.models.weight_files import read_state_dict
+from vmm.models.weights import KeyReport, load_accounted
 from vmm.types import TextTokens
 
 logger = logging.getLogger(__name__)

@@ -15,7 +15,7 @@ from lightning.pytorch.callbacks import Checkpoint
 
 from vmm.command_line import PatientCtrlC
 from vmm.data.datamodules import run_folder
-from vmm.models.weights import load_plain, plain_names
+from vmm.models.weight_files import load_plain, plain_names
 
 logger = logging.getLogger(__name__)
 
