@@ -21,7 +21,7 @@ from lightning.pytorch.callbacks import Checkpoint, LearningRateMonitor, ModelCh
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.strategies import DeepSpeedStrategy, FSDPStrategy, ModelParallelStrategy
 
-from vmm.data.datamodules import VideoDataModule
+from vmm.data.datamodules import VideoDataModule, run_folder
 from vmm.export.run import find_checkpoint
 
 # Imported so that recipes may use short class names.
@@ -56,14 +56,7 @@ class SaveRecipe(SaveConfigCallback):
     """Save the recipe when work begins, so that a run that cannot start leaves none behind."""
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Refuse a folder that holds a run."""
-        folder = Path(trainer.log_dir or ".")
-        if trainer.loggers and not self.already_saved and (folder / self.config_filename).exists():
-            raise ValueError(
-                f"{folder} holds a run already; give this one a version of its own "
-                "(--trainer.logger.init_args.version NAME), or go on from the other's last "
-                f"checkpoint (--ckpt_path {folder})"
-            )
+        """Not yet."""
 
     def _begin(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if trainer.loggers and not trainer.sanity_checking:
@@ -170,6 +163,7 @@ class VmmCLI(LightningCLI):
     def _prepare_subcommand_kwargs(self, subcommand: str) -> dict[str, Any]:
         """Settle which checkpoint is used; an evaluation needs one, or ``init_from``."""
         kwargs = super()._prepare_subcommand_kwargs(subcommand)
+        self._refuse_used_folder()
         given = kwargs.get("ckpt_path")
         kwargs["ckpt_path"] = None if given is None else self._checkpoint(str(given))
         if subcommand != "fit" and given is not None:
@@ -180,6 +174,18 @@ class VmmCLI(LightningCLI):
                 "--ckpt_path RUN (or a file), or --model.init_args.init_from RUN"
             )
         return kwargs
+
+    def _refuse_used_folder(self) -> None:
+        """Refuse a folder that holds a run, before the logger deletes what is in it."""
+        folder = run_folder(self.trainer)
+        if folder is None or not self.trainer.loggers or not self.trainer.is_global_zero:
+            return
+        if (folder / "config.yaml").exists():
+            raise ValueError(
+                f"{folder} holds a run already; give this one a version of its own "
+                "(--trainer.logger.init_args.version NAME), or go on from the other's last "
+                f"checkpoint (--ckpt_path {folder})"
+            )
 
     def _checkpoint(self, given: str) -> str:
         """Find the checkpoint file that ``--ckpt_path`` means."""

@@ -368,7 +368,9 @@ def test_a_checkpoint_of_another_stage_or_size(told, demo_shards, tmp_path, caps
     for options in (common, validated):
         ended = told(f"{S2} {options} --ckpt_path={stage2}")
         assert "the checkpoint is of step 2, where this run ends" in ended
+    metrics = (stage2 / "metrics.csv").read_bytes()
     assert "holds a run already" in told(f"{S2} {common} {name}=two")
+    assert (stage2 / "metrics.csv").read_bytes() == metrics
     validate = f"validate -c recipes/stage2_vtt.yaml {common} --trainer.limit_val_batches=1"
     untrained = told(f"{validate} --model.init_args.init_from={stage1}")
     assert "has no itm_head, temperature, text_encoder" in untrained
