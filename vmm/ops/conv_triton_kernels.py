@@ -206,7 +206,7 @@ def backward_kernel(
         OPTIONS: An ``Options``.
     """
     TAPS: tl.constexpr = OPTIONS.taps
-    # Triton 3.5 and 3.6 take sizes in a list for numbers unless a name says that they are constants.
+    # Triton 3.5 and 3.6 take sizes in a list for numbers unless a name makes them constants.
     STEPS: tl.constexpr = OPTIONS.tile_steps
     CHANNELS: tl.constexpr = OPTIONS.tile_channels
     batch = tl.cast(tl.program_id(2), tl.int64)
