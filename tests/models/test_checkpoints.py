@@ -580,6 +580,30 @@ def test_a_wrapped_published_file_is_used(wrapper, tmp_path):
     assert load_published(file).family == "masked_pretrain"
 
 
+SIZES = {
+    "video_classifier": ["patch_embed.proj.weight", "pos_embed", "layers.0.mixer.A_log",
+                         "temporal_pos_embedding", "head.weight"],
+    "masked_pretrain": ["clip_decoder.0.head.weight", "layers.0.mixer.conv1d.weight"],
+    "video_text": ["vision_proj.weight", "temp", "vision_encoder.temporal_pos_embedding",
+                   "text_encoder.bert.embeddings.word_embeddings.weight"],
+    "clip_visual": ["conv1.weight", "positional_embedding", "proj"],
+}  # fmt: skip
+"""Keys of tensors that tell sizes, by family."""
+
+
+@pytest.mark.parametrize("family", SIZES)
+def test_tensors_of_no_size_or_of_other_dimensions_are_named(family, tmp_path):
+    state = FAMILIES[family]()
+    for key in SIZES[family]:
+        for shape in ((), (0,), (1, 1), (3, 0), (2, 2, 2), (0,) * 4, (0,) * 5):
+            if shape == state[key].shape:
+                continue
+            file = save(state | {key: torch.full(shape, 0.5)}, tmp_path / "file.pth")
+            with pytest.raises(ValueError, match=r"file\.pth") as caught:
+                load_published(file, text_num_heads=HEADS)
+            assert type(caught.value) is ValueError, (key, shape)
+
+
 def test_a_published_text_encoder_must_see_the_video_from_its_ninth_layer_on():
     shapes = make.bert(768, 12, 9, 576, 3072, 30522, 512)
     state = {key: torch.empty(shape, device="meta") for key, shape in shapes.items()}

@@ -27,6 +27,7 @@ import time
 import warnings
 import zipfile
 from collections import Counter
+from contextlib import suppress
 from pathlib import Path
 
 import torch
@@ -78,11 +79,12 @@ def read_run(path):
 
 
 def read_exported(path):
-    """Read a folder whose list of digests was made after the damage, as a stranger would."""
+    """Read a folder whose digests were made after the damage, as a stranger would."""
     config = path.parent / CONFIG
-    if path.name != CONFIG:
+    with suppress(ValueError, LookupError, TypeError, AttributeError):  # else it stays as it is
         content = json.loads(config.read_bytes())
-        content["files"][path.name] = sha256(path)
+        if path.name != CONFIG:
+            content["files"][path.name] = sha256(path)
         content["fingerprint"] = _fingerprint(_settings(content, path.parent), content["files"])
         config.write_text(json.dumps(content))
     encoder = VideoTextEncoder.from_pretrained(path.parent, device="cpu")

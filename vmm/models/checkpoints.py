@@ -40,6 +40,7 @@ from vmm.models.published_shapes import (
     ShapeError,
     clip_config,
     num_taps,
+    shape_of,
     text_encoder_arguments,
     video_encoder_arguments,
 )
@@ -258,9 +259,7 @@ def _build_encoder(
 
 def _build_classifier(source: _Source) -> _Built:
     encoder, node, state = _build_encoder(source, "cls", pool_norm=False)
-    if "head.weight" not in state:
-        raise ShapeError("head.weight is missing")
-    num_classes = len(state["head.weight"])
+    num_classes = shape_of(state, "head.weight", 2)[0]
     model = VideoClassifier(encoder, num_classes)
     if f"{_ENCODER}temporal_pos_embedding" not in state:  # an image model: no time, so zero
         nn.init.zeros_(encoder.temporal_pos_embedding)
@@ -289,9 +288,7 @@ def _build_video_text(source: _Source) -> _Built:
         "max_words": min(_MAX_WORDS, positions),
     }
     text = BertTextEncoder(encoder.embed_dim, **arguments)
-    if "vision_proj.weight" not in state:
-        raise ShapeError("vision_proj.weight is missing")
-    proj_dim = len(state["vision_proj.weight"])
+    proj_dim = shape_of(state, "vision_proj.weight", 2)[0]
     text_node = _node(
         BertTextEncoder, arguments | {"architecture": asdict(arguments["architecture"])}
     )
@@ -323,12 +320,12 @@ _BUILDERS = {
 def _build_align_head(
     state: Mapping[str, Tensor], embed_dim: int
 ) -> tuple[AlignmentHead, dict[str, Any]]:
-    weight = state.get("align_head.decoders.0.head.weight")
-    if weight is None:
+    head = "align_head.decoders.0.head.weight"
+    if head not in state:
         raise ShapeError("clip_decoder.0.head.weight is missing")
     arguments = {
         "embed_dim": embed_dim,
-        "output_dim": len(weight),
+        "output_dim": shape_of(state, head, 2)[0],
         "num_taps": num_taps(state),
     }
     return AlignmentHead(**arguments), _node(AlignmentHead, arguments)

@@ -43,7 +43,7 @@ def video_encoder_arguments(state: Mapping[str, Tensor]) -> dict[str, Any]:
         ShapeError: If blocks are missing or sizes contradict each other.
     """
     prefix = "video_encoder."
-    patches = _shape(state, f"{prefix}patch_embed.proj.weight", 5)
+    patches = shape_of(state, f"{prefix}patch_embed.proj.weight", 5)
     embed_dim, tubelet, patch = patches[0], patches[2], patches[3]
     depth = _count(state, rf"^{re.escape(prefix)}layers\.(\d+)\.")
     name, published_depth = VARIANTS.get(embed_dim, ("", depth))
@@ -52,19 +52,19 @@ def video_encoder_arguments(state: Mapping[str, Tensor]) -> dict[str, Any]:
             f"{depth} blocks of width {embed_dim}, where VideoMamba-{name} has {published_depth}; "
             "blocks are missing or do not belong here"
         )
-    side = math.isqrt(_shape(state, f"{prefix}pos_embed", 3)[1] - 1)
+    side = math.isqrt(shape_of(state, f"{prefix}pos_embed", 3)[1] - 1)
     mixer = f"{prefix}layers.0.mixer."
-    inner = _shape(state, f"{mixer}out_proj.weight", 2)[1]
-    time = state.get(f"{prefix}temporal_pos_embedding")
+    inner = shape_of(state, f"{mixer}out_proj.weight", 2)[1]
+    time = f"{prefix}temporal_pos_embedding"
     return {
         "embed_dim": embed_dim,
         "depth": depth,
-        "num_frames": tubelet * (1 if time is None else time.shape[1]),
+        "num_frames": tubelet * (shape_of(state, time, 3)[1] if time in state else 1),
         "image_size": side * patch,
         "patch_size": patch,
         "tubelet_size": tubelet,
-        "d_state": _shape(state, f"{mixer}A_log", 2)[1],
-        "d_conv": _shape(state, f"{mixer}conv1d.weight", 3)[2],
+        "d_state": shape_of(state, f"{mixer}A_log", 2)[1],
+        "d_conv": shape_of(state, f"{mixer}conv1d.weight", 3)[2],
         "expand": inner // embed_dim,
     }
 
@@ -88,7 +88,7 @@ def text_encoder_arguments(state: Mapping[str, Tensor], num_heads: int | None) -
         ValueError: If the number of heads cannot be told or does not divide the width.
     """
     prefix = "text_encoder.bert."
-    vocab, width = _shape(state, f"{prefix}embeddings.word_embeddings.weight", 2)
+    vocab, width = shape_of(state, f"{prefix}embeddings.word_embeddings.weight", 2)
     layers = rf"^{re.escape(prefix)}encoder\.layer\."
     depth = _count(state, layers + r"(\d+)\.")
     if depth != _BERT_LAYERS.get(width, depth):
@@ -107,16 +107,15 @@ def text_encoder_arguments(state: Mapping[str, Tensor], num_heads: int | None) -
     heads = _BERT_HEADS.get(width) if num_heads is None else num_heads
     if heads is None:
         raise ValueError(_UNKNOWN_HEADS.format(width=width, argument="text_num_heads"))
+    positions = shape_of(state, f"{prefix}embeddings.position_embeddings.weight", 2)[0]
     architecture = BertArchitecture(
         vocab_size=vocab,
         hidden_size=width,
         num_hidden_layers=depth,
         num_attention_heads=heads,
-        intermediate_size=_shape(state, f"{first}intermediate.dense.weight", 2)[0],
-        max_position_embeddings=_shape(state, f"{prefix}embeddings.position_embeddings.weight", 2)[
-            0
-        ],
-        type_vocab_size=_shape(state, f"{prefix}embeddings.token_type_embeddings.weight", 2)[0],
+        intermediate_size=shape_of(state, f"{first}intermediate.dense.weight", 2)[0],
+        max_position_embeddings=positions,
+        type_vocab_size=shape_of(state, f"{prefix}embeddings.token_type_embeddings.weight", 2)[0],
     )
     return {"fusion_layer": fusion[0], "architecture": architecture}
 
@@ -132,20 +131,18 @@ def clip_config(state: Mapping[str, Tensor], num_heads: int | None) -> dict[str,
         ShapeError: If blocks are missing.
         ValueError: If the number of heads cannot be told.
     """
-    conv = state.get("visual.conv1.weight")
-    if conv is None:
-        raise ShapeError("visual.conv1.weight is missing")
-    width, patch = conv.shape[0], conv.shape[-1]
-    side = math.isqrt(_shape(state, "visual.positional_embedding", 2)[0] - 1)
+    conv = shape_of(state, "visual.conv1.weight", 4, 5)  # 5: of a frame as a clip of length 1
+    width, patch = conv[0], conv[-1]
+    side = math.isqrt(shape_of(state, "visual.positional_embedding", 2)[0] - 1)
     usual = _CLIP_HEADS.get(width, width // _CLIP_HEAD_WIDTH)
     heads = usual if num_heads is None else num_heads
     if num_heads is None and width % _CLIP_HEAD_WIDTH:
         raise ValueError(_UNKNOWN_HEADS.format(width=width, argument="clip_num_heads"))
     if heads < 1 or width % heads:
         raise ValueError(f"{heads} attention heads do not divide the width {width}")
-    hidden = _shape(state, "visual.transformer.resblocks.0.mlp.c_fc.weight", 2)[0]
+    hidden = shape_of(state, "visual.transformer.resblocks.0.mlp.c_fc.weight", 2)[0]
     return {
-        "embed_dim": _shape(state, "visual.proj", 2)[1],
+        "embed_dim": shape_of(state, "visual.proj", 2)[1],
         "quick_gelu": True,
         "vision_cfg": {
             "image_size": side * patch,
@@ -160,12 +157,19 @@ def clip_config(state: Mapping[str, Tensor], num_heads: int | None) -> dict[str,
     }
 
 
-def _shape(state: Mapping[str, Tensor], key: str, dims: int) -> tuple[int, ...]:
+def shape_of(state: Mapping[str, Tensor], key: str, *dims: int) -> tuple[int, ...]:
+    """Return the shape of a tensor that must be there, not empty, with one of these dimensions.
+
+    Raises:
+        ShapeError: If it is not.
+    """
     if key not in state:
         raise ShapeError(f"{key} is missing")
-    if state[key].ndim != dims:
-        raise ShapeError(f"{key} has shape {tuple(state[key].shape)}, wanted {dims} dimensions")
-    return tuple(state[key].shape)
+    shape = tuple(state[key].shape)
+    if len(shape) not in dims or 0 in shape:
+        wanted = " or ".join(map(str, dims))
+        raise ShapeError(f"{key} has shape {shape}, wanted {wanted} dimensions, none of them 0")
+    return shape
 
 
 def _indices(state: Mapping[str, Tensor], pattern: str) -> list[int]:
