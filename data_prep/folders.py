@@ -203,7 +203,7 @@ def run_command(
     for field in fields(arguments):
         flag = "--" + field.name.replace("_", "-")
         parser.add_argument(flag, type=int, default=field.default, help=help_of[field.name])
-    parser.add_argument("--workers", type=whole(0), default=os.cpu_count(), help="processes")
+    parser.add_argument("--workers", type=whole(0, 1024), default=os.cpu_count(), help="processes")
     parser.add_argument("--overwrite", action="store_true", help="replace what is in --out")
     options = parser.parse_args(argv)
 

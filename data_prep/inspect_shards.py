@@ -16,6 +16,7 @@ import sys
 from collections.abc import Sequence
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Any
 
 import jinja2
@@ -55,6 +56,9 @@ def inspect_shards(
         KeyboardInterrupt: If it was stopped; the files describe what was read until then.
     """
     paths = expand_shards(patterns)
+    out.mkdir(parents=True, exist_ok=True)
+    with TemporaryFile(dir=out):  # tells in time if nothing can be written there
+        pass
     contents: list[ShardContent] = []
     stopped = False
     try:
@@ -66,7 +70,6 @@ def inspect_shards(
     numbers = report(contents)
     numbers["shards"]["unread"] = len(paths) - len(contents)
     thumbnails = [picture for content in contents for picture in content.thumbnails]
-    out.mkdir(parents=True, exist_ok=True)
     (out / "report.json").write_text(json.dumps(numbers, indent=1) + "\n", encoding="utf-8")
     sheet = contact_sheet(thumbnails)
     if sheet is not None:
@@ -176,7 +179,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument(
         "--pictures", type=whole(0), default=48, help="samples on the contact sheet"
     )
-    parser.add_argument("--workers", type=whole(0), default=os.cpu_count(), help="processes")
+    parser.add_argument("--workers", type=whole(0, 1024), default=os.cpu_count(), help="processes")
     options = parser.parse_args(argv)
     return run_to_status("data_prep.inspect_shards", lambda: _run(options))
 

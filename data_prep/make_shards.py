@@ -325,7 +325,7 @@ def _parser() -> argparse.ArgumentParser:
         default = getattr(defaults, name)
         parser.add_argument(flag, type=kind, default=default, help=_LAYOUT_HELP[name])
     parser.add_argument("--samples-per-shard", type=int, default=1000, help="of a full shard")
-    parser.add_argument("--workers", type=whole(0), default=os.cpu_count(), help="processes")
+    parser.add_argument("--workers", type=whole(0, 1024), default=os.cpu_count(), help="processes")
     parser.add_argument("--shard-range", type=_range, metavar="A:B", help="make only these shards")
     parser.add_argument("--ray", action="store_true", help="run on a Ray cluster")
     return parser

@@ -339,7 +339,7 @@ def _parser() -> argparse.ArgumentParser:
         help="unreadable samples are wrong (strict), or dropped")  # fmt: skip
     add("--num-frames", type=whole(1), help="frames per clip (default: as trained, or 8)")
     add("--batch-size", type=whole(1), default=8)
-    add("--num-workers", type=whole(0), default=2, help="decoding processes (default: 2)")
+    add("--num-workers", type=whole(0, 1024), default=2, help="decoding processes (default: 2)")
     return parser
 
 

@@ -312,7 +312,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--coverage", choices=("strict", "available"), default="strict",
         help="questions about unreadable videos are wrong (strict), or dropped")  # fmt: skip
     add("--batch-size", type=whole(1), default=32, help="questions about a video read at once")
-    add("--num-workers", type=whole(0), default=2, help="decoding processes (default: 2)")
+    add("--num-workers", type=whole(0, 1024), default=2, help="decoding processes (default: 2)")
     return parser
 
 

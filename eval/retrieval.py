@@ -244,7 +244,7 @@ def _parser() -> argparse.ArgumentParser:
         help="queries of unreadable clips are misses (strict), or both are dropped")  # fmt: skip
     add("--num-frames", type=whole(1), help="frames per clip (default: as trained, or 8)")
     add("--batch-size", type=whole(1), default=32)
-    add("--num-workers", type=whole(0), default=2, help="decoding processes (default: 2)")
+    add("--num-workers", type=whole(0, 1024), default=2, help="decoding processes (default: 2)")
     return parser
 
 

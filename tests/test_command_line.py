@@ -146,6 +146,8 @@ def test_a_reader_that_goes_away_is_no_error():
         (["--seconds", "-0.5"], "--seconds: '-0.5' is not above 0"),
         (["--recall", "much"], "--recall: 'much' is no finite number"),
         (["--how", "fst"], "invalid choice: 'fst'"),
+        (["--port", ""], "an argument is empty; is a variable of the shell not set?"),
+        (["--port="], "an argument is empty; is a variable of the shell not set?"),
         (["--how", "fst"], "did you mean fast?"),
     ],
 )

@@ -76,6 +76,8 @@ def main(args: Sequence[str] | None = None) -> int:
     known = [*_TRAINER_COMMANDS, *_LIGHT_COMMANDS]
     near = difflib.get_close_matches(command, known, n=1)
     hint = f"did you mean {near[0]!r}? " if near else ""
+    if command.startswith("-"):
+        hint = "the command comes first, e.g. `vmm fit -c RECIPE`; "
     complain(f"vmm: error: unknown command {command!r}; {hint}`vmm --help` lists them")
     return MISTAKE
 

@@ -15,7 +15,7 @@ import select
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from difflib import get_close_matches
 from types import TracebackType
 from typing import NoReturn
@@ -33,6 +33,15 @@ _LONGEST = 400  # characters of a library's message
 
 class CommandParser(argparse.ArgumentParser):
     """Options whose mistakes cost one sentence, which names the nearest option or choice."""
+
+    def parse_args(  # type: ignore[override]
+        self, args: Sequence[str] | None = None, namespace: argparse.Namespace | None = None
+    ) -> argparse.Namespace:
+        """Parse options; an empty one would otherwise be the working folder, or its own default."""
+        words = sys.argv[1:] if args is None else list(args)
+        if any(re.fullmatch(r"(--[\w-]+=)?", word) for word in words):
+            self.error("an argument is empty; is a variable of the shell not set?")
+        return super().parse_args(words, namespace)
 
     def error(self, message: str) -> NoReturn:
         """Say what is wrong and what was probably meant, then exit with status 2."""
@@ -72,6 +81,14 @@ def positive(text: str) -> float:
     value = finite(text)
     if value <= 0:
         raise argparse.ArgumentTypeError(f"{text!r} is not above 0")
+    return value
+
+
+def percent(text: str) -> float:
+    """Be the ``type=`` of an option that is a share in percent."""
+    value = finite(text)
+    if not 0 <= value <= 100:
+        raise argparse.ArgumentTypeError(f"{text!r} is not between 0 and 100")
     return value
 
 

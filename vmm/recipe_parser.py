@@ -64,14 +64,23 @@ def check_recipes(arguments: Sequence[str]) -> None:
 
     Raises:
         ValueError: If one is missing, no text, no YAML or no mapping; with its name and the line.
+            Or if all are overlays.
     """
+    recipes = []
     words = [word for argument in arguments for word in argument.split("=", 1)]
     for flag, name in pairwise(words):
         if flag in ("-c", "--config"):
-            _check_recipe(Path(name))
+            recipes.append(_read_recipe(Path(name)))
+    models = [recipe.get("model") for recipe in recipes]
+    named = any(isinstance(node, str) or "class_path" in (node or {}) for node in models)
+    if recipes and not named and not any(word.startswith("--model") for word in words):
+        raise ValueError(
+            "no recipe here names a model, these are parts of recipes; name a whole one first, "
+            "e.g. -c recipes/stage2_vtt.yaml"
+        )
 
 
-def _check_recipe(path: Path) -> None:
+def _read_recipe(path: Path) -> dict[str, Any]:
     if not path.is_file():
         what = "is a folder" if path.is_dir() else "does not exist"
         inside = path / "config.yaml"
@@ -91,6 +100,7 @@ def _check_recipe(path: Path) -> None:
         raise ValueError(f"the recipe {path} is no valid YAML{place}: {problem}") from error
     if not isinstance(content, dict):
         raise ValueError(f"{path} holds no settings, so it is no recipe; see those in recipes/")
+    return content
 
 
 def one_sentence(message: str) -> str:
@@ -107,6 +117,9 @@ def one_sentence(message: str) -> str:
     refused = re.search(r"Option '([\w.]+)' is not accepted|arguments: --([\w.]+)", inmost)
     if keys and refused:
         return f"there is no setting {key}.init_args.{refused[1] or refused[2]}"
+    required = re.search("the following arguments are required: (.*)", inmost)
+    if keys and required:
+        return f"{key}.init_args needs {required[1]}"
     unknown = re.search(r"module '[\w.]+' has no attribute '\w+'", inmost)
     if keys and unknown:
         return f"{key}: {unknown[0]}"

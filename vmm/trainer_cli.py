@@ -105,7 +105,7 @@ def check_trainer(command: str, settings: Namespace) -> None:
     for name in (f"limit_{limit}_batches", *ends):
         if settings[name] == 0 or re.fullmatch("[0:]+", str(settings[name])):
             raise ValueError(f"trainer.{name} is 0, so there is nothing to do; set it above 0")
-    for name in ("accumulate_grad_batches", "val_check_interval"):
+    for name in ("accumulate_grad_batches", "val_check_interval", "check_val_every_n_epoch"):
         value = settings[name]
         if isinstance(value, int | float) and value <= 0:
             raise ValueError(f"trainer.{name} is {value}; set it above 0, or leave it out")
@@ -190,6 +190,8 @@ class VmmCLI(LightningCLI):
     def _checkpoint(self, given: str) -> str:
         """Find the checkpoint file that ``--ckpt_path`` means."""
         path = Path(given)
+        if not given:
+            raise ValueError("--ckpt_path is empty; is a variable of the shell not set?")
         if given in ("best", "last"):
             raise ValueError(
                 f"--ckpt_path {given} says not of which run; name its folder "
@@ -205,7 +207,7 @@ class VmmCLI(LightningCLI):
             )
         if not path.is_file() and not sharded and "://" not in given and given != "hpc":
             refuse_as_weights(path)
-        return str(path) if "://" not in given else given
+        return given if "://" in given else str(path)
 
 
 def run(args: list[str]) -> VmmCLI:

@@ -19,7 +19,7 @@ from eval.findings import Subject
 from eval.lint.checks import lint
 from eval.protocols import PROTOCOLS, protocol_of, read_protocol, read_training_ids
 from eval.results import findings_text, metrics_table
-from vmm.command_line import CommandParser, finite, run_to_status
+from vmm.command_line import CommandParser, percent, run_to_status
 from vmm.metrics import retrieval_metrics
 from vmm.text_output import say
 
@@ -83,8 +83,8 @@ def main(args: Sequence[str] | None = None) -> int:
     add("--annotations", type=Path, required=True, help="the official annotation file")
     add("--ids", type=Path, help="list of the ids to keep of it")
     add("--train-ids", type=Path, help="ids or annotations of what the model was trained on")
-    add("--t2v", type=finite, help="the text-to-video R@1 that was reported")
-    add("--v2t", type=finite, help="the video-to-text R@1 that was reported")
+    add("--t2v", type=percent, help="the text-to-video R@1 that was reported")
+    add("--v2t", type=percent, help="the video-to-text R@1 that was reported")
     options = parser.parse_args(args)
     return run_to_status("eval.lint", lambda: _run(options))
 

@@ -9,6 +9,7 @@ import logging
 import os
 import shlex
 import shutil
+import tarfile
 
 import pytest
 import torch
@@ -45,6 +46,8 @@ def things(tmp_path_factory):
     (folder / "empty.ckpt").touch()
     weights = {"model.temperature": torch.tensor(0.1)}
     torch.save({"state_dict": weights}, folder / "weights.ckpt")
+    with tarfile.open(folder / "media.tar", "w") as tar:
+        tar.add(folder / "text.txt", "text.txt")
     (folder / "media").mkdir()
     (folder / "media" / "a.mp4").write_bytes(encode_video(moving_picture(4)))
     zero = folder / "zero.ckpt"
@@ -115,6 +118,14 @@ def told(things, root, tmp_path, monkeypatch, capsys):
         (f"{S2} --model.init_args.video_encoder=encoders/no.yaml", "no file encoders/no.yaml"),
         (f"{S2} --data.init_args.batch_size=0", "batch_size 0"),
         (f"{S2} --data.init_args.steps_per_epoch=0", "steps_per_epoch 0"),
+        (f"{S2} --data.init_args.num_workers=100000", "num_workers 100000"),
+        (f"{S2} --data.init_args.train_videos=''", "train_videos is empty (is a variable of"),
+        (f"{S2} --data.init_args.val_videos=[]", "val_videos is empty"),
+        (f"{S2} --model.init_args.init_from=''", "init_from is empty; null leaves it out"),
+        (f"{S2} --model=AnswerTask", "model.init_args needs answers"),
+        ("fit -c recipes/overlays/debug.yaml", "name a whole one first, e.g. -c recipes/stage2"),
+        ("fit -c recipes/encoders/videomamba_demo.yaml", "no recipe here names a model"),
+        ("-c recipes/stage2_vtt.yaml fit", "the command comes first, e.g. `vmm fit -c RECIPE`"),
         (
             f"{S2} --data.init_args.train_videos='{{{{a: {{{{shards: x.tar, weight: -2}}}}}}}}'",
             "weight -2.0 of the corpus 'x.tar' is not positive",
@@ -148,6 +159,8 @@ def test_recipes_and_settings(told, line, said):
         ("--trainer.limit_train_batches=0", "trainer.limit_train_batches is 0"),
         ("--trainer.accumulate_grad_batches=0", "accumulate_grad_batches is 0"),
         ("--trainer.val_check_interval=0", "val_check_interval is 0"),
+        ("--trainer.check_val_every_n_epoch=0", "check_val_every_n_epoch is 0"),
+        ("--last_checkpoint.every_n_train_steps=0", "every_n_train_steps is 0; set it to 1"),
         ("--trainer.gradient_clip_val=-1", "gradient_clip_val is below 0"),
         ("--trainer.val_check_interval=10000", "must be less than or equal to"),
         ("--trainer.accelerator=tpu", "trainer.accelerator auto"),
@@ -162,6 +175,8 @@ def test_recipes_and_settings(told, line, said):
         ("--checkpoint.mode=highest", "`mode` can be"),
         ("--ckpt_path=nowhere.ckpt", "no weight file nowhere.ckpt"),
         ("--ckpt_path=last", "says not of which run"),
+        ("--ckpt_path=''", "--ckpt_path is empty"),
+        ("--ckpt_path={t}/media.tar", "is damaged or no weight file; download or save it again."),
         ("--ckpt_path={t}/empty", "is a folder; name the weight file in it"),
         ("--ckpt_path={t}/zero.ckpt", "zero_to_fp32.py"),
         ("--ckpt_path={t}/junk.ckpt", "is damaged or no weight file"),
@@ -229,7 +244,8 @@ def test_evaluation_without_weights(told, command, option, said):
         ("export {t}/run out --num-frames 8", "--format folder has none"),
         ("export {t}/run out --format pt2 --num-frames 0", "'0' is no whole number of 1 or more"),
         ("export-upstream {t}/empty x.pth", "is not a run directory"),
-        ("export-upstream {t}/run {t}/empty", "empty: Is a directory"),
+        ("export-upstream {t}/run {t}/empty", "empty is there already; name a new file"),
+        ("export-upstream {t}/run {t}/weights.ckpt", "weights.ckpt is there already"),
         ("export-upstream {t}/run no/x.pth", "make it first"),
         ("export-upstream {t}/run x.pth --dtype bfloat", "did you mean bfloat16?"),
         ("doctor --jsn", "did you mean --json?"),
@@ -245,6 +261,8 @@ def test_weights(told, line, said):
         ("encode {t}/media -o new", "say --encoder"),
         ("encode {t}/media -o new --encoder {t}/run", "is a run directory"),
         ("encode {t}/media -o new --encoder nowhere", "there is no folder nowhere"),
+        ("encode '' -o new --encoder {t}/encoder", "an argument is empty"),
+        ("encode {t}/media -o new --encoder=", "an argument is empty"),
         ("encode nowhere.mp4 -o new --encoder {t}/encoder", "there is no nowhere.mp4"),
         ("encode {t}/empty -o new --encoder {t}/encoder", "no video in"),
         ("encode {t}/text.txt -o new --encoder {t}/encoder", "is no video that can be read"),
@@ -289,7 +307,7 @@ SET = "--annotations {t}/captions.json --media {t}/media"
         (f"eval.retrieval {RUN} {SHARDS} --device cuda:99", "--device 'cuda:99' cannot be used"),
         (f"eval.retrieval {RUN} {SHARDS} --device meta", "--device 'meta' cannot be used here"),
         (f"eval.retrieval {RUN} {SHARDS} --batch-size 0", "'0' is no whole number of 1 or more"),
-        (f"eval.retrieval {RUN} {SHARDS} --num-workers -1", "'-1' is no whole number of 0 or more"),
+        (f"eval.retrieval {RUN} {SHARDS} --num-workers -1", "'-1' is no whole number of 0 to 1024"),
         (f"eval.retrieval {RUN} {SHARDS} --num-frames 0", "'0' is no whole number of 1 or more"),
         (f"eval.retrieval {RUN} {SHARDS} --frame-ordr x", "did you mean --frame-order?"),
         (f"eval.retrieval {RUN} --dataset captoins {SET}", "did you mean captions?"),
@@ -308,6 +326,7 @@ SET = "--annotations {t}/captions.json --media {t}/media"
         ("eval.compare {t}/list.json {t}/list.json", "is no result of this version"),
         ("eval.lint {t}/text.txt --dataset nope --annotations x", "there is no test set 'nope'"),
         ("eval.lint x --dataset captions --annotations x --t2v nan", "'nan' is no finite number"),
+        ("eval.lint x --dataset captions --annotations x --v2t 900", "'900' is not between 0 and"),
         ("eval.report --out {t}/x.html", "there is nothing to report"),
         ("eval.report --out {t}/x.html --run nope", "'nope' is not NAME=PATH"),
         ("eval.demo --quik", "did you mean --quick?"),
@@ -330,7 +349,7 @@ SHARDED = "data_prep.make_shards {t}/captions.json {t}/media"
         ("data_prep.make_shards {t}/list.json {t}/media -o out", "cannot tell whose annotations"),
         (f"{SHARDED} -o {{t}}/text.txt", "text.txt: File exists"),
         (f"{SHARDED} -o {{t}}/text.txt/deep", "deep: Not a directory"),
-        (f"{SHARDED} -o out --workers -1", "'-1' is no whole number of 0 or more"),
+        (f"{SHARDED} -o out --workers -1", "'-1' is no whole number of 0 to 1024"),
         (f"{SHARDED} -o out --samples-per-shard 0", "--samples-per-shard is 0"),
         (f"{SHARDED} -o out --layout mp4 --fps nan", "--fps nan"),
         (f"{SHARDED} -o out --layout mp5", "did you mean mp4?"),
@@ -338,6 +357,7 @@ SHARDED = "data_prep.make_shards {t}/captions.json {t}/media"
         ("data_prep.inspect_shards nowhere -o out", "matches no file"),
         ("data_prep.inspect_shards $NO_PLACE/x.tar -o out", "NO_PLACE, which is not set"),
         ("data_prep.inspect_shards {t}/empty.tar -o {t}/text.txt --workers 0", "File exists"),
+        ("data_prep.inspect_shards {t}/empty.tar -o /proc --workers 0", "error: /proc/"),
         ("data_prep.inspect_shards {t}/empty.tar -o out --pictures -1", "'-1' is no whole number"),
         ("data_prep.synthesize", "the following arguments are required: --out"),
         ("data_prep.synthesize --out out --train 0", "--train is 0; give a positive number"),

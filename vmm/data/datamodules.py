@@ -26,6 +26,8 @@ from vmm.data.transforms import IMAGENET_MEAN, IMAGENET_STD, ClipSettings, Fit
 from vmm.distributed import rank, world_size
 from vmm.types import Media
 
+_MOST_WORKERS = 1024
+
 
 def run_folder(trainer: L.Trainer) -> Path | None:
     """Return where a run keeps its files; a ``fast_dev_run`` keeps none."""
@@ -164,6 +166,20 @@ class WebVideoData(VideoDataModule):
                 f"{steps_per_epoch} and num_workers {num_workers}: the first three must be at "
                 "least 1 and num_workers at least 0"
             )
+        if num_workers > _MOST_WORKERS:
+            raise ValueError(f"num_workers {num_workers}: about one for each CPU core is enough")
+        named = {
+            "train_videos": train_videos,
+            "train_images": train_images,
+            "val_videos": val_videos,
+            "test_videos": test_videos,
+        }
+        for name, shards in named.items():
+            if shards is not None and not shards:
+                raise ValueError(
+                    f"data.init_args.{name} is empty (is a variable of the shell not set?); null "
+                    "leaves it out"
+                )
         self.train_videos, self.train_images = train_videos, train_images
         self.val_videos, self.test_videos = val_videos, test_videos
         self.batch_size, self.image_batch_size = batch_size, image_batch_size

@@ -108,8 +108,10 @@ def export_upstream(run: Path, out: Path, checkpoint: str = "best", dtype: str =
         Number of tensors written.
 
     Raises:
-        ValueError: If the run's model has no published layout.
+        ValueError: If the run's model has no published layout, or ``out`` is there.
     """
+    if out.exists():
+        raise ValueError(f"{out} is there already; name a new file")
     family = _family(run)
     weights = read_weights(find_checkpoint(run, checkpoint))
     state = {

@@ -160,7 +160,7 @@ def load_plain(path: Path, **options: Any) -> Any:
 def _damaged(path: Path, error: Exception) -> ValueError:
     # torch's own text for what is no checkpoint at all recommends to switch its safety off
     told = isinstance(error, RuntimeError | OSError | SafetensorError)
-    detail = str(error).partition("\n")[0] if told else ""
+    detail = str(error).partition("\n")[0] if told and "weights_only" not in str(error) else ""
     return ValueError(
         f"{path} is damaged or no weight file; download or save it again. {detail}".strip()
     )

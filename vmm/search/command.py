@@ -176,6 +176,8 @@ def main_search(argv: Sequence[str]) -> int:
     hits = searcher.search(vector, max(options.top, options.rerank))
     if options.rerank:
         hits = searcher.rerank(options.text, hits[: options.rerank])
+    if not hits and not options.json:
+        say(f"{options.index} holds no moments; `vmm encode` fills it")
     _print_hits(hits[: options.top], options.json)
     return 0
 

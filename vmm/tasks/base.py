@@ -117,6 +117,8 @@ class TrainingTask(L.LightningModule):
             warmup_steps=warmup_steps,
         )
         refuse_outside(0, 1, min_lr_ratio=min_lr_ratio)
+        if init_from == "":
+            raise ValueError("init_from is empty; null leaves it out")
         self.optimizer = optimizer
         self.weight_decay = weight_decay
         self.decay_policy: DecayPolicy = decay_policy

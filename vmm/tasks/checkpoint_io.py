@@ -70,7 +70,10 @@ class SafeCheckpointIO(TorchCheckpointIO):
         Raises:
             ValueError: If it is none, or damaged.
         """
-        content = load_plain(Path(path), map_location=map_location)
+        if "://" in str(path):
+            content = super().load_checkpoint(path, map_location, weights_only=True)
+        else:
+            content = load_plain(Path(path), map_location=map_location)
         if not isinstance(content, dict) or not content.keys() >= _FIELDS:
             raise ValueError(
                 f"{path} holds weights and not the state of a run, so none can go on from it; "
@@ -94,6 +97,11 @@ class LastCheckpoint(Checkpoint):
     """
 
     def __init__(self, every_n_train_steps: int | None = None) -> None:
+        if every_n_train_steps is not None and every_n_train_steps < 1:
+            raise ValueError(
+                f"last_checkpoint.every_n_train_steps is {every_n_train_steps}; set it to 1 or "
+                "more, or to null"
+            )
         self.every_n_train_steps = every_n_train_steps
         self._saved_step = 0
         self._ctrl_c = PatientCtrlC(_say_how_to_stop)
