@@ -168,6 +168,21 @@ def test_bad_videos_are_named(encoder, clips, tmp_path):
         (lambda e, c: e.score(["a"], c, num_frames=0), "num_frames 0"),
         (lambda e, c: e.encode_video(c, fps=0), "fps"),
         (lambda e, c: e.encode_video(c, fps=-1), "fps"),
+        (lambda e, c: e.encode_video(c, fps=float("inf")), "fps inf .*at most 1000"),
+        (lambda e, c: e.encode_long_video(c[0], fps=float("inf")), "fps inf .*at most 1000"),
+        (lambda e, c: e.encode_long_video(c[0], fps=1e9), "fps 1000000000.0 .*at most 1000"),
+        (lambda e, c: e.encode_video(c, num_frames=2.0), "num_frames 2.0 .*whole numbers"),
+        (lambda e, c: e.encode_video(c, num_frames=True), "num_frames True .*whole numbers"),
+        (lambda e, c: e.encode_text(text for text in TEXTS), "a generator; give a list"),
+        (lambda e, c: e.encode_text({"red": 1}), "a dict; give a list"),
+        (lambda e, c: e.encode_video(iter(c)), "a list_iterator; give a list"),
+        (lambda e, c: e.encode_video(set(c)), "a set; give a list, whose order"),
+        (lambda e, c: next(e.load_videos(set(c))), "a set; give a list, whose order"),
+        (lambda e, c: e.score({"a", "b", "c"}, c), "a set; give a list, whose order"),
+        (lambda e, c: e.encode_video([c[0], None]), "video 1 is a NoneType; give a file's path"),
+        (lambda e, c: e.encode_video([list(np.zeros((4, 8, 8, 3)))]), "video 0 is a list; give"),
+        (lambda e, c: e.encode_video([bytearray(9)]), "video 0 is a bytearray; give a file's"),
+        (lambda e, c: e.encode_video([torch.zeros(4, 8, 8, 3, device="meta")]), "give frames as"),
         (lambda e, c: e.score(["a", "b"], c), "2 texts do not pair with 3 videos"),
     ],
 )
@@ -193,6 +208,10 @@ def in_memory(frames):
         "0 to 1, float64": second.double() / 255,
         "0 to 1, float16": unit.half(),
         "with a gradient": unit.clone().requires_grad_(),
+        "backwards twice, a view": frames[::-1].copy()[::-1],
+        "from right to left, a view": np.ascontiguousarray(frames[:, :, ::-1])[:, :, ::-1],
+        "other byte order": unit.numpy().astype(">f4"),
+        "sparse": unit.to_sparse(),
     }
 
 

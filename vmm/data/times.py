@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import numpy as np
 
+MAX_RATE = 1000
+"""Frames per second; whoever asks for more means something else."""
 _EXACT = 1e-6  # seconds: times like 0.1 are not exact in binary
 
 
@@ -29,10 +31,12 @@ def shown_at_rate(times: np.ndarray, rate: float) -> list[int]:
         rate: Frames per second.
 
     Raises:
-        ValueError: If the rate is not positive.
+        ValueError: If the rate is not positive or too high.
     """
-    if not rate > 0:
-        raise ValueError(f"fps {rate} must be positive, e.g. 1 for a frame per second")
+    if not 0 < rate <= MAX_RATE:
+        raise ValueError(
+            f"fps {rate} must be positive and at most {MAX_RATE}, e.g. 1 for a frame per second"
+        )
     return shown_at(times, times[0] + np.arange(0, times[-1] - times[0] + _EXACT, 1 / rate))
 
 

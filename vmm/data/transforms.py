@@ -25,6 +25,7 @@ from torch import Tensor
 
 from vmm.data.decode import Decoder
 from vmm.data.sampling import Sampling, choose_frames
+from vmm.data.times import MAX_RATE
 
 Fit = Literal["squash", "crop"]
 
@@ -78,9 +79,11 @@ class ClipSettings:
     isolate_decode: bool = False
 
     def __post_init__(self) -> None:
-        if self.num_frames < 1 or self.image_size < 1:
+        counts = (self.num_frames, self.image_size)
+        if any(not isinstance(n, int | np.integer) or n is True or n < 1 for n in counts):
             raise ValueError(
-                f"num_frames {self.num_frames} and image_size {self.image_size} must be positive"
+                f"num_frames {self.num_frames} and image_size {self.image_size} must be positive "
+                "whole numbers"
             )
         if not all(value > 0 for value in self.std):
             raise ValueError(f"std {self.std} divides the pixels; give three numbers above 0")
@@ -95,11 +98,11 @@ class ClipSettings:
                 f"{self.fit!r} one of {get_args(Fit)}"
             )
         if (self.fps is not None) != (self.sampling == "fps") or (
-            self.fps is not None and not self.fps > 0
+            self.fps is not None and not 0 < self.fps <= MAX_RATE
         ):
             raise ValueError(
                 f"fps {self.fps} does not go with sampling {self.sampling!r}; set fps to a rate "
-                "above 0 together with sampling 'fps', and leave it out otherwise"
+                f"above 0, at most {MAX_RATE}, together with sampling 'fps', and leave it out otherwise"
             )
         if self.stride < 1 or (self.stride > 1 and self.sampling != "dense"):
             raise ValueError(

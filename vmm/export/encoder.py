@@ -12,7 +12,7 @@ of the joint space, n counts what is asked for.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
@@ -126,6 +126,7 @@ class VideoTextEncoder:
         Raises:
             ValueError: If a video cannot be read, with its name.
         """
+        videos = _listed(videos)
         clips = self.load_videos(videos, num_frames=num_frames, fps=fps)
         rows: list[Tensor] = []
         for batch in _batches(clips, len(videos), batch_size, progress, "video"):
@@ -217,7 +218,7 @@ class VideoTextEncoder:
             ValueError: If the numbers of captions and videos differ, one of the captions is no
                 text, or a video cannot be read.
         """
-        texts = _clean(texts)
+        texts, videos = _clean(texts), _listed(videos)
         if len(texts) != len(videos) and 1 not in (len(texts), len(videos)):
             raise ValueError(
                 f"{len(texts)} texts do not pair with {len(videos)} videos; give as many, or one"
@@ -251,7 +252,7 @@ class VideoTextEncoder:
         Raises:
             ValueError: If a video cannot be read, with its name.
         """
-        _refuse_single(videos)
+        videos = _listed(videos)
         clip = self.clip.with_frames(num_frames)
         if fps is not None:
             clip = replace(clip, sampling="fps", fps=fps, stride=1)
@@ -273,7 +274,7 @@ class VideoTextEncoder:
 
 def _clean(texts: Sequence[str]) -> list[str]:
     """Take captions in: from here on they are clean Unicode."""
-    _refuse_single(texts)
+    texts = _listed(texts)
     for number, text in enumerate(texts):
         if not isinstance(text, str):
             raise ValueError(f"text {number} is a {type(text).__name__}; give strings")
@@ -309,6 +310,10 @@ def _array(rows: list[Tensor], empty: tuple[int, ...], name: Callable[[int], str
     return finite(torch.stack(rows), name).numpy() if rows else np.zeros(empty, np.float32)
 
 
-def _refuse_single(items: object) -> None:
+def _listed(items: Sequence[_Item]) -> list[_Item]:
+    """Return what was given as a list, so that it can be counted and gone through twice."""
     if isinstance(items, str | bytes | Path | np.ndarray):
         raise ValueError(f"got a single {type(items).__name__}; give a list of them")
+    if isinstance(items, Mapping) or not hasattr(items, "__getitem__"):  # no order, or gone once
+        raise ValueError(f"got a {type(items).__name__}; give a list, whose order the result has")
+    return list(items)

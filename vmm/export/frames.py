@@ -65,6 +65,11 @@ def load_clip(video: Video, number: int, clip: ClipSettings) -> PreparedClip:
         frames = _checked(video, name)
         chosen = clip.choose(np.arange(len(frames), dtype=np.float64))
         return prepared(eval_transform(_as_bytes(frames[chosen]), clip))
+    if not isinstance(video, bytes | str | Path):
+        raise ValueError(
+            f"{name} is a {type(video).__name__}; give a file's path or content, or all frames in "
+            "one array"
+        )
     try:
         data = video if isinstance(video, bytes) else Path(video).read_bytes()
         pixels = load_frames(RawSample(name, number, "", data, [], {}), "video", clip)
@@ -77,9 +82,12 @@ def _checked(video: npt.NDArray[Any] | Tensor, name: str) -> Tensor:
     """Return frames as (T, C, H, W) on the CPU, of the type that they have."""
     what = f"{name} is {tuple(video.shape)} {video.dtype}"
     wanted = "give frames as (T, H, W, 3) or (T, 3, H, W), uint8 or floating from 0 to 1"
+    if isinstance(video, np.ndarray):  # PyTorch has no other strides and byte orders
+        video = np.ascontiguousarray(video, video.dtype.newbyteorder("="))
     try:
-        frames = torch.as_tensor(video).detach().cpu()
-    except (TypeError, ValueError) as error:  # types and strides that PyTorch does not have
+        frames = torch.as_tensor(video).detach().cpu().to_dense()
+    except (TypeError, ValueError, NotImplementedError) as error:
+        # Types and strides that PyTorch does not have, tensors that hold no numbers.
         raise ValueError(f"{what}; {wanted}") from error
     if frames.dim() == 5:
         raise ValueError(f"{what}, a batch; give a list of its videos")
