@@ -90,6 +90,10 @@ def test_windows_are_seconds_or_absent(metadata, expected):
         {"start": 5.0},
         {"start": 0.8, "end": 0.4},
         {"end": -1.0},
+        {"start": 10**400},
+        {"end": 10**400},
+        {"start": True},
+        {"end": "1e400", "start": "nan"},
     ],
 )
 def test_impossible_windows_are_bad_samples(metadata):

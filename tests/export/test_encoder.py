@@ -1,4 +1,5 @@
 import itertools
+import os
 import shutil
 import subprocess
 import sys
@@ -150,6 +151,13 @@ def test_bad_videos_are_named(encoder, clips, tmp_path):
         encoder.encode_video([clips[0], b""])
     with pytest.raises(ValueError, match=r"cannot read .*directory"):
         encoder.encode_video([tmp_path])
+
+
+def test_what_never_ends_is_not_read(encoder, tmp_path):
+    os.mkfifo(tmp_path / "pipe.mp4")
+    for path in (tmp_path / "pipe.mp4", "/dev/zero"):
+        with pytest.raises(ValueError, match=f"cannot read {path}: it is a pipe or device"):
+            encoder.encode_video([path])
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 import io
 import os
 import tarfile
+from pathlib import Path
 
 import pytest
 
@@ -80,6 +81,20 @@ def test_links_are_followed_inside_the_folder_only(tmp_path):
     assert "link out of the folder" in problems[Source(folder / "out.mp4")]
     (tmp_path / "named.mp4").symlink_to(outside)
     assert find_sources([tmp_path / "named.mp4"])[0] == [Source(outside)]
+
+
+def test_pipes_devices_and_links_in_a_circle_are_told(tmp_path):
+    os.mkfifo(tmp_path / "pipe.mp4")
+    (tmp_path / "circle.mp4").symlink_to("circle.mp4")
+    (tmp_path / "nowhere.mp4").symlink_to("gone.mp4")
+    (tmp_path / "a.mp4").touch()
+    videos, problems = find_sources([tmp_path])
+    assert problems == {Source(tmp_path / "pipe.mp4"): "a pipe or device, no file"}
+    assert [video.path.name for video in videos] == ["a.mp4", "circle.mp4", "gone.mp4"]
+    with pytest.raises(OSError, match="circle"):
+        digest_of(videos[1].content())
+    with pytest.raises(ValueError, match="zero is no video"):
+        find_sources([Path("/dev/zero")])
 
 
 def test_a_link_that_took_the_place_of_a_file_is_not_followed(tmp_path):

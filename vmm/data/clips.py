@@ -74,11 +74,13 @@ def window(metadata: dict[str, Any]) -> tuple[float, float | None]:
     """
     start, end = metadata.get(START), metadata.get(END)
     try:
+        if isinstance(start, bool) or isinstance(end, bool):
+            raise TypeError("no number")
         first = -math.inf if start is None else float(start)
         last = None if end is None else float(end)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, OverflowError) as error:
         raise DecodeError(
-            "bad window", f"start {start!r} and end {end!r} must be seconds"
+            "bad window", f"start {start!r:.40} and end {end!r:.40} must be seconds"
         ) from error
     if math.isnan(first) or (last is not None and math.isnan(last)):
         raise DecodeError("bad window", f"start {start!r} and end {end!r} must be seconds")

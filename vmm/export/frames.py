@@ -70,8 +70,12 @@ def load_clip(video: Video, number: int, clip: ClipSettings) -> PreparedClip:
             f"{name} is a {type(video).__name__}; give a file's path or content, or all frames in "
             "one array"
         )
+    if not isinstance(video, bytes):
+        path = Path(video)
+        if path.exists() and not (path.is_file() or path.is_dir()):  # reading might never end
+            raise ValueError(f"cannot read {name}: it is a pipe or device, no file")
     try:
-        data = video if isinstance(video, bytes) else Path(video).read_bytes()
+        data = video if isinstance(video, bytes) else path.read_bytes()
         pixels = load_frames(RawSample(name, number, "", data, [], {}), "video", clip)
     except (OSError, DecodeError) as error:
         raise ValueError(f"cannot read {name}: {error}") from error

@@ -48,7 +48,7 @@ class Source:
         Raises:
             OSError: If it is not there any more, or a link has taken its place.
         """
-        if self.path.resolve() != self.path:
+        if os.path.realpath(self.path) != str(self.path):
             raise OSError("a link has taken its place, which is not followed")
         if not self.member:
             return self.path
@@ -115,14 +115,16 @@ def find_sources(inputs: Sequence[Path]) -> tuple[list[Source], dict[Source, str
         if not given.exists():
             raise ValueError(f"there is no {given}; name videos, .tar shards, or folders of them")
         path = given.resolve()
-        if path.is_file() and path.suffix.lower() not in {_SHARD, *_SUFFIXES}:
+        if not path.is_dir() and path.suffix.lower() not in {_SHARD, *_SUFFIXES}:
             known = f"known are {' '.join(sorted(_SUFFIXES))} and {_SHARD} shards"
             why = remedy(str(given)) or known
             raise ValueError(f"{given} is no video that can be read; {why}")
         for file in _walk(path) if path.is_dir() else [path]:
-            target = file.resolve()
+            target = Path(os.path.realpath(file))  # of links in a circle, one of them
             if target != path and path not in target.parents:
                 problems[Source(file)] = f"a link out of the folder, to {target}; not followed"
+            elif target.exists() and not target.is_file():
+                problems[Source(target)] = "a pipe or device, no file"
             elif unread := remedy(target.name):
                 problems[Source(target)] = unread
             elif target.suffix.lower() == _SHARD:

@@ -1,3 +1,4 @@
+import os
 import unicodedata
 
 import pytest
@@ -78,6 +79,14 @@ def test_linked_folders_are_followed_once(tmp_path, folder):
     (tmp_path / "real").mkdir()
     (tmp_path / "loop").symlink_to(tmp_path)
     assert folder("real/x.mp4")("x") == "real/x.mp4"
+
+
+def test_pipes_are_no_media(tmp_path, folder):
+    find = folder("a.mp4")
+    os.mkfifo(tmp_path / "pipe.mp4")
+    with pytest.raises(MediaError, match=r"unsupported media: 'pipe' is pipe\.mp4, a pipe or device"):
+        MediaFolder(tmp_path, "video").find("pipe")
+    assert find("a") == "a.mp4"
 
 
 def test_images_and_videos_are_apart(tmp_path, folder):

@@ -105,7 +105,11 @@ class MediaFolder:
             if len(found) > 1:
                 raise MediaError("ambiguous", f"{name!r} is {' and '.join(found[:3])}")
             if found:
-                return self.root / found[0]
+                file = self.root / found[0]
+                if file.exists() and not file.is_file():  # reading it might never end
+                    why = f"{name!r} is {found[0]}, a pipe or device, no file"
+                    raise MediaError("unsupported", why)
+                return file
         for name in names:
             if unread := self._unread.get(stem(name)):
                 why = remedy(unread, self.kind)
