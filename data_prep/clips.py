@@ -18,8 +18,8 @@ from PIL import Image
 
 from vmm.data import containers
 from vmm.data.containers import Converter, DecodeError, frame_rate, rational
-from vmm.data.decode import MAX_FRAMES, decode_parts
-from vmm.data.packets import decoded, has_no_times
+from vmm.data.decode import MAX_FRAMES, MAX_STREAMED_FRAMES, decode_parts
+from vmm.data.packets import decoded, keeps_time
 from vmm.data.pictures import read_picture
 from vmm.data.times import frames_between
 
@@ -61,15 +61,16 @@ class VideoFile:
     Args:
         container: The open file.
         stream: The one to read.
+        counted: Whether frames are numbered, as training does where their times are not in order:
+            AVI has none of presentation, and clocks jump where recordings were put together.
     """
 
-    def __init__(self, container: InputContainer, stream: VideoStream) -> None:
+    def __init__(self, container: InputContainer, stream: VideoStream, counted: bool) -> None:
         self._container = container
         self.stream = stream
         self._time_base = rational(stream.time_base, Fraction(1, av.time_base))
         self._origin: Fraction | None = None
-        # As for training: AVI keeps no times at which B-frames are shown, so frames are counted.
-        self._counted = has_no_times(container, stream)
+        self._counted = counted
 
     @property
     def rate(self) -> Fraction:
@@ -85,6 +86,8 @@ class VideoFile:
 
     def shown_for(self, frame: VideoFrame) -> Fraction:
         """Return how long a frame stays on display, seconds."""
+        if self._counted:
+            return 1 / self.rate
         return frame.duration * self._time_base if frame.duration else 1 / self.rate
 
     def frames(
@@ -161,17 +164,25 @@ def library_errors() -> Iterator[None]:
 
 
 @contextmanager
-def open_video(file: Path | Any) -> Iterator[VideoFile]:
+def open_video(file: Path | Any, exact: bool = True) -> Iterator[VideoFile]:
     """Open a video.
 
     Args:
         file: Path or binary file.
+        exact: Look through the whole file first, to give frames the times that training sees.
 
     Raises:
         BadMedia: If it is no video; also for errors while it is open.
     """
-    with library_errors(), containers.open_video(file) as (container, stream):
-        yield VideoFile(container, stream)
+    counted = False
+    with library_errors():
+        if exact:
+            with containers.open_video(file) as (container, stream):
+                counted = not keeps_time(container, stream, MAX_STREAMED_FRAMES)
+            if not isinstance(file, Path):
+                file.seek(0)
+        with containers.open_video(file) as (container, stream):
+            yield VideoFile(container, stream, counted)
 
 
 def try_video(file: Path, start: float | None, end: float | None) -> None:

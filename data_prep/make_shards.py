@@ -40,7 +40,7 @@ from vmm.data.annotations.registry import DATASETS, read_annotations
 from vmm.data.schema import is_leftover
 from vmm.text_output import say
 
-FORMAT_VERSION = 2  # one higher whenever the same arguments give other shards
+FORMAT_VERSION = 3  # one higher whenever the same arguments give other shards
 _PLAN, _SUMMARY, _FAILURES = "plan.json", "summary.json", "failures.jsonl"
 _LAYOUT_HELP = {
     "kind": "files as they are; H.264; or JPEG pictures at a rate in one Matroska file per clip",

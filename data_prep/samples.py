@@ -168,7 +168,7 @@ def _original(
     if kind == "image":
         return extension, file, read_image(file)[0]
     try_video(file, start, end)
-    with open_video(file) as video:
+    with open_video(file, exact=False) as video:
         return extension, file, video_properties(video)[0]
 
 

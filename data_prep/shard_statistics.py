@@ -192,7 +192,7 @@ def _open(file: io.RawIOBase, kind: Media, pictured: bool) -> tuple[Properties, 
         properties, picture = read_image(file)
         size = target_size(picture.width, picture.height, THUMBNAIL_SIDE)
         return properties, picture.resize(size) if pictured else None
-    with open_video(file) as video:
+    with open_video(file, exact=False) as video:
         properties, frame = video_properties(video)
         if not pictured:
             return properties, None

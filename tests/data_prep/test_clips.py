@@ -1,7 +1,9 @@
 """Files of all kinds as ``make_shards`` reads them, beside what training sees of them."""
 
 import io
+from fractions import Fraction
 
+import av
 import numpy as np
 import pytest
 
@@ -11,9 +13,34 @@ from vmm.data.decode import decode_video
 from vmm.data.times import frames_between
 
 
-@pytest.mark.parametrize("kind", videos.KINDS)
+def one_time_twice():
+    """MJPEG of which every time is that of two frames."""
+    buffer, frames = io.BytesIO(), videos.moving_picture(30)
+    with av.open(buffer, "w", format="matroska") as output:
+        stream = output.add_stream("mjpeg", rate=25)
+        stream.height, stream.width, stream.pix_fmt = 48, 64, "yuvj420p"
+        packets = [stream.encode(av.VideoFrame.from_ndarray(x, "rgb24")) for x in frames]
+        for number, packet in enumerate(sum([*packets, stream.encode(None)], [])):
+            packet.time_base = Fraction(1, 1000)
+            packet.pts = packet.dts = number // 2 * 80
+            output.mux(packet)
+    return buffer.getvalue()
+
+
+JUMPING = {
+    "two recordings in one ts": lambda: videos.make("h264 ts") * 2,
+    "the later one first, ts": lambda: (
+        videos.encode_video(videos.moving_picture(20), first=500, container="mpegts", g="8")
+        + videos.make("h264 ts")
+    ),
+    "two recordings in one mpg": lambda: videos.make("mpeg1 mpg") * 2,
+    "one time twice": one_time_twice,
+}
+
+
+@pytest.mark.parametrize("kind", [*videos.KINDS, *JUMPING])
 def test_windows_hold_the_frames_that_training_would_see(kind):
-    content, seen = videos.make(kind), []
+    content, seen = JUMPING[kind]() if kind in JUMPING else videos.make(kind), []
     decode_video(content, lambda t: (seen.append(t), [0])[1])
     times = seen[-1]
     for start, end in ((None, None), (0.5, None), (1.04, None), (0.1, 0.2)):

@@ -111,6 +111,9 @@ def open_video(
 
 @contextmanager
 def _as_file(video: bytes | Path | BinaryIO) -> Iterator[BinaryIO]:
+    if isinstance(video, bytes | Path):
+        if not (len(video) if isinstance(video, bytes) else video.stat().st_size):
+            raise DecodeError("empty", "0 bytes")
     if isinstance(video, bytes):
         yield io.BytesIO(video)
     elif isinstance(video, Path):

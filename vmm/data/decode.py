@@ -83,8 +83,6 @@ def decode_video(
         DecodeError: If the video cannot be decoded or exceeds a limit.
         ValueError: If torchcodec is asked for and does not run here.
     """
-    if not data:
-        raise DecodeError("empty", "0 bytes")
     with open_video(data, max_pixels) as (container, stream):
         with library_errors():
             packets, shown = read_timeline(container, stream, max_frames)
@@ -129,8 +127,6 @@ def decode_parts(
             limit.
         OSError: If the file cannot be read.
     """
-    if not (len(video) if isinstance(video, bytes) else video.stat().st_size):
-        raise DecodeError("empty", "0 bytes")
     with open_video(video, max_pixels) as (container, stream):
         with library_errors():
             marks, shown = read_marks(container, stream, max_frames)

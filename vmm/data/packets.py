@@ -147,6 +147,36 @@ def _shown(
     packets: Sequence[VideoPacket | Mark], container: InputContainer, stream: VideoStream
 ) -> np.ndarray | None:
     """Return the presentation times of all shown frames; None if the packets do not tell."""
+    usable = (
+        _one_frame_per_packet(stream)
+        and bool(packets)
+        and packets[0].is_keyframe
+        and all(p.pts is not None for p in packets)
+        and _keeps_time(packets, container, stream)
+    )
+    if not usable:
+        return None
+    shown = np.unique(np.array([p.pts for p in packets if not p.is_discard], np.int64))
+    return shown if len(shown) else None
+
+
+def keeps_time(container: InputContainer, stream: VideoStream, max_frames: int) -> bool:
+    """Tell whether frames have times of their own, in order; where not, training numbers them.
+
+    Args:
+        container: As for ``read_timeline``.
+        stream: As for ``read_timeline``.
+        max_frames: As for ``read_timeline``.
+
+    Raises:
+        TooManyFrames: As ``read_timeline``.
+    """
+    return _keeps_time(Marks(_pictures(container, stream, max_frames)), container, stream)
+
+
+def _keeps_time(
+    packets: Sequence[VideoPacket | Mark], container: InputContainer, stream: VideoStream
+) -> bool:
     codec = stream.codec_context.name
     # Badly written files have no presentation times either: theirs are of decoding.
     unordered = has_no_times(container, stream) or (
@@ -154,19 +184,15 @@ def _shown(
         and stream.codec_context.has_b_frames
         and all(p.pts == p.dts for p in packets)
     )
-    usable = (
-        codec.removeprefix("lib").replace("dav1d", "av1") in _ONE_FRAME_PER_PACKET
-        and bool(packets)
-        and packets[0].is_keyframe
-        and all(p.pts is not None for p in packets)
-        and _goes_on(packets)
-        and not unordered
-    )
-    if not usable:
-        return None
-    times = np.array([p.pts for p in packets if not p.is_discard], np.int64)
-    shown = np.unique(times)
-    return shown if 0 < len(shown) == len(times) else None
+    if unordered or not _goes_on(packets):
+        return False
+    times = [p.pts for p in packets if p.pts is not None and not p.is_discard]
+    return not _one_frame_per_packet(stream) or len(set(times)) == len(times)
+
+
+def _one_frame_per_packet(stream: VideoStream) -> bool:
+    codec = stream.codec_context.name
+    return codec.removeprefix("lib").replace("dav1d", "av1") in _ONE_FRAME_PER_PACKET
 
 
 def has_no_times(container: InputContainer, stream: VideoStream) -> bool:
