@@ -143,7 +143,7 @@ def time_clip(parts: EncoderParts, folder: Path, sizes: Sizes) -> dict[str, floa
     exported.mkdir()
     write_folder(parts, exported)
     encoder = VideoTextEncoder.from_pretrained(exported, device="cpu")
-    calls[FOLDER] = lambda: encoder.encode_video([prepared(video[0])])
+    calls[FOLDER] = lambda: encoder.encode_video([prepared(video[0], encoder.clip)])
     race = common.Race(sizes.rounds, limit_s=120)
     return {variant: timing.fastest for variant, timing in race.run(1, calls).items()}
 

@@ -114,11 +114,18 @@ class VideoFile:
             first = time if first is None else first
             yield time - first, frame
         else:
-            if first is None and held is not None and self._shown_until_the_end(start):
+            if first is None and held is not None and start is not None and self._reaches(start):
                 yield Fraction(0), held[1]
 
-    def _shown_until_the_end(self, start: float | None) -> bool:
-        return self.duration is not None and start is not None and start < self.duration
+    def _reaches(self, start: float) -> bool:
+        """Tell whether the last frame is still shown; what the header says may be wrong."""
+        self._container.seek(0)
+        times = np.array([float(time) for time, _ in self._decode()])
+        try:
+            frames_between(times, start, None)
+        except ValueError:
+            return False
+        return True
 
     def _from(self, start: Fraction | None) -> Iterator[tuple[Fraction, VideoFrame]]:
         """Decode from the key frame before a time on, or from the first frame."""

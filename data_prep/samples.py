@@ -214,5 +214,6 @@ def _encode(
     else:
         extension, codec, data = "mp4", "h264", encode_video(pixels(shown()), rate, layout.gop)
     if not end_shown:
-        raise BadMedia("no frames", f"none is shown from {start or 0} to {end or 'the end'} s")
+        reason = "no frames" if start is None and end is None else "bad window"
+        raise BadMedia(reason, f"none is shown from {start or 0} to {end or 'the end'} s")
     return extension, data, Properties(*size, codec, round(float(end_shown), 6), float(rate))

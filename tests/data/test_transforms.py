@@ -1,3 +1,5 @@
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -229,6 +231,15 @@ def test_the_generator_alone_decides():
         ({"fps": 2.0}, "fps 2.0 does not go with"),
         ({"stride": 2}, "stride 2 does not go with"),
         ({"sampling": "dense", "stride": 0}, "stride 0 does not go with"),
+        ({"sampling": "dense", "stride": 1.5}, "stride 1.5 does not go with"),
+        ({"sampling": "fps", "fps": math.inf}, "fps inf does not go with"),
+        ({"mean": (123.7, 116.3, 103.5)}, "divide those of values in 0 to 255 by 255"),
+        ({"std": (58.4, 57.1, 57.4)}, "divide those of values in 0 to 255 by 255"),
+        ({"mean": (0.5,)}, "three numbers each"),
+        ({"mean": (0.5,) * 4}, "three numbers each"),
+        ({"mean": (math.nan,) * 3}, "three numbers each"),
+        ({"std": (0.5, 0.0, 0.5)}, "three numbers each"),
+        ({"std": (math.nan,) * 3}, "three numbers each"),
         ({"flip_sided": True}, "set flip too"),
     ],
 )

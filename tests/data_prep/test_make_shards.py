@@ -302,7 +302,7 @@ def test_a_window_in_which_nothing_is_shown_fails(tmp_path, clips):
     clips.write_clip(tmp_path / "media/a.mp4", range(5))
     item = Annotation("a", "a", ["c"], start=7.0, end=9.0)
     summary = make_shards([item], tmp_path / "media", tmp_path / "out", Layout("frames"))
-    assert summary["failed"] == {"no frames": 1}
+    assert summary["failed"] == {"bad window": 1}
     detail = json.loads((tmp_path / "out/failures.jsonl").read_text())["detail"]
     assert detail == "none is shown from 7.0 to 9.0 s"
 

@@ -1,8 +1,10 @@
 import itertools
 import os
+import pickle
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -13,6 +15,7 @@ from tests.global_state import STATES
 from vmm.data.decode import decode_video
 from vmm.data.transforms import ClipSettings, eval_transform
 from vmm.export.encoder import VideoTextEncoder
+from vmm.export.frames import load_clip
 
 TEXTS = ["A red circle", "a circle moves left!", "red"]
 HEAVY = ("lightning", "open_clip", "webdataset", "jsonargparse", "matplotlib", "torchvision")
@@ -239,6 +242,15 @@ def test_prepared_clips_are_taken_as_they_are_and_only_those(encoder, clips):
         assert type(computed) is torch.Tensor
         with pytest.raises(ValueError, match=r"numbers from -\S+ to \S+; .* as `load_videos` gave"):
             encoder.encode_video([computed])
+
+
+@pytest.mark.parametrize("other", [{"image_size": 48}, {"mean": (0.5,) * 3}, {"fit": "crop"}])
+def test_clips_prepared_for_another_encoder_are_refused(encoder, clips, other):
+    own, another = (load_clip(clips[0], 0, replace(encoder.clip, **o)) for o in ({}, other))
+    assert len(encoder.encode_video([pickle.loads(pickle.dumps(own))])) == 1
+    for clip in (another, pickle.loads(pickle.dumps(another))):
+        with pytest.raises(ValueError, match="video 1 was prepared for another encoder"):
+            encoder.encode_video([own, clip])
 
 
 @pytest.mark.parametrize(

@@ -136,7 +136,8 @@ def test_reranking_gives_the_scores_of_the_moments_themselves(searched, real):
         data = hit.source.path.read_bytes()
         part = RawSample("", 0, "", data, [], {"start": hit.start, "end": hit.end})
         clip = eval_transform(load_frames(part, "video", real.clip), real.clip)
-        assert np.isclose(real.score(["a red circle"], [prepared(clip)])[0], hit.match, atol=1e-5)
+        (score,) = real.score(["a red circle"], [prepared(clip, real.clip)])
+        assert np.isclose(score, hit.match, atol=1e-5)
 
 
 def test_moments_that_cannot_be_read_any_more_come_last(searched, videos):

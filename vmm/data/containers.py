@@ -111,12 +111,13 @@ def open_video(
 
 @contextmanager
 def _as_file(video: bytes | Path | BinaryIO) -> Iterator[BinaryIO]:
-    if isinstance(video, bytes | Path):
-        if not (len(video) if isinstance(video, bytes) else video.stat().st_size):
-            raise DecodeError("empty", "0 bytes")
     if isinstance(video, bytes):
+        if not video:
+            raise DecodeError("empty", "0 bytes")
         yield io.BytesIO(video)
     elif isinstance(video, Path):
+        if not video.stat().st_size:
+            raise DecodeError("empty", "0 bytes")
         with io.FileIO(video) as raw:
             # FFmpeg would take some names for addresses, and endings for formats.
             raw.name = "<none>"

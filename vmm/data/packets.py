@@ -151,7 +151,6 @@ def _shown(
         _one_frame_per_packet(stream)
         and bool(packets)
         and packets[0].is_keyframe
-        and all(p.pts is not None for p in packets)
         and _keeps_time(packets, container, stream)
     )
     if not usable:
@@ -186,8 +185,11 @@ def _keeps_time(
     )
     if unordered or not _goes_on(packets):
         return False
-    times = [p.pts for p in packets if p.pts is not None and not p.is_discard]
-    return not _one_frame_per_packet(stream) or len(set(times)) == len(times)
+    times = [p.pts for p in packets if p.pts is None or not p.is_discard]
+    distinct = set(times)
+    return not _one_frame_per_packet(stream) or (
+        len(distinct) == len(times) and None not in distinct
+    )
 
 
 def _one_frame_per_packet(stream: VideoStream) -> bool:

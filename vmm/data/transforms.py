@@ -102,12 +102,23 @@ class ClipSettings:
         ):
             raise ValueError(
                 f"fps {self.fps} does not go with sampling {self.sampling!r}; set fps to a rate "
-                f"above 0, at most {MAX_RATE}, together with sampling 'fps', and leave it out otherwise"
+                f"above 0, at most {MAX_RATE}, together with sampling 'fps', and leave it out "
+                "otherwise"
             )
-        if self.stride < 1 or (self.stride > 1 and self.sampling != "dense"):
+        centred = len(self.mean) == 3 and all(0 <= x <= 1 for x in self.mean)
+        if not (centred and len(self.std) == 3 and all(0 < x <= 1 for x in self.std)):
             raise ValueError(
-                f"stride {self.stride} does not go with sampling {self.sampling!r}; set it to 1 or "
-                "more together with sampling 'dense', and leave it out otherwise"
+                f"mean {self.mean} and std {self.std} must be three numbers each, of values in "
+                "[0, 1]; divide those of values in 0 to 255 by 255"
+            )
+        if (
+            not isinstance(self.stride, int | np.integer)
+            or self.stride < 1
+            or (self.stride > 1 and self.sampling != "dense")
+        ):
+            raise ValueError(
+                f"stride {self.stride} does not go with sampling {self.sampling!r}; set it to 1, 2 "
+                "or more together with sampling 'dense', and leave it out otherwise"
             )
         if self.flip_sided and not self.flip:
             raise ValueError("flip_sided says which clips `flip` may mirror; set flip too")

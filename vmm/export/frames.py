@@ -28,6 +28,9 @@ class PreparedClip(Tensor):
     Anything computed from it is a plain tensor again.
     """
 
+    look: tuple[object, ...]
+    """How its pixels were made."""
+
     __torch_function__ = torch._C._disabled_torch_function_impl  # type: ignore[assignment]
 
 
@@ -35,9 +38,17 @@ Video = str | Path | bytes | npt.NDArray[Any] | Tensor
 """A file, its content, all its frames, or what ``VideoTextEncoder.load_videos`` made of one."""
 
 
-def prepared(clip: Tensor) -> PreparedClip:
-    """Mark a clip as one that was resized and normalised."""
-    return clip.as_subclass(PreparedClip)
+def prepared(clip: Tensor, settings: ClipSettings) -> PreparedClip:
+    """Mark a clip as one that was resized and normalised by these settings."""
+    marked = clip.as_subclass(PreparedClip)
+    marked.look = _look(settings)
+    return marked
+
+
+def _look(settings: ClipSettings) -> tuple[object, ...]:
+    """Return what the pixels depend on; which frames they are of may differ from call to call."""
+    rule = settings
+    return rule.image_size, tuple(rule.mean), tuple(rule.std), rule.fit, rule.antialias
 
 
 def name_of(video: Video, number: int) -> str:
@@ -56,15 +67,20 @@ def load_clip(video: Video, number: int, clip: ClipSettings) -> PreparedClip:
     Raises:
         ValueError: If it cannot be read or is no video, with its name.
     """
-    if isinstance(video, PreparedClip):
-        return video
     name = name_of(video, number)
+    if isinstance(video, PreparedClip):
+        if video.look != _look(clip):
+            raise ValueError(
+                f"{name} was prepared for another encoder, {video.look}, not {_look(clip)}; "
+                "use `load_videos` of this one"
+            )
+        return video
     if isinstance(video, np.ndarray | Tensor):
         if clip.sampling == "fps":
             raise ValueError(f"{name} is frames in memory, which have no times; leave fps out")
         frames = _checked(video, name)
         chosen = clip.choose(np.arange(len(frames), dtype=np.float64))
-        return prepared(eval_transform(_as_bytes(frames[chosen]), clip))
+        return prepared(eval_transform(_as_bytes(frames[chosen]), clip), clip)
     if not isinstance(video, bytes | str | Path):
         raise ValueError(
             f"{name} is a {type(video).__name__}; give a file's path or content, or all frames in "
@@ -79,7 +95,7 @@ def load_clip(video: Video, number: int, clip: ClipSettings) -> PreparedClip:
         pixels = load_frames(RawSample(name, number, "", data, [], {}), "video", clip)
     except (OSError, DecodeError) as error:
         raise ValueError(f"cannot read {name}: {error}") from error
-    return prepared(eval_transform(pixels, clip))
+    return prepared(eval_transform(pixels, clip), clip)
 
 
 def _checked(video: npt.NDArray[Any] | Tensor, name: str) -> Tensor:

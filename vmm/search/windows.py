@@ -69,7 +69,7 @@ def load_moments(
 
     for number, frames in enumerate(decode(video, choose)):
         pixels = torch.from_numpy(frames).permute(0, 3, 1, 2)
-        yield spans[number], prepared(eval_transform(pixels, clip))
+        yield spans[number], prepared(eval_transform(pixels, clip), clip)
 
 
 def _frames(times: np.ndarray, span: Span, clip: ClipSettings) -> list[int]:

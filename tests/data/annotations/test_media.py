@@ -84,7 +84,9 @@ def test_linked_folders_are_followed_once(tmp_path, folder):
 def test_pipes_are_no_media(tmp_path, folder):
     find = folder("a.mp4")
     os.mkfifo(tmp_path / "pipe.mp4")
-    with pytest.raises(MediaError, match=r"unsupported media: 'pipe' is pipe\.mp4, a pipe or device"):
+    with pytest.raises(
+        MediaError, match=r"unsupported media: 'pipe' is pipe\.mp4, a pipe or device"
+    ):
         MediaFolder(tmp_path, "video").find("pipe")
     assert find("a") == "a.mp4"
 
