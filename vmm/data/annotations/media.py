@@ -107,8 +107,8 @@ class MediaFolder:
             if found:
                 file = self.root / found[0]
                 if file.exists() and not file.is_file():  # reading it might never end
-                    why = f"{name!r} is {found[0]}, a pipe or device, no file"
-                    raise MediaError("unsupported", why)
+                    what = f"{name!r} is {found[0]}, a pipe or device, no file"
+                    raise MediaError("unsupported", what)
                 return file
         for name in names:
             if unread := self._unread.get(stem(name)):
