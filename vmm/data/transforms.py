@@ -85,8 +85,6 @@ class ClipSettings:
                 f"num_frames {self.num_frames} and image_size {self.image_size} must be positive "
                 "whole numbers"
             )
-        if not all(value > 0 for value in self.std):
-            raise ValueError(f"std {self.std} divides the pixels; give three numbers above 0")
         low, high = self.crop_scale
         if not 0 < low <= high <= 1:
             raise ValueError(
