@@ -102,4 +102,4 @@ def test_questions_about_long_videos_go_on_from_there(demo, root):
 def test_questions_without_a_model_to_start_from(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     assert demo_qa.main([]) == 2
-    assert "run `make demo` first" in capsys.readouterr().out
+    assert "run `make demo` first" in capsys.readouterr().err

@@ -92,8 +92,8 @@ class VideoMamba(VideoEncoder):
         for name, size in {"d_state": d_state, "d_conv": d_conv, "expand": expand}.items():
             if size < 1:
                 raise ValueError(f"{name} {size} must be at least 1")
-        if not 1 <= depth <= _MOST_BLOCKS:
-            raise ValueError(f"depth {depth} must be 1 to {_MOST_BLOCKS} blocks")
+        if not 0 <= depth <= _MOST_BLOCKS:
+            raise ValueError(f"depth {depth} must be 0 to {_MOST_BLOCKS} blocks")
         self.tap_layers = [depth - 1 - k * tap_interval for k in reversed(range(num_taps))]
         if self.tap_layers and self.tap_layers[0] < 0:
             raise ValueError(
