@@ -256,6 +256,20 @@ def test_a_press_while_a_library_reads_is_not_swallowed(films, tmp_path, monkeyp
     assert "Exception ignored" not in captured and "stopped by Ctrl-C" in captured
 
 
+def test_work_that_takes_long_is_not_waited_for(tmp_path):
+    begun = tmp_path / "begun"
+    code = (
+        "import pathlib, sys, time\nfrom data_prep.folders import process_pool\n"
+        "if __name__ == '__main__':\n"
+        "    with process_pool(1) as pool:\n"
+        "        pool.submit(pathlib.Path.touch, pathlib.Path('begun')).result()\n"
+        "        pool.submit(time.sleep, 300).result()\n"
+    )
+    (tmp_path / "long.py").write_text(code)
+    status, said = press(["long"], begun.exists, tmp_path)
+    assert status == -signal.SIGINT and said.count("Traceback") == 1  # of the main process
+
+
 def test_a_data_set_that_was_not_finished_is_not_there(tmp_path, root):
     out = tmp_path / "demo"
     command = ["data_prep.synthesize", "--out", out, "--train", 2000, "--workers", 2]

@@ -400,6 +400,41 @@ def test_a_checkpoint_of_another_stage_or_size(told, demo_shards, tmp_path, caps
     shutil.rmtree(tmp_path / "runs", ignore_errors=True)
 
 
+@pytest.mark.parametrize(
+    ("command", "option", "kept"),
+    [
+        ("fit", "--trainer.fast_dev_run=true", set()),
+        ("fit", "--trainer.enable_checkpointing=false", {"config.yaml", "metrics.csv"}),
+        ("predict", "--trainer.fast_dev_run=1", set()),
+        ("validate", "--trainer.logger=false", set()),
+    ],
+)
+def test_what_is_switched_off_is_not_written(
+    trained, demo_shards, root, tmp_path, monkeypatch, command, option, kept
+):
+    os.symlink(root / "recipes", tmp_path / "recipes")
+    monkeypatch.chdir(tmp_path)
+    given = [] if command == "fit" else [f"--ckpt_path={trained}"]
+    words = f"{command} -c recipes/stage2_vtt.yaml -c recipes/overlays/debug.yaml {option}"
+    shards = [*demo_shards.options(images=False), "--data.init_args.train_images=null"]
+    assert vmm([*words.split(), *shards, *given]) == 0
+    files = {path.name for path in tmp_path.rglob("*") if path.is_file()}
+    assert files - {path.name for path in (root / "recipes").rglob("*")} == kept
+
+
+@pytest.fixture(scope="module")
+def trained(root, demo_shards, tmp_path_factory):
+    """A run directory of two steps."""
+    folder = tmp_path_factory.mktemp("trained")
+    words = f"{S2} -c recipes/overlays/debug.yaml --trainer.limit_val_batches=0"
+    shards = [*demo_shards.options(images=False), "--data.init_args.train_images=null"]
+    logger = f"--trainer.logger.init_args.save_dir={folder}"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(root)
+        assert vmm([*words.split(), *shards, logger, "--trainer.logger.init_args.version=a"]) == 0
+    return folder / "stage2_vtt" / "a"
+
+
 def test_a_wrapped_checkpoint_is_used(things, tmp_path):
     """Names as torch.compile, DeepSpeed and DataParallel leave them."""
     from vmm.export.run import load_run

@@ -559,8 +559,11 @@ def test_mutants_of_a_file_give_one_clear_error(tmp_path, zipped):
     for _ in range(600):
         data = bytearray(whole)
         for _ in range(rng.choice((1, 1, 2, 8))):
-            at = rng.randrange(len(data))
-            if rng.random() < 0.5:
+            at = rng.randrange(len(data) or 1)
+            kind = rng.random()
+            if kind < 0.1:
+                del data[at:]
+            elif kind < 0.5 and data:
                 data[at] = rng.randrange(256)
             else:
                 data[at : at + rng.randrange(9)] = rng.randbytes(rng.randrange(9))
