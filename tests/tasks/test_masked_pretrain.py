@@ -48,6 +48,11 @@ def test_perfect_alignment_has_no_loss(task, batch, monkeypatch):
     torch.testing.assert_close(task.compute_losses(batch).total, torch.tensor(4.0))
 
 
+def test_a_batch_without_a_clip_is_passed_over_in_validation(task):
+    nothing = {"video": torch.empty(0, 4, 3, 32, 32), "text": [], "key": [], "media": "video"}
+    assert task.validation_step(nothing, 0) is None
+
+
 def test_only_the_student_learns(task, batch):
     task.train()
     assert not task.teacher.visual.training

@@ -274,3 +274,21 @@ def test_frames_are_pooled_apart_unless_a_mask_makes_them_unequal(make, batch, k
     task.model.vision_proj.register_forward_hook(lambda m, i, out: shapes.append(out.shape[1]))
     losses(task, batch)
     assert shapes == [pooled]
+
+
+def test_batches_of_which_nothing_can_be_used_are_passed_over_in_validation(
+    make, batch, monkeypatch
+):
+    task = make()
+    logged = {}
+    monkeypatch.setattr(task, "log", lambda name, value, **_: logged.update({name: value}))
+    nothing = {"video": torch.empty(0, 4, 3, 32, 32), "text": [], "key": [], "media": "video"}
+    for part in (nothing, batch, nothing):
+        task.validation_step(part, 0)
+    task.on_validation_epoch_end()
+    assert logged["val/t2v_recall_10"] == 100
+    task.validation_step(nothing, 0)
+    with pytest.raises(
+        ValueError, match=r"no val sample can be used; see data\.init_args\.val_videos"
+    ):
+        task.on_validation_epoch_end()

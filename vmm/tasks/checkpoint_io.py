@@ -71,7 +71,7 @@ class SafeCheckpointIO(TorchCheckpointIO):
             ValueError: If it is none, or damaged.
         """
         if "://" in str(path):
-            content = super().load_checkpoint(path, map_location, weights_only=True)
+            content = super().load_checkpoint(str(path), map_location, weights_only=True)
         else:
             content = load_plain(Path(path), map_location=map_location)
         if not isinstance(content, dict) or not content.keys() >= _FIELDS:

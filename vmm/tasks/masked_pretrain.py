@@ -90,8 +90,10 @@ class MaskedPretrainTask(PretrainTask):
         """Refuse: this model has no joint vectors."""
         raise ValueError("stage 1 has no embeddings; predict with a run of stage 2")
 
-    def validation_step(self, batch: VideoTextBatch, batch_idx: int) -> Tensor:
-        """The same loss on held-out clips."""
+    def validation_step(self, batch: VideoTextBatch, batch_idx: int) -> Tensor | None:
+        """The same loss on held-out clips; none if no clip of the batch can be used."""
+        if not batch["key"]:
+            return None
         loss = self.compute_losses(batch).total
         self.log("val/align", loss, batch_size=len(batch["text"]), sync_dist=True, prog_bar=True)
         return loss

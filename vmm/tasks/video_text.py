@@ -281,6 +281,8 @@ class VideoTextTask(PretrainTask):
         self._retrieved.append(self._retrieve(batch))
 
     def _retrieve(self, batch: VideoTextBatch) -> Retrieved:
+        if not batch["key"]:  # none of its samples can be used
+            return Retrieved([], torch.empty(0), torch.empty(0))
         tokens = self.model.text_encoder.tokenize(batch["text"], self.device)
         video = self.model.project_video(self.model.encode_video(batch["video"]).pooled)
         text = self.model.project_text(self.model.encode_text(*tokens).pooled)
@@ -307,6 +309,8 @@ class VideoTextTask(PretrainTask):
             for key, video, text in zip(*batch, strict=True)
         }
         self._retrieved.clear()
+        if not rows:
+            raise ValueError(f"no {prefix} sample can be used; see data.init_args.{prefix}_videos")
         videos = torch.stack([video for video, _ in rows.values()])
         texts = torch.stack([text for _, text in rows.values()])
         similarity = frame_similarity(videos, texts).T.contiguous()
@@ -317,6 +321,4 @@ class VideoTextTask(PretrainTask):
 
     def predict_step(self, batch: VideoTextBatch, batch_idx: int) -> Retrieved:
         """Joint vectors of a batch, which may be empty; ``EmbeddingWriter`` stores them."""
-        if not batch["key"]:
-            return Retrieved([], torch.empty(0), torch.empty(0))
         return self._retrieve(batch)
