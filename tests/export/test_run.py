@@ -132,7 +132,7 @@ def test_a_wrong_recipe_is_refused(run, change, message):
     [
         ("video_encoder", "embed_dim", "32", "embed_dim of VideoMamba is '32', it must be int"),
         ("video_encoder", "depth", 10**20, "depth of VideoMamba is 1000"),
-        ("video_encoder", "depth", 10**6, "depth 1000000 must be 1 to 1000 blocks"),
+        ("video_encoder", "depth", 10**6, "depth 1000000 must be 0 to 1000 blocks"),
         ("video_encoder", "d_conv", 0, "d_conv 0 must be at least 1"),
         ("video_encoder", "patch_size", -16, "patch_size -16 must be at least 1"),
         ("video_encoder", "drop_path_rate", [0.1], r"drop_path_rate of VideoMamba is \[0.1\]"),
