@@ -162,15 +162,25 @@ def process_pool(
     start = partial(_start_worker, prepare, *arguments)
     with ProcessPoolExecutor(workers, mp_context=context, initializer=start) as pool:
         try:
+            # The terminal sends Ctrl-C to all processes; those started here inherit that it waits.
+            signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
+            try:
+                for _ in range(workers):
+                    pool.submit(int)
+            finally:
+                signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGINT])
             yield pool
         except KeyboardInterrupt:
             for child in set(multiprocessing.active_children()) - others:
                 child.kill()
+            # A child may die in the middle of a result. The pool reads on for the rest of it as
+            # long as anybody could write that, and this process is the last that could.
+            pool._result_queue._writer.close()  # type: ignore[attr-defined]
             raise
 
 
 def _start_worker(prepare: Callable[..., None] | None, *arguments: Any) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the terminal sends it to all processes
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     if prepare is not None:
         prepare(*arguments)
 
