@@ -17,8 +17,8 @@ from torch.utils._python_dispatch import TorchDispatchMode  # documented, in spi
 
 from benchmarks import common, report
 from vmm.models.mamba import BiMambaBlock
-from vmm.ops.cpu_matmul import enable_fast_cpu_matmul
-from vmm.ops.cpu_memory import keep_freed_memory
+from vmm.ops.tuning.cpu_matmul import enable_fast_cpu_matmul
+from vmm.ops.tuning.cpu_memory import keep_freed_memory
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -36,9 +36,9 @@ GOALS = {"Ti": (0.30, 2.0), "M": (0.22, 1.4)}
 TEXT = f"""Milliseconds, the fastest of several runs, all in turns. `{MATMULS}` and `{SCAN}` are the
 block's own operations replayed alone, on what they get in the block; the rest is the difference:
 norm, casts, sums of gradients. `{DEFAULT}` is PyTorch's default, `{ONEDNN}` what
-vmm.ops.cpu_matmul.enable_fast_cpu_matmul chooses. Freed memory is kept, as vmm's commands do
-(vmm.ops.cpu_memory), but in the lines that show what giving it back costs. The bars are those of
-the forward pass."""
+vmm.ops.tuning.cpu_matmul.enable_fast_cpu_matmul chooses. Freed memory is kept, as vmm's commands do
+(vmm.ops.tuning.cpu_memory), but in the lines that show what giving it back costs. The bars are
+those of the forward pass."""
 
 
 class Sizes(NamedTuple):

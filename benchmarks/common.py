@@ -45,7 +45,7 @@ def hardware() -> dict[str, Any]:
     if cpuinfo.exists():
         found = re.search(r"model name\s*:\s*(.+)", cpuinfo.read_text(encoding="utf-8"))
         name = found.group(1) if found else name
-    from vmm.ops.cpu_kernel import target
+    from vmm.ops.kernels.cpu_kernel import target
 
     found_here: dict[str, Any] = {
         "cpu": name,

@@ -31,7 +31,7 @@ from vmm.data.packets import needed_packets, read_timeline
 from vmm.data.shards import ShardSet
 from vmm.data.stream import TrainStream
 from vmm.data.transforms import ClipSettings
-from vmm.ops.cpu_memory import keep_freed_memory
+from vmm.ops.tuning.cpu_memory import keep_freed_memory
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -19,8 +19,8 @@ from torch import Tensor, nn
 
 from benchmarks import common, peers, report
 from vmm.models.videomamba import VideoMamba
-from vmm.ops.cpu_setup import tune_cpu
-from vmm.ops.scan_interface import BACKEND_VARIABLE
+from vmm.ops.scan.interface import BACKEND_VARIABLE
+from vmm.ops.tuning.cpu_setup import tune_cpu
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

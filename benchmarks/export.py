@@ -30,7 +30,7 @@ from vmm.models.bert import BertArchitecture
 from vmm.models.text_encoder import BertTextEncoder
 from vmm.models.video_text import VideoTextModel
 from vmm.models.videomamba import VideoMamba
-from vmm.ops.cpu_setup import tune_cpu
+from vmm.ops.tuning.cpu_setup import tune_cpu
 
 RECIPES = Path(__file__).parent.parent / "recipes/encoders"
 WRITERS = {"onnx": onnx_files.write_tower, "pt2": program_files.write_tower}

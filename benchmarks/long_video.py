@@ -18,7 +18,7 @@ from torch import Tensor
 from benchmarks import common, films, report
 from vmm.models.long_video import encode_long_video
 from vmm.models.videomamba import VideoMamba
-from vmm.ops.cpu_setup import tune_cpu
+from vmm.ops.tuning.cpu_setup import tune_cpu
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -16,7 +16,8 @@ Scan = Callable[..., Tensor]
 def scans() -> tuple[dict[str, Scan], list[str]]:
     """Return scans of other packages that run here, and notes on those that do not.
 
-    Each takes u, delta, A, B, C, D, z, delta_bias as ``vmm.ops.selective_scan.selective_scan``.
+    Each takes u, delta, A, B, C, D, z, delta_bias as ``selective_scan`` of
+    ``vmm.ops.scan.selective_scan``.
     """
     if importlib.util.find_spec("transformers") is None:
         return {}, ["transformers is not installed: its scan was not measured"]

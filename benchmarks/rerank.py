@@ -21,7 +21,7 @@ from vmm.models.bert import BertArchitecture
 from vmm.models.text_encoder import BertTextEncoder
 from vmm.models.video_text import VideoTextModel
 from vmm.models.videomamba import VideoMamba
-from vmm.ops.cpu_setup import tune_cpu
+from vmm.ops.tuning.cpu_setup import tune_cpu
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

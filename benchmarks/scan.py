@@ -26,8 +26,8 @@ from benchmarks.scan_cases import (
     our_scans,
 )
 from benchmarks.scan_report import ERROR, GRADIENTS, OUTPUT
-from vmm.ops.cpu_memory import keep_freed_memory
-from vmm.ops.selective_scan import selective_scan
+from vmm.ops.scan.selective_scan import selective_scan
+from vmm.ops.tuning.cpu_memory import keep_freed_memory
 
 WIDTHS = {"Ti": 384, "M": 1152}  # d_inner of VideoMamba-Ti and -M
 

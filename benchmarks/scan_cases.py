@@ -11,8 +11,8 @@ from torch import Tensor
 
 from benchmarks.common import device, versions
 from benchmarks.peers import Scan
-from vmm.ops.bidirectional import Direction, bidirectional_scan
-from vmm.ops.selective_scan import selective_scan
+from vmm.ops.scan.bidirectional import Direction, bidirectional_scan
+from vmm.ops.scan.selective_scan import selective_scan
 
 STATES = 16
 ONE_CALL, TWO_CALLS = "vmm, one call", "two calls with flips"
@@ -32,7 +32,7 @@ class Case(NamedTuple):
         width: Channels E (d_inner).
         batch: Samples.
         dtype: Of the inputs that have a length.
-        kept: Freed memory stays with the process (``vmm.ops.cpu_memory``).
+        kept: Freed memory stays with the process (``vmm.ops.tuning.cpu_memory``).
     """
 
     task: str

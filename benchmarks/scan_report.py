@@ -40,8 +40,9 @@ softplus, skip and gate. `{LINEAR}` are the matrix products of the block around 
 `{TWO_CALLS}` flips what enters and leaves the second half of a published block. A dash: one run was
 expected to take too long. By default the C library gives freed memory back to the system and pays
 for every page again, which costs packages with large intermediate results most; vmm's commands keep
-it (vmm.ops.cpu_memory), which makes others faster too. Extra memory is the peak of forward and
-backward beyond inputs, output and gradients; one activation is (batch, tokens, width) in float32.
+it (vmm.ops.tuning.cpu_memory), which makes others faster too. Extra memory is the peak of forward
+and backward beyond inputs, output and gradients; one activation is (batch, tokens, width) in
+float32.
 The floor that arithmetic sets: forward, one update of 16 channels' state takes 7 operations of the
 multiply-add units, a power of two among them, and backward 15; at two a cycle and the 3.9 GHz of
 this CPU that is 56 picoseconds per state update, and 176 for both passes.

@@ -53,8 +53,8 @@ from eval.models import Encoder, VmmEncoder, load_encoder
 from eval.sources import AnnotatedClips, ShardClips
 from vmm.command_line import whole
 from vmm.export.run import build_classifier, is_classifier, load_model, load_run, read_config
-from vmm.ops.cpu_setup import tune_cpu
 from vmm.ops.similarity import frame_similarity
+from vmm.ops.tuning.cpu_setup import tune_cpu
 
 logger = logging.getLogger(__name__)
 

@@ -45,7 +45,7 @@ from eval.sources import AnnotatedClips
 from vmm import __version__
 from vmm.command_line import positive, whole
 from vmm.export.run import load_run
-from vmm.ops.cpu_setup import tune_cpu
+from vmm.ops.tuning.cpu_setup import tune_cpu
 
 logger = logging.getLogger(__name__)
 

@@ -50,7 +50,7 @@ from vmm.data.annotations.questions import read_answer_list
 from vmm.data.transforms import ClipSettings
 from vmm.export.run import TrainedModel, build_answer_model, load_model
 from vmm.models.answer import AnswerModel
-from vmm.ops.cpu_setup import tune_cpu
+from vmm.ops.tuning.cpu_setup import tune_cpu
 
 logger = logging.getLogger(__name__)
 

@@ -46,7 +46,7 @@ from eval.sources import AnnotatedClips, ShardClips
 from vmm.command_line import whole
 from vmm.distributed import rank
 from vmm.export.run import load_run
-from vmm.ops.cpu_setup import tune_cpu
+from vmm.ops.tuning.cpu_setup import tune_cpu
 
 logger = logging.getLogger(__name__)
 

@@ -16,7 +16,7 @@ from vmm.losses.contrastive import contrastive_loss
 from vmm.losses.matching import sample_hard_negatives
 from vmm.metrics import bootstrap_interval, retrieval_metrics
 from vmm.models.layers import drop_path
-from vmm.ops.cpu_matmul import _relative_error
+from vmm.ops.tuning.cpu_matmul import _relative_error
 
 SETTINGS = ClipSettings(num_frames=2, image_size=24, flip=True)
 PIXELS = torch.randint(0, 256, (2, 3, 30, 40), generator=torch.Generator().manual_seed(5)).byte()

@@ -156,8 +156,9 @@ def torchvision_pair(torch_version: str, torchvision_version: str) -> str:
 def _operators() -> list[Finding]:
     import torch
 
-    from vmm.ops import causal_conv, selective_scan
-    from vmm.ops.cpu_setup import tune_cpu
+    from vmm.ops.conv import causal_conv
+    from vmm.ops.scan import selective_scan
+    from vmm.ops.tuning.cpu_setup import tune_cpu
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
     x, weight = torch.zeros(1, 32, 8, device=device), torch.zeros(32, 4, device=device)

@@ -28,7 +28,7 @@ from vmm.export.run import find_checkpoint
 from vmm.models.clip_vit import FrameViT  # noqa: F401
 from vmm.models.videomamba import VideoMamba  # noqa: F401
 from vmm.models.weight_files import refuse_as_weights
-from vmm.ops.cpu_setup import tune_cpu
+from vmm.ops.tuning.cpu_setup import tune_cpu
 from vmm.recipe_parser import RecipeParser, check_recipes, one_sentence
 from vmm.tasks.answer import AnswerTask  # noqa: F401
 from vmm.tasks.base import TrainingTask

@@ -331,7 +331,7 @@ assert (auto.encode_video([{str(clips[0])!r}]) == videos).all()
 def test_it_is_as_fast_as_inside_vmm_unless_the_process_is_to_be_left_alone(
     encoder_folder, monkeypatch, tune, precision
 ):
-    monkeypatch.setattr("vmm.ops.cpu_matmul._relative_error", lambda: 0.0)
+    monkeypatch.setattr("vmm.ops.tuning.cpu_matmul._relative_error", lambda: 0.0)
     before = torch.get_float32_matmul_precision()
     torch.set_float32_matmul_precision("highest")
     try:

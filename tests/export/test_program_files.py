@@ -31,7 +31,7 @@ def test_programs_run_in_a_process_without_the_model(encoder_folder, clips, tmp_
     video = torch.stack(list(encoder.load_videos(clips)))
     torch.save(video, tmp_path / "video.pt")
     code = f"""
-import sys, torch, vmm.ops.bidirectional, vmm.ops.causal_conv
+import sys, torch, vmm.ops.scan.bidirectional, vmm.ops.conv.causal_conv
 tower = torch.export.load({str(out / "video_4_frames.pt2")!r}).module()
 video = torch.load({str(tmp_path / "video.pt")!r})
 with torch.no_grad():  # torch 2.9 loads weights that want gradients

@@ -3,10 +3,10 @@ import torch
 import torch.nn.functional as F
 
 from vmm.export.standard_ops import standard_decompositions
-from vmm.ops.bidirectional import Direction, bidirectional_scan
-from vmm.ops.causal_conv import causal_conv1d
-from vmm.ops.scan_interface import ScanInputs
-from vmm.ops.selective_scan import selective_scan_ref
+from vmm.ops.conv.causal_conv import causal_conv1d
+from vmm.ops.scan.bidirectional import Direction, bidirectional_scan
+from vmm.ops.scan.interface import ScanInputs
+from vmm.ops.scan.selective_scan import selective_scan_ref
 
 OPS = torch.ops.vmm
 

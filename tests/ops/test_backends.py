@@ -20,7 +20,7 @@ def three(monkeypatch):
         module.why_not = why_not
         monkeypatch.setitem(sys.modules, f"fake_{name}", module)
     monkeypatch.delenv("FAKE_BACKEND", raising=False)
-    return {name: f"fake_{name}" for name in reasons}
+    return {name: backends.Backend(f"fake_{name}") for name in reasons}
 
 
 def test_the_first_that_can_is_chosen_and_the_others_say_why_not(three):

@@ -3,8 +3,8 @@ import platform
 import pytest
 import torch
 
-from vmm.ops.bidirectional import Direction, bidirectional_scan
-from vmm.ops.selective_scan import BACKENDS, selective_scan, selective_scan_ref
+from vmm.ops.scan.bidirectional import Direction, bidirectional_scan
+from vmm.ops.scan.selective_scan import BACKENDS, selective_scan, selective_scan_ref
 
 LIMIT = 5e-6
 PLAIN_CPU = "x86-64" if platform.machine() in ("x86_64", "AMD64") else "generic"
@@ -55,7 +55,7 @@ def run(scan, inputs, dtype, device="cpu"):
 
 
 def device_for(backend):
-    module = __import__(BACKENDS[backend], fromlist=["why_not"])
+    module = BACKENDS[backend].module
     devices = ("cpu", "cuda") if torch.cuda.is_available() else ("cpu",)
     reasons = []
     for device in devices:

@@ -2,7 +2,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from vmm.ops.causal_conv import (
+from vmm.ops.conv.causal_conv import (
     BACKENDS,
     Taps,
     bidirectional_conv1d,

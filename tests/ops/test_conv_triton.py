@@ -5,8 +5,8 @@ import pytest
 import torch
 
 from tests.ops.gpu_compiler import compiled_kernels
-from vmm.ops import conv_triton
-from vmm.ops.causal_conv import Taps, bidirectional_conv1d
+from vmm.ops.conv import triton as conv_triton
+from vmm.ops.conv.causal_conv import Taps, bidirectional_conv1d
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 
@@ -45,8 +45,9 @@ def test_reasons_why_not(device, dtype, message):
 
 
 COMPILE = """
-from vmm.ops import conv_triton, conv_triton_kernels as kernels
-from vmm.ops.conv_interface import ConvInputs
+from vmm.ops.conv import triton as conv_triton
+from vmm.ops.conv import triton_kernels as kernels
+from vmm.ops.conv.interface import ConvInputs
 
 kernels.forward_kernel = Compiles(kernels.forward_kernel)
 kernels.backward_kernel = Compiles(kernels.backward_kernel)

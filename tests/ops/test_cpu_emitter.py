@@ -4,15 +4,15 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from vmm.ops.cpu_blocks import (
+from vmm.ops.kernels.cpu_blocks import (
     by_block,
     each_block,
     from_blocks,
     row_arguments,
     size_arguments,
 )
-from vmm.ops.cpu_kernel import compile_kernel
-from vmm.ops.cpu_lane_sums import LaneSums
+from vmm.ops.kernels.cpu_kernel import compile_kernel
+from vmm.ops.kernels.cpu_lane_sums import LaneSums
 from vmm.ops.op_tools import channels_last, empty_packed
 
 PLAIN_CPU = "x86-64" if platform.machine() in ("x86_64", "AMD64") else "generic"

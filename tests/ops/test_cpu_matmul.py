@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from vmm.ops import cpu_matmul
+from vmm.ops.tuning import cpu_matmul
 
 
 @pytest.fixture(autouse=True)

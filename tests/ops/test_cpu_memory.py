@@ -7,7 +7,7 @@ import pytest
 
 FAULTS = """
 import resource, torch
-from vmm.ops import cpu_memory
+from vmm.ops.tuning import cpu_memory
 {setting}
 def faults():
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt

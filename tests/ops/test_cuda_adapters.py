@@ -7,10 +7,12 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from vmm.ops import conv_cuda, conv_torch, scan_mamba_ssm
-from vmm.ops.conv_interface import ConvInputs
-from vmm.ops.scan_interface import ScanInputs, ScanOptions
-from vmm.ops.selective_scan import selective_scan_ref
+from vmm.ops.conv import cuda as conv_cuda
+from vmm.ops.conv import torch as conv_torch
+from vmm.ops.conv.interface import ConvInputs
+from vmm.ops.scan import mamba_ssm as scan_mamba_ssm
+from vmm.ops.scan.interface import ScanInputs, ScanOptions
+from vmm.ops.scan.selective_scan import selective_scan_ref
 
 
 def fake_package(monkeypatch, name, **functions):

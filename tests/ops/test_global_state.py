@@ -9,14 +9,16 @@ import torch
 
 from tests.global_state import STATES
 from vmm.models.mamba import BiMambaMixer
-from vmm.ops import conv_cpu, cpu_kernel, scan_cpu
-from vmm.ops.bidirectional import Direction, bidirectional_scan
-from vmm.ops.causal_conv import Taps, bidirectional_conv1d
-from vmm.ops.conv_interface import ConvInputs
-from vmm.ops.cpu_blocks import row_arguments
-from vmm.ops.cpu_kernel import packed_address
-from vmm.ops.scan_interface import ScanInputs, ScanOptions
-from vmm.ops.selective_scan import continue_scan, selective_scan
+from vmm.ops.conv import cpu as conv_cpu
+from vmm.ops.conv.causal_conv import Taps, bidirectional_conv1d
+from vmm.ops.conv.interface import ConvInputs
+from vmm.ops.kernels import cpu_kernel
+from vmm.ops.kernels.cpu_blocks import row_arguments
+from vmm.ops.kernels.cpu_kernel import packed_address
+from vmm.ops.scan import cpu as scan_cpu
+from vmm.ops.scan.bidirectional import Direction, bidirectional_scan
+from vmm.ops.scan.interface import ScanInputs, ScanOptions
+from vmm.ops.scan.selective_scan import continue_scan, selective_scan
 
 E, N, LENGTH = 40, 16, 70  # channels that do not fill the last vector, states, steps
 RUNS = [("cpu", kind) for kind in (torch.float32, torch.bfloat16, torch.float16)]

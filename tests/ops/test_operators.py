@@ -8,12 +8,12 @@ from torch.utils.checkpoint import checkpoint
 
 from vmm.models.mamba import BiMambaMixer
 from vmm.ops import op_tools
-from vmm.ops.bidirectional import bidirectional_op
-from vmm.ops.causal_conv import Taps, bidirectional_conv1d, causal_conv1d
-from vmm.ops.conv_op import conv_op
-from vmm.ops.scan_interface import ADDING
-from vmm.ops.scan_op import scan_op
-from vmm.ops.selective_scan import selective_scan
+from vmm.ops.conv.causal_conv import Taps, bidirectional_conv1d, causal_conv1d
+from vmm.ops.conv.op import conv_op
+from vmm.ops.scan.bidirectional import bidirectional_op
+from vmm.ops.scan.interface import BACKENDS
+from vmm.ops.scan.op import scan_op
+from vmm.ops.scan.selective_scan import selective_scan
 
 SCANS = ["triton", "cpu", "chunked", "reference"]
 ABSENT = [pytest.param(False, id="all"), pytest.param(True, id="plain")]
@@ -46,7 +46,7 @@ def test_scan_is_a_sound_operator(backend, reverse, plain):
     *tensors, bias = direction(plain)
     z = None if plain else rows(4)
     state = None if plain else torch.randn(2, 4, 3, requires_grad=True)
-    other = rows(4) if backend in ADDING and not plain else None
+    other = rows(4) if BACKENDS[backend].adding and not plain else None
     torch.library.opcheck(scan_op, (*tensors, z, bias, state, other, True, reverse, True, backend))
     with torch.no_grad():
         out, starts, _ = scan_op(*tensors, z, bias, state, None, True, reverse, False, backend)

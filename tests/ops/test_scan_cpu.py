@@ -16,9 +16,10 @@ import weakref
 import pytest
 import torch
 
-from vmm.ops import cpu_kernel, scan_cpu
-from vmm.ops.bidirectional import Direction, bidirectional_scan
-from vmm.ops.selective_scan import selective_scan, selective_scan_ref
+from vmm.ops.kernels import cpu_kernel
+from vmm.ops.scan import cpu as scan_cpu
+from vmm.ops.scan.bidirectional import Direction, bidirectional_scan
+from vmm.ops.scan.selective_scan import selective_scan, selective_scan_ref
 
 # An LLVM CPU that every machine of this kind can run, and that has neither AVX-512 nor FMA.
 PLAIN_CPU = "x86-64" if platform.machine() in ("x86_64", "AMD64") else "generic"
@@ -263,7 +264,8 @@ def test_channels_last_inputs_are_used_in_place(dtype, monkeypatch):
 
 def test_llvm_is_not_imported_before_it_is_needed():
     code = (
-        "import sys, vmm.ops.selective_scan, vmm.ops.causal_conv; print('llvmlite' in sys.modules)"
+        "import sys, vmm.ops.scan.selective_scan, vmm.ops.conv.causal_conv\n"
+        "print('llvmlite' in sys.modules)"
     )
     answer = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True

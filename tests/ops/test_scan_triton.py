@@ -9,8 +9,9 @@ import pytest
 import torch
 
 from tests.ops.gpu_compiler import compiled_kernels
-from vmm.ops import backends, scan_triton
-from vmm.ops.selective_scan import selective_scan, selective_scan_ref
+from vmm.ops import backends
+from vmm.ops.scan import triton as scan_triton
+from vmm.ops.scan.selective_scan import selective_scan, selective_scan_ref
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 LIMIT = 5e-6
@@ -191,15 +192,16 @@ def test_a_missing_package_is_a_reason(monkeypatch):
 
 def test_triton_is_not_imported_before_it_is_needed():
     code = (
-        "import sys, vmm.ops.bidirectional, vmm.ops.scan_triton\nassert 'triton' not in sys.modules"
+        "import sys, vmm.ops.scan.bidirectional, vmm.ops.scan.triton\n"
+        "assert 'triton' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
 COMPILE = """
-import vmm.ops.scan_triton_forward as f, vmm.ops.scan_triton_backward as b
-from vmm.ops import scan_triton
-from vmm.ops.scan_interface import ScanInputs, ScanOptions
+import vmm.ops.scan.triton_forward as f, vmm.ops.scan.triton_backward as b
+from vmm.ops.scan import triton as scan_triton
+from vmm.ops.scan.interface import ScanInputs, ScanOptions
 
 f.forward_kernel, b.backward_kernel = Compiles(f.forward_kernel), Compiles(b.backward_kernel)
 row = lambda n: torch.zeros(2, 9, n, dtype=torch.DTYPE).transpose(1, 2)

@@ -5,8 +5,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from vmm.ops.scan_interface import STATEFUL
-from vmm.ops.selective_scan import (
+from vmm.ops.scan.selective_scan import (
     BACKENDS,
     choose_backend,
     continue_scan,
@@ -73,7 +72,7 @@ def run(scan, inputs, dtype=torch.float64, device="cpu", **options):
 
 def device_for(backend, dtype=torch.float32, states=16):
     """Where the backend can run; skips with its own reason if it cannot."""
-    module = __import__(BACKENDS[backend], fromlist=["why_not"])
+    module = BACKENDS[backend].module
     reasons = []
     for device in ("cpu", "cuda"):
         if device == "cuda" and not torch.cuda.is_available():
@@ -376,7 +375,7 @@ def in_pieces(cuts, u, delta, A, B, C, D, z, delta_bias, state, other, reverse, 
 
 @pytest.mark.parametrize("reverse", [False, True], ids=["forward", "reverse"])
 @pytest.mark.parametrize("without", [(), ("z",), ("other",)], ids="no {}".format)
-@pytest.mark.parametrize("backend", sorted(STATEFUL))
+@pytest.mark.parametrize("backend", [name for name, one in BACKENDS.items() if one.stateful])
 def test_pieces_with_their_states_are_the_whole_scan_also_in_gradients(backend, without, reverse):
     device = device_for(backend)
     dtype = torch.float64 if backend in ("chunked", "reference") else torch.float32

@@ -33,7 +33,7 @@ from vmm.export.hub import local_folder, upload
 from vmm.export.long_videos import LongVideo, encode_file
 from vmm.export.towers import Matcher, TextTower, VideoTower, finite
 from vmm.models.video_text import VideoTextModel
-from vmm.ops.cpu_setup import tune_cpu
+from vmm.ops.tuning.cpu_setup import tune_cpu
 
 Floats = npt.NDArray[np.float32]
 _Item = TypeVar("_Item")
@@ -77,7 +77,7 @@ class VideoTextEncoder:
             device: Where to compute; None = the GPU if there is one.
             revision: Branch, tag or commit on the hub.
             tune: On a CPU, make the process as fast as vmm's commands are; see
-                ``vmm.ops.cpu_setup``.
+                ``vmm.ops.tuning.cpu_setup``.
 
         Raises:
             ValueError: If the folder is not one, not whole, or was changed.

@@ -1,6 +1,7 @@
 """The towers as ``.pt2`` files of ``torch.export``, and compiled by AOTInductor.
 
-They hold vmm's operators: ``import vmm.ops.bidirectional, vmm.ops.causal_conv`` before loading.
+They hold vmm's operators: before loading, ``import vmm.ops.scan.bidirectional,
+vmm.ops.conv.causal_conv``.
 The scan's backend is the one of the machine that wrote them. Shape legend: see ``vmm.types``.
 """
 

@@ -16,10 +16,13 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch._higher_order_ops.scan import scan_op as scan_over_chunks
 
-from vmm.ops import bidirectional, conv_op, conv_torch, scan_op  # noqa: F401  registers them
-from vmm.ops.conv_interface import ConvInputs
+from vmm.ops.conv import op as conv_op  # noqa: F401  registers them
+from vmm.ops.conv import torch as conv_torch
+from vmm.ops.conv.interface import ConvInputs
 from vmm.ops.op_tools import packed
-from vmm.ops.scan_interface import PairInputs, ScanInputs
+from vmm.ops.scan import bidirectional  # noqa: F401  registers them
+from vmm.ops.scan import op as scan_op  # noqa: F401  registers them
+from vmm.ops.scan.interface import PairInputs, ScanInputs
 
 _CHUNK = 16
 
@@ -35,7 +38,7 @@ def standard_decompositions() -> dict[Any, Callable[..., Any]]:
 
 
 def _bidirectional_scan(*arguments: Any) -> tuple[Tensor, Tensor]:
-    """Stand in for ``vmm.ops.bidirectional.bidirectional_op``."""
+    """Stand in for ``vmm.ops.scan.bidirectional.bidirectional_op``."""
     inputs, softplus = PairInputs(*arguments[:-3]), arguments[-3]
     first, second = inputs.split()
     one_way, other_way = _scan([first, second], [False, True], softplus)
@@ -43,7 +46,7 @@ def _bidirectional_scan(*arguments: Any) -> tuple[Tensor, Tensor]:
 
 
 def _selective_scan(*arguments: Any) -> tuple[Tensor, Tensor, Tensor]:
-    """Stand in for ``vmm.ops.scan_op.scan_op``, from a state of zeros."""
+    """Stand in for ``vmm.ops.scan.op.scan_op``, from a state of zeros."""
     inputs, (softplus, reverse) = ScanInputs(*arguments[:-4]), arguments[-4:-2]
     assert inputs.state is None  # the towers see whole clips
     (y,) = _scan([inputs], [reverse], softplus)
@@ -53,7 +56,7 @@ def _selective_scan(*arguments: Any) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def _causal_conv1d(*arguments: Any) -> tuple[Tensor, Tensor]:
-    """Stand in for ``vmm.ops.conv_op.conv_op``."""
+    """Stand in for ``vmm.ops.conv.op.conv_op``."""
     *tensors, silu, _ = arguments
     inputs = ConvInputs(*tensors)
     back, ahead = (

@@ -14,9 +14,9 @@ import torch
 from torch import Tensor, nn
 
 from vmm.models.layers import rms_norm
-from vmm.ops.bidirectional import Direction, bidirectional_scan
-from vmm.ops.causal_conv import Taps, bidirectional_conv1d, causal_conv1d
-from vmm.ops.selective_scan import continue_scan
+from vmm.ops.conv.causal_conv import Taps, bidirectional_conv1d, causal_conv1d
+from vmm.ops.scan.bidirectional import Direction, bidirectional_scan
+from vmm.ops.scan.selective_scan import continue_scan
 
 MixerInit = Literal["mamba", "reference"]
 

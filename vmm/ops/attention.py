@@ -1,6 +1,6 @@
 """Which kernel of PyTorch's attention to use.
 
-With oneDNN's float32 products switched on (``vmm.ops.cpu_matmul``), PyTorch's flash kernel on CPUs
+With oneDNN's float32 products (``vmm.ops.tuning.cpu_matmul``), PyTorch's flash kernel on CPUs
 pays for setting up a product per tile: on captions of 15 words it takes five to ten times as long,
 forward and backward, as the plain one. The plain kernel stores all scores, so it is for short
 sequences only.

@@ -1,9 +1,8 @@
 """Choice among the implementations of one operator.
 
-An operator keeps an ordered dict ``name -> module path``. Each module offers a function named like
-the operator and ``why_not(*inputs) -> str | None``: the reason why it cannot take these inputs on
-this machine, or None. Modules are imported when first looked at, so an optional dependency costs
-nothing until then.
+An operator keeps an ordered dict ``name -> Backend``: the module, and what it can. What functions a
+module offers, the operator's interface says; all of them offer ``why_not(*inputs) -> str | None``:
+the reason why it cannot take these inputs on this machine, or None.
 """
 
 from __future__ import annotations
@@ -11,7 +10,9 @@ from __future__ import annotations
 import functools
 import importlib.util
 import os
-from types import ModuleType
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -19,11 +20,33 @@ from torch import Tensor
 _INTERPRETER = "TRITON_INTERPRET"
 
 
-def choose(backends: dict[str, str], variable: str, *inputs: Tensor) -> tuple[str, dict[str, str]]:
+@dataclass(frozen=True)
+class Backend:
+    """One implementation of an operator.
+
+    Attributes:
+        path: Of its module.
+        recorded: It is made of differentiable functions, so that autograd finds its gradient.
+            Outside of compiled graphs it is called directly: as an operator, it has to repeat the
+            forward pass in the backward pass.
+    """
+
+    path: str
+    recorded: bool = False
+
+    @property
+    def module(self) -> Any:
+        """The module, imported when first looked at: until then a dependency costs nothing."""
+        return importlib.import_module(self.path)
+
+
+def choose(
+    backends: Mapping[str, Backend], variable: str, *inputs: Tensor
+) -> tuple[str, dict[str, str]]:
     """Find the first backend, in order of preference, that can take the inputs.
 
     Args:
-        backends: Name to module path, best first.
+        backends: By name, best first.
         variable: Environment variable that may force one name.
         inputs: Tensors handed to ``why_not``; only type, device and shape matter.
 
@@ -36,38 +59,35 @@ def choose(backends: dict[str, str], variable: str, *inputs: Tensor) -> tuple[st
     """
     forced = os.environ.get(variable)
     if forced:
-        load(backends, forced, *inputs)
+        _check(backends, forced, *inputs)
         reason = f"{variable}={forced}"
         return forced, {name: reason for name in backends if name != forced}
     reasons: dict[str, str] = {}
-    for name, path in backends.items():
-        why = importlib.import_module(path).why_not(*inputs)
+    for name, backend in backends.items():
+        why = backend.module.why_not(*inputs)
         if why is None:
             return name, reasons
         reasons[name] = why
     raise ValueError(f"no backend can take these inputs: {reasons}")
 
 
-def load(backends: dict[str, str], name: str, *inputs: Tensor) -> ModuleType:
-    """Import the backend called ``name`` and make sure that it can take the inputs.
+def _check(backends: Mapping[str, Backend], name: str, *inputs: Tensor) -> None:
+    if name not in backends:
+        raise ValueError(f"unknown backend {name!r}; choose one of {', '.join(backends)} or 'auto'")
+    why = backends[name].module.why_not(*inputs)
+    if why is not None:
+        raise ValueError(f"backend {name!r} cannot run here: {why}; backend='auto' takes another")
+
+
+def resolve(backends: Mapping[str, Backend], variable: str, backend: str, *inputs: Tensor) -> str:
+    """Return the name of ``backend``, where "auto" means the best one that can run.
 
     Raises:
         ValueError: If the name is unknown, or with the backend's reason.
     """
-    if name not in backends:
-        raise ValueError(f"unknown backend {name!r}; choose one of {', '.join(backends)} or 'auto'")
-    module = importlib.import_module(backends[name])
-    why = module.why_not(*inputs)
-    if why is not None:
-        raise ValueError(f"backend {name!r} cannot run here: {why}; backend='auto' takes another")
-    return module
-
-
-def resolve(backends: dict[str, str], variable: str, backend: str, *inputs: Tensor) -> str:
-    """Return the name of ``backend``, where "auto" means the best one that can run."""
     if backend == "auto":
         return choose(backends, variable, *inputs)[0]
-    load(backends, backend, *inputs)
+    _check(backends, backend, *inputs)
     return backend
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor
 
-from vmm.ops.conv_interface import ConvInputs, ConvOutputs, Taps, one_by_one
+from vmm.ops.conv.interface import ConvInputs, ConvOutputs, Taps, one_by_one
 
 
 def why_not(x: Tensor, weight: Tensor) -> str | None:
@@ -14,7 +14,7 @@ def why_not(x: Tensor, weight: Tensor) -> str | None:
 
 
 def forward(inputs: ConvInputs, silu: bool) -> ConvOutputs:
-    """Compute the contract of ``vmm.ops.causal_conv``."""
+    """Compute the contract of ``vmm.ops.conv.causal_conv``."""
     return one_by_one(inputs, lambda taps, reverse: _one(inputs.x, taps, silu, reverse))
 
 

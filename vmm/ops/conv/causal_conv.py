@@ -5,15 +5,14 @@ Shape legend: B batch, E channels, L length, K taps.
 
 from __future__ import annotations
 
-import importlib
 from typing import Literal
 
 import torch
 from torch import Tensor
 
 from vmm.ops import backends, op_tools
-from vmm.ops.conv_interface import BACKEND_VARIABLE, BACKENDS, RECORDED, ConvInputs, Taps
-from vmm.ops.conv_op import conv_op
+from vmm.ops.conv.interface import BACKEND_VARIABLE, BACKENDS, ConvInputs, Taps
+from vmm.ops.conv.op import conv_op
 
 __all__ = [
     "BACKENDS",
@@ -102,8 +101,8 @@ def _convolve(inputs: ConvInputs, activation: Activation, backend: str) -> tuple
             _check(inputs.x, *taps, activation)
             weight = taps.weight
     name = _resolve(backend, inputs.x, weight)
-    if name in RECORDED and not torch.compiler.is_compiling():
-        module = importlib.import_module(BACKENDS[name])
+    if BACKENDS[name].recorded and not torch.compiler.is_compiling():
+        module = BACKENDS[name].module
         with torch.autocast(inputs.x.device.type, enabled=False):
             recorded: tuple[Tensor, Tensor] = module.forward(inputs, activation == "silu")
         return recorded

@@ -1,10 +1,10 @@
-"""The selective scan and its gradient as CPU kernels, written for ``vmm.ops.cpu_emitter``.
+"""The selective scan and its gradient as CPU kernels, written for ``vmm.ops.kernels.cpu_emitter``.
 
 The states of a block of channels stay in registers while the kernel walks over time, so memory is
 read once per input and written once per output. Time is cut into tiles: training keeps the states
 at the start of each, and the gradient recomputes the others tile by tile in cache.
 
-The equations are in ``vmm.ops.selective_scan``; A comes multiplied by log2(e). All kernels are
+The equations are in ``vmm.ops.scan.selective_scan``; A comes multiplied by log2(e). All kernels are
 specialised for d_state (``states``), for the softplus, and for the arguments that are there: the
 gate z, and ``other``, which is added to the output before the gate.
 """
@@ -14,9 +14,9 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 
-from vmm.ops.cpu_blocks import Block, each_block
-from vmm.ops.cpu_emitter import LANES, Emitter, Value
-from vmm.ops.cpu_lane_sums import LaneSums
+from vmm.ops.kernels.cpu_blocks import Block, each_block
+from vmm.ops.kernels.cpu_emitter import LANES, Emitter, Value
+from vmm.ops.kernels.cpu_lane_sums import LaneSums
 
 TILE = 128
 """Steps between two kept states, which take d_state / TILE times the memory of one input."""

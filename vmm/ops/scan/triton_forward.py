@@ -18,7 +18,16 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-from vmm.ops.triton_rows import added, gated, jit, load_rows, row_offset, softplus, store_rows, tl
+from vmm.ops.kernels.triton_rows import (
+    added,
+    gated,
+    jit,
+    load_rows,
+    row_offset,
+    softplus,
+    store_rows,
+    tl,
+)
 
 WHOLE = tl.constexpr(0)
 FIRST = tl.constexpr(1)

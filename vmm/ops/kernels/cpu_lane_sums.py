@@ -1,8 +1,8 @@
-"""Sums over the lanes of many vectors at once, for ``vmm.ops.cpu_emitter``."""
+"""Sums over the lanes of many vectors at once, for ``vmm.ops.kernels.cpu_emitter``."""
 
 from __future__ import annotations
 
-from vmm.ops.cpu_emitter import LANES, Emitter, Value
+from vmm.ops.kernels.cpu_emitter import LANES, Emitter, Value
 
 _QUARTERS = range(0, LANES, 4)
 # Lanes of two vectors and their neighbours. The first two levels stay inside quarters of a vector,

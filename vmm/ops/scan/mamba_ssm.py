@@ -8,7 +8,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from vmm.ops.scan_interface import ScanInputs, ScanOptions
+from vmm.ops.scan.interface import ScanInputs, ScanOptions
 
 _MOST_STATES = 256
 
@@ -41,7 +41,7 @@ def why_not(u: Tensor, A: Tensor) -> str | None:
 
 
 def scan(inputs: ScanInputs, options: ScanOptions) -> tuple[Tensor, None]:
-    """Compute the contract of ``vmm.ops.selective_scan.selective_scan`` with the CUDA kernel.
+    """Compute the contract of ``vmm.ops.scan.selective_scan.selective_scan`` with the CUDA kernel.
 
     The kernel wants time innermost and knows one direction, so memory is rearranged and, for the
     other direction, flipped.

@@ -1,7 +1,7 @@
 """The language in which the CPU kernels are written: vectors of float32 with ordinary operators.
 
 A kernel is a Python function that receives an ``Emitter``. What it computes with ``Value`` is
-written down as LLVM code, to be compiled and run later (``vmm.ops.cpu_kernel``); what it computes
+written down as LLVM code, to be compiled and run later (``cpu_kernel``); what it computes
 with Python numbers happens while writing, so a Python ``for`` unrolls and a Python ``if`` leaves
 code out.
 """

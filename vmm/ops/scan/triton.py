@@ -23,10 +23,10 @@ from torch import Tensor
 
 from vmm.ops.backends import why_no_triton
 from vmm.ops.op_tools import channels_last, empty_packed
-from vmm.ops.scan_interface import PairInputs, ScanInputs, ScanOptions
+from vmm.ops.scan.interface import PairInputs, ScanInputs, ScanOptions
 
 if TYPE_CHECKING:
-    from vmm.ops.scan_triton_forward import Options
+    from vmm.ops.scan.triton_forward import Options
 
 CHUNK = 64
 """Steps between two kept states, which take d_state / CHUNK times the memory of one input."""
@@ -57,7 +57,7 @@ def pair_starts_shape(u: Tensor, A: Tensor) -> tuple[int, ...]:
 def forward(
     inputs: ScanInputs, options: ScanOptions, starts: Tensor | None, last: Tensor | None
 ) -> Tensor:
-    """Compute the contract of ``vmm.ops.selective_scan.selective_scan``."""
+    """Compute the contract of ``vmm.ops.scan.selective_scan.selective_scan``."""
     launch = _Launch([inputs], inputs.z, options)
     out = launch.forward(starts)
     if last is not None:
@@ -84,7 +84,7 @@ def backward(
 
 
 def pair_forward(inputs: PairInputs, delta_softplus: bool, starts: Tensor | None) -> Tensor:
-    """Compute the contract of ``vmm.ops.bidirectional.bidirectional_scan``."""
+    """Compute the contract of ``vmm.ops.scan.bidirectional.bidirectional_scan``."""
     return _pair(inputs, delta_softplus).forward(starts)
 
 
@@ -126,7 +126,7 @@ class _Launch:
 
     def forward(self, starts: Tensor | None) -> Tensor:
         """Return the output, the sum of both directions; fills ``starts``."""
-        from vmm.ops.scan_triton_forward import forward_kernel
+        from vmm.ops.scan.triton_forward import forward_kernel
 
         out = empty_packed(self.u)
         gate = self._strided(out if self.z is None else channels_last(self.z))
@@ -155,7 +155,7 @@ class _Launch:
 
     def backward(self, starts: Tensor, d_out: Tensor) -> tuple[list[ScanInputs], Tensor | None]:
         """Return the gradients of every direction, without z, and of z."""
-        from vmm.ops.scan_triton_backward import backward_kernel
+        from vmm.ops.scan.triton_backward import backward_kernel
 
         options = self._kernel_options(2)
         d_z = None if self.z is None else empty_packed(self.u)
@@ -217,7 +217,7 @@ class _Launch:
         return empty_packed(like, torch.float32)
 
     def _parts(self) -> list[int]:
-        from vmm.ops.scan_triton_forward import FIRST, SECOND, WHOLE
+        from vmm.ops.scan.triton_forward import FIRST, SECOND, WHOLE
 
         return [int(part.value) for part in ((FIRST, SECOND) if self.pair else (WHOLE,))]
 
@@ -230,7 +230,7 @@ class _Launch:
         return self.length, split, self.channels, self.batch, slots
 
     def _kernel_options(self, most_steps: int) -> Options:
-        from vmm.ops.scan_triton_forward import Options
+        from vmm.ops.scan.triton_forward import Options
 
         tile_states = 1 << (self.states - 1).bit_length()
         return Options(

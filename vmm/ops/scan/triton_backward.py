@@ -8,7 +8,17 @@ from __future__ import annotations
 
 from typing import Any
 
-from vmm.ops.scan_triton_forward import (
+from vmm.ops.kernels.triton_rows import (
+    added,
+    gated,
+    jit,
+    load_rows,
+    row_offset,
+    sigmoid,
+    store_rows,
+    tl,
+)
+from vmm.ops.scan.triton_forward import (
     FIRST,
     SECOND,
     part_interval,
@@ -17,7 +27,6 @@ from vmm.ops.scan_triton_forward import (
     tile_offsets,
     walk,
 )
-from vmm.ops.triton_rows import added, gated, jit, load_rows, row_offset, sigmoid, store_rows, tl
 
 _LN2 = tl.constexpr(0.6931471805599453)
 

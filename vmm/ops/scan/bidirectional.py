@@ -1,13 +1,12 @@
 """Both directions of a selective scan in one call: the B-Mamba block of Vim and VideoMamba.
 
 VideoMamba (arXiv 2403.06977, section 3.2) after Vim (arXiv 2401.09417). Registered with
-``torch.library`` as ``vmm::bidirectional_scan``, for the reasons that ``vmm.ops.scan_op`` gives.
+``torch.library`` as ``vmm::bidirectional_scan``, for the reasons that ``vmm.ops.scan.op`` gives.
 Shape legend: B batch, E channels (d_inner), L length, N states per channel (d_state).
 """
 
 from __future__ import annotations
 
-import importlib
 import math
 from typing import Any, NamedTuple
 
@@ -15,8 +14,8 @@ import torch
 from torch import Tensor
 
 from vmm.ops import backends, op_tools
-from vmm.ops.scan_interface import BACKEND_VARIABLE, BACKENDS, FUSED, PairInputs
-from vmm.ops.selective_scan import check_shapes, selective_scan
+from vmm.ops.scan.interface import BACKEND_VARIABLE, BACKENDS, PairInputs, PairModule
+from vmm.ops.scan.selective_scan import check_shapes, selective_scan
 
 
 class Direction(NamedTuple):
@@ -79,7 +78,7 @@ def bidirectional_scan(
             f"both directions must have one type, got {forward.u.dtype} and {reverse.u.dtype}"
         )
     name = _resolve(backend, forward.u, forward.A)
-    if name not in FUSED:
+    if not BACKENDS[name].fused:
         one_way, other_way = (
             selective_scan(*one[:6], z, one.delta_bias, delta_softplus, flipped, backend=name)
             for one, flipped in ((forward, False), (reverse, True))
@@ -101,7 +100,12 @@ _OPTIONAL = {name for name, kind in PairInputs.__annotations__.items() if "None"
 _INPUTS = ", ".join(f"Tensor{'?' * (x in _OPTIONAL)} {x}" for x in PairInputs._fields)
 
 
-def _empty_starts(inputs: PairInputs, keep: bool, module: Any) -> Tensor:
+def _module(backend: str) -> PairModule:
+    module: PairModule = BACKENDS[backend].module
+    return module
+
+
+def _empty_starts(inputs: PairInputs, keep: bool, module: PairModule) -> Tensor:
     size = math.prod(module.pair_starts_shape(inputs.u, inputs.A)) if keep else 0
     return inputs.u.new_empty(size, dtype=torch.promote_types(inputs.u.dtype, torch.float32))
 
@@ -112,10 +116,10 @@ def _empty_starts(inputs: PairInputs, keep: bool, module: Any) -> Tensor:
     schema=f"({_INPUTS}, bool delta_softplus, bool keep, str backend) -> (Tensor, Tensor)",
 )
 def bidirectional_op(*arguments: Any) -> tuple[Tensor, Tensor]:
-    """Scan with one backend; see ``vmm.ops.scan_op.scan_op``."""
+    """Scan with one backend; see ``vmm.ops.scan.op.scan_op``."""
     inputs = PairInputs(*arguments[:_NUM_INPUTS])
     softplus, keep, backend = arguments[_NUM_INPUTS:]
-    module = importlib.import_module(BACKENDS[backend])
+    module = _module(backend)
     starts = _empty_starts(inputs, keep, module)
     with op_tools.without_autocast(inputs.u.device):
         shaped = starts.view(module.pair_starts_shape(inputs.u, inputs.A)) if keep else None
@@ -126,7 +130,7 @@ def bidirectional_op(*arguments: Any) -> tuple[Tensor, Tensor]:
 @bidirectional_op.register_fake
 def _(*arguments: Any) -> tuple[Tensor, Tensor]:
     inputs = PairInputs(*arguments[:_NUM_INPUTS])
-    module = importlib.import_module(BACKENDS[arguments[-1]])
+    module = _module(arguments[-1])
     return op_tools.empty_packed(inputs.u), _empty_starts(inputs, arguments[-2], module)
 
 
@@ -140,7 +144,7 @@ def bidirectional_backward_op(*arguments: Any) -> tuple[Tensor, ...]:
     """Return the gradient of every input; an absent one gets an empty tensor."""
     inputs = PairInputs(*arguments[:_NUM_INPUTS])
     softplus, starts, d_out, backend = arguments[_NUM_INPUTS:]
-    module = importlib.import_module(BACKENDS[backend])
+    module = _module(backend)
     with op_tools.without_autocast(inputs.u.device):
         shaped = starts.view(module.pair_starts_shape(inputs.u, inputs.A))
         gradients = module.pair_backward(inputs, softplus, shaped, d_out)

@@ -1,18 +1,18 @@
 """The causal convolution as an operator of PyTorch, ``vmm::causal_conv1d``, with its gradient.
 
-Built like ``vmm.ops.scan_op``, which says why.
+Built like ``vmm.ops.scan.op``, which says why.
 """
 
 from __future__ import annotations
 
-import importlib
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from vmm.ops import op_tools
-from vmm.ops.conv_interface import BACKENDS, RECORDED, ConvInputs
+from vmm.ops.conv.interface import BACKENDS, ConvInputs, ConvModule
 
 _INPUTS = "Tensor x, Tensor? weight, Tensor? bias, Tensor? weight_reverse, Tensor? bias_reverse"
 _NUM_INPUTS = len(ConvInputs._fields)
@@ -26,7 +26,7 @@ _NUM_INPUTS = len(ConvInputs._fields)
 def conv_op(*arguments: Any) -> tuple[Tensor, Tensor]:
     """Convolve (B, E, L) x in one or both directions; an absent one gives an empty tensor."""
     inputs, (silu, backend) = ConvInputs(*arguments[:_NUM_INPUTS]), arguments[_NUM_INPUTS:]
-    module = importlib.import_module(BACKENDS[backend])
+    module: ConvModule = BACKENDS[backend].module
     with op_tools.without_autocast(inputs.x.device):
         back, ahead = module.forward(inputs, silu)
     absent = inputs.x.new_empty
@@ -56,13 +56,14 @@ def conv_backward_op(*arguments: Any) -> tuple[Tensor, ...]:
     """Return the gradient of every input; an absent one gets an empty tensor."""
     inputs = ConvInputs(*arguments[:_NUM_INPUTS])
     silu, d_back, d_ahead, backend = arguments[_NUM_INPUTS:]
-    module = importlib.import_module(BACKENDS[backend])
+    module: ConvModule = BACKENDS[backend].module
     d_outs = (
         None if inputs.weight is None else d_back,
         None if inputs.weight_reverse is None else d_ahead,
     )
+    gradients: Sequence[Tensor | None]
     with op_tools.without_autocast(inputs.x.device):
-        if backend in RECORDED:
+        if BACKENDS[backend].recorded:
             gradients = op_tools.recomputed_gradients(
                 lambda *y: module.forward(ConvInputs(*y), silu), inputs, d_outs
             )

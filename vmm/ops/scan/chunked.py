@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from vmm.ops.op_tools import empty_packed
-from vmm.ops.scan_interface import ScanInputs, ScanOptions
+from vmm.ops.scan.interface import ScanInputs, ScanOptions
 
 CHUNK = 32
 
@@ -80,7 +80,7 @@ def starts_shape(u: Tensor, A: Tensor) -> tuple[int, ...]:
 def forward(
     inputs: ScanInputs, options: ScanOptions, starts: Tensor | None, last: Tensor | None
 ) -> Tensor:
-    """Compute the contract of ``vmm.ops.selective_scan.selective_scan`` chunk by chunk."""
+    """Compute the contract of ``vmm.ops.scan.selective_scan.selective_scan`` chunk by chunk."""
     scan = _Scanner(inputs, *options)
     out = empty_packed(inputs.u)
     batch, channels, _ = out.shape

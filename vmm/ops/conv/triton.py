@@ -2,7 +2,7 @@
 
 The kernels read channels-last memory in place: the forward pass reads x once for both directions,
 and the backward pass repeats it, so nothing but the inputs is saved. Gradients of parameters are
-sums of partial sums in a fixed order, as in ``vmm.ops.scan_triton``. On the CPU the kernels run
+sums of partial sums in a fixed order, as in ``vmm.ops.scan.triton``. On the CPU the kernels run
 under Triton's interpreter (TRITON_INTERPRET=1), which is for tests.
 """
 
@@ -14,11 +14,11 @@ import torch
 from torch import Tensor
 
 from vmm.ops.backends import why_no_triton
-from vmm.ops.conv_interface import ConvInputs, ConvOutputs, Taps
+from vmm.ops.conv.interface import ConvInputs, ConvOutputs, Taps
 from vmm.ops.op_tools import channels_last, empty_packed
 
 if TYPE_CHECKING:
-    from vmm.ops.conv_triton_kernels import Options
+    from vmm.ops.conv.triton_kernels import Options
 
 _TILE_CHANNELS = 64
 _TILE_STEPS, _TILE_STEPS_BACKWARD = 16, 4  # as many as there are registers for
@@ -34,8 +34,8 @@ def why_not(x: Tensor, weight: Tensor) -> str | None:
 
 
 def forward(inputs: ConvInputs, silu: bool) -> ConvOutputs:
-    """Compute the contract of ``vmm.ops.causal_conv``."""
-    from vmm.ops.conv_triton_kernels import forward_kernel
+    """Compute the contract of ``vmm.ops.conv.causal_conv``."""
+    from vmm.ops.conv.triton_kernels import forward_kernel
 
     x = channels_last(inputs.x)
     batch, channels, length = x.shape
@@ -51,7 +51,7 @@ def forward(inputs: ConvInputs, silu: bool) -> ConvOutputs:
 
 def backward(inputs: ConvInputs, silu: bool, d_outs: ConvOutputs) -> ConvInputs:
     """Return the gradients; those of parameters in float32."""
-    from vmm.ops.conv_triton_kernels import backward_kernel
+    from vmm.ops.conv.triton_kernels import backward_kernel
 
     x = channels_last(inputs.x)
     batch, channels, length = x.shape
@@ -104,7 +104,7 @@ def _strided(x: Tensor) -> tuple[Tensor, int, int]:
 
 
 def _options(inputs: ConvInputs, silu: bool, tile_steps: int) -> Options:
-    from vmm.ops.conv_triton_kernels import Options
+    from vmm.ops.conv.triton_kernels import Options
 
     back, ahead = inputs.directions()
     taps = next(way.weight.shape[1] for way in (back, ahead) if way is not None)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from vmm.ops.cpu_matmul import enable_fast_cpu_matmul
-from vmm.ops.cpu_memory import keep_freed_memory
+from vmm.ops.tuning.cpu_matmul import enable_fast_cpu_matmul
+from vmm.ops.tuning.cpu_memory import keep_freed_memory
 
 
 def tune_cpu() -> dict[str, str]:

@@ -6,23 +6,20 @@ Shape legend: B batch, E channels (d_inner), L length, N states per channel (d_s
 from __future__ import annotations
 
 import functools
-import importlib
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from vmm.ops import backends, op_tools
-from vmm.ops.scan_interface import (
-    ADDING,
+from vmm.ops.scan.interface import (
     BACKEND_VARIABLE,
     BACKENDS,
-    RECORDED,
-    STATEFUL,
+    RecordedScan,
     ScanInputs,
     ScanOptions,
 )
-from vmm.ops.scan_op import scan_op
+from vmm.ops.scan.op import scan_op
 
 __all__ = [
     "BACKENDS",
@@ -134,7 +131,7 @@ def continue_scan(
         delta_softplus: See there.
         reverse: See there.
         other: (B, E, L) added to the output before the gate: that of another direction.
-        backend: A name in ``STATEFUL``, or "auto" for the best of them that can run.
+        backend: A stateful one of ``BACKENDS``, or "auto" for the best of them that can run.
 
     Returns:
         The output (B, E, L), and the state (B, E, N) after the last step.
@@ -154,7 +151,7 @@ def continue_scan(
         raise ValueError(f"other must be {tuple(u.shape)} like u, got {tuple(other.shape)}")
     inputs = ScanInputs(u, delta, A, B, C, D, z, delta_bias, state, other)
     options = ScanOptions(delta_softplus, reverse)
-    if other is None or _resolve(backend, u, A, True) in ADDING:
+    if other is None or BACKENDS[_resolve(backend, u, A, True)].adding:
         out, last = _scan(inputs, options, backend)
     else:
         out, last = _scan(inputs._replace(z=None, other=None), options, backend)
@@ -170,19 +167,18 @@ selective_scan_ref = functools.partial(selective_scan, backend="reference")
 
 def _scan(inputs: ScanInputs, options: ScanOptions, backend: str) -> tuple[Tensor, Tensor | None]:
     name = _resolve(backend, inputs.u, inputs.A, inputs.state is not None)
-    if name in RECORDED and not torch.compiler.is_compiling():
-        module = importlib.import_module(BACKENDS[name])
+    if BACKENDS[name].recorded and not torch.compiler.is_compiling():
+        module: RecordedScan = BACKENDS[name].module
         # The recurrence needs float32; autocast would silently lower the products inside.
         with torch.autocast(inputs.u.device.type, enabled=False):
-            recorded: tuple[Tensor, Tensor | None] = module.scan(inputs, options)
-        return recorded
+            return module.scan(inputs, options)
     out, _, last = scan_op(*inputs, *options, backends.gradient_wanted(*inputs), name)
     return out, last
 
 
 @op_tools.evaluated_when_traced  # tracing cannot look into imports
 def _resolve(backend: str, u: Tensor, A: Tensor, stateful: bool) -> str:
-    able = {name: path for name, path in BACKENDS.items() if name in STATEFUL or not stateful}
+    able = {name: one for name, one in BACKENDS.items() if one.stateful or not stateful}
     return backends.resolve(able, BACKEND_VARIABLE, backend, u, A)
 
 

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from vmm.ops.scan_interface import ScanInputs, ScanOptions
+from vmm.ops.scan.interface import ScanInputs, ScanOptions
 
 
 def why_not(u: Tensor, A: Tensor) -> str | None:
@@ -15,7 +15,7 @@ def why_not(u: Tensor, A: Tensor) -> str | None:
 
 
 def scan(inputs: ScanInputs, options: ScanOptions) -> tuple[Tensor, Tensor]:
-    """Compute the contract of ``vmm.ops.selective_scan.selective_scan`` in the obvious way."""
+    """Compute the contract of ``vmm.ops.scan.selective_scan.selective_scan`` in the obvious way."""
     u = inputs.u
     dtype = torch.promote_types(u.dtype, torch.float32)
     a, d_skip = inputs.A.to(dtype), None if inputs.D is None else inputs.D.to(dtype)

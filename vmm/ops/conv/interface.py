@@ -1,35 +1,27 @@
-"""What the backends of the causal convolution share.
+"""What the convolution's backends share: their list, and the types they are called with.
 
-A backend is a module with these functions:
-
-    why_not(x, weight) -> str | None     the reason why it cannot take these inputs, or None
-    forward(inputs, silu) -> ConvOutputs     the output of every direction
-    backward(inputs, silu, d_outs: ConvOutputs) -> ConvInputs     the gradient of every input
-
-These are called inside an operator, where autograd does not record. A backend that is made of
-differentiable functions (RECORDED) needs no ``backward``.
+Their functions are called inside an operator, where autograd does not record, unless the backend is
+``recorded``: made of differentiable functions, it needs no ``backward``.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from torch import Tensor
 
-BACKENDS: dict[str, str] = {
-    "causal_conv1d": "vmm.ops.conv_cuda",
-    "triton": "vmm.ops.conv_triton",
-    "cpu": "vmm.ops.conv_cpu",
-    "torch": "vmm.ops.conv_torch",
+from vmm.ops.backends import Backend
+
+BACKENDS = {
+    "causal_conv1d": Backend("vmm.ops.conv.cuda", recorded=True),
+    "triton": Backend("vmm.ops.conv.triton"),
+    "cpu": Backend("vmm.ops.conv.cpu"),
+    "torch": Backend("vmm.ops.conv.torch", recorded=True),
 }
-"""Name to module, best first. A new backend is one file and one line here."""
+"""By name, best first. A new backend is one file and one line here."""
 
 BACKEND_VARIABLE = "VMM_CONV_BACKEND"
-
-RECORDED = frozenset({"causal_conv1d", "torch"})
-"""Backends that autograd differentiates by itself (see ``vmm.ops.scan_interface.RECORDED``)."""
-
 
 ConvOutputs = tuple[Tensor | None, Tensor | None]
 """What looked back and what looked ahead, or their gradients; None where there is no direction."""
@@ -61,6 +53,19 @@ class ConvInputs(NamedTuple):
             None if back is None else Taps(back, self.bias),
             None if ahead is None else Taps(ahead, self.bias_reverse),
         )
+
+
+class ConvModule(Protocol):
+    """What a backend's module offers."""
+
+    def why_not(self, x: Tensor, weight: Tensor) -> str | None:
+        """Say why it cannot take these inputs, or return None."""
+
+    def forward(self, inputs: ConvInputs, silu: bool) -> ConvOutputs:
+        """Return the output (B, E, L) of every direction."""
+
+    def backward(self, inputs: ConvInputs, silu: bool, d_outs: ConvOutputs) -> ConvInputs:
+        """Return the gradient of every input."""
 
 
 def one_by_one(inputs: ConvInputs, one: Callable[[Taps, bool], Tensor]) -> ConvOutputs:

@@ -13,8 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from vmm.ops.conv_interface import ConvInputs, ConvOutputs, Taps
-from vmm.ops.cpu_blocks import (
+from vmm.ops.conv.interface import ConvInputs, ConvOutputs, Taps
+from vmm.ops.kernels.cpu_blocks import (
     Block,
     as_rows,
     by_block,
@@ -23,8 +23,8 @@ from vmm.ops.cpu_blocks import (
     row_arguments,
     size_arguments,
 )
-from vmm.ops.cpu_emitter import Emitter, Value
-from vmm.ops.cpu_kernel import compile_kernel, packed_address
+from vmm.ops.kernels.cpu_emitter import Emitter, Value
+from vmm.ops.kernels.cpu_kernel import compile_kernel, packed_address
 from vmm.ops.op_tools import empty_packed
 
 _SUFFIXES = ("", "_reverse")
@@ -43,7 +43,7 @@ def why_not(x: Tensor, weight: Tensor) -> str | None:
 
 
 def forward(inputs: ConvInputs, silu: bool) -> ConvOutputs:
-    """Compute the contract of ``vmm.ops.causal_conv`` in compiled code."""
+    """Compute the contract of ``vmm.ops.conv.causal_conv`` in compiled code."""
     x = as_rows(inputs.x)
     ways = _ways(inputs)
     outs = {f"out{suffix}": empty_packed(x) for suffix in ways}

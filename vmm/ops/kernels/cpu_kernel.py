@@ -1,4 +1,4 @@
-"""Compiles the kernels written with ``vmm.ops.cpu_emitter`` and runs them on several threads.
+"""Compiles the kernels written with ``cpu_emitter`` and runs them on several threads.
 
 LLVM comes with the llvmlite package: no compiler is needed, and a kernel is ready in a fraction of
 a second, so nothing is cached on disk. The threads are those of PyTorch's own OpenMP library: a
@@ -21,7 +21,7 @@ from llvmlite import binding as llvm
 from llvmlite import ir
 from torch import Tensor
 
-from vmm.ops.cpu_emitter import LANES, Emitter, Target
+from vmm.ops.kernels.cpu_emitter import LANES, Emitter, Target
 
 CPU_VARIABLE = "VMM_CPU"
 """May name a CPU of LLVM (``x86-64-v3``, ``haswell``, ...) to compile for instead of this one."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-from vmm.ops.triton_rows import jit, sigmoid, tl
+from vmm.ops.kernels.triton_rows import jit, sigmoid, tl
 
 
 class Options(NamedTuple):

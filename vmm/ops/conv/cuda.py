@@ -8,7 +8,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from vmm.ops.conv_interface import ConvInputs, ConvOutputs, Taps, one_by_one
+from vmm.ops.conv.interface import ConvInputs, ConvOutputs, Taps, one_by_one
 
 
 @functools.cache
@@ -39,7 +39,7 @@ def why_not(x: Tensor, weight: Tensor) -> str | None:
 
 
 def forward(inputs: ConvInputs, silu: bool) -> ConvOutputs:
-    """Compute the contract of ``vmm.ops.causal_conv`` with the CUDA kernel."""
+    """Compute the contract of ``vmm.ops.conv.causal_conv`` with the CUDA kernel."""
     return one_by_one(inputs, lambda taps, reverse: _one(inputs.x, taps, silu, reverse))
 
 

@@ -14,7 +14,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from vmm.ops.cpu_blocks import (
+from vmm.ops.kernels.cpu_blocks import (
     as_rows,
     by_block,
     from_blocks,
@@ -22,17 +22,17 @@ from vmm.ops.cpu_blocks import (
     row_dtype,
     size_arguments,
 )
-from vmm.ops.cpu_emitter import LANES
-from vmm.ops.cpu_kernel import compile_kernel, packed_address
+from vmm.ops.kernels.cpu_emitter import LANES
+from vmm.ops.kernels.cpu_kernel import compile_kernel, packed_address
 from vmm.ops.op_tools import empty_packed
-from vmm.ops.scan_cpu_kernels import (
+from vmm.ops.scan.cpu_kernels import (
     TILE,
     scratch_size,
     write_backward,
     write_forward,
     write_pair_forward,
 )
-from vmm.ops.scan_interface import PairInputs, ScanInputs, ScanOptions
+from vmm.ops.scan.interface import PairInputs, ScanInputs, ScanOptions
 
 _LOG2E = math.log2(math.e)
 
@@ -62,7 +62,7 @@ def pair_starts_shape(u: Tensor, A: Tensor) -> tuple[int, ...]:
 def forward(
     inputs: ScanInputs, options: ScanOptions, starts: Tensor | None, last: Tensor | None
 ) -> Tensor:
-    """Compute the contract of ``vmm.ops.selective_scan.selective_scan`` in compiled code."""
+    """Compute the contract of ``vmm.ops.scan.selective_scan.selective_scan`` in compiled code."""
     out = empty_packed(inputs.u, row_dtype(inputs.u))
     state = _scan(inputs, options, starts, out)
     if last is not None:
@@ -71,7 +71,7 @@ def forward(
 
 
 def pair_forward(inputs: PairInputs, delta_softplus: bool, starts: Tensor | None) -> Tensor:
-    """Compute the contract of ``vmm.ops.bidirectional.bidirectional_scan``.
+    """Compute the contract of ``vmm.ops.scan.bidirectional.bidirectional_scan``.
 
     One common gate takes the sum of the directions.
     """

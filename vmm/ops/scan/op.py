@@ -8,15 +8,15 @@ also under autocast.
 
 from __future__ import annotations
 
-import importlib
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from vmm.ops import op_tools
-from vmm.ops.scan_interface import BACKENDS, RECORDED, ScanInputs, ScanOptions
+from vmm.ops.scan.interface import BACKENDS, RecordedScan, ScanInputs, ScanModule, ScanOptions
 
 _INPUTS = (
     "Tensor u, Tensor delta, Tensor A, Tensor B, Tensor C, Tensor? D, Tensor? z, Tensor? bias, "
@@ -31,10 +31,9 @@ def _split(arguments: tuple[Any, ...]) -> tuple[ScanInputs, ScanOptions]:
 
 
 def _starts_shape(inputs: ScanInputs, backend: str) -> tuple[int, ...]:
-    if backend in RECORDED:
+    if BACKENDS[backend].recorded:
         return (0,)
-    shape: tuple[int, ...] = _module(backend).starts_shape(inputs.u, inputs.A)
-    return shape
+    return _module(backend).starts_shape(inputs.u, inputs.A)
 
 
 def _empty_states(inputs: ScanInputs, keep: bool, backend: str) -> tuple[Tensor, Tensor]:
@@ -46,8 +45,14 @@ def _empty_states(inputs: ScanInputs, keep: bool, backend: str) -> tuple[Tensor,
     return inputs.u.new_empty(size, dtype=dtype), inputs.u.new_empty(last, dtype=dtype)
 
 
-def _module(backend: str) -> Any:
-    return importlib.import_module(BACKENDS[backend])
+def _module(backend: str) -> ScanModule:
+    module: ScanModule = BACKENDS[backend].module
+    return module
+
+
+def _recorded(backend: str) -> RecordedScan:
+    module: RecordedScan = BACKENDS[backend].module
+    return module
 
 
 @torch.library.custom_op(
@@ -69,9 +74,10 @@ def scan_op(*arguments: Any) -> tuple[Tensor, Tensor, Tensor]:
     keep, backend = arguments[-2:]
     starts, last = _empty_states(inputs, keep, backend)
     with op_tools.without_autocast(inputs.u.device):
-        if backend in RECORDED:
-            out, last_state = _module(backend).scan(inputs, options)
+        if BACKENDS[backend].recorded:
+            out, last_state = _recorded(backend).scan(inputs, options)
             if inputs.state is not None:
+                assert last_state is not None  # of a stateful backend
                 last.copy_(last_state)
         else:
             shaped = starts.view(_starts_shape(inputs, backend)) if keep else None
@@ -96,10 +102,11 @@ def scan_backward_op(*arguments: Any) -> tuple[Tensor, ...]:
     """Return the gradient of every input; an absent one gets an empty tensor."""
     inputs, options = _split(arguments)
     starts, d_out, d_last, backend = arguments[-4:]
+    gradients: Sequence[Tensor | None]
     with op_tools.without_autocast(inputs.u.device):
-        if backend in RECORDED:
+        if BACKENDS[backend].recorded:
             gradients = op_tools.recomputed_gradients(
-                lambda *x: _module(backend).scan(ScanInputs(*x), options), inputs, (d_out, d_last)
+                lambda *x: _recorded(backend).scan(ScanInputs(*x), options), inputs, (d_out, d_last)
             )
         else:
             shaped = starts.view(_starts_shape(inputs, backend))
