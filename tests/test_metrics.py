@@ -7,7 +7,6 @@ import pytest
 import torch
 
 from vmm.metrics import (
-    accuracy,
     bootstrap_interval,
     choice_probability,
     dual_softmax,
@@ -260,12 +259,6 @@ def test_pair_accuracy_counts_a_tie_half():
         pair_accuracy(right, wrong * float("nan"))
     with pytest.raises(ValueError, match="at least one"):
         pair_accuracy(right[:0], wrong[:0])
-
-
-def test_accuracy():
-    assert accuracy(torch.tensor([1, 0, 2, 2]), torch.tensor([1, 1, 2, 0])) == 50
-    with pytest.raises(ValueError, match="same shape"):
-        accuracy(torch.zeros(2), torch.zeros(3))
 
 
 def test_multiple_choice_scores_by_hand():

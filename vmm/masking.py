@@ -171,13 +171,17 @@ class MlmDraws(NamedTuple):
     """int64: that random word."""
 
 
+IGNORED = -100
+"""Label of a word that is not to be guessed."""
+
+
 class MaskedWords(NamedTuple):
     """Captions with words to guess."""
 
     input_ids: Tensor
     """(B, S) int64."""
     labels: Tensor
-    """(B, S) int64: the original word where it is to be guessed, -100 elsewhere."""
+    """(B, S) int64: the original word where it is to be guessed, ``IGNORED`` elsewhere."""
 
 
 def mlm_mask(
@@ -218,7 +222,7 @@ def apply_mlm_draws(
 ) -> MaskedWords:
     """The deterministic part of ``mlm_mask``."""
     hidden = draws.masked & (input_ids != pad_id) & (input_ids != cls_id)
-    labels = input_ids.where(hidden, -100)
+    labels = input_ids.where(hidden, IGNORED)
     substitute = torch.where(draws.random, draws.words, input_ids)
     substitute = substitute.masked_fill(draws.replaced, mask_id)
     return MaskedWords(torch.where(hidden, substitute, input_ids), labels)

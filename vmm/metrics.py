@@ -210,20 +210,6 @@ def pair_accuracy(right: Tensor, wrong: Tensor) -> float:
     return 100 * ((right > wrong).double() + 0.5 * (right == wrong)).mean().item()
 
 
-def accuracy(predicted: Tensor, labels: Tensor) -> float:
-    """Give the percentage of ``predicted`` (n,) that equals ``labels`` (n,).
-
-    Raises:
-        ValueError: If the shapes differ or there is nothing to compare.
-    """
-    if predicted.shape != labels.shape or labels.numel() == 0:
-        raise ValueError(
-            f"predicted {tuple(predicted.shape)} and labels {tuple(labels.shape)} must have the "
-            "same shape and at least one entry"
-        )
-    return 100 * (predicted == labels).double().mean().item()
-
-
 def choice_probability(scores: Tensor, answers: Tensor) -> Tensor:
     """Give the probability that the right option is chosen, equal scores at random: (Q,) float64.
 

@@ -66,7 +66,7 @@ def build_page(path: Path, result: dict[str, Any], folder: Path) -> None:
 
     Args:
         path: The HTML file.
-        result: From ``eval.qa.results.load_qa``.
+        result: The content of ``qa.json``.
         folder: Where ``timelines`` is.
     """
     measured = result["accuracy"] is not None

@@ -4,7 +4,8 @@ import torch
 from safetensors.torch import load_file
 from torch import tensor
 
-from vmm.losses.mlm import IGNORED, mlm_loss
+from vmm.losses.mlm import mlm_loss
+from vmm.masking import IGNORED
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 

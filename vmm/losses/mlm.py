@@ -8,8 +8,7 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor
 
-IGNORED = -100
-"""Label of a position without a loss."""
+from vmm.masking import IGNORED
 
 
 def mlm_loss(logits: Tensor, labels: Tensor) -> Tensor:

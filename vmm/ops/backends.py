@@ -101,6 +101,15 @@ def why_no_triton(device: torch.device) -> str | None:
     return None if _has_triton() else "needs the package triton: pip install triton"
 
 
+def why_no_compiled_code(x: Tensor, parameter: Tensor) -> str | None:
+    """Say why the kernels that llvmlite compiles cannot take these inputs, or return None."""
+    if x.device.type != "cpu":
+        return f"needs tensors on the CPU, these are on {x.device.type}"
+    if torch.float64 in (x.dtype, parameter.dtype):
+        return "computes in float32, these are float64"
+    return None if importlib.util.find_spec("llvmlite") else "needs the package llvmlite"
+
+
 @functools.cache
 def _has_triton() -> bool:
     return importlib.util.find_spec("triton") is not None

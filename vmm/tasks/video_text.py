@@ -20,7 +20,7 @@ from vmm.losses.alignment import AlignmentKind
 from vmm.losses.contrastive import contrastive_loss
 from vmm.losses.matching import HardNegatives, matching_loss, sample_hard_negatives
 from vmm.losses.mlm import mlm_loss
-from vmm.masking import mlm_mask
+from vmm.masking import IGNORED, MaskedWords, mlm_mask
 from vmm.metrics import retrieval_metrics
 from vmm.models.alignment_head import AlignmentHead
 from vmm.models.clip_vit import ClipTeacher
@@ -48,15 +48,6 @@ class LossWeights:
     vtm: float = 1.0
     mlm: float = 1.0
     align: float = 0.0
-
-
-class MaskedWords(NamedTuple):
-    """Captions with hidden words, and what the words were."""
-
-    input_ids: Tensor
-    """(B, S) int64."""
-    labels: Tensor
-    """(B, S) int64, -100 where nothing is to be guessed."""
 
 
 class Draws(NamedTuple):
@@ -256,7 +247,7 @@ class VideoTextTask(PretrainTask):
     def _mask_words(self, tokens: TextTokens) -> MaskedWords:
         """Draw which words stay hidden."""
         encoder = self.model.text_encoder
-        ids, labels = mlm_mask(
+        return mlm_mask(
             tokens.input_ids,
             cls_id=encoder.cls_id,
             pad_id=encoder.pad_id,
@@ -264,7 +255,6 @@ class VideoTextTask(PretrainTask):
             vocab_size=encoder.vocab_size,
             probability=self.mlm_probability,
         )
-        return MaskedWords(ids, labels)
 
     def _masked_language(
         self, masked: MaskedWords, attention_mask: Tensor, vision: VisionKV
@@ -273,7 +263,7 @@ class VideoTextTask(PretrainTask):
         model = self.model
         text = model.encode_text(masked.input_ids, attention_mask)
         states = model.fuse(text.tokens, attention_mask, vision)
-        hidden = masked.labels != -100
+        hidden = masked.labels != IGNORED
         return mlm_loss(model.mlm_logits(states[hidden]), masked.labels[hidden])
 
     def validation_step(self, batch: VideoTextBatch, batch_idx: int) -> None:

@@ -6,13 +6,12 @@ time. The gradient is one walk too: it repeats the forward pass, so nothing but 
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Callable
 from typing import Any
 
-import torch
 from torch import Tensor
 
+from vmm.ops.backends import why_no_compiled_code
 from vmm.ops.conv.interface import ConvInputs, ConvOutputs, Taps
 from vmm.ops.kernels.cpu_blocks import (
     Block,
@@ -31,15 +30,7 @@ _SUFFIXES = ("", "_reverse")
 """Of the names that belong to one direction."""
 
 
-def why_not(x: Tensor, weight: Tensor) -> str | None:
-    """Say why the compiled convolution cannot take these inputs, or return None."""
-    if x.device.type != "cpu":
-        return f"needs tensors on the CPU, these are on {x.device.type}"
-    if x.dtype == torch.float64 or weight.dtype == torch.float64:
-        return "computes in float32, these are float64"
-    if importlib.util.find_spec("llvmlite") is None:
-        return "needs the package llvmlite"
-    return None
+why_not = why_no_compiled_code
 
 
 def forward(inputs: ConvInputs, silu: bool) -> ConvOutputs:

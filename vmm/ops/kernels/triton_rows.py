@@ -90,7 +90,7 @@ def store_rows(
     STEPS: tl.constexpr,
     REVERSE: tl.constexpr,
 ) -> None:
-    """Undo ``_load_rows``."""
+    """Undo ``load_rows``."""
     pointer, distance = rows
     t0, end, length = at
     for k in tl.static_range(STEPS):

@@ -7,13 +7,13 @@ are copied once. Training keeps, besides the inputs, the states at every ``TILE`
 
 from __future__ import annotations
 
-import importlib.util
 import math
 from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
+from vmm.ops.backends import why_no_compiled_code
 from vmm.ops.kernels.cpu_blocks import (
     as_rows,
     by_block,
@@ -37,15 +37,7 @@ from vmm.ops.scan.interface import PairInputs, ScanInputs, ScanOptions
 _LOG2E = math.log2(math.e)
 
 
-def why_not(u: Tensor, A: Tensor) -> str | None:
-    """Say why the compiled scan cannot take these inputs, or return None."""
-    if u.device.type != "cpu":
-        return f"needs tensors on the CPU, these are on {u.device.type}"
-    if u.dtype == torch.float64 or A.dtype == torch.float64:
-        return "computes in float32, these are float64"
-    if importlib.util.find_spec("llvmlite") is None:
-        return "needs the package llvmlite"
-    return None
+why_not = why_no_compiled_code
 
 
 def starts_shape(u: Tensor, A: Tensor) -> tuple[int, ...]:
