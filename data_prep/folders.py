@@ -161,6 +161,7 @@ def process_pool(
     others = set(multiprocessing.active_children())
     start = partial(_start_worker, prepare, *arguments)
     with ProcessPoolExecutor(workers, mp_context=context, initializer=start) as pool:
+        results = pool._result_queue  # which a pool that was shut down has forgotten
         try:
             # The terminal sends Ctrl-C to all processes; those started here inherit that it waits.
             signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
@@ -175,7 +176,7 @@ def process_pool(
                 child.kill()
             # A child may die in the middle of a result. The pool reads on for the rest of it as
             # long as anybody could write that, and this process is the last that could.
-            pool._result_queue._writer.close()  # type: ignore[attr-defined]
+            results._writer.close()  # type: ignore[attr-defined]
             raise
 
 
