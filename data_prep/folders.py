@@ -135,8 +135,8 @@ def _in_order(
     if workers <= 1:
         yield map(make, jobs)
         return
-    with process_pool(workers) as pool:
-        chunks = [jobs[i : i + _CHUNK] for i in range(0, len(jobs), _CHUNK)]
+    chunks = [jobs[i : i + _CHUNK] for i in range(0, len(jobs), _CHUNK)]
+    with process_pool(workers, len(chunks)) as pool:
         # Not `map`, which cancels when it is interrupted; a pool that then ends fails over that.
         running = [pool.submit(_make_each, make, chunk) for chunk in chunks]
         yield (made for future in running for made in future.result())
@@ -148,18 +148,20 @@ def _make_each(make: Callable[[_Job], _Made], jobs: Sequence[_Job]) -> list[_Mad
 
 @contextmanager
 def process_pool(
-    workers: int, prepare: Callable[..., None] | None = None, *arguments: Any
+    workers: int, jobs: int, prepare: Callable[..., None] | None = None, *arguments: Any
 ) -> Iterator[ProcessPoolExecutor]:
     """Give processes that a Ctrl-C ends at once and without a word of their own.
 
     Args:
-        workers: How many.
+        workers: How many at most.
+        jobs: How many there will be to do; more processes are not started.
         prepare: Called with ``arguments`` in each before it works.
         arguments: For ``prepare``.
     """
     context = multiprocessing.get_context("spawn")  # not forked: the caller may run threads
     others = set(multiprocessing.active_children())
     start = partial(_start_worker, prepare, *arguments)
+    workers = max(1, min(workers, jobs))
     with ProcessPoolExecutor(workers, mp_context=context, initializer=start) as pool:
         results = pool._result_queue  # which a pool that was shut down has forgotten
         try:

@@ -88,7 +88,7 @@ def _read(paths: list[str], pictures: int, workers: int, contents: list[ShardCon
         for one in tqdm(list(work), unit="shard", desc="inspecting"):
             contents.append(inspect_shard(*one))
         return
-    with process_pool(workers) as pool:
+    with process_pool(workers, len(paths)) as pool:
         try:
             counting = [pool.submit(_count, path) for path in paths]
             chosen = _choose([future.result() for future in counting], pictures)

@@ -224,7 +224,7 @@ def _on_processes(
             write_one(number, jobs, out, layout)
             progress.update(counter.value - progress.n)
         return
-    with process_pool(workers, _start_worker, counter) as pool:
+    with process_pool(workers, len(work), _start_worker, counter) as pool:
         running: set[Future[int]] = {
             pool.submit(write_one, number, jobs, out, layout) for number, jobs in work
         }

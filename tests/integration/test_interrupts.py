@@ -266,7 +266,7 @@ def test_processes_are_not_waited_for(tmp_path, work):
     code = (
         "import pathlib, sys, time\nfrom data_prep.folders import process_pool\n"
         "if __name__ == '__main__':\n"
-        "    with process_pool(1) as pool:\n"
+        "    with process_pool(1, 1) as pool:\n"
         "        pool.submit(pathlib.Path.touch, pathlib.Path('begun')).result()\n"
         f"        ({work}).result()\n"
     )
