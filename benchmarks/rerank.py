@@ -15,8 +15,8 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from benchmarks import common, report
-from eval.models import VmmEncoder
 from vmm.data.transforms import ClipSettings
+from vmm.evaluation.common.models import VmmEncoder
 from vmm.models.bert import BertArchitecture
 from vmm.models.text_encoder import BertTextEncoder
 from vmm.models.video_text import VideoTextModel

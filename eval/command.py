@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import argparse
 import logging
-import platform
 import shlex
 import sys
 from collections.abc import Callable, Sequence
-from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import TypeVar
 
-import jinja2
 import torch
 
-from vmm import __version__
-from vmm.command_line import CommandParser, run_to_status
-from vmm.text_output import say, write_text
+from vmm.command_line import CommandParser, run_to_status, whole
+from vmm.evaluation.common.options import Options
+from vmm.evaluation.common.results import Result
+from vmm.text_output import say
+
+_Options = TypeVar("_Options", bound=Options)
 
 
 def new_parser(module: str, description: str | None, run_help: str) -> argparse.ArgumentParser:
@@ -62,66 +62,54 @@ def add_data(parser: argparse.ArgumentParser, shards_help: str, datasets: Sequen
     parser.add_argument("--media", help="folder of its media, or its shards")
 
 
-def folder_for(options: argparse.Namespace, name: str, model: str) -> Path:
-    """Return where results go: ``--out``, or a folder in the run or below ``runs``."""
-    if options.out:
-        return Path(options.out)
-    if options.run:
-        return Path(options.run) / name
-    return Path("runs") / "".join(c if c.isalnum() else "-" for c in model) / name
+def add_coverage(parser: argparse.ArgumentParser, help_text: str) -> None:
+    """Let what cannot be read count, or not."""
+    choices = ("strict", "available")
+    parser.add_argument("--coverage", choices=choices, default="strict", help=help_text)
+
+
+def add_batches(parser: argparse.ArgumentParser, size: int, help_text: str | None = None) -> None:
+    """Let batches and decoding processes be chosen."""
+    parser.add_argument("--batch-size", type=whole(1), default=size, help=help_text)
+    help_text = "decoding processes (default: 2)"
+    parser.add_argument("--num-workers", type=whole(0, 1024), default=2, help=help_text)
 
 
 def run_command(
     module: str,
     parser: argparse.ArgumentParser,
-    run: Callable[[argparse.Namespace, str], dict[str, Any] | None],
-    table: Callable[[dict[str, Any]], str],
+    kind: Callable[..., _Options],
+    evaluate: Callable[[_Options, str], Result | None],
     args: Sequence[str] | None,
 ) -> int:
     """Be the command line of an evaluation.
 
     Args:
         module: Of the command.
-        parser: Its options.
-        run: Gets them and the command as it can be shown; returns the result, or None in all
+        parser: Its options, named as the fields of ``kind``.
+        kind: Makes the options of the evaluation.
+        evaluate: Gets them and the command as it can be shown; returns the result, or None in all
             processes but the first.
-        table: Writes a result for the terminal.
         args: The command line; None = the process's.
 
     Returns:
         The exit status; see ``vmm.command_line.run_to_status``.
     """
     arguments = sys.argv[1:] if args is None else list(args)
-    options = parser.parse_args(arguments)
-    if (options.run is None) == (getattr(options, "model", None) is None):
-        parser.error("give --run or --model" if "model" in options else "give --run")
-    if options.dataset and not (options.annotations and options.media):
+    found = parser.parse_args(arguments)
+    if (found.run is None) == (getattr(found, "model", None) is None):
+        parser.error("give --run or --model" if "model" in found else "give --run")
+    if found.dataset and not (found.annotations and found.media):
         parser.error("--dataset needs --annotations and --media")
     logging.basicConfig(level=logging.INFO, format="%(message)s")
 
     def measure() -> int:
-        _refuse_missing_device(options.device)
-        result = run(options, portable_command(module, arguments))
+        result = evaluate(kind(**vars(found)), portable_command(module, arguments))
         if result is not None:
-            say(table(result), lines=True)
+            say(result.table(), lines=True)
         return 0
 
     return run_to_status(module, measure, "the same command goes on from what it had measured")
-
-
-def _refuse_missing_device(device: str) -> None:
-    """Try a device before anything is loaded for it."""
-    try:
-        wanted = torch.device(device)
-        if wanted.type != "cuda":
-            torch.zeros(1, device=wanted).item()
-        elif (wanted.index or 0) >= torch.cuda.device_count():  # a trial would cost GPU memory
-            raise RuntimeError(f"torch sees {torch.cuda.device_count()} GPUs")
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        reason = str(error).partition("\n")[0][:120]
-        raise ValueError(
-            f"--device {device!r} cannot be used here ({reason}); give cpu, cuda or cuda:NUMBER"
-        ) from error
 
 
 def portable_command(module: str, arguments: Sequence[str]) -> str:
@@ -136,28 +124,3 @@ def _portable(argument: str) -> str:
         here = Path.cwd()
         value = str(path.relative_to(here)) if path.is_relative_to(here) else path.name
     return option + equals + value
-
-
-def versions() -> dict[str, str]:
-    """Name the versions that a number may depend on."""
-    packages = {name: version(name) for name in ("torch", "transformers", "av", "numpy")}
-    return {"python": platform.python_version(), **packages, "vmm": __version__}
-
-
-def write_accuracy_page(path: Path, **content: Any) -> None:
-    """Write a page of accuracies: one file that loads nothing from anywhere.
-
-    Args:
-        path: The HTML file.
-        content: ``title``, ``summary``, ``table`` (rows of text, header first; the second column
-            is drawn as a bar), ``note``, ``tables`` (title -> rows), ``findings``, ``pictures``
-            (caption -> data URI) and ``card`` (pairs of a name and a value).
-    """
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent / "report" / "templates"),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-    )
-    page = environment.get_template("accuracy.html.j2").render(**content)
-    write_text(path, page)

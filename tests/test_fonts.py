@@ -1,5 +1,6 @@
 import io
 import warnings
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -10,16 +11,10 @@ from PIL import Image, ImageDraw
 import vmm.fonts as module
 from data_prep.contact_sheet import caption_lines, contact_sheet, runs
 from data_prep.shard_statistics import Thumbnail
-from eval.classes.results import _confusions
-from eval.report.pictures import (
-    Curve,
-    Query,
-    Strip,
-    curves_picture,
-    png,
-    retrieval_picture,
-    shortened,
-)
+from vmm.evaluation.classification.page import _confusions
+from vmm.evaluation.common.pictures import png, shortened
+from vmm.evaluation.retrieval.charts import Curve, curves_picture
+from vmm.evaluation.retrieval.pictures import Query, Strip, retrieval_picture
 from vmm.fonts import characters, choose_fonts, drawable
 
 ODD = [
@@ -115,7 +110,7 @@ def figures(text):
     strip = Strip(np.zeros((2, 8, 8, 3), np.uint8), text, True)
     yield retrieval_picture([Query(text, text, [strip])], text)
     yield curves_picture([Curve(f"val/{text}", [1, 2], [1e-9, 1e9])])
-    yield _confusions({"classes": [text, "b"], "predictions": [["k", 0, 1]]})
+    yield _confusions(SimpleNamespace(classes=[text, "b"], predictions=[["k", 0, 1]]))
 
 
 @pytest.mark.parametrize("text", ODD)

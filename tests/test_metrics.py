@@ -53,17 +53,24 @@ def test_equals_the_average_over_all_orders_of_tied_candidates(levels, video_of_
         all_ranks(similarity[:, v].tolist(), [t for t in range(num_texts) if video_of_text[t] == v])
         for v in sorted(set(video_of_text))
     ]
-    got = retrieval_metrics(similarity, torch.tensor(video_of_text), ks=(1, 2, 3))
+    owner = torch.tensor(video_of_text)
+    got = retrieval_metrics(similarity, owner)
+    ranked = {
+        "t2v": text_to_video_ranks(similarity, owner), "v2t": video_to_text_ranks(similarity, owner)
+    }  # fmt: skip
     recalls = {}
     for name, queries in {"t2v": rows, "v2t": columns}.items():
-        for k in (1, 2, 3):
+        for k in (1, 2, 3, 5, 10):
             want = 100 * mean(mean(r <= k for r in ranks) for ranks in queries)
-            recalls[f"{name}_recall_{k}"] = want
-            assert got[f"{name}_recall_{k}"] == pytest.approx(want)
+            assert 100 * hit_probability(ranked[name], k).mean() == pytest.approx(want)
+            if f"{name}_recall_{k}" in got:
+                recalls[f"{name}_recall_{k}"] = want
+                assert got[f"{name}_recall_{k}"] == pytest.approx(want)
         expected = [mean(ranks) for ranks in queries]
         assert got[f"{name}_mean_rank"] == pytest.approx(mean(expected))
         assert got[f"{name}_median_rank"] == pytest.approx(median(expected))
         own = mean(value for key, value in recalls.items() if key.startswith(name))
+        assert sum(key.startswith(name) for key in recalls) == 3
         assert got[f"{name}_recall_mean"] == pytest.approx(own)
     assert got["recall_mean"] == pytest.approx(mean(recalls.values()))
 
@@ -75,7 +82,7 @@ def test_a_text_may_be_about_several_videos(seed):
     similarity[:, seed] = -torch.inf  # unreadable
     relevant = torch.rand(5, 6, generator=generator) < 0.35
     relevant[torch.arange(5), torch.randint(6, (5,), generator=generator)] = True
-    got = retrieval_metrics(similarity, relevant, ks=(1, 2))
+    got = retrieval_metrics(similarity, relevant)
     ranks = {
         "t2v": [(similarity[t].tolist(), relevant[t]) for t in range(5)],
         "v2t": [(similarity[:, v].tolist(), relevant[:, v]) for v in range(6)],
@@ -90,7 +97,8 @@ def test_a_text_may_be_about_several_videos(seed):
             expected.append(mean(every))
             hits.append(mean(r <= 2 for r in every) if targets else 0)
         assert got[f"{name}_mean_rank"] == pytest.approx(mean(expected))
-        assert got[f"{name}_recall_2"] == pytest.approx(100 * mean(hits))
+        found = {"t2v": text_to_video_ranks, "v2t": video_to_text_ranks}[name]
+        assert hit_probability(found(similarity, relevant), 2).mean() == pytest.approx(mean(hits))
 
 
 def test_one_video_per_text_is_a_special_case_of_several():
@@ -205,7 +213,7 @@ def test_perfect_and_worst_scores():
 def test_video_to_text_takes_the_best_caption_and_text_to_video_every_one():
     # One video, liked by its second caption only; the other video has one caption.
     similarity = torch.tensor([[0.1, 0.9], [0.8, 0.2], [0.3, 0.7]])
-    got = retrieval_metrics(similarity, torch.tensor([0, 0, 1]), ks=(1,))
+    got = retrieval_metrics(similarity, torch.tensor([0, 0, 1]))
     assert got["t2v_recall_1"] == pytest.approx(200 / 3)
     assert got["v2t_recall_1"] == pytest.approx(50)  # the second video prefers a wrong caption
     assert got["v2t_mean_rank"] == pytest.approx(1.5)

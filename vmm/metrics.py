@@ -13,7 +13,7 @@ Shape legend: see ``vmm.types``; here Q is the number of queries.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -103,11 +103,39 @@ def expected_rank(ranks: TiedRanks) -> Tensor:
     return torch.where(targets > 0, rank, float(candidates))
 
 
+class Metric(NamedTuple):
+    """A number of one direction of retrieval."""
+
+    title: str
+    """As tables call it."""
+    of_ranks: Callable[[TiedRanks], float]
+    brief: bool = False
+    """Whether tables of several results and model cards show it too."""
+
+
+def _recall(k: int) -> Callable[[TiedRanks], float]:
+    return lambda ranks: 100 * hit_probability(ranks, k).mean().item()
+
+
+_RECALLS = {f"recall_{k}": Metric(f"R@{k}", _recall(k), brief=True) for k in (1, 5, 10)}
+
+
+def _recall_mean(ranks: TiedRanks) -> float:
+    return sum(metric.of_ranks(ranks) for metric in _RECALLS.values()) / len(_RECALLS)
+
+
+METRICS: dict[str, Metric] = {
+    **_RECALLS,
+    "recall_mean": Metric("mean", _recall_mean),
+    "median_rank": Metric("median rank", lambda ranks: expected_rank(ranks).quantile(0.5).item()),
+    "mean_rank": Metric("mean rank", lambda ranks: expected_rank(ranks).mean().item()),
+}
+"""Name -> metric, in the order of tables. Result files, tables, pages, cards and logs have them,
+each after its direction: ``t2v_recall_1``."""
+
+
 def retrieval_metrics(
-    similarity: Tensor,
-    video_of_text: Tensor,
-    ks: Sequence[int] = (1, 5, 10),
-    similarity_v2t: Tensor | None = None,
+    similarity: Tensor, video_of_text: Tensor, similarity_v2t: Tensor | None = None
 ) -> dict[str, float]:
     """Measure retrieval in both directions.
 
@@ -115,16 +143,14 @@ def retrieval_metrics(
         similarity: (num_texts, num_videos) float32 or float64, higher is better; ``-inf`` marks
             what could not be scored.
         video_of_text: As in ``text_to_video_ranks``.
-        ks: Depths of the recalls.
         similarity_v2t: (num_texts, num_videos) scores for video-to-text where they differ, as they
             do after re-ranking; None = the same.
 
     Returns:
-        For both directions ``d`` in ``t2v``, ``v2t``: ``d_recall_k`` in percent and their mean
-        ``d_recall_mean``, ``d_mean_rank`` and ``d_median_rank``, the mean and the median over
-        queries of the expected rank. Also ``recall_mean``, the mean of all recalls, and ``ties``,
-        the number of queries of both directions whose target shares its score with a wrong
-        candidate.
+        For both directions ``d`` in ``t2v``, ``v2t`` every ``d_name`` of ``METRICS``: recalls and
+        their mean in percent, median and mean over queries of the expected rank. Also
+        ``recall_mean``, the mean of all recalls, and ``ties``, the number of queries of both
+        directions whose target shares its score with a wrong candidate.
 
     Raises:
         ValueError: If scores are of low precision, NaN or infinite, or shapes or indices differ.
@@ -134,18 +160,13 @@ def retrieval_metrics(
         "t2v": text_to_video_ranks(similarity, video_of_text),
         "v2t": video_to_text_ranks(columns, video_of_text),
     }
-    metrics: dict[str, float] = {}
-    for name, ranks in directions.items():
-        for k in ks:
-            metrics[f"{name}_recall_{k}"] = 100 * hit_probability(ranks, k).mean().item()
-    recalls = list(metrics.values())
-    for name, part in zip(directions, (recalls[: len(ks)], recalls[len(ks) :]), strict=True):
-        metrics[f"{name}_recall_mean"] = sum(part) / len(part)
+    metrics = {
+        f"{direction}_{name}": metric.of_ranks(ranks)
+        for direction, ranks in directions.items()
+        for name, metric in METRICS.items()
+    }
+    recalls = [metrics[f"{direction}_{name}"] for direction in directions for name in _RECALLS]
     metrics["recall_mean"] = sum(recalls) / len(recalls)
-    for name, ranks in directions.items():
-        rank = expected_rank(ranks)
-        metrics[f"{name}_median_rank"] = rank.quantile(0.5).item()
-        metrics[f"{name}_mean_rank"] = rank.mean().item()
     metrics["ties"] = float(sum(int((r.tied > r.targets).sum()) for r in directions.values()))
     return metrics
 

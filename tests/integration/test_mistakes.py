@@ -68,8 +68,7 @@ def told(things, root, tmp_path, monkeypatch, capsys):
         words = shlex.split(line.format(t=things))
         name, *options = words
         if "." in name:
-            package = ".__main__" if name in ("eval.lint", "eval.report") else ""
-            run = importlib.import_module(name + package).main
+            run = importlib.import_module(name).main
         else:
             run, options = vmm, words
         try:

@@ -10,6 +10,7 @@ from typing import Any
 import yaml
 
 from vmm.export.run import Run
+from vmm.metrics import METRICS
 
 UNKNOWN_LICENSE = "unknown"
 
@@ -59,9 +60,7 @@ None were measured with these weights before the export (`python -m eval.retriev
 _PROTOCOL = """\
 ### {name}
 
-| | text-to-video R@1 | R@5 | R@10 | video-to-text R@1 | R@5 | R@10 |
-|---|---|---|---|---|---|---|
-{rows}
+{table}
 
 Protocol: {readable} of {listed} clips readable and all of them in the gallery, {captions} captions
 of {files}; {num_frames} frames of {image_size} pixels, {frame_order}; {precision}; \
@@ -115,16 +114,19 @@ def _section(path: Path, sha256: str) -> str:
             return ""
         settings, data = result["settings"], result["data"]
         scores = {"dual encoder": result["dual"], "re-ranked": result["reranked"]}
-        names = [f"{d}_recall_{k}" for d in ("t2v", "v2t") for k in (1, 5, 10)]
-        rows = [
-            f"| {title} | " + " | ".join(f"{float(numbers[name]):.1f}" for name in names) + " |"
-            for title, numbers in scores.items()
-            if numbers is not None
-        ]
+        brief = {name: metric.title for name, metric in METRICS.items() if metric.brief}
+        titles = list(brief.values())
+        rows = [["", f"text-to-video {titles[0]}", *titles[1:], f"video-to-text {titles[0]}"]]
+        rows[0] += titles[1:]
+        rows.append(["---"] * len(rows[0]))
+        for title, numbers in scores.items():
+            if numbers is not None:
+                values = (float(numbers[f"{d}_{name}"]) for d in ("t2v", "v2t") for name in brief)
+                rows.append([title, *(f"{value:.1f}" for value in values)])
         k = settings["k"]
         return _PROTOCOL.format(
             name=result["name"],
-            rows="\n".join(rows),
+            table="\n".join(f"| {' | '.join(row)} |" for row in rows),
             readable=data["clips"]["readable"],
             listed=data["clips"]["listed"],
             captions=data["captions"],

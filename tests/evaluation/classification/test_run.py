@@ -1,0 +1,245 @@
+import json
+
+import numpy as np
+import pytest
+import torch
+import yaml
+
+from eval import classification
+from tests.data.videos import encode_video
+from tests.models import published as make
+from vmm.evaluation.classification import run as module
+from vmm.evaluation.classification.views import ViewedEncoder
+from vmm.export.published import import_checkpoint
+from vmm.export.run import build_model
+
+COLOURS = {"red": (230, 30, 30), "green": (30, 200, 40), "blue": (40, 40, 230)}
+
+
+def mp4(colour, frames=6, size=(32, 48)):
+    picture = np.full((frames, *size, 3), COLOURS[colour], np.uint8)
+    return encode_video(picture, preset="ultrafast", crf="8")
+
+
+@pytest.fixture
+def videos(tmp_path):
+    """Six films, two of a colour; the same base name in two folders; one that is broken."""
+    folder = tmp_path / "videos"
+    lines = []
+    for number, colour in enumerate(COLOURS):
+        for camera in ("cam1", "cam2"):
+            (folder / camera).mkdir(parents=True, exist_ok=True)
+            broken = (colour, camera) == ("blue", "cam2")
+            data = b"no film" if broken else mp4(colour)
+            (folder / camera / f"{colour}.mp4").write_bytes(data)
+            lines.append(f"{camera}/{colour}.mp4,{number},1.0")
+    listed = tmp_path / "test.csv"
+    listed.write_text("\n".join(lines))
+    return folder, listed
+
+
+@pytest.fixture
+def classifier(tmp_path):
+    """A file in the published layout whose head only knows how bright each colour channel is."""
+
+    def build(classes, bias=None):
+        state = make.classifier(32, 1, classes, grid=2, frames=4).tensors(scale=0.2)
+        if bias is not None:
+            state["head.weight"].zero_()
+            state["head.bias"] = torch.tensor(bias)
+        torch.save(state, tmp_path / "classifier.pth")
+        out = tmp_path / f"imported-{classes}"
+        import_checkpoint(str(tmp_path / "classifier.pth"), out)
+        return out
+
+    return build
+
+
+def run(capsys, *arguments):
+    status = classification.main([*map(str, arguments), "--num-workers", "0", "--device", "cpu"])
+    return status, capsys.readouterr()
+
+
+def read(folder):
+    return json.loads((folder / "classification.json").read_text())
+
+
+def test_a_browser_shows_the_page(classifier, videos, tmp_path, capsys, look_at):
+    folder, listed = videos
+    arguments = ["--dataset", "breakfast", "--annotations", listed, "--media", folder]
+    assert run(capsys, "--run", classifier(10), *arguments, "--out", tmp_path / "out")[0] == 0
+    look_at(tmp_path / "out/classification.html")
+
+
+def test_an_imported_classifier_sees_all_views(classifier, videos, tmp_path, capsys):
+    folder, listed = videos
+    arguments = ["--dataset", "breakfast", "--annotations", listed, "--media", folder]
+    out = tmp_path / "out"
+    status, said = run(capsys, "--run", classifier(10, [5.0] + [0.0] * 9), *arguments, "--out", out)
+    assert status == 0, said.err
+    result = read(out)
+    numbers, settings = result["numbers"], result["settings"]
+    assert (settings["clips"], settings["crops"], settings["fit"]) == (4, 3, "crop")
+    assert settings["sampling"] == "random_finetune" and settings["kind"] == "trained classifier"
+    # Always class 0: both red ones are right, in two folders under one base name.
+    assert numbers["top_1"] == pytest.approx(100 / 3) and result["data"]["readable"] == 5
+    assert [p[2] for p in result["predictions"]] == [0, 0, 0, 0, 0, None]
+    found = {f["code"] for f in result["findings"]}
+    assert found == {"base-names", "size", "class-count"}
+    page = (out / "classification.html").read_text()
+    assert "Beside published numbers" in page and "http" not in page.replace("http-equiv", "")
+    assert not (out / "features").exists()
+    status, said = run(
+        capsys, "--run", tmp_path / "imported-10", *arguments, "--out", out,
+        "--coverage", "available", "--clips", "1", "--crops", "1",
+    )  # fmt: skip
+    assert read(out)["numbers"]["top_1"] == pytest.approx(40)
+    assert "views" in said.out
+
+
+def test_views_of_a_real_head_are_the_mean_of_their_probabilities(
+    classifier, videos, tmp_path, monkeypatch, capsys
+):
+    folder, listed = videos
+    kept = {}
+    score = module.score_classes
+
+    def spy(options, encoder, truths, seen, views):
+        kept["seen"] = seen
+        return score(options, encoder, truths, seen, views)
+
+    monkeypatch.setattr(module, "score_classes", spy)
+    run(
+        capsys, "--run", classifier(3), "--dataset", "breakfast", "--annotations", listed,
+        "--media", folder, "--out", tmp_path / "out",
+    )  # fmt: skip
+    logits = kept["seen"].vectors
+    assert logits.shape == (5, 12, 3)
+    expected = logits.softmax(-1).mean(1).argmax(1).tolist()
+    assert [p[2] for p in read(tmp_path / "out")["predictions"][:5]] == expected
+
+
+def test_a_number_to_predict(classifier, videos, tmp_path, capsys):
+    folder, _ = videos
+    listed = tmp_path / "like_ratio.csv"
+    rows = ["like_ratio youtube_id imdb_id", "0.5 cam1/red tt1", "2.5 cam1/green tt2"]
+    listed.write_text("\n".join(rows))
+    arguments = ["--annotations", listed, "--media", folder, "--out", tmp_path / "out"]
+    model = classifier(1, [1.5])
+    status, said = run(capsys, "--run", model, "--dataset", "lvu-like-ratio", *arguments)
+    assert status == 0, said.err
+    result = read(tmp_path / "out")
+    assert result["numbers"]["mse"] == pytest.approx(1.0, abs=1e-4)
+    assert result["numbers"]["constant"] == pytest.approx(1.0)
+    assert "mean squared error" in said.out
+    status, said = run(capsys, "--run", classifier(3), "--dataset", "lvu-like-ratio", *arguments)
+    assert status == 2 and "one output" in said.err
+
+
+@pytest.fixture
+def stage2(tmp_path, root):
+    """A run with an untrained video-text model."""
+    args = {
+        "video_encoder": {
+            "class_path": "vmm.models.videomamba.VideoMamba",
+            "init_args": {"embed_dim": 32, "depth": 1, "num_frames": 4, "image_size": 32},
+        },
+        "text_encoder": {
+            "class_path": "vmm.models.text_encoder.BertTextEncoder",
+            "init_args": {
+                "name": str(root / "recipes/encoders/bert_demo"),
+                "fusion_layer": 2,
+                "pretrained": False,
+            },
+        },
+        "proj_dim": 8,
+    }
+    config = {"model": {"init_args": args}, "data": {"init_args": {}}}
+    folder = tmp_path / "run"
+    (folder / "checkpoints").mkdir(parents=True)
+    (folder / "config.yaml").write_text(yaml.safe_dump(config))
+    state = {f"model.{key}": value for key, value in build_model(config).state_dict().items()}
+    torch.save({"state_dict": state}, folder / "checkpoints" / "last.ckpt")
+    return folder
+
+
+def test_prompts_on_shards(stage2, demo_shards, capsys):
+    shards = ["--shards", f"{demo_shards.folder}/test-*.tar"]
+    status, said = run(
+        capsys, "--run", stage2, *shards, "--class-field", "attributes.shape",
+        "--template", "a {} moves", "--template", "a red {}",
+    )  # fmt: skip
+    assert status == 0, said.err
+    result = read(stage2 / "classification_shape")
+    assert result["classes"] == ["bar", "circle", "cross", "ring"]
+    assert result["settings"]["templates"] == ["a {} moves", "a red {}"]
+    assert result["settings"]["kind"] == "zero-shot by prompts" and "zero-shot" in said.out
+    assert len(result["predictions"]) == 16 and result["numbers"]["chance"] == 25
+    status, said = run(capsys, "--run", stage2, *shards, "--class-field", "attributes.form")
+    assert status == 2 and "--class-field" in said.err
+
+
+def test_no_views_are_not_the_usual_ones(stage2, demo_shards, capsys):
+    shards = ["--shards", f"{demo_shards.folder}/test-*.tar", "--class-field", "attributes.shape"]
+    for option in ("--clips", "--crops", "--num-frames"):
+        with pytest.raises(SystemExit, match="2"):
+            run(capsys, "--run", stage2, *shards, option, "0")
+        assert f"{option}: '0' is no whole number of 1 or more" in capsys.readouterr().err
+
+
+def test_prompts_whose_vectors_are_no_numbers_are_no_misses(
+    stage2, demo_shards, monkeypatch, capsys
+):
+    broken = torch.full((4, 8), torch.nan)
+    monkeypatch.setattr("vmm.evaluation.classification.scoring.class_vectors", lambda *_: broken)
+    shards = ["--shards", f"{demo_shards.folder}/test-*.tar", "--class-field", "attributes.shape"]
+    status, said = run(capsys, "--run", stage2, *shards)
+    assert status == 2 and "scores of the classes hold NaN or infinity" in said.err
+
+
+def test_classes_without_names_cannot_be_prompted(stage2, videos, tmp_path, capsys):
+    folder, listed = videos
+    arguments = ["--dataset", "breakfast", "--annotations", listed, "--media", folder]
+    status, said = run(capsys, "--run", stage2, *arguments)
+    assert status == 2 and "--classes FILE" in said.err
+    names = tmp_path / "names.txt"
+    names.write_text("red\ngreen\nblue\n")
+    status, said = run(capsys, "--run", stage2, *arguments, "--classes", names, "--crops", "3")
+    assert status == 0, said.err
+    assert read(stage2 / "classification_breakfast")["settings"]["fit"] == "crop"
+
+
+def test_a_killed_evaluation_goes_on(stage2, demo_shards, monkeypatch, capsys):
+    arguments = ["--run", stage2, "--shards", f"{demo_shards.folder}/test-*.tar",
+                 "--class-field", "attributes.shape", "--batch-size", "4"]  # fmt: skip
+    encode, calls = ViewedEncoder.encode_videos, []
+
+    def dies(self, video):
+        calls.append(len(video))
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return encode(self, video)
+
+    monkeypatch.setattr(ViewedEncoder, "encode_videos", dies)
+    assert run(capsys, *arguments)[0] == 130
+    assert run(capsys, *arguments)[0] == 0
+    assert sum(calls[3:]) == 16 - 8
+
+
+def test_failed_downloads_in_shards_are_wrong_not_left_out(stage2, tmp_path, capsys):
+    import io
+    import tarfile
+
+    shard = tmp_path / "some-000.tar"
+    with tarfile.open(shard, "w") as tar:
+        for key, media in (("a", mp4("red")), ("b", None)):
+            parts = {"txt": b"x", "json": json.dumps({"label": key}).encode()}
+            for extension, data in parts.items() | ({("mp4", media)} if media else set()):
+                info = tarfile.TarInfo(f"{key}.{extension}")
+                info.size = len(data)
+                tar.addfile(info, io.BytesIO(data))
+    status, said = run(capsys, "--run", stage2, "--shards", shard)
+    assert status == 0, said.err
+    result = read(stage2 / "classification_label")
+    assert result["data"]["listed"] == 2 and result["data"]["problems"] == {"missing": 1}
+    assert result["numbers"]["top_1"] == 50

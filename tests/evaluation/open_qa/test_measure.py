@@ -1,0 +1,21 @@
+import pytest
+
+from vmm.evaluation.open_qa.measure import judge, measure
+
+
+def test_answers_are_compared_by_their_words(asked):
+    judged = judge(asked.questions, asked.replies, asked.answers)
+    assert judged.model.tolist() == [1, 0, 0, 1, 0]
+    assert judged.top.tolist() == [1, 1, 0, 1, 0]
+    assert judged.blank.tolist() == [1, 0, 1, 0, 0]
+    assert judged.frequent.tolist() == [1, 0, 1, 1, 0]  # "yes" and, first of equals, "a t shirt"
+
+
+def test_numbers_by_kind_and_against_the_better_control(asked):
+    numbers = measure(asked.questions, judge(asked.questions, asked.replies, asked.answers))
+    assert numbers["accuracy"]["value"] == pytest.approx(40)
+    assert numbers["control"] == "frequent"
+    assert numbers["gain"]["value"] == pytest.approx(-20)
+    assert numbers["by_kind"]["b"]["questions"] == 3
+    assert numbers["by_kind"]["b"]["accuracy"]["value"] == pytest.approx(100 / 3)
+    assert numbers["by_kind"]["o"]["blank"]["value"] == 0

@@ -1,0 +1,262 @@
+"""What is in each video, by name and by number, and what the numbers mean."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from vmm.data.annotations.media import MediaError
+from vmm.data.annotations.record import Annotation
+from vmm.data.annotations.registry import read_annotations
+from vmm.data.annotations.source import Source
+from vmm.data.annotations.training import labelled_cells
+from vmm.data.decode import DecodeError
+from vmm.evaluation.classification.protocols import ClassProtocol
+from vmm.evaluation.common.results import content_hash
+from vmm.evaluation.common.sources import ShardClips
+
+# What tables of classes call their columns.
+_NAME_COLUMNS = ("name", "class_name", "label_name", "label", "class", "action")
+_NUMBER_COLUMNS = ("id", "class_id", "label_id", "index", "number", "label")
+
+_MOST_CLASSES = 10**6
+
+
+class Truth(NamedTuple):
+    """What a sample is said to show."""
+
+    key: str
+    """The sample's id."""
+    media: str
+    """Its file, as the annotations name it."""
+    name: str | None = None
+    """Name of its class."""
+    label: int | None = None
+    """Number of its class, as the file has it."""
+    target: float | None = None
+    """Number to predict."""
+
+
+class Classes(NamedTuple):
+    """The classes of a test set."""
+
+    names: list[str | None]
+    """By number; None where nobody says."""
+    origin: str
+    """How the numbers came about."""
+    labels: Tensor
+    """(samples,) int64; -1 where the class is unknown."""
+
+
+def read_labelled(
+    protocol: ClassProtocol, annotations: Path, ids: Path | None = None
+) -> list[Annotation]:
+    """Read the samples of a classification set from an official file.
+
+    Lists of ``path label`` without header, as VideoMamba and VideoMAE have them, are taken for
+    every set.
+
+    Args:
+        protocol: The set.
+        annotations: The file.
+        ids: A list of the ids to keep.
+
+    Raises:
+        ValueError: If a file cannot be read or nothing is left.
+    """
+    dataset = "labelled-list" if _is_labelled_list(annotations) else protocol.dataset
+    items = read_annotations(annotations, dataset, ids=ids)
+    found = {str(item.metadata["split"]) for item in items if "split" in item.metadata}
+    wanted = [split for split in protocol.splits if split in found]
+    return [i for i in items if not wanted or str(i.metadata.get("split")) in wanted]
+
+
+def _is_labelled_list(path: Path) -> bool:
+    """Tell a list without header by its first line: a path, a whole number, maybe a duration."""
+    if path.suffix not in (".csv", ".txt"):
+        return False
+    first = next((line for line in Source(path).lines() if line), "")
+    return labelled_cells(first) is not None
+
+
+def truths_of(items: Sequence[Annotation]) -> list[Truth]:
+    """Take classes, or numbers to predict, from annotations."""
+    truths = []
+    for item in items:
+        name = item.metadata.get("class")
+        if not isinstance(name, str):
+            name = item.captions[0] if item.captions else None
+        label = item.metadata.get("label")
+        if type(label) is not int:  # of somebody's own file: a name, or anything
+            label = None
+        if label is not None and name == str(label):
+            name = None  # a list of numbers
+        target = item.metadata.get("target")
+        truths.append(Truth(item.key, item.media, name, label, target))
+    return truths
+
+
+def truths_in_shards(clips: ShardClips, field: str) -> list[Truth]:
+    """Take classes from a field of the samples' JSON.
+
+    Args:
+        clips: The samples.
+        field: Name of a text or a whole number; a dot leads into an object.
+
+    Raises:
+        ValueError: If no sample has it.
+    """
+    truths = []
+    for number in range(len(clips)):
+        try:
+            key, value = clips.metadata(number)
+        except (DecodeError, MediaError):
+            truths.append(Truth(f"#{number}", f"#{number}"))
+            continue
+        found: Any = value
+        for part in field.split("."):
+            found = found.get(part) if isinstance(found, dict) else None
+        name = found if isinstance(found, str) else None
+        whole = isinstance(found, int) and not isinstance(found, bool)
+        truths.append(Truth(key, key, name, found if whole else None))
+    if not any(truth.name is not None or truth.label is not None for truth in truths):
+        raise ValueError(
+            f"no sample's JSON has a text or a whole number in {field!r}; name the field of the "
+            "class with --class-field, e.g. attributes.shape"
+        )
+    return truths
+
+
+def number_classes(truths: Sequence[Truth], file: Path | None = None) -> Classes:
+    """Give every class its number.
+
+    Args:
+        truths: Of all samples.
+        file: List of the names in the order of their numbers, see ``read_class_names``; None = the
+            numbers of the annotations, or, where they have none, places in the sorted names.
+
+    Raises:
+        ValueError: If the file cannot be read, or one number has two names.
+    """
+    names: list[str | None] = []
+    found: dict[int, str] = {}
+    if file is not None:
+        names, origin = [*read_class_names(file)], f"the order of {file.name}"
+    elif any(truth.label is not None for truth in truths):
+        origin = "the numbers in the annotations"
+        for truth in truths:
+            if truth.label is None or truth.label < 0:
+                continue
+            if truth.label > _MOST_CLASSES:
+                raise ValueError(f"{truth.key!r} has class number {truth.label}; count from 0")
+            names += [None] * (truth.label + 1 - len(names))
+            if truth.name is not None and found.setdefault(truth.label, truth.name) != truth.name:
+                raise ValueError(
+                    f"class {truth.label} is {found[truth.label]!r} and {truth.name!r}; a number "
+                    "must stand for one class"
+                )
+        for label, name in found.items():
+            names[label] = name
+    else:
+        names = [*sorted({truth.name for truth in truths if truth.name is not None})]
+        origin = "the alphabetical order of the names"
+    number = {_plain(name): i for i, name in enumerate(names) if name is not None}
+    labels = [
+        truth.label if truth.label is not None else number.get(_plain(truth.name or ""), -1)
+        for truth in truths
+    ]
+    return Classes(names, origin, torch.tensor(labels, dtype=torch.int64))
+
+
+def read_class_names(path: Path) -> list[str | None]:
+    """Read class names in the order of their numbers.
+
+    Args:
+        path: Text with a name per line, a table of ``id, name``, a JSON list, or JSON between names
+            and numbers. A blank line stands for a class without a name.
+
+    Raises:
+        ValueError: If it is none of these, a name is twice, or the numbers are not 0 to n - 1.
+    """
+    source = Source(path)
+    names: Any
+    if source.suffix == ".json":
+        names = source.content
+        if isinstance(names, dict):
+            names = _in_order(source, [(_unquoted(n), v) for n, v in names.items()])
+        elif isinstance(names, list):
+            names = [None if name == "" else name for name in names]
+    elif pairs := _numbered(source):
+        names = _in_order(source, pairs)
+    else:
+        lines = source.lines()
+        header = bool(lines) and lines[0].lower() in _NAME_COLUMNS
+        names = [_unquoted(line) or None for line in lines[header:]]
+    if not isinstance(names, list) or not any(names) or not all(map(_is_name, names)):
+        raise source.wrong(
+            "class names: one per line, `id,name` per line, a JSON list, or JSON from names to "
+            "numbers"
+        )
+    said = [name for name in names if name is not None]
+    if len(set(said)) < len(said):
+        raise source.wrong("every class once")
+    return list(names)
+
+
+def _is_name(name: object) -> bool:
+    return name is None or isinstance(name, str)
+
+
+def _unquoted(name: str) -> str:
+    """Take off the quotes that some published lists have around their names."""
+    return name[1:-1].strip() if len(name) > 1 and name[0] == name[-1] == '"' else name
+
+
+def _numbered(source: Source) -> list[tuple[str, Any]]:
+    """Take names and numbers from a table of both, with a header or without; else nothing."""
+    lines = [line for line in source.lines() if line]
+    header = re.split(r"\s*[,;\t]\s*", lines[0]) if lines else []
+    columns = [
+        (name, number) for name in _NAME_COLUMNS for number in _NUMBER_COLUMNS
+        if len(header) > 1 and name != number and {name, number} <= set(header)
+    ]  # fmt: skip
+    if columns:
+        name, number = columns[0]
+        return [(row.text(name), row.values.get(number)) for row in source.rows()]
+    found = [re.fullmatch(r"(\d+)\s*[\s,;:]\s*(\S.*)", line) for line in lines]
+    pairs = [(_unquoted(match[2]), match[1]) for match in found if match]
+    return pairs if len(pairs) == len(lines) > 0 else []
+
+
+def _in_order(source: Source, pairs: Sequence[tuple[str, Any]]) -> list[str]:
+    """Sort names by their numbers; in JSON either may be the key."""
+    if not all(_is_number(number) for _, number in pairs):
+        pairs = [(name, number) for number, name in pairs]
+    numbers = {
+        name: int(number) for name, number in pairs if isinstance(name, str) and _is_number(number)
+    }
+    if sorted(numbers.values()) != list(range(len(pairs))):
+        first = min(numbers.values(), default=0)
+        begin = f"; these begin at {first}" if first else ""
+        raise source.wrong(f"numbers from 0 to {len(pairs) - 1}, each once{begin}")
+    return sorted(numbers, key=numbers.__getitem__)
+
+
+def _is_number(value: object) -> bool:
+    text = str(value) if type(value) in (int, str) else ""
+    return text.isdecimal() and len(text) < 10
+
+
+def _plain(name: str) -> str:
+    """A name as far as spelling matters: files differ in case, underscores and brackets."""
+    return " ".join(name.lower().replace("_", " ").replace("[", "").replace("]", "").split())
+
+
+def hash_of(truths: Sequence[Truth]) -> str:
+    """Tell what was asked apart, in 16 digits."""
+    return content_hash(sorted([t.key, t.name, t.label, t.target] for t in truths))

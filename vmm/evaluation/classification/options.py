@@ -1,0 +1,42 @@
+"""What an evaluation of classification is told."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from vmm.evaluation.classification.protocols import CLASS_PROTOCOLS, ClassProtocol
+from vmm.evaluation.common.options import ModelOptions
+
+TEMPLATES = ("{}", "a video of {}", "a person is {}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options(ModelOptions):
+    """What an evaluation of classification is told, beside what all are.
+
+    Args:
+        class_field: Field of the samples' JSON that names the class; a dot leads into an object.
+        ids: List of the ids to keep of the annotations.
+        classes: File of the class names in the order of their numbers.
+        templates: Prompts in which ``{}`` stands for the class; None = ``TEMPLATES``.
+        clips: Clips per video; None = as published for trained classifiers, or 1.
+        crops: Crops per clip; None = as published for trained classifiers, or 1.
+        batch_size: Samples encoded at once.
+        num_workers: Processes that decode.
+    """
+
+    class_field: str = "label"
+    ids: Path | None = None
+    classes: Path | None = None
+    templates: Sequence[str] | None = None
+    clips: int | None = None
+    crops: int | None = None
+    batch_size: int = 8
+    num_workers: int = 0
+
+    @property
+    def protocol(self) -> ClassProtocol | None:
+        """The test set that it is called; None = nobody's."""
+        return None if self.dataset is None else CLASS_PROTOCOLS[self.dataset]

@@ -1,0 +1,75 @@
+"""The page of a classification."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from vmm.evaluation.classification.protocols import published_accuracy
+from vmm.evaluation.classification.results import ClassificationResult, number_rows
+from vmm.evaluation.common.page import data_uri, write_accuracy_page
+from vmm.evaluation.common.pictures import png, shortened
+
+_MOST_IN_MAP = 200
+_WORST = 20
+_LETTERS = 40
+
+
+def write_page(path: Path, result: ClassificationResult) -> None:
+    """Write the page of a result."""
+    tables, pictures = {}, {}
+    headline = "mse" if "mse" in result.numbers else "top_1"
+    others = published_accuracy(result.data["test_set"])
+    if others:
+        rows = [["model", headline.replace("_", "-")]]
+        rows.append([result.name, f"{result.numbers[headline]:.2f}"])
+        tables["Beside published numbers, of classifiers trained on the set"] = rows + [
+            [other.model, f"{other.value:.2f}"] for other in others
+        ]
+    if headline == "top_1":
+        classes = sorted(result.numbers["per_class"], key=lambda c: float(c["top_1"]))
+        title = "Classes" if len(classes) <= _WORST else f"The {_WORST} worst classes"
+        tables[title] = [["class", "samples", "top-1", "most often taken for"]] + [
+            [c["name"], str(c["samples"]), f"{c['top_1']:.1f}", c["taken_for"] or ""]
+            for c in classes[:_WORST]
+        ]
+        picture = data_uri("image/png", png(_confusions(result)))
+        pictures["What (rows) is taken for what (columns)"] = picture
+    write_accuracy_page(
+        path,
+        title=f"{result.name} on {result.data['test_set']}",
+        summary=result.summary(),
+        table=number_rows(result),
+        note="Intervals are drawn over videos. Most frequent class: the share of samples that "
+        "always saying it would get right, which needs no video."
+        if headline == "top_1"
+        else "The interval is drawn over videos.",
+        tables=tables,
+        findings=result.findings,
+        pictures=pictures,
+        card=result.card(),
+    )
+
+
+def _confusions(result: ClassificationResult) -> Figure:
+    """Draw the share of each class that is taken for each other one."""
+    pairs = [p[1:] for p in result.predictions if p[2] is not None and p[1] >= 0]
+    names = [str(name) for name in result.classes][:_MOST_IN_MAP]
+    counts = np.zeros((len(names), len(names)))
+    for label, predicted in pairs:
+        if max(label, predicted) < len(names):
+            counts[label, predicted] += 1
+    shares = counts / np.maximum(counts.sum(1, keepdims=True), 1)
+    figure = Figure(figsize=(6, 5.2), dpi=110, layout="constrained")
+    ax = figure.subplots()
+    image = ax.imshow(100 * shares, vmin=0, vmax=100, cmap="viridis")
+    if len(names) <= 30:
+        names = [shortened(name, _LETTERS) for name in names]
+        style: dict[str, Any] = {"fontsize": 8, "parse_math": False}
+        ax.set_xticks(range(len(names)), names, rotation=60, ha="right", **style)
+        ax.set_yticks(range(len(names)), names, **style)
+    figure.colorbar(image, ax=ax, label="percent of the row's class")
+    return figure

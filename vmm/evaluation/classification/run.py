@@ -1,0 +1,152 @@
+"""Classification of videos: a trained classifier, or any video-text model by class prompts.
+
+    result = evaluate(Options(run=Path("runs/x"), shards="data/demo/test-*.tar"))
+    result.numbers["top_1"]
+
+A run of stage 2 (or another model) is compared with the classes' names in prompts, zero-shot; an
+imported classifier says probabilities. Every sample is seen in several views, which are merged by
+sample. What cannot be read counts as wrong; what is off with classes, numbers or views is said.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import replace
+from typing import Any
+
+from vmm.evaluation.classification.labels import (
+    Truth,
+    hash_of,
+    read_labelled,
+    truths_in_shards,
+    truths_of,
+)
+from vmm.evaluation.classification.options import TEMPLATES, Options
+from vmm.evaluation.classification.page import write_page
+from vmm.evaluation.classification.results import ClassificationResult
+from vmm.evaluation.classification.scoring import SeenSamples, score_classes, score_numbers
+from vmm.evaluation.classification.views import (
+    ClassifierEncoder,
+    ViewedClips,
+    ViewedEncoder,
+    Views,
+)
+from vmm.evaluation.common.encoding import encode_clips, feature_store
+from vmm.evaluation.common.models import Encoder
+from vmm.evaluation.common.results import clip_card, count_problems, versions
+from vmm.evaluation.common.sources import AnnotatedClips, ShardClips
+from vmm.export.run import build_classifier, is_classifier, load_model, read_config
+
+logger = logging.getLogger(__name__)
+
+
+def evaluate(options: Options, command: str = f"{__name__}.evaluate(...)") -> ClassificationResult:
+    """Evaluate, and write the result file and its page.
+
+    An evaluation that was stopped goes on from the samples it had seen.
+
+    Args:
+        options: What is asked of which model.
+        command: Said in the result to have measured it.
+
+    Raises:
+        ValueError: If the model or the data cannot be used.
+    """
+    protocol = options.protocol
+    options.prepare()
+    encoder = _open(options)
+    trained = isinstance(encoder, ClassifierEncoder)
+    views = _views(options, trained)
+    if views.crops > 1:
+        encoder.clip = replace(encoder.clip, fit="crop")
+    media, truths = _samples(options, encoder)
+    asked = options.dataset or options.class_field.rpartition(".")[2]
+    out = options.folder(f"classification_{asked}", encoder.name)
+    dataset = ViewedClips(media, [truth.key for truth in truths], encoder.clip, views)
+    viewed = ViewedEncoder(encoder)
+    store = feature_store(out / "features", viewed, dataset, keep_tokens=False)
+    encode_clips(viewed, dataset, store, False, options.batch_size, options.num_workers)
+    seen = SeenSamples.of(store)
+    if protocol is not None and protocol.is_regression:
+        scored = score_numbers(options, encoder, truths, seen, views)
+    else:
+        scored = score_classes(options, encoder, truths, seen, views)
+    result = ClassificationResult(
+        name=options.name or encoder.name,
+        command=command,
+        model=encoder.identity(),
+        data=_describe_data(options, truths, seen) | scored.pop("data"),
+        settings=_describe_settings(options, encoder, views, trained),
+        versions=versions(),
+        **scored,
+    )
+    path = result.write(out)
+    write_page(out / "classification.html", result)
+    store.remove()
+    logger.info("wrote %s and classification.html", path)
+    return result
+
+
+def _open(options: Options) -> Encoder | ClassifierEncoder:
+    if options.model is not None or not is_classifier(read_config(options.given_run())):
+        return options.open_encoder()
+    if options.num_frames is not None:
+        raise ValueError(
+            "a classifier has a fixed number of frames; import it again with --num-frames "
+            f"{options.num_frames}"
+        )
+    trained = load_model(options.given_run(), build_classifier, options.checkpoint)
+    # As the published fine-tuning code tests its models.
+    clip = replace(trained.clip, sampling="random_finetune", fit="crop")
+    return ClassifierEncoder(trained, clip, options.device)
+
+
+def _views(options: Options, trained: bool) -> Views:
+    """The published views for trained classifiers, one view for prompts, unless told otherwise."""
+    protocol = options.protocol
+    usual = Views(protocol.clips, protocol.crops) if protocol is not None and trained else Views()
+    return Views(
+        usual.clips if options.clips is None else options.clips,
+        usual.crops if options.crops is None else options.crops,
+    )
+
+
+def _samples(
+    options: Options, encoder: Encoder | ClassifierEncoder
+) -> tuple[ShardClips | AnnotatedClips, list[Truth]]:
+    protocol = options.protocol
+    if protocol is None:
+        clips = ShardClips(options.given_shards(), encoder.clip)
+        return clips, truths_in_shards(clips, options.class_field)
+    annotations, media = options.official()
+    items = read_labelled(protocol, annotations, options.ids)
+    return AnnotatedClips(items, media, encoder.clip), truths_of(items)
+
+
+def _describe_data(options: Options, truths: list[Truth], seen: SeenSamples) -> dict[str, Any]:
+    protocol = options.protocol
+    problems = count_problems([clip.problem for clip in seen.clips], "samples")
+    return {
+        "test_set": protocol.title if protocol else f"shards, {options.class_field}",
+        "split_hash": hash_of(truths),
+        "files": options.files(),
+        "listed": len(truths),
+        "readable": len(truths) - problems.total(),
+        "problems": dict(problems),
+        "coverage": options.coverage,
+    }
+
+
+def _describe_settings(
+    options: Options, encoder: Encoder | ClassifierEncoder, views: Views, trained: bool
+) -> dict[str, Any]:
+    return {
+        **clip_card(encoder.clip),
+        "kind": "trained classifier" if trained else "zero-shot by prompts",
+        "templates": [] if trained else [*(options.templates or TEMPLATES)],
+        "clips": views.clips,
+        "crops": views.crops,
+        "merged": "mean of softmax" if trained else "mean of cosines",
+        "device": options.device,
+        "batch_size": options.batch_size,
+    }

@@ -1,0 +1,201 @@
+"""What the model says of every sample, and how often it is right.
+
+Shape legend: see ``vmm.types``; N samples, V views, K classes, P vectors per view, E joint width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple, Self
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from vmm.evaluation.classification.labels import Truth, number_classes
+from vmm.evaluation.classification.lint import ClassSubject, lint_classes, lint_samples
+from vmm.evaluation.classification.measure import measure_classes, measure_numbers
+from vmm.evaluation.classification.options import TEMPLATES, Options
+from vmm.evaluation.classification.views import ClassifierEncoder, Views
+from vmm.evaluation.common.encoding import refuse_broken
+from vmm.evaluation.common.features import Clip, FeatureStore
+from vmm.evaluation.common.models import Encoder
+from vmm.evaluation.common.results import count_problems
+from vmm.ops.similarity import frame_similarity
+
+
+class SeenSamples(NamedTuple):
+    """Samples after encoding."""
+
+    clips: list[Clip]
+    rows: Tensor
+    """(readable,) int64, their numbers."""
+    vectors: Tensor
+    """(readable, V * P, E)."""
+
+    @classmethod
+    def of(cls, store: FeatureStore) -> Self:
+        """Read them.
+
+        Raises:
+            ValueError: If not one could be read or a vector is NaN.
+        """
+        clips = [clip for _, clip in sorted(store.finished().items())]
+        count_problems([clip.problem for clip in clips], "samples")
+        rows = [number for number, clip in enumerate(clips) if clip.problem is None]
+        vectors = store.read("projected")[rows]
+        refuse_broken(vectors, "samples", [clips[row].key for row in rows])
+        return cls(clips, torch.tensor(rows), vectors)
+
+
+@torch.inference_mode()
+def score_classes(
+    options: Options,
+    encoder: Encoder | ClassifierEncoder,
+    truths: list[Truth],
+    seen: SeenSamples,
+    views: Views,
+) -> dict[str, Any]:
+    """Score classes and measure.
+
+    Args:
+        options: What was asked.
+        encoder: The model.
+        truths: Of all samples.
+        seen: All samples.
+        views: How they were seen.
+
+    Returns:
+        ``numbers``, ``findings``, ``classes``, ``predictions`` and ``data`` of the result.
+
+    Raises:
+        ValueError: If classes have no names for prompts, or a score is NaN.
+    """
+    classes = number_classes(truths, options.classes)
+    if isinstance(encoder, ClassifierEncoder):
+        merged = merge_views(seen.vectors)
+        names = [*classes.names, *[None] * (encoder.num_classes - len(classes.names))]
+    else:
+        names = classes.names
+        nameless = [number for number, name in enumerate(names) if name is None]
+        if nameless:
+            raise ValueError(
+                f"{len(nameless)} classes have no name, e.g. number {nameless[0]}; prompts need "
+                "names: give --classes FILE"
+            )
+        templates = options.templates or TEMPLATES
+        prompts = class_vectors(encoder, [str(name) for name in names], templates)
+        merged = frame_similarity(seen.vectors, prompts)
+    if not bool(merged.isfinite().all()):
+        raise ValueError(
+            "the scores of the classes hold NaN or infinity: the model's weights or its precision "
+            "are broken"
+        )
+    outputs = merged.shape[1]
+    shown = [f"class {i}" if name is None else name for i, name in enumerate(names)][:outputs]
+    scores = merged.new_full((len(truths), outputs), torch.nan)
+    scores[seen.rows] = merged
+    trained = isinstance(encoder, ClassifierEncoder)
+    subject = ClassSubject(options.protocol, truths, classes, outputs, views, scores, trained)
+    kept = seen.rows if options.coverage == "available" else torch.arange(len(truths))
+    numbers = measure_classes(scores[kept], classes.labels[kept], shown, _groups(truths)[kept])
+    chosen = scores.nan_to_num(-torch.inf).argmax(1).tolist()
+    return {
+        "numbers": numbers,
+        "findings": lint_classes(subject),
+        "classes": shown,
+        "predictions": [
+            [truth.key, label, None if clip.problem else choice]
+            for truth, label, clip, choice in zip(
+                truths, classes.labels.tolist(), seen.clips, chosen, strict=True
+            )
+        ],
+        "data": {"classes": outputs, "numbered_by": classes.origin},
+    }
+
+
+def score_numbers(
+    options: Options,
+    encoder: Encoder | ClassifierEncoder,
+    truths: list[Truth],
+    seen: SeenSamples,
+    views: Views,
+) -> dict[str, Any]:
+    """Measure a model that predicts a number; see ``score_classes``.
+
+    Raises:
+        ValueError: If the model or the test set predicts none, or samples cannot be read and count.
+    """
+    protocol = options.protocol
+    assert protocol is not None
+    if not isinstance(encoder, ClassifierEncoder) or encoder.num_classes != 1:
+        raise ValueError(
+            f"{protocol.title} is a number to predict: it needs a model with one output, trained "
+            "on it"
+        )
+    if any(truth.target is None for truth in truths):
+        raise ValueError(f"the annotations have classes, {protocol.title} has numbers to predict")
+    if options.coverage == "strict" and len(seen.rows) < len(truths):
+        raise ValueError(
+            f"{len(truths) - len(seen.rows)} of {len(truths)} samples cannot be read, and an error "
+            "has no worst value to count them with; use --coverage available"
+        )
+    targets = torch.tensor([truth.target for truth in truths], dtype=torch.float64)
+    predicted = seen.vectors[..., 0].double().mean(1)
+    groups = _groups(truths)[seen.rows]
+    values: list[float | None] = [None] * len(truths)
+    for row, value in zip(seen.rows.tolist(), predicted.tolist(), strict=True):
+        values[row] = value
+    return {
+        "numbers": measure_numbers(predicted, targets[seen.rows], groups),
+        "findings": lint_samples(protocol, truths, views),
+        "classes": [],
+        "predictions": [
+            [truth.key, truth.target, value] for truth, value in zip(truths, values, strict=True)
+        ],
+        "data": {"classes": 0, "numbered_by": None},
+    }
+
+
+def _groups(truths: Sequence[Truth]) -> Tensor:
+    """Number the videos of the samples."""
+    videos: dict[str, int] = {}
+    return torch.tensor([videos.setdefault(truth.media, len(videos)) for truth in truths])
+
+
+def merge_views(logits: Tensor) -> Tensor:
+    """Merge the views of a classifier as published: mean of their softmax, not of their logits.
+
+    Args:
+        logits: (N, V, K).
+
+    Returns:
+        (N, K) float64 probabilities.
+    """
+    return logits.double().softmax(-1).mean(1)
+
+
+def class_vectors(encoder: Encoder, names: Sequence[str], templates: Sequence[str]) -> Tensor:
+    """Give each class the mean of the unit vectors of its prompts, made unit again.
+
+    Radford et al. 2021 (arXiv 2103.00020), section 3.1.4.
+
+    Args:
+        encoder: The model.
+        names: K classes.
+        templates: Prompts in which ``{}`` stands for the class.
+
+    Returns:
+        (K, E) float32.
+
+    Raises:
+        ValueError: If there is no template, or one has no place for the class.
+    """
+    if not templates or any("{}" not in template for template in templates):
+        raise ValueError(f"templates {list(templates)} must each hold {{}} for the class")
+    vectors = []
+    for name in names:
+        prompts = [template.replace("{}", name) for template in templates]
+        projected = encoder.encode_texts(prompts).projected.float().cpu()
+        vectors.append(F.normalize(F.normalize(projected, dim=-1).mean(0), dim=-1))
+    return torch.stack(vectors)

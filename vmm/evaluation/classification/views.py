@@ -1,0 +1,185 @@
+"""Several views of each video, scored apart and merged by sample.
+
+A view is a clip of the video and a square cut out of it. All views of a sample are made together
+and stay together: a file name never decides what is merged. (The published code merges by the base
+name, so recordings of equal name in different folders count as one video.)
+
+Shape legend: see ``vmm.types``; V views, K classes, P vectors per view, E joint width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from vmm.data.annotations.media import MediaError
+from vmm.data.clips import load_frames
+from vmm.data.decode import DecodeError
+from vmm.data.faults import BadSample, BadSamples
+from vmm.data.schema import RawSample
+from vmm.data.shards import EvaluationSample
+from vmm.data.transforms import ClipSettings, eval_transform
+from vmm.evaluation.common.models import (
+    CaptionVectors,
+    ClipVectors,
+    Encoder,
+    describe_model,
+)
+from vmm.export.run import TrainedModel
+from vmm.models.classifier import VideoClassifier
+
+
+@dataclass(frozen=True)
+class Views:
+    """How many views of each video.
+
+    Args:
+        clips: Clips, spread over the video.
+        crops: Squares of each clip, spread over its longer side.
+
+    Raises:
+        ValueError: If a number is below 1.
+    """
+
+    clips: int = 1
+    crops: int = 1
+
+    def __post_init__(self) -> None:
+        if min(self.clips, self.crops) < 1:
+            raise ValueError(f"{self.clips} clips and {self.crops} crops: give at least 1 of each")
+
+
+class _Media(Protocol):
+    @property
+    def lost(self) -> Mapping[str, int]: ...
+
+    def __len__(self) -> int: ...
+
+    def raw(self, index: int) -> RawSample: ...
+
+    def fingerprint(self) -> str: ...
+
+
+class ViewedClips(Dataset[EvaluationSample]):
+    """All views of every sample: ``video`` is (V, T, C, H, W).
+
+    A sample of which one view cannot be read is unreadable; views are never left out.
+
+    Args:
+        media: The samples.
+        keys: Their ids.
+        settings: Frames and size of a view.
+        views: How many.
+        bad: Collects what cannot be read.
+
+    Raises:
+        ValueError: If there are several crops and frames are squashed, which would make all equal.
+    """
+
+    frame_order = "forward"
+
+    def __init__(
+        self,
+        media: _Media,
+        keys: Sequence[str],
+        settings: ClipSettings,
+        views: Views,
+        bad: BadSamples | None = None,
+    ) -> None:
+        if views.crops > 1 and settings.fit == "squash":
+            raise ValueError(
+                f"{views.crops} crops of squashed frames are all the same; give --crops 1"
+            )
+        self._media, self._keys = media, keys
+        self.lost = media.lost
+        self._settings, self._views = settings, views
+        self._bad = bad or BadSamples()
+
+    def __len__(self) -> int:
+        return len(self._media)
+
+    def __getitem__(self, index: int) -> EvaluationSample:
+        key = self._keys[index]
+        try:
+            video = self._look(self._media.raw(index))
+        except (DecodeError, MediaError) as error:
+            self._bad.add(BadSample("", key, error.reason, error.detail))
+            return EvaluationSample(key, index, None, [], {}, error.reason)
+        return EvaluationSample(key, index, video, [], {}, None)
+
+    def fingerprint(self) -> str:
+        """Tell states of the data and kinds of views apart."""
+        return f"{self._media.fingerprint()} {self._views}"
+
+    def _look(self, raw: RawSample) -> Tensor:
+        views, seen = self._views, []
+        for clip in range(views.clips):
+            frames = load_frames(raw, "video", self._settings, clip=clip, num_clips=views.clips)
+            for crop in range(views.crops):
+                place = crop / (views.crops - 1) if views.crops > 1 else 0.5
+                seen.append(eval_transform(frames, self._settings, place))
+        return torch.stack(seen)
+
+
+class ViewedEncoder:
+    """Any model, shown all views at once: P becomes V * P.
+
+    Args:
+        encoder: The model.
+    """
+
+    def __init__(self, encoder: Encoder) -> None:
+        self.name = encoder.name
+        self.clip = encoder.clip
+        self._encoder = encoder
+
+    def identity(self) -> dict[str, Any]:
+        """Say which model it is."""
+        return self._encoder.identity()
+
+    def encode_videos(self, video: Tensor) -> ClipVectors:
+        """Encode (B, V, T, C, H, W), sample by sample: (B, V * P, E)."""
+        rows = [self._encoder.encode_videos(views).projected.flatten(0, 1) for views in video]
+        return ClipVectors(torch.stack(rows))
+
+    def encode_texts(self, captions: list[str]) -> CaptionVectors:
+        """Encode captions."""
+        return self._encoder.encode_texts(captions)
+
+
+class ClassifierEncoder:
+    """A classifier, whose "vectors" are logits.
+
+    Args:
+        trained: The classifier, from ``vmm.export.run.load_model``.
+        clip: How a video becomes its input.
+        device: Where to compute.
+    """
+
+    def __init__(
+        self, trained: TrainedModel[VideoClassifier], clip: ClipSettings, device: str
+    ) -> None:
+        self.model = trained.model.to(device)
+        self.num_classes = self.model.head.out_features
+        self.clip = clip
+        self.name = f"{type(self.model.video_encoder).__name__} classifier"
+        self._device = device
+        checkpoint = trained.checkpoint.name
+        self._identity = describe_model(self.name, self.model, checkpoint, trained.sha256)
+
+    def identity(self) -> dict[str, Any]:
+        """Say which model it is."""
+        return self._identity
+
+    def encode_videos(self, video: Tensor) -> ClipVectors:
+        """Classify clips (B, T, C, H, W): (B, 1, K) logits."""
+        return ClipVectors(self.model(video.to(self._device)).float()[:, None])
+
+    def encode_texts(self, captions: list[str]) -> CaptionVectors:
+        """Refuse: it reads no text."""
+        raise ValueError("a classifier reads no text")
