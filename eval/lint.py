@@ -31,7 +31,7 @@ from vmm.text_output import say
 
 
 def read_scores(path: Path) -> Tensor:
-    """Read a score matrix of any precision.
+    """Read a score matrix (num_texts, num_videos), or its transpose, of any precision.
 
     Args:
         path: ``.npy``, or ``.safetensors`` with one tensor.

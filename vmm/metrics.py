@@ -54,8 +54,8 @@ def video_to_text_ranks(similarity: Tensor, video_of_text: Tensor) -> TiedRanks:
     A video without any caption is a distractor for the other direction, not a query here.
 
     Args:
-        similarity: As in ``text_to_video_ranks``.
-        video_of_text: As in ``text_to_video_ranks``.
+        similarity: (num_texts, num_videos) as in ``text_to_video_ranks``.
+        video_of_text: (num_texts,) or (num_texts, num_videos) as in ``text_to_video_ranks``.
 
     Raises:
         ValueError: As in ``text_to_video_ranks``.

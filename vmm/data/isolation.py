@@ -53,7 +53,7 @@ class IsolatedDecoder:
         self._child: subprocess.Popen[bytes] | None = None
 
     def video(self, data: bytes, choose: Choose, decoder: Decoder = "pyav") -> np.ndarray:
-        """Do what ``decode_video`` does.
+        """Do what ``decode_video`` does: (T, H, W, 3) uint8.
 
         Raises:
             DecodeError: As ``decode_video``, or because the child hung or crashed.
@@ -63,7 +63,7 @@ class IsolatedDecoder:
         return frames
 
     def image(self, data: bytes) -> np.ndarray:
-        """Do what ``decode_image`` does.
+        """Do what ``decode_image`` does: (1, H, W, 3) uint8.
 
         Raises:
             DecodeError: As ``decode_image``, or because the child hung or crashed.

@@ -104,7 +104,11 @@ def read_timeline(container: InputContainer, stream: VideoStream, max_frames: in
 def read_marks(
     container: InputContainer, stream: VideoStream, max_frames: int
 ) -> tuple[Marks, np.ndarray | None]:
-    """Do what ``read_timeline`` does without keeping the packets, for videos of any size."""
+    """Do what ``read_timeline`` does without keeping the packets, for videos of any size.
+
+    Returns:
+        The marks, and (F,) which frames of a stream are shown; None = all.
+    """
     marks = Marks(_pictures(container, stream, max_frames))
     return marks, _shown(marks, container, stream)
 

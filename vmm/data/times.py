@@ -27,7 +27,7 @@ def shown_at_rate(times: np.ndarray, rate: float) -> list[int]:
     """Return the frames on the screen at 0, 1 / rate, 2 / rate ... seconds to the last frame.
 
     Args:
-        times: As for ``shown_at``.
+        times: (V,) as for ``shown_at``.
         rate: Frames per second.
 
     Raises:
@@ -41,7 +41,7 @@ def shown_at_rate(times: np.ndarray, rate: float) -> list[int]:
 
 
 def end_of(times: np.ndarray) -> float:
-    """Return when the last frame ends, which is shown as long as the others on average."""
+    """Return when the last of frames at (V,) ``times`` ends: it is shown as long as others."""
     step = float(times[-1] - times[0]) / (len(times) - 1) if len(times) > 1 else 0.04
     return float(times[-1]) + step
 
@@ -50,7 +50,7 @@ def frames_between(times: np.ndarray, start: float, end: float | None) -> tuple[
     """Find the frames that are shown in a part of a video.
 
     Args:
-        times: As for ``shown_at``.
+        times: (V,) as for ``shown_at``.
         start: Seconds.
         end: Seconds; None = to the end of the video.
 

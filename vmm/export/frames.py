@@ -39,7 +39,7 @@ Video = str | Path | bytes | npt.NDArray[Any] | Tensor
 
 
 def prepared(clip: Tensor, settings: ClipSettings) -> PreparedClip:
-    """Mark a clip as one that was resized and normalised by these settings."""
+    """Mark a clip (T, C, H, W) as one that was resized and normalised by these settings."""
     marked = clip.as_subclass(PreparedClip)
     marked.look = _look(settings)
     return marked

@@ -100,7 +100,12 @@ def load_visual(visual: nn.Module, name: str, pretrained: str) -> KeyReport:
 
 
 def fit_tower(visual: nn.Module, state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Fit a tower's weights to its module: a 2-D patch convolution, the module's patch grid."""
+    """Fit a tower's weights to its module: a 2-D patch convolution, the module's patch grid.
+
+    Args:
+        visual: open_clip's tower.
+        state: Its weights; the position table is (1 + patches, D), of any grid.
+    """
     state = dict(state)
     conv, table = state.get("conv1.weight"), state.get("positional_embedding")
     if conv is not None and conv.ndim == 5:  # VideoMamba's teacher: a frame is a clip of length 1

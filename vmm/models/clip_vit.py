@@ -174,7 +174,7 @@ class FrameViT(VideoEncoder):
         keep_temporal: bool = False,
         with_taps: bool = False,
     ) -> VideoFeatures:
-        """Encode clips; every frame must hide the same number of patches.
+        """Encode clips (B, T, C, H, W); every frame must hide the same number of patches.
 
         The pooled feature is the class token, after the final norm, meant over frames (or not,
         with ``keep_temporal``). The tap is the last block's output with the class tokens meant
@@ -203,7 +203,7 @@ class FrameViT(VideoEncoder):
         return {"visual.positional_embedding", "visual.class_embedding"}
 
     def adapt_state(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Resize the position table of a state dict to this encoder's image size."""
+        """Resize a state dict's position table (1 + patches, D) to this encoder's image size."""
         side = self.image_size // self.patch_size
         key = "visual.positional_embedding"
         return state | {key: interpolate_spatial(state[key][None], (side, side))[0]}

@@ -16,7 +16,7 @@ Pooling = Literal["cls", "avg", "cls+avg", "cls_cat_avg"]
 
 
 def rms_norm(norm: nn.RMSNorm, residual: Tensor) -> Tensor:
-    """Normalise the float32 residual stream; returns the type of the norm's weights.
+    """Normalise the float32 residual stream (B, L, D); returns the type of the norm's weights.
 
     In float32 also in a model of bfloat16 weights, as the published kernel does.
     """

@@ -49,7 +49,10 @@ def channels_last(x: Tensor) -> Tensor:
 def gradients_like(
     gradients: Sequence[Tensor | None], inputs: Sequence[Tensor | None]
 ) -> list[Tensor]:
-    """Give gradients the types of the inputs and the layouts that ``empty_gradients`` promises."""
+    """Give gradients the types of the inputs and the layouts that ``empty_gradients`` promises.
+
+    Each has the shape of its input; an absent one is (0,).
+    """
     first = inputs[0]
     assert first is not None
     results = []
@@ -64,7 +67,10 @@ def gradients_like(
 
 
 def empty_gradients(inputs: Sequence[Tensor | None]) -> list[Tensor]:
-    """Allocate a gradient per input; tensors of three dimensions are packed channels-last."""
+    """Allocate a gradient of its shape per input, (0,) for an absent one.
+
+    Tensors (B, K, L) are packed channels-last.
+    """
     first = inputs[0]
     assert first is not None
 

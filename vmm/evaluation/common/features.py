@@ -40,7 +40,7 @@ class MappedRows:
     """Some rows of features that stay on disk.
 
     Args:
-        features: From ``FeatureStore.read``.
+        features: (num_clips, ...) from ``FeatureStore.read``.
         rows: Which of them, in order.
     """
 

@@ -167,7 +167,7 @@ class VmmEncoder:
         return isinstance(self.model.video_encoder, VideoMamba)
 
     def encode_long(self, frames: Iterable[Tensor], num_frames: int) -> ClipVectors:
-        """Encode one video of any length."""
+        """Encode one video of any length, in portions (t, C, H, W)."""
         assert isinstance(self.model.video_encoder, VideoMamba)
         video = encode_long_video(self.model.video_encoder, frames, num_frames, keep_tokens=True)
         assert video.tokens is not None
@@ -179,11 +179,14 @@ class VmmEncoder:
         return self.model.temperature.item()
 
     def match(self, states: Sequence[Tensor], tokens: Tensor) -> Tensor:
-        """Score captions with one clip."""
+        """Score M captions with the tokens (L, D) of one clip: (M,)."""
         return self.match_logits(states, tokens)[:, 1]
 
     def match_logits(self, states: Sequence[Tensor], tokens: Tensor) -> Tensor:
-        """Score captions with one clip, whose keys and values are computed once for all of them."""
+        """Score M captions with the tokens (L, D) of one clip: (M, 2) logits.
+
+        The clip's keys and values are computed once for all of them.
+        """
         vision = self.model.text_encoder.project_vision(tokens[None].to(self._device))
         scores = torch.empty(len(states), 2)
         for part in _of_like_length(states):

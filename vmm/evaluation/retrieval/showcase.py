@@ -23,7 +23,7 @@ _PLAYABLE_BYTES = 2 * 2**20
 
 
 def even_rows(scores: Tensor, number: int = 12) -> list[int]:
-    """Choose captions at even distances from the list: rows of ``scores``."""
+    """Choose captions at even distances from the list: rows of (num_texts, num_clips) scores."""
     return torch.linspace(0, len(scores) - 1, min(number, len(scores))).long().tolist()
 
 

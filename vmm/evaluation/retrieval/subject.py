@@ -46,7 +46,7 @@ class Subject:
 
     @cached_property
     def scores(self) -> Tensor | None:
-        """The similarity as float32, texts by videos; None if it fits neither way round."""
+        """The similarity as float32 (Nt, Nv); None if it fits neither way round."""
         if self.similarity is None:
             return None
         scores = self.similarity.float()
