@@ -23,6 +23,23 @@ def commands(root):
     return [line for block in blocks for line in block.splitlines() if line.strip()]
 
 
+def examples(root):
+    return re.findall(r"```python\n(.*?)```", (root / "README.md").read_text(), re.DOTALL)
+
+
+def run(root, folder, *words):
+    """Call Python there, and give what it said."""
+    result = subprocess.run(
+        [sys.executable, *words],
+        cwd=folder,
+        env=os.environ | {"PYTHONPATH": str(root)},
+        capture_output=True,
+        text=True,
+    )
+    assert result.returncode == 0, f"{words}\n{result.stdout[-2000:]}{result.stderr[-2000:]}"
+    return result.stdout
+
+
 @pytest.mark.slow
 def test_every_command_works_in_order(root, demo_shards, tmp_path):
     for name in ("recipes", "eval", "data_prep"):
@@ -42,20 +59,15 @@ def test_every_command_works_in_order(root, demo_shards, tmp_path):
         if "data_prep.synthesize" in words:
             words += ["--train", "48", "--val", "16", "--test", "16", "--images", "16"]
         assert words[0] == "python", f"the README has a command this test cannot run: {command}"
-        result = subprocess.run(
-            [sys.executable, *words[1:]],
-            cwd=tmp_path,
-            env=os.environ | {"PYTHONPATH": str(root)},
-            capture_output=True,
-            text=True,
-        )
-        assert result.returncode == 0, f"{command}\n{result.stdout[-2000:]}{result.stderr[-2000:]}"
+        run(root, tmp_path, *words[1:])
+    (evaluation,) = (code for code in examples(root) if "evaluate(" in code)
+    assert "text-to-video" in run(root, tmp_path, "-c", evaluation)
     assert list(tmp_path.glob("runs/**/embeddings.safetensors"))
     assert list(tmp_path.glob("**/retrieval.json"))
 
 
 def test_python_examples_give_the_shapes_they_name(root):
-    blocks = re.findall(r"```python\n(.*?)```", (root / "README.md").read_text(), re.DOTALL)
+    blocks = [code for code in examples(root) if "evaluate(" not in code]
     assert len(blocks) == 2
     space = {}
     for code in blocks:
