@@ -16,12 +16,14 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from eval.command import add_batches, add_coverage, add_data, add_model, new_parser, run_command
 from vmm.command_line import whole
-from vmm.evaluation.classification.options import Options
 from vmm.evaluation.classification.protocols import CLASS_PROTOCOLS
-from vmm.evaluation.classification.run import evaluate
+
+if TYPE_CHECKING:
+    from vmm.evaluation.common.results import Result
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -42,9 +44,16 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _evaluate(values: dict[str, Any], command: str) -> Result:
+    from vmm.evaluation.classification.options import Options
+    from vmm.evaluation.classification.run import evaluate
+
+    return evaluate(Options(**values), command)
+
+
 def main(args: Sequence[str] | None = None) -> int:
     """Run the evaluation and print its table; status 2 for a mistake in what it was given."""
-    return run_command("eval.classification", _parser(), Options, evaluate, args)
+    return run_command("eval.classification", _parser(), _evaluate, args)
 
 
 if __name__ == "__main__":

@@ -8,16 +8,13 @@ import shlex
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TypeVar
-
-import torch
+from typing import TYPE_CHECKING, Any
 
 from vmm.command_line import CommandParser, run_to_status, whole
-from vmm.evaluation.common.options import Options
-from vmm.evaluation.common.results import Result
 from vmm.text_output import say
 
-_Options = TypeVar("_Options", bound=Options)
+if TYPE_CHECKING:  # loads torch
+    from vmm.evaluation.common.results import Result
 
 
 def new_parser(module: str, description: str | None, run_help: str) -> argparse.ArgumentParser:
@@ -36,7 +33,7 @@ def new_parser(module: str, description: str | None, run_help: str) -> argparse.
     add = parser.add_argument
     add("--run", type=Path, help=run_help)
     add("--checkpoint", default="best", help="best, last or a path (default: best)")
-    add("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    add("--device", help="where to compute (default: cuda if there is one, else cpu)")
     add("--out", type=Path, help="folder for the results (default: inside the run)")
     add("--name", help="name of the result (default: the encoder's)")
     return parser
@@ -78,18 +75,18 @@ def add_batches(parser: argparse.ArgumentParser, size: int, help_text: str | Non
 def run_command(
     module: str,
     parser: argparse.ArgumentParser,
-    kind: Callable[..., _Options],
-    evaluate: Callable[[_Options, str], Result | None],
+    evaluate: Callable[[dict[str, Any], str], Result | None],
     args: Sequence[str] | None,
 ) -> int:
     """Be the command line of an evaluation.
 
+    Nothing heavy is loaded before ``evaluate`` does it: help comes at once, and so does Ctrl-C.
+
     Args:
         module: Of the command.
-        parser: Its options, named as the fields of ``kind``.
-        kind: Makes the options of the evaluation.
-        evaluate: Gets them and the command as it can be shown; returns the result, or None in all
-            processes but the first.
+        parser: Its options.
+        evaluate: Gets their values and the command as it can be shown; returns the result, or None
+            in all processes but the first.
         args: The command line; None = the process's.
 
     Returns:
@@ -104,7 +101,10 @@ def run_command(
     logging.basicConfig(level=logging.INFO, format="%(message)s")
 
     def measure() -> int:
-        result = evaluate(kind(**vars(found)), portable_command(module, arguments))
+        import torch
+
+        found.device = found.device or ("cuda" if torch.cuda.is_available() else "cpu")
+        result = evaluate(vars(found), portable_command(module, arguments))
         if result is not None:
             say(result.table(), lines=True)
         return 0

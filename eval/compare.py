@@ -15,8 +15,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from vmm.command_line import CommandParser, run_to_status
-from vmm.evaluation.retrieval.compare import compare, comparison_text
-from vmm.evaluation.retrieval.results import RetrievalResult
 from vmm.text_output import say
 
 
@@ -31,6 +29,9 @@ def main(args: Sequence[str] | None = None) -> int:
 
 
 def _run(options: argparse.Namespace) -> int:
+    from vmm.evaluation.retrieval.compare import compare, comparison_text
+    from vmm.evaluation.retrieval.results import RetrievalResult
+
     a, b = (RetrievalResult.read(path) for path in (options.a, options.b))
     found = compare(a, b)
     say(comparison_text(a, b, found), lines=True)

@@ -10,70 +10,9 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
-import torch
-from torch import Tensor
-
 from vmm.command_line import CommandParser, percent, run_to_status
-from vmm.evaluation.common.features import Clip
-from vmm.evaluation.common.findings import findings_text
-from vmm.evaluation.retrieval.lint import lint
-from vmm.evaluation.retrieval.protocols import (
-    PROTOCOLS,
-    protocol_of,
-    read_protocol,
-    read_training_ids,
-)
-from vmm.evaluation.retrieval.results import metrics_table
-from vmm.evaluation.retrieval.subject import Subject
-from vmm.metrics import retrieval_metrics
+from vmm.evaluation.retrieval.protocols import PROTOCOLS
 from vmm.text_output import say
-
-
-def read_scores(path: Path) -> Tensor:
-    """Read a score matrix (num_texts, num_videos), or its transpose, of any precision.
-
-    Args:
-        path: ``.npy``, or ``.safetensors`` with one tensor.
-
-    Raises:
-        ValueError: If there is no such file, or it is no matrix of numbers.
-    """
-    try:
-        if path.suffix == ".safetensors":
-            from safetensors.torch import load_file
-
-            tensors = list(load_file(path).values())
-            scores = tensors[0] if len(tensors) == 1 else torch.empty(0)
-        else:
-            scores = torch.from_numpy(np.load(path, allow_pickle=False))
-    except (OSError, ValueError, TypeError) as error:
-        raise ValueError(f"{path} is no .npy or .safetensors of one matrix: {error}") from error
-    if scores.dim() != 2 or not scores.numel() or not scores.is_floating_point():
-        raise ValueError(f"{path} holds {tuple(scores.shape)} {scores.dtype}, no matrix of scores")
-    if bool((scores.isnan() | (scores == torch.inf)).any()):
-        raise ValueError(
-            f"{path} holds NaN or infinity: the model's weights or its input are broken"
-        )
-    return scores
-
-
-def _check(options: argparse.Namespace) -> str:
-    protocol = protocol_of(options.dataset)
-    items = read_protocol(options.dataset, options.annotations, options.ids)
-    training = read_training_ids(options.train_ids) if options.train_ids else frozenset()
-    reported = {d: v for d in ("t2v", "v2t") if (v := getattr(options, d)) is not None}
-    clips = [Clip(item.key, item.captions, None, None) for item in items]
-    similarity = read_scores(options.scores)
-    subject = Subject(clips, protocol, training, similarity, reported)
-    if subject.scores is None:
-        texts, videos = subject.relevant.shape
-        raise ValueError(
-            f"{options.scores} is {tuple(similarity.shape)}; the annotations hold {texts} captions "
-            f"of {videos} videos, so it must be ({texts}, {videos})"
-        )
-    metrics = retrieval_metrics(subject.scores, subject.relevant)
-    return metrics_table(metrics) + "\n" + findings_text(lint(subject))
 
 
 def main(args: Sequence[str] | None = None) -> int:
@@ -96,7 +35,11 @@ def main(args: Sequence[str] | None = None) -> int:
 
 
 def _run(options: argparse.Namespace) -> int:
-    say(_check(options), lines=True)
+    from vmm.evaluation.retrieval.lint_file import lint_file
+
+    reported = {d: v for d in ("t2v", "v2t") if (v := getattr(options, d)) is not None}
+    files = (options.annotations, options.ids, options.train_ids)
+    say(lint_file(options.scores, options.dataset, *files, reported), lines=True)
     return 0
 
 

@@ -17,14 +17,15 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import get_args
+from typing import TYPE_CHECKING, Any, get_args
 
 from eval.command import add_coverage, add_model, new_parser, run_command
 from vmm.command_line import positive, whole
-from vmm.evaluation.long_video_qa.options import Options
 from vmm.evaluation.long_video_qa.protocols import SETS, Prompt
-from vmm.evaluation.long_video_qa.run import evaluate
-from vmm.evaluation.long_video_qa.scoring import Aggregate
+from vmm.evaluation.long_video_qa.viewing import Aggregate
+
+if TYPE_CHECKING:
+    from vmm.evaluation.common.results import Result
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -53,9 +54,16 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _evaluate(values: dict[str, Any], command: str) -> Result:
+    from vmm.evaluation.long_video_qa.options import Options
+    from vmm.evaluation.long_video_qa.run import evaluate
+
+    return evaluate(Options(**values), command)
+
+
 def main(args: Sequence[str] | None = None) -> int:
     """Run the evaluation and print its tables; status 2 for a mistake in what it was given."""
-    return run_command("eval.long_video_qa", _parser(), Options, evaluate, args)
+    return run_command("eval.long_video_qa", _parser(), _evaluate, args)
 
 
 if __name__ == "__main__":

@@ -17,11 +17,13 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from eval.command import add_batches, add_coverage, add_data, new_parser, run_command
-from vmm.evaluation.open_qa.options import Options
 from vmm.evaluation.open_qa.protocols import OPEN_SETS
-from vmm.evaluation.open_qa.run import evaluate
+
+if TYPE_CHECKING:
+    from vmm.evaluation.common.results import Result
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -34,9 +36,16 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _evaluate(values: dict[str, Any], command: str) -> Result:
+    from vmm.evaluation.open_qa.options import Options
+    from vmm.evaluation.open_qa.run import evaluate
+
+    return evaluate(Options(**values), command)
+
+
 def main(args: Sequence[str] | None = None) -> int:
     """Run the evaluation and print its table; status 2 for a mistake in what it was given."""
-    return run_command("eval.open_qa", _parser(), Options, evaluate, args)
+    return run_command("eval.open_qa", _parser(), _evaluate, args)
 
 
 if __name__ == "__main__":

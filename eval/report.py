@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 from vmm.command_line import CommandParser, run_to_status
-from vmm.evaluation.retrieval.page import build_report
 from vmm.text_output import say
 
 
@@ -62,6 +61,8 @@ def main(args: Sequence[str] | None = None) -> int:
 
 
 def _run(options: argparse.Namespace) -> int:
+    from vmm.evaluation.retrieval.page import build_report
+
     steps = _read_steps(options.steps) if options.steps else []
     table = build_report(options.out, options.run, options.result, steps, options.title)
     say(f"{table}\n\nreport: {options.out}", lines=True)

@@ -18,12 +18,8 @@ import argparse
 import os
 import sys
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
-from typing import Any
-
-import torch
-import torch.distributed as dist
+from typing import TYPE_CHECKING, Any
 
 from eval.command import (
     add_batches,
@@ -34,10 +30,10 @@ from eval.command import (
     run_command,
 )
 from vmm.command_line import whole
-from vmm.evaluation.retrieval.options import Options
 from vmm.evaluation.retrieval.protocols import PROTOCOLS
-from vmm.evaluation.retrieval.results import RetrievalResult
-from vmm.evaluation.retrieval.run import evaluate
+
+if TYPE_CHECKING:
+    from vmm.evaluation.common.results import Result
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -58,12 +54,11 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _options(k: int, no_rerank: bool, **others: Any) -> Options:
-    return Options(k=None if no_rerank else k, **others)
-
-
 def _join_processes(device: str) -> str:
     """Join the processes of ``torchrun``, if it started this one; give the device to use."""
+    import torch
+    import torch.distributed as dist
+
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         return device
     dist.init_process_group("nccl" if device.startswith("cuda") else "gloo")
@@ -73,10 +68,18 @@ def _join_processes(device: str) -> str:
     return device
 
 
-def _run(options: Options, command: str) -> RetrievalResult | None:
+def _evaluate(values: dict[str, Any], command: str) -> Result | None:
     """Evaluate, together with the other processes of ``torchrun`` if there are any."""
+    import torch.distributed as dist
+
+    from vmm.evaluation.retrieval.options import Options
+    from vmm.evaluation.retrieval.run import evaluate
+
+    if values.pop("no_rerank"):
+        values["k"] = None
     try:
-        return evaluate(replace(options, device=_join_processes(options.device)), command)
+        values["device"] = _join_processes(values["device"])
+        return evaluate(Options(**values), command)
     finally:
         if dist.is_initialized():
             dist.destroy_process_group()
@@ -84,7 +87,7 @@ def _run(options: Options, command: str) -> RetrievalResult | None:
 
 def main(args: Sequence[str] | None = None) -> int:
     """Run the evaluation and print its table; status 2 for a mistake in what it was given."""
-    return run_command("eval.retrieval", _parser(), _options, _run, args)
+    return run_command("eval.retrieval", _parser(), _evaluate, args)
 
 
 if __name__ == "__main__":

@@ -1,3 +1,6 @@
+import subprocess
+import sys
+
 import pytest
 
 from eval.command import portable_command
@@ -19,3 +22,36 @@ def test_the_command_is_written_without_paths_of_this_machine(
     monkeypatch.chdir(tmp_path)
     command = portable_command("eval.retrieval", [argument.format(here=tmp_path)])
     assert command == f"python -m eval.retrieval {written}"
+
+
+COMMANDS = ["classification", "compare", "demo", "demo_qa", "lint", "long_video_qa", "open_qa",
+            "report", "retrieval"]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_help_comes_without_torch(root, name):
+    code = (
+        f"import sys; from eval import {name}\n"
+        f"try: {name}.main(['--help'])\n"
+        "finally: assert not {'torch', 'numpy', 'av'} & set(sys.modules), 'heavy'"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True)
+    assert done.returncode == 0 and f"usage: python -m eval.{name}" in done.stdout, done.stderr
+
+
+def test_ctrl_c_while_torch_is_loaded_is_one_sentence(root, tmp_path):
+    """Pressed on the first look at a module of torch, whose loading takes seconds."""
+    code = (
+        "import os, signal, sys\n"
+        "class Presser:\n"
+        "    def find_spec(self, name, path=None, target=None):\n"
+        "        if name == 'torch.nn':\n"
+        "            os.kill(os.getpid(), signal.SIGINT)\n"
+        "sys.meta_path.insert(0, Presser())\n"
+        "import runpy\n"
+        f"sys.argv[1:] = ['--run', {str(tmp_path)!r}, '--shards', 'x.tar']\n"
+        "runpy.run_module('eval.retrieval', run_name='__main__')"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True)
+    assert done.returncode == 130, done.stderr
+    assert done.stderr.count("\n") == 1 and "stopped by Ctrl-C" in done.stderr

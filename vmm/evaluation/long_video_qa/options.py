@@ -7,7 +7,7 @@ from pathlib import Path
 
 from vmm.evaluation.common.options import ModelOptions
 from vmm.evaluation.long_video_qa.protocols import Prompt
-from vmm.evaluation.long_video_qa.scoring import Aggregate, Viewing
+from vmm.evaluation.long_video_qa.viewing import Aggregate, Viewing
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,9 +10,8 @@ from __future__ import annotations
 import hashlib
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -27,45 +26,14 @@ from vmm.evaluation.common.models import CaptionVectors, ChoiceMatcher, Encoder,
 from vmm.evaluation.common.sources import AnnotatedClips
 from vmm.evaluation.long_video_qa.frames import Frames, read_frames, settings_of, windows
 from vmm.evaluation.long_video_qa.protocols import Question
+from vmm.evaluation.long_video_qa.viewing import Aggregate, Viewing
 
 logger = logging.getLogger(__name__)
-
-Aggregate = Literal["mean", "max", "lse", "embeddings"]
 
 VIEWS = ("video", "shuffled", "blank")
 _USUAL_TEMPERATURE = 0.07
 _WINDOWS_AT_ONCE = 8
 _MOST_POINTS = 120
-
-
-@dataclass(frozen=True)
-class Viewing:
-    """How a model looks at a video.
-
-    Args:
-        num_frames: Frames over the whole video; None = the model's number, or as ``fps`` says.
-        fps: Frames per second instead.
-        window: Frames per window; None = the whole video in one pass.
-        aggregate: How windows become one score: the "mean" or the "max" of their scores, "lse" =
-            the logarithm of the mean of their exponentials, or "embeddings" = the mean of their
-            vectors, with the matching head looking at all of them at once.
-
-    Raises:
-        ValueError: If a number is not positive, or both numbers of frames are given.
-    """
-
-    num_frames: int | None = None
-    fps: float | None = None
-    window: int | None = None
-    aggregate: Aggregate = "mean"
-
-    def __post_init__(self) -> None:
-        if self.num_frames is not None and self.fps is not None:
-            raise ValueError("give either --num-frames or --fps")
-        for name in ("num_frames", "fps", "window"):
-            value = getattr(self, name)
-            if value is not None and not value > 0:
-                raise ValueError(f"--{name.replace('_', '-')} is {value}; it must be above 0")
 
 
 class Seen(NamedTuple):
