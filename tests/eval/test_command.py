@@ -54,4 +54,4 @@ def test_ctrl_c_while_torch_is_loaded_is_one_sentence(root, tmp_path):
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True)
     assert done.returncode == 130, done.stderr
-    assert done.stderr.count("\n") == 1 and "stopped by Ctrl-C" in done.stderr
+    assert done.stderr.startswith("\neval.retrieval: stopped by Ctrl-C") and len(done.stderr) < 200

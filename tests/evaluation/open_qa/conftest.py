@@ -4,7 +4,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from vmm.evaluation.open_qa.protocols import OpenQuestion
+from vmm.evaluation.open_qa.questions import OpenQuestion
 from vmm.evaluation.open_qa.scoring import Reply
 
 

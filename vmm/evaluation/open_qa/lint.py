@@ -7,7 +7,7 @@ from typing import Any
 
 from vmm.data.annotations.registry import DATASETS
 from vmm.evaluation.common.findings import Finding
-from vmm.evaluation.open_qa.protocols import OpenQuestion
+from vmm.evaluation.open_qa.questions import OpenQuestion
 from vmm.models.answer import AnswerList
 from vmm.models.text_encoder import clean_caption
 

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from vmm.evaluation.open_qa.protocols import OpenQuestion
+from vmm.evaluation.open_qa.questions import OpenQuestion
 from vmm.evaluation.open_qa.scoring import Reply
 from vmm.metrics import bootstrap_interval
 from vmm.models.text_encoder import clean_caption

@@ -28,8 +28,8 @@ from vmm.evaluation.open_qa.lint import lint_questions
 from vmm.evaluation.open_qa.measure import Judged, judge, measure
 from vmm.evaluation.open_qa.options import Options
 from vmm.evaluation.open_qa.page import write_page
-from vmm.evaluation.open_qa.protocols import (
-    OPEN_SETS,
+from vmm.evaluation.open_qa.protocols import OPEN_SETS
+from vmm.evaluation.open_qa.questions import (
     OpenQuestion,
     questions_in_shards,
     read_open_questions,

@@ -14,7 +14,7 @@ from vmm.data.loader import init_worker
 from vmm.evaluation.common.journal import Journal
 from vmm.evaluation.common.results import count_problems
 from vmm.evaluation.common.sources import AnnotatedClips, ShardClips
-from vmm.evaluation.open_qa.protocols import OpenQuestion
+from vmm.evaluation.open_qa.questions import OpenQuestion
 from vmm.models.answer import AnswerList, AnswerModel
 from vmm.models.text_encoder import VisionKV
 

@@ -4,7 +4,7 @@ import pytest
 
 from vmm.data.transforms import ClipSettings
 from vmm.evaluation.common.sources import ShardClips
-from vmm.evaluation.open_qa.protocols import questions_in_shards, read_open_questions
+from vmm.evaluation.open_qa.questions import questions_in_shards, read_open_questions
 
 CLIP = ClipSettings(2, 16)
 
