@@ -2,10 +2,10 @@
 
 from typing import TYPE_CHECKING, Any
 
+from vmm.version import __version__ as __version__
+
 if TYPE_CHECKING:
     from vmm.export.encoder import VideoTextEncoder as VideoTextEncoder
-
-__version__ = "0.1.0"
 
 
 def __getattr__(name: str) -> Any:

@@ -7,9 +7,9 @@ import sys
 from collections.abc import Callable, Sequence
 from functools import partial
 
-from vmm import __version__
 from vmm.command_line import MISTAKE, run_to_status
 from vmm.text_output import complain
+from vmm.version import __version__
 
 _TRAINER_COMMANDS = {
     "fit": "train: vmm fit -c recipes/stage2_vtt.yaml [-c OVERLAY.yaml ...] [--key=value ...]",

@@ -4,7 +4,7 @@ from types import SimpleNamespace
 
 import pytest
 
-import vmm
+from vmm.data import demo
 from vmm.data.datamodules import WebVideoData
 
 
@@ -43,7 +43,7 @@ def test_the_demo_says_what_it_lacks(tmp_path, monkeypatch):
     monkeypatch.setattr(subprocess, "run", lambda *a, **k: failed)
     with pytest.raises(ValueError, match="failed with exit code 3"):
         datamodule.prepare_data()
-    monkeypatch.setattr(vmm, "__file__", str(tmp_path / "site-packages/vmm/__init__.py"))
+    monkeypatch.setattr(demo, "__file__", str(tmp_path / "site-packages/vmm/data/demo.py"))
     with pytest.raises(ValueError, match="clone the repository"):
         datamodule.prepare_data()
     scattered = WebVideoData(train_videos="a/0.tar", val_videos="b/0.tar", make_demo=True)

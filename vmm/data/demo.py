@@ -8,8 +8,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import vmm
-
 _log = logging.getLogger(__name__)
 
 
@@ -31,7 +29,7 @@ def make_demo_shards(patterns: list[str]) -> None:
     folder = folders.pop()
     if os.path.exists(os.path.join(folder, "manifest.json")):
         return
-    checkout = Path(vmm.__file__).parent.parent
+    checkout = Path(__file__).parents[2]
     if not (checkout / "data_prep" / "synthesize.py").is_file():
         raise ValueError(
             f"the demo shards in {folder!r} are missing, and the script that makes them comes with "

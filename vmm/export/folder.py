@@ -23,7 +23,6 @@ from typing import Any
 
 from safetensors.torch import save_file
 
-import vmm
 from vmm.data.transforms import ClipSettings
 from vmm.export.run import Run, build_model, clip_settings, sha256
 from vmm.models.clip_vit import FrameViT
@@ -31,6 +30,7 @@ from vmm.models.video_text import VideoTextModel
 from vmm.models.weight_files import read_state_dict
 from vmm.models.weights import load_accounted, usual_types
 from vmm.text_output import write_text
+from vmm.version import __version__
 
 MODEL_TYPE = "vmm_video_text"
 CONFIG = "config.json"
@@ -103,7 +103,7 @@ def write_folder(parts: EncoderParts, folder: Path) -> str:
     config = {
         "model_type": MODEL_TYPE,
         "architectures": ["VideoTextEncoder"],
-        "vmm_version": vmm.__version__,
+        "vmm_version": __version__,
         **parts.settings,
         "files": files,
         "fingerprint": fingerprint,

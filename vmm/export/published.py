@@ -15,7 +15,6 @@ import torch
 import yaml
 from safetensors.torch import save_file
 
-import vmm
 from vmm.command_line import CommandParser
 from vmm.export.run import (
     IMPORTED_WEIGHTS,
@@ -29,6 +28,7 @@ from vmm.export.whole import whole_folder
 from vmm.models.checkpoints import Published, load_published, save_published
 from vmm.models.published_layout import LAYOUTS, Family
 from vmm.text_output import say
+from vmm.version import __version__
 
 ACCOUNT = "import.json"
 CLIP_CONFIG = "open_clip_config.json"
@@ -69,7 +69,7 @@ def import_checkpoint(source: str, out: Path, **options: Any) -> Published:
             config = json.dumps(published.config["open_clip"], indent=2)
             (folder / CLIP_CONFIG).write_text(config + "\n")
         account = {
-            "vmm": vmm.__version__,
+            "vmm": __version__,
             "source": source,
             "sha256": sha256(Path(source)) if Path(source).is_file() else None,
             "family": published.family,

@@ -13,13 +13,13 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Subset
 from tqdm import tqdm
 
-from vmm import __version__
 from vmm.data.loader import init_worker
 from vmm.data.schema import REVERSED_CAPTION
 from vmm.data.shards import EvaluationSample
 from vmm.distributed import gather_objects, rank, world_size
 from vmm.evaluation.common.features import Clip, FeatureStore
 from vmm.evaluation.common.models import ClipVectors, Encoder
+from vmm.version import __version__
 
 logger = logging.getLogger(__name__)
 

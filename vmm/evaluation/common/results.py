@@ -12,9 +12,9 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
-from vmm import __version__
 from vmm.data.transforms import ClipSettings
 from vmm.evaluation.common.findings import Finding
+from vmm.version import __version__
 
 
 @dataclass(frozen=True, kw_only=True)

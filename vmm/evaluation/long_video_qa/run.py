@@ -20,7 +20,6 @@ from typing import Any
 
 import torch
 
-from vmm import __version__
 from vmm.evaluation.common.journal import Journal
 from vmm.evaluation.common.models import Encoder
 from vmm.evaluation.common.results import clip_card, content_hash, count_problems, versions
@@ -37,6 +36,7 @@ from vmm.evaluation.long_video_qa.scoring import (
     temperature_of,
     viewing_card,
 )
+from vmm.version import __version__
 
 logger = logging.getLogger(__name__)
 
