@@ -6,7 +6,6 @@ import argparse
 import json
 import multiprocessing
 import os
-import shutil
 import signal
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -22,6 +21,7 @@ from tqdm import tqdm
 from data_prep.tars import Member, write_shard
 from vmm.command_line import CommandParser, run_to_status, whole
 from vmm.text_output import say
+from vmm.whole import whole_folder
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -70,16 +70,9 @@ def make_folder(
                 f"{out} is not empty and was not made with these arguments; "
                 "give another --out, or --overwrite"
             )
-    unfinished = out.parent / f".{out.name}.partial-{os.getpid()}"
-    unfinished.mkdir(parents=True)
-    try:
-        manifest = {"version": version, "arguments": arguments, **write(unfinished)}
-        (unfinished / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n")
-        if out.exists():
-            shutil.rmtree(out)
-        unfinished.rename(out)
-    finally:
-        shutil.rmtree(unfinished, ignore_errors=True)
+    with whole_folder(out, replace=True) as folder:
+        manifest = {"version": version, "arguments": arguments, **write(folder)}
+        (folder / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n")
     return True
 
 

@@ -16,7 +16,6 @@ import json
 import multiprocessing
 import os
 import re
-import socket
 import sys
 import threading
 from collections import Counter
@@ -39,6 +38,7 @@ from vmm.data.annotations.record import Annotation
 from vmm.data.annotations.registry import DATASETS, read_annotations
 from vmm.data.schema import is_leftover
 from vmm.text_output import say
+from vmm.whole import whole_file
 
 FORMAT_VERSION = 3  # one higher whenever the same arguments give other shards
 _PLAN, _SUMMARY, _FAILURES = "plan.json", "summary.json", "failures.jsonl"
@@ -127,21 +127,18 @@ def write_one(number: int, jobs: list[Job], out: Path, layout: Layout) -> int:
                 with _done.get_lock():
                     _done.value += 1
 
-    partial = out / f"{name}.tar.{socket.gethostname()}-{os.getpid()}.partial"
-    digest = write_shard(partial, samples())
-    stats = {
-        "count": len(jobs),
-        "successes": len(made),
-        "without_caption": sum(not any(item.captions for item in job.items) for job in jobs),
-        "failed": dict(sorted(Counter(f["reason"] for f in failures).items())),
-        "bytes": partial.stat().st_size,
-        "sha256": digest,
-        "failures": failures,
-    }
-    _write(out / f"{name}_stats.json", json.dumps(stats, indent=1))
-    with partial.open("rb") as file:
-        os.fsync(file.fileno())
-    partial.replace(out / f"{name}.tar")  # from here on the shard is finished
+    with whole_file(out / f"{name}.tar") as shard:  # once that is there, the shard is finished
+        digest = write_shard(shard, samples())
+        stats = {
+            "count": len(jobs),
+            "successes": len(made),
+            "without_caption": sum(not any(item.captions for item in job.items) for job in jobs),
+            "failed": dict(sorted(Counter(f["reason"] for f in failures).items())),
+            "bytes": shard.stat().st_size,
+            "sha256": digest,
+            "failures": failures,
+        }
+        _write(out / f"{name}_stats.json", json.dumps(stats, indent=1))
     return len(made)
 
 
@@ -194,9 +191,8 @@ def _claim(
 
 
 def _write(path: Path, text: str) -> None:
-    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
-    partial.write_text(text + "\n", encoding="utf-8")
-    partial.replace(path)
+    with whole_file(path) as file:
+        file.write_text(text + "\n", encoding="utf-8")
 
 
 def _start_worker(counter: Any) -> None:

@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 
 from vmm.search.index import Index, read_settings
-from vmm.search.parts import PARTIAL, Record, part_paths
+from vmm.search.parts import Record, part_paths
 from vmm.search.sources import Source
+from vmm.whole import PARTIAL
 
 
 def record(name, count, **more):

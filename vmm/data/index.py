@@ -27,6 +27,7 @@ from vmm.data.schema import (
     split_member,
     text_fault,
 )
+from vmm.whole import whole_file
 
 _log = logging.getLogger(__name__)
 
@@ -234,9 +235,8 @@ def _store(path: Path, index: ShardIndex) -> None:
         "ignored": index.ignored,
         "entries": [[e.key, int(e.captioned), e.members, e.failure] for e in index.entries],
     }
-    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
     try:
-        partial.write_text(json.dumps(content, separators=(",", ":")))
-        partial.replace(path)
+        with whole_file(path, durable=False) as file:
+            file.write_text(json.dumps(content, separators=(",", ":")))
     except OSError as error:
         _log.info("cannot keep the index %s (%s); it is built again next time", path, error)

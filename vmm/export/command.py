@@ -18,9 +18,9 @@ from vmm.export.folder import (
 )
 from vmm.export.model_card import UNKNOWN_LICENSE, find_results, model_card
 from vmm.export.run import load_run
-from vmm.export.whole import whole_folder
 from vmm.models.weights import check_finite
 from vmm.text_output import say
+from vmm.whole import whole_folder
 
 FORMATS = {
     "folder": "weights, sizes, tokenizer, preprocessing, model card; VideoTextEncoder loads it",

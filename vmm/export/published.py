@@ -24,11 +24,11 @@ from vmm.export.run import (
     read_weights,
     sha256,
 )
-from vmm.export.whole import whole_folder
 from vmm.models.checkpoints import Published, load_published, save_published
 from vmm.models.published_layout import LAYOUTS, Family
 from vmm.text_output import say
 from vmm.version import __version__
+from vmm.whole import whole_folder
 
 ACCOUNT = "import.json"
 CLIP_CONFIG = "open_clip_config.json"

@@ -49,6 +49,7 @@ from vmm.models.video_text import VideoTextModel
 from vmm.models.videomamba import VideoMamba
 from vmm.models.weight_files import read_weight_file
 from vmm.models.weights import check_finite, load_accounted, usual_types
+from vmm.whole import whole_file
 
 _HUB_NAME = re.compile(r"^([\w.-]+/[\w.-]+):([\w./-]+)$")
 _MAX_WORDS = 32  # of a caption, in the published pretraining
@@ -204,17 +205,14 @@ def save_published(
     heads = {"num_attention_heads": text_num_heads}
     config = {"model": {"text_encoder": heads}} if text_num_heads is not None else {}
     target = Path(path)
-    temporary = target.with_name(f".{target.name}.partial")
-    try:
+    with whole_file(target) as file:
         if target.suffix == ".safetensors":
             # Tied tensors are written twice: the format has no references.
             tensors = {key: value.clone().contiguous() for key, value in published.items()}
-            save_file(tensors, temporary, {"config": json.dumps(config)} if config else None)
+            save_file(tensors, file, {"config": json.dumps(config)} if config else None)
         else:
-            torch.save({"model": published, "config": config} if config else published, temporary)
-        temporary.replace(target)
-    finally:
-        temporary.unlink(missing_ok=True)
+            with file.open("wb") as stream:  # by its name, the file would hold it
+                torch.save({"model": published, "config": config} if config else published, stream)
 
 
 def _local_file(path: str) -> Path:

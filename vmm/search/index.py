@@ -28,7 +28,6 @@ import numpy.typing as npt
 
 from vmm.data.schema import is_leftover
 from vmm.search.parts import (
-    PARTIAL,
     Floats,
     Part,
     Record,
@@ -41,9 +40,9 @@ from vmm.search.parts import (
     part_paths,
     read_part,
     write_part,
-    write_whole,
 )
 from vmm.search.sources import Source
+from vmm.whole import PARTIAL, whole_file
 
 _VERSION = 1
 _INDEX = "index.json"
@@ -131,7 +130,8 @@ class Index:
                 raise ValueError(f"{folder} is there and no index; name another folder")
             (folder / _PARTS).mkdir(parents=True, exist_ok=True)
             content = {"vmm_index": _VERSION, **asdict(settings)}
-            write_whole(folder / _INDEX, json.dumps(content, indent=2).encode() + b"\n")
+            with whole_file(folder / _INDEX) as file:
+                file.write_text(json.dumps(content, indent=2) + "\n")
         index = cls.open(folder)
         index.check_encoder(settings.fingerprint, settings.encoder)
         for name in ("window", "stride", "num_frames"):

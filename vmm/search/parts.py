@@ -19,12 +19,11 @@ from safetensors.numpy import save
 
 from vmm.data.schema import is_leftover
 from vmm.search.sources import Source
+from vmm.whole import whole_file
 
 Floats = npt.NDArray[np.float32]
 Spans = npt.NDArray[np.float64]
 
-PARTIAL = ".partial"
-"""How the names of unfinished files end."""
 _SUFFIX = ".safetensors"
 
 
@@ -118,7 +117,8 @@ def write_part(folder: Path, number: int, part: Part, spans: Spans, vectors: Flo
         "vectors": np.ascontiguousarray(vectors, np.float32),
     }
     name = f"{number:08d}-{secrets.token_hex(6)}{_SUFFIX}"
-    write_whole(folder / name, save(arrays, {"checksum": _checksum(arrays)}))
+    with whole_file(folder / name) as file:
+        file.write_bytes(save(arrays, {"checksum": _checksum(arrays)}))
 
 
 def read_part(path: Path, embedding_dim: int) -> Part:
@@ -177,21 +177,6 @@ def is_intact(path: Path) -> bool:
     with _opened(path) as file:
         arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         return _checksum(arrays) == (file.metadata() or {}).get("checksum")
-
-
-def write_whole(path: Path, content: bytes) -> None:
-    """Write a file that is there whole or not at all, even after a power failure."""
-    partial = path.with_name(f"{path.name}.{secrets.token_hex(4)}{PARTIAL}")
-    with partial.open("xb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    partial.replace(path)
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
 
 
 def _opened(path: Path, framework: str = "numpy") -> Any:

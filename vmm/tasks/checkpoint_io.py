@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,7 @@ from lightning.pytorch.callbacks import Checkpoint
 from vmm.command_line import PatientCtrlC
 from vmm.data.datamodules import run_folder
 from vmm.models.weight_files import load_plain, plain_names
+from vmm.whole import whole_file
 
 logger = logging.getLogger(__name__)
 
@@ -42,22 +42,10 @@ class SafeCheckpointIO(TorchCheckpointIO):
         """
         target = Path(os.fspath(path))
         target.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(f".{target.name}.tmp", ".", target.parent)
-        temporary = Path(name)
-        try:
-            with os.fdopen(handle, "wb") as file:
+        with whole_file(target) as unfinished:
+            with unfinished.open("wb") as file:
                 torch.save(checkpoint, file)
-                file.flush()
-                os.fsync(file.fileno())
-            torch.load(temporary, weights_only=True, mmap=True, map_location="meta")
-            temporary.replace(target)
-            directory = os.open(target.parent, os.O_RDONLY)
-            try:
-                os.fsync(directory)
-            finally:
-                os.close(directory)
-        finally:
-            temporary.unlink(missing_ok=True)
+            torch.load(unfinished, weights_only=True, mmap=True, map_location="meta")
 
     def load_checkpoint(
         self,

@@ -21,6 +21,7 @@ from torch import Tensor
 
 from vmm.evaluation.common.models import ClipVectors
 from vmm.evaluation.common.results import content_hash
+from vmm.whole import whole_file
 
 _FORMAT = 1  # one higher whenever the same model and data give other features
 _FILES = ("projected", "tokens")
@@ -128,9 +129,8 @@ class FeatureStore:
         shape = list(rows.shape[1:])
         described = self.folder / f"{name}.json"
         if not described.is_file():
-            partial = described.with_suffix(f".{os.getpid()}.partial")
-            partial.write_text(json.dumps(shape))
-            partial.replace(described)
+            with whole_file(described, durable=False) as file:
+                file.write_text(json.dumps(shape))
         elif json.loads(described.read_text()) != shape:
             raise ValueError(
                 f"clips give {name} of {shape} and of {described.read_text()}; a test set must "
