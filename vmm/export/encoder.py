@@ -59,7 +59,6 @@ class VideoTextEncoder:
         self.fingerprint = fingerprint
         self.folder = folder
         self._video_tower, self._text_tower = VideoTower(model), TextTower(model)
-        self._matcher = Matcher(model)
 
     @classmethod
     def from_pretrained(
@@ -216,8 +215,9 @@ class VideoTextEncoder:
 
         Raises:
             ValueError: If the numbers of captions and videos differ, one of the captions is no
-                text, or a video cannot be read.
+                text, a video cannot be read, or the model is a dual encoder only.
         """
+        matcher = Matcher(self.model)
         texts, videos = _clean(texts), _listed(videos)
         if len(texts) != len(videos) and 1 not in (len(texts), len(videos)):
             raise ValueError(
@@ -233,7 +233,7 @@ class VideoTextEncoder:
             for i in range(0, len(part), batch_size):
                 seen = tokens[i : i + batch_size] if len(videos) > 1 else tokens
                 text = self.model.text_encoder.tokenize(part[i : i + batch_size], self.device)
-                rows += self._matcher(*text, seen).cpu()
+                rows += matcher(*text, seen).cpu()
         return _array(rows, (0,), lambda i: f"pair {i}")
 
     def load_videos(

@@ -24,8 +24,9 @@ from typing import Any
 from safetensors.torch import save_file
 
 from vmm.data.transforms import ClipSettings
-from vmm.export.run import Run, build_model, clip_settings, sha256
+from vmm.export.run import Run, build_model, class_of, clip_settings, sha256
 from vmm.models.clip_vit import FrameViT
+from vmm.models.text_interface import TextEncoder
 from vmm.models.video_text import VideoTextModel
 from vmm.models.weight_files import read_state_dict
 from vmm.models.weights import load_accounted, usual_types
@@ -69,16 +70,13 @@ def parts_of_run(run: Run, card: str) -> EncoderParts:
     model, arguments = run.model, run.config["model"]["init_args"]
     if isinstance(model.video_encoder, FrameViT):
         raise ValueError("the per-frame ViT is built by open_clip and not exported; use VideoMamba")
-    text = model.text_encoder
+    text = arguments["text_encoder"]
+    given = text.get("init_args") or {}
     settings = {
         "video_encoder": arguments["video_encoder"],
         "text_encoder": {
-            "class_path": arguments["text_encoder"]["class_path"],
-            "init_args": {
-                "fusion_layer": text.fusion_layer,
-                "max_words": text.max_words,
-                "architecture": asdict(text.architecture),
-            },
+            "class_path": text["class_path"],
+            "init_args": model.text_encoder.exported_arguments(given),
         },
         "proj_dim": model.vision_proj.out_features,
     }
@@ -119,8 +117,8 @@ def write_card(parts: EncoderParts, folder: Path) -> None:
 
 
 def write_preprocessing(parts: EncoderParts, folder: Path) -> None:
-    """Write the tokenizer and how a video becomes input."""
-    parts.model.text_encoder.tokenizer.save_pretrained(folder)
+    """Write the vocabulary and how a video becomes input."""
+    parts.model.text_encoder.save_vocabulary(folder)
     clip = asdict(parts.clip)
     kept = {name: clip[name] for name in _PREPROCESSING}
     kept |= {name: clip[name] for name in _SAMPLING_OPTIONS if clip[name] not in (None, 1)}
@@ -207,10 +205,11 @@ def _settings(config: dict[str, Any], folder: Path) -> dict[str, Any]:
 
 
 def _with_vocabulary(settings: dict[str, Any], folder: Path) -> dict[str, Any]:
-    """Say where the tokenizer is, and that no weights are to be looked for."""
+    """Say where the vocabulary is."""
     text = settings["text_encoder"]
-    where = {"name": str(folder), "pretrained": False}
-    return {**settings, "text_encoder": {**text, "init_args": {**text["init_args"], **where}}}
+    kind = class_of(text, TextEncoder)  # type: ignore[type-abstract]
+    arguments = kind.arguments_in(folder, text["init_args"])
+    return {**settings, "text_encoder": {**text, "init_args": arguments}}
 
 
 def _clip_settings(folder: Path) -> ClipSettings:

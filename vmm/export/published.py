@@ -26,6 +26,7 @@ from vmm.export.run import (
 )
 from vmm.models.checkpoints import Published, load_published, save_published
 from vmm.models.published_layout import LAYOUTS, Family
+from vmm.models.text_encoder import BertTextEncoder
 from vmm.text_output import say
 from vmm.version import __version__
 from vmm.whole import whole_folder
@@ -123,7 +124,13 @@ def export_upstream(run: Path, out: Path, checkpoint: str = "best", dtype: str =
         state = {k: v for k, v in state.items() if not k.startswith("video_encoder.pool_norm.")}
     heads = None
     if family == "video_text":
-        heads = build_model(read_config(run)).text_encoder.architecture.num_attention_heads
+        text = build_model(read_config(run)).text_encoder
+        if not isinstance(text, BertTextEncoder):
+            raise ValueError(
+                f"the published layouts hold a BERT, and {type(text).__name__} is none; "
+                "`vmm export` writes any model"
+            )
+        heads = text.architecture.num_attention_heads
     save_published(state, family, out, _DTYPES[dtype], heads)
     return len(state)
 

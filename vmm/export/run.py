@@ -9,6 +9,7 @@ if it is one of vmm's models or already imported by the caller.
 from __future__ import annotations
 
 import hashlib
+import inspect
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -23,9 +24,8 @@ from vmm.data.schema import is_leftover
 from vmm.data.transforms import ClipSettings
 from vmm.export.settings import make
 from vmm.models.answer import AnswerModel
-from vmm.models.bert import BertArchitecture
 from vmm.models.classifier import VideoClassifier
-from vmm.models.text_encoder import BertTextEncoder
+from vmm.models.text_interface import TextEncoder
 from vmm.models.video_encoder import VideoEncoder
 from vmm.models.video_text import VideoTextModel
 from vmm.models.weight_files import load_plain, read_state_dict
@@ -233,7 +233,7 @@ def is_classifier(config: Mapping[str, Any]) -> bool:
     return isinstance(node, Mapping) and node.get("class_path") == name
 
 
-def _build_encoders(args: Mapping[str, Any]) -> tuple[VideoEncoder, BertTextEncoder]:
+def _build_encoders(args: Mapping[str, Any]) -> tuple[VideoEncoder, TextEncoder]:
     for part in ("video_encoder", "text_encoder"):
         if part not in args:
             raise ValueError(
@@ -241,9 +241,7 @@ def _build_encoders(args: Mapping[str, Any]) -> tuple[VideoEncoder, BertTextEnco
                 "(stage 2); only those can be used for retrieval"
             )
     video_encoder = _build(args["video_encoder"], VideoEncoder)  # type: ignore[type-abstract]
-    text_encoder = _build(
-        _with_architecture(args["text_encoder"]), BertTextEncoder, video_encoder.embed_dim
-    )
+    text_encoder = _build(args["text_encoder"], TextEncoder, video_encoder.embed_dim)  # type: ignore[type-abstract]
     return video_encoder, text_encoder
 
 
@@ -268,6 +266,15 @@ def clip_settings(values: Mapping[str, Any]) -> ClipSettings:
 
 def _build(node: Any, base: type[_Part], *args: Any) -> _Part:
     """Build what a ``class_path`` / ``init_args`` node describes, if it is a ``base``."""
+    return make(class_of(node, base), _init_args(node), *args)
+
+
+def class_of(node: Any, base: type[_Part]) -> type[_Part]:
+    """Find the class that a node's ``class_path`` names.
+
+    Raises:
+        ValueError: If it is no ``base`` of vmm or of a module that is imported already.
+    """
     name = node.get("class_path") if isinstance(node, Mapping) else None
     if not isinstance(name, str):
         raise ValueError(f"the run's recipe has no class_path for its {base.__name__}")
@@ -277,23 +284,14 @@ def _build(node: Any, base: type[_Part], *args: Any) -> _Part:
             import_module(module)
         except ModuleNotFoundError as error:
             raise ValueError(f"the recipe names {name}, which this vmm does not have") from error
-    known = {f"{cls.__module__}.{cls.__qualname__}": cls for cls in [base, *_subclasses(base)]}
+    whole = [cls for cls in [base, *_subclasses(base)] if not inspect.isabstract(cls)]
+    known = {f"{cls.__module__}.{cls.__qualname__}": cls for cls in whole}
     if name not in known:
         raise ValueError(
             f"the recipe names {name}, which is no {base.__name__} of vmm; "
             "if it is yours, import its module before loading the run"
         )
-    init_args = _init_args(node)
-    return make(known[name], init_args, *args)
-
-
-def _with_architecture(node: Any) -> Any:
-    """Turn the sizes of a text encoder's node, if it states them, into their dataclass."""
-    args = _init_args(node)
-    if not isinstance(args.get("architecture"), Mapping):
-        return node
-    args["architecture"] = make(BertArchitecture, args["architecture"])
-    return {**node, "init_args": args}
+    return known[name]
 
 
 def _subclasses(base: type[_Part]) -> list[type[_Part]]:

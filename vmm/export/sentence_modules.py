@@ -42,7 +42,7 @@ class _EncoderModule(InputModule):  # type: ignore[misc]  # untyped where it is 
         super().__init__()
         self.encoder = encoder
         self.model = encoder.model
-        self.tokenizer = self.model.text_encoder.tokenizer
+        self.tokenizer = getattr(self.model.text_encoder, "tokenizer", None)
 
     @classmethod
     def load(cls, model_name_or_path: str, revision: str | None = None, **_: Any) -> Self:
@@ -153,41 +153,29 @@ def write_sentence_transformers(parts: EncoderParts, folder: Path) -> str:
 
     Args:
         parts: The model.
-        folder: Gets the folders ``dual_encoder`` and ``cross_encoder``.
+        folder: Gets the folders ``dual_encoder`` and, where the model has a matching head of use,
+            ``cross_encoder``.
 
     Returns:
         The fingerprint.
     """
-    dual, cross = folder / DUAL, folder / CROSS
+    dual = folder / DUAL
     dual.mkdir()
     fingerprint = write_folder(parts, dual)
-    shutil.copytree(dual, cross)
-    versions = {"sentence_transformers": sentence_transformers.__version__}
-    _describe(
-        dual,
-        DualEncoder,
-        {
-            "model_type": "SentenceTransformer",
-            "similarity_fn_name": "cosine",
-            "__version__": versions,
-        },
-    )
-    _describe(
-        cross,
-        MatchingHead,
-        {
-            "model_type": "CrossEncoder",
-            "activation_fn": "torch.nn.modules.linear.Identity",
-            "__version__": versions,
-        },
-    )
+    if parts.model.text_encoder.fuses:
+        shutil.copytree(dual, folder / CROSS)
+        identity = "torch.nn.modules.linear.Identity"
+        _describe(folder / CROSS, MatchingHead, "CrossEncoder", activation_fn=identity)
+    _describe(dual, DualEncoder, "SentenceTransformer", similarity_fn_name="cosine")
     return fingerprint
 
 
-def _describe(folder: Path, module: type[_EncoderModule], config: dict[str, Any]) -> None:
+def _describe(folder: Path, module: type[_EncoderModule], kind: str, **settings: str) -> None:
     name = f"{module.__module__}.{module.__qualname__}"
     modules = [{"idx": 0, "name": "0", "path": "", "type": name}]
     (folder / "modules.json").write_text(json.dumps(modules, indent=2) + "\n")
+    versions = {"sentence_transformers": sentence_transformers.__version__}
+    config = {"model_type": kind, **settings, "__version__": versions}
     path = folder / "config_sentence_transformers.json"
     path.write_text(json.dumps(config, indent=2) + "\n")
 

@@ -6,6 +6,7 @@ import inspect
 import math
 import types
 from collections.abc import Callable, Mapping
+from dataclasses import is_dataclass
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 _Made = TypeVar("_Made")
@@ -30,7 +31,9 @@ def make(function: Callable[..., _Made], values: Mapping[str, Any], *given: Any)
         inspect.signature(function).bind(*given, **values)
     except TypeError as error:
         raise ValueError(f"the settings do not fit {name}: {error}") from error
-    for key, kind in _kinds(function).items():
+    kinds = _kinds(function)
+    values = {key: _made(value, kinds.get(key)) for key, value in values.items()}
+    for key, kind in kinds.items():
         if key in values and not _fits(values[key], kind):
             shown = kind.__name__ if isinstance(kind, type) else str(kind).replace("typing.", "")
             raise ValueError(f"{key} of {name} is {values[key]!r:.80}, it must be {shown}")
@@ -48,6 +51,12 @@ def _kinds(function: Callable[..., Any]) -> dict[str, Any]:
         return get_type_hints(init)
     except (NameError, TypeError):  # somebody's own class, with names known to its checker only
         return {}
+
+
+def _made(value: Any, kind: Any) -> Any:
+    """Make the dataclass that settings inside of settings describe, where one is wanted."""
+    wanted = [one for one in (kind, *get_args(kind)) if isinstance(one, type) and is_dataclass(one)]
+    return make(wanted[0], value) if wanted and isinstance(value, Mapping) else value
 
 
 def _fits(value: Any, kind: Any) -> bool:

@@ -79,7 +79,8 @@ class TextTower(nn.Module):
             (B, E) float32.
         """
         states = self.encoder.encode(TextTokens(input_ids, attention_mask))
-        return F.normalize(self.projection(states[:, 0]).float(), dim=-1)
+        pooled = self.encoder.pool(states, attention_mask)
+        return F.normalize(self.projection(pooled).float(), dim=-1)
 
 
 class Matcher(nn.Module):
@@ -87,10 +88,14 @@ class Matcher(nn.Module):
 
     Args:
         model: Its parts are used, not copied.
+
+    Raises:
+        ValueError: If no layer of its text encoder looks at a video.
     """
 
     def __init__(self, model: VideoTextModel) -> None:
         super().__init__()
+        model.text_encoder.fusing("compare the vectors of captions and videos instead")
         self.model = model
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor, video_tokens: Tensor) -> Tensor:
@@ -106,7 +111,7 @@ class Matcher(nn.Module):
         """
         model = self.model
         text = model.encode_text(input_ids, attention_mask).tokens
-        vision = model.text_encoder.project_vision(video_tokens)
+        vision = model.fusion.project_vision(video_tokens)
         if video_tokens.shape[0] == 1:
             vision = vision.repeated(input_ids.shape[0])
         return model.match_logits(model.fuse(text, attention_mask, vision))[:, 1].float()

@@ -16,7 +16,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vmm.models.bert import Bert, MlmHead
-from vmm.models.text_encoder import BertTextEncoder, VisionKV
+from vmm.models.text_encoder import BertTextEncoder
+from vmm.models.text_interface import TextEncoder, VisionKV
 from vmm.models.video_encoder import VideoEncoder
 from vmm.models.weights import KeyReport, load_accounted
 from vmm.types import TextTokens
@@ -139,14 +140,19 @@ class AnswerModel(nn.Module):
 
     Args:
         video_encoder: Any video encoder.
-        text_encoder: A text encoder whose fusion layers accept this video encoder's width.
+        text_encoder: A BERT whose fusion layers accept this video encoder's width.
 
     Raises:
-        ValueError: If the text encoder has no fusion layer.
+        ValueError: If the text encoder is no BERT, or has no fusion layer.
     """
 
-    def __init__(self, video_encoder: VideoEncoder, text_encoder: BertTextEncoder) -> None:
+    def __init__(self, video_encoder: VideoEncoder, text_encoder: TextEncoder) -> None:
         super().__init__()
+        if not isinstance(text_encoder, BertTextEncoder):
+            raise ValueError(
+                f"the answer decoder is made of a BERT, and {type(text_encoder).__name__} is none; "
+                "name vmm.models.text_encoder.BertTextEncoder"
+            )
         self.video_encoder = video_encoder
         self.text_encoder = text_encoder
         self.answer_decoder = AnswerDecoder(text_encoder)

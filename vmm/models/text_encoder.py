@@ -2,14 +2,15 @@
 
 Devlin et al. 2018 (arXiv 1810.04805) with the cross-attention of ALBEF (arXiv 2107.07651). The
 parameter names are those of the published BERT and VideoMamba checkpoints. Shape legend: see
-``vmm.types``; Dt text width, Dv video width, M captions to fuse, h heads, d width of a head.
+``vmm.types`` and ``vmm.models.text_interface``.
 """
 
 from __future__ import annotations
 
 import logging
 import re
-from dataclasses import dataclass, fields
+from collections.abc import Mapping
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vmm.models.bert import Bert, BertArchitecture, BertLayer, MlmHead
+from vmm.models.text_interface import FusionEncoder, VisionKV
 from vmm.models.weight_files import read_state_dict
 from vmm.models.weights import KeyReport, load_accounted
 from vmm.types import TextTokens
@@ -43,40 +45,7 @@ def clean_caption(text: str) -> str:
     return re.sub(r"\s{2,}", " ", text).strip()
 
 
-@dataclass(frozen=True)
-class VisionKV:
-    """Videos as the cross-attention of each fusion layer sees them, projected once.
-
-    Attributes:
-        keys: One (B, h, N, d) per fusion layer.
-        values: One (B, h, N, d) per fusion layer.
-        mask: (B, N) bool, True = a real token; None where all are.
-    """
-
-    keys: tuple[Tensor, ...]
-    values: tuple[Tensor, ...]
-    mask: Tensor | None = None
-
-    def __getitem__(self, rows: Tensor) -> VisionKV:
-        """Select videos by an (M,) int64 index, repeats allowed."""
-        # The gradient of index_select is much faster on CPUs than that of indexing.
-        return VisionKV(
-            tuple(key.index_select(0, rows) for key in self.keys),
-            tuple(value.index_select(0, rows) for value in self.values),
-            None if self.mask is None else self.mask.index_select(0, rows),
-        )
-
-    def repeated(self, times: int) -> VisionKV:
-        """Show a single video to several captions, without copying its keys and values."""
-
-        def view(x: Tensor) -> Tensor:
-            return x.expand(times, *x.shape[1:])
-
-        mask = None if self.mask is None else view(self.mask)
-        return VisionKV(tuple(map(view, self.keys)), tuple(map(view, self.values)), mask)
-
-
-class BertTextEncoder(nn.Module):
+class BertTextEncoder(FusionEncoder):
     """Encode captions; fuse them with videos; guess masked words.
 
     Building it reads the configuration only and initialises at random. ``load_pretrained`` reads
@@ -106,7 +75,6 @@ class BertTextEncoder(nn.Module):
         max_words: int = 32,
         architecture: BertArchitecture | None = None,
     ) -> None:
-        super().__init__()
         config = architecture or _read_architecture(name)
         depth = config.num_hidden_layers
         if fusion_layer is None:
@@ -122,18 +90,20 @@ class BertTextEncoder(nn.Module):
                 f"max_words {max_words} exceeds the {config.max_position_embeddings} positions of "
                 f"{name}; lower it"
             )
-        self.vision_dim = vision_dim
+        super().__init__(vision_dim, config.hidden_size, config.vocab_size, max_words)
         self.name = name
         self.fusion_layer = fusion_layer
         self.pretrained = pretrained
-        self.max_words = max_words
         self.architecture = config
-        self.embed_dim = config.hidden_size
-        self.vocab_size = config.vocab_size
         self.bert = Bert(config, fusion_layer, vision_dim)
         self.cls = MlmHead(config)
         self._tokenizer: Any = None
         self._initialise(config.initializer_range)
+
+    @property
+    def fuses(self) -> bool:
+        """Whether there are layers from ``fusion_layer`` on."""
+        return self.fusion_layer < self.architecture.num_hidden_layers
 
     def load_pretrained(self) -> KeyReport | None:
         """Load the published BERT weights; cross-attention stays as it is.
@@ -202,34 +172,31 @@ class BertTextEncoder(nn.Module):
             states = layer(states, mask)
         return states
 
+    def exported_arguments(self, given: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the sizes; the vocabulary goes with the folder, the weights are the model's."""
+        return {
+            "fusion_layer": self.fusion_layer,
+            "max_words": self.max_words,
+            "architecture": asdict(self.architecture),
+        }
+
+    def save_vocabulary(self, folder: Path) -> None:
+        """Write the tokenizer."""
+        self.tokenizer.save_pretrained(folder)
+
+    @classmethod
+    def arguments_in(cls, folder: Path, exported: Mapping[str, Any]) -> dict[str, Any]:
+        """Say where the tokenizer is, and that no weights are to be looked for."""
+        return {**exported, "name": str(folder), "pretrained": False}
+
     def project_vision(self, vision: Tensor, mask: Tensor | None = None) -> VisionKV:
-        """Project video tokens for every fusion layer, once for all captions they will meet.
-
-        Args:
-            vision: (B, N, Dv).
-            mask: (B, N), 1 or True = a real token; None = all are.
-
-        Raises:
-            ValueError: If there is no fusion layer.
-        """
+        """See ``FusionEncoder.project_vision``."""
         pairs = [layer.project_vision(vision) for layer in self._fusion_layers()]
         keys, values = zip(*pairs, strict=True)
         return VisionKV(keys, values, None if mask is None else mask.bool())
 
     def fuse(self, states: Tensor, attention_mask: Tensor, vision: VisionKV) -> Tensor:
-        """Let captions look at videos, row by row.
-
-        Args:
-            states: (M, S, Dt) from ``encode``.
-            attention_mask: (M, S), 1 = a real token.
-            vision: M videos from ``project_vision``.
-
-        Returns:
-            (M, S, Dt) states of the last layer.
-
-        Raises:
-            ValueError: If there is no fusion layer.
-        """
+        """See ``FusionEncoder.fuse``."""
         mask = _expand_mask(attention_mask)
         vision_mask = None if vision.mask is None else _expand_mask(vision.mask)
         layers = zip(self._fusion_layers(), vision.keys, vision.values, strict=True)
@@ -244,13 +211,8 @@ class BertTextEncoder(nn.Module):
         return F.linear(head.transform(states), words, head.bias)
 
     def _fusion_layers(self) -> list[BertLayer]:
-        layers = self.bert.encoder.layers()[self.fusion_layer :]
-        if not layers:
-            raise ValueError(
-                f"no layer of this text encoder looks at a video; give {self.name} a fusion_layer "
-                f"below {self.fusion_layer}"
-            )
-        return layers
+        self.fusing(f"give {self.name} a fusion_layer below {self.fusion_layer}")
+        return self.bert.encoder.layers()[self.fusion_layer :]
 
     def _initialise(self, std: float) -> None:
         """BERT's initialisation."""

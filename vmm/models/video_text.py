@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from vmm.models.alignment_head import AlignmentHead
-from vmm.models.text_encoder import BertTextEncoder, VisionKV
+from vmm.models.text_interface import FusionEncoder, TextEncoder, VisionKV
 from vmm.models.video_encoder import VideoEncoder
 from vmm.ops.similarity import frame_similarity
 from vmm.types import TextTokens
@@ -36,7 +36,7 @@ class TextEncoding(NamedTuple):
     tokens: Tensor
     """(B, S, Dt) states of the unimodal layers."""
     pooled: Tensor
-    """(B, Dt) state of the first token."""
+    """(B, Dt)."""
 
 
 class VideoTextModel(nn.Module):
@@ -44,7 +44,8 @@ class VideoTextModel(nn.Module):
 
     Args:
         video_encoder: Any video encoder.
-        text_encoder: A text encoder whose fusion layers accept this video encoder's width.
+        text_encoder: A text encoder built for this video encoder's width. If no layer of it looks
+            at a video, there is nothing that matches pairs or guesses words.
         proj_dim: Width E of the joint space.
         temperature: Start value of the learned temperature; similarities are divided by it.
         align_head: Maps the encoder's taps to a teacher's space; None where nothing is aligned.
@@ -56,7 +57,7 @@ class VideoTextModel(nn.Module):
     def __init__(
         self,
         video_encoder: VideoEncoder,
-        text_encoder: BertTextEncoder,
+        text_encoder: TextEncoder,
         proj_dim: int = 512,
         temperature: float = 0.07,
         align_head: AlignmentHead | None = None,
@@ -108,7 +109,16 @@ class VideoTextModel(nn.Module):
             attention_mask: (B, S), 1 = a real token.
         """
         states = self.text_encoder.encode(TextTokens(input_ids, attention_mask))
-        return TextEncoding(states, states[:, 0])
+        return TextEncoding(states, self.text_encoder.pool(states, attention_mask))
+
+    @property
+    def fusion(self) -> FusionEncoder:
+        """The text encoder as one whose upper layers look at a video.
+
+        Raises:
+            ValueError: If none does.
+        """
+        return self.text_encoder.fusing("compare the joint vectors of clips and captions instead")
 
     def project_video(self, pooled: Tensor) -> Tensor:
         """Map pooled clips (B, P, D) to the joint space: (B, P, E), not normalised."""
@@ -144,14 +154,14 @@ class VideoTextModel(nn.Module):
             text_tokens: (M, S, Dt) from ``encode_text``.
             attention_mask: (M, S), 1 = a real token.
             video_tokens: (M, visible patches, D) from ``encode_video``, or what
-                ``text_encoder.project_vision`` made of them once for many captions.
+                ``fusion.project_vision`` made of them once for many captions.
 
         Returns:
             (M, S, Dt) states of the fusion layers.
         """
         if isinstance(video_tokens, Tensor):
-            video_tokens = self.text_encoder.project_vision(video_tokens)
-        return self.text_encoder.fuse(text_tokens, attention_mask, video_tokens)
+            video_tokens = self.fusion.project_vision(video_tokens)
+        return self.fusion.fuse(text_tokens, attention_mask, video_tokens)
 
     def match_logits(self, fused: Tensor) -> Tensor:
         """Score fused pairs (M, S, Dt): (M, 2) logits; class 1 = they belong together."""
@@ -160,4 +170,4 @@ class VideoTextModel(nn.Module):
 
     def mlm_logits(self, fused: Tensor) -> Tensor:
         """Guess the words of fused states: (..., Dt) to (..., vocabulary)."""
-        return self.text_encoder.mlm_logits(fused)
+        return self.fusion.mlm_logits(fused)

@@ -74,8 +74,10 @@ class Page:
         vector = self._vector(text, clip)
         again = again and bool(text.strip())
         hits = self._searcher.search(vector, max(_LOOKED_AT_AGAIN, top) if again else top)
-        if again:
-            hits = self._searcher.rerank(text, hits)
+        try:
+            hits = self._searcher.rerank(text, hits) if again else hits
+        except ValueError as error:  # the encoder has no matching head
+            raise gradio.Error(visible(str(error))) from error
         if not hits:
             raise gradio.Error("The index is empty.")
         shown, hits = self._cut(hits[:top])

@@ -169,6 +169,8 @@ def main_search(argv: Sequence[str]) -> int:
     from vmm.search.query import Searcher
 
     searcher = Searcher.open(options.index, options.encoder)
+    if options.rerank:
+        searcher.encoder.model.text_encoder.fusing("search without --rerank")
     if options.video:
         vector = searcher.video_vector(options.video)
     else:

@@ -18,7 +18,8 @@ from vmm.data.annotations.questions import read_answer_list
 from vmm.distributed import gather_objects
 from vmm.losses.answer import answer_loss, weigh_answers
 from vmm.models.answer import AnswerList, AnswerModel
-from vmm.models.text_encoder import BertTextEncoder, VisionKV, clean_caption
+from vmm.models.text_encoder import clean_caption
+from vmm.models.text_interface import TextEncoder, VisionKV
 from vmm.models.video_encoder import VideoEncoder
 from vmm.optim import DecayPolicy
 from vmm.tasks.base import LossOutput, TrainingTask, refuse_outside
@@ -32,7 +33,7 @@ class AnswerTask(TrainingTask):
 
     Args:
         video_encoder: Encodes clips.
-        text_encoder: Makes the question encoder; called with the video encoder's width. The
+        text_encoder: Makes the question encoder, a BERT; called with the video encoder's width. The
             decoder has the size of its fusion layers, and starts from their weights.
         answers: JSON list of the answers to rank in validation.
         optimizer: Makes the optimizer from parameter groups.
@@ -49,7 +50,7 @@ class AnswerTask(TrainingTask):
     def __init__(
         self,
         video_encoder: VideoEncoder,
-        text_encoder: Callable[[int], BertTextEncoder],
+        text_encoder: Callable[[int], TextEncoder],
         answers: str,
         optimizer: OptimizerCallable = lambda p: torch.optim.AdamW(p, lr=2e-5, betas=(0.9, 0.999)),
         decoder_lr_ratio: float = 1.0,

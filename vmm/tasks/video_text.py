@@ -24,7 +24,7 @@ from vmm.masking import IGNORED, MaskedWords, mlm_mask
 from vmm.metrics import retrieval_metrics
 from vmm.models.alignment_head import AlignmentHead
 from vmm.models.clip_vit import ClipTeacher
-from vmm.models.text_encoder import BertTextEncoder, VisionKV
+from vmm.models.text_interface import TextEncoder, VisionKV
 from vmm.models.video_encoder import VideoEncoder
 from vmm.models.video_text import VideoTextModel
 from vmm.ops.similarity import frame_similarity
@@ -79,7 +79,7 @@ class VideoTextTask(PretrainTask):
 
     Args:
         video_encoder: Encodes clips and stills.
-        text_encoder: Makes the BERT encoder; called with the video encoder's width.
+        text_encoder: Makes the text encoder; called with the video encoder's width.
         proj_dim: Width of the joint space.
         temperature: Start value of the learned temperature.
         loss_weights: Weights of the terms.
@@ -102,13 +102,14 @@ class VideoTextTask(PretrainTask):
         init_from: Run directory or checkpoint file whose weights to start from.
 
     Raises:
-        ValueError: If alignment is asked for without a teacher.
+        ValueError: If alignment is asked for without a teacher, or matching or masked words of a
+            text encoder of which no layer looks at a video.
     """
 
     def __init__(
         self,
         video_encoder: VideoEncoder,
-        text_encoder: Callable[[int], BertTextEncoder],
+        text_encoder: Callable[[int], TextEncoder],
         proj_dim: int = 512,
         temperature: float = 0.07,
         loss_weights: LossWeights = LossWeights(),
@@ -162,6 +163,10 @@ class VideoTextTask(PretrainTask):
         self.model = VideoTextModel(
             video_encoder, text_encoder(video_encoder.embed_dim), proj_dim, temperature, head
         )
+        if loss_weights.vtm or loss_weights.mlm:
+            self.model.text_encoder.fusing(
+                "set loss_weights.vtm and loss_weights.mlm to 0, or name one with fusion layers"
+            )
         self._retrieved: list[Retrieved] = []
 
     @property
@@ -205,7 +210,7 @@ class VideoTextTask(PretrainTask):
             terms["vtc"] = vtc.loss
             log |= {"vtc_t2v_accuracy": vtc.t2v_accuracy, "vtc_v2t_accuracy": vtc.v2t_accuracy}
         if weights.vtm or weights.mlm:
-            vision = model.text_encoder.project_vision(video.tokens)
+            vision = model.fusion.project_vision(video.tokens)
         if weights.vtm:
             negatives = draws.negatives or self._negatives(video_proj, text_proj, batch["idx"])
             terms["vtm"] = self._matching(text.tokens, tokens.attention_mask, vision, negatives)
@@ -246,7 +251,7 @@ class VideoTextTask(PretrainTask):
 
     def _mask_words(self, tokens: TextTokens) -> MaskedWords:
         """Draw which words stay hidden."""
-        encoder = self.model.text_encoder
+        encoder = self.model.fusion
         return mlm_mask(
             tokens.input_ids,
             cls_id=encoder.cls_id,

@@ -5,7 +5,7 @@ from vmm.data.shards import EvaluationSample
 from vmm.evaluation.common.journal import Journal
 from vmm.evaluation.open_qa.scoring import ask
 from vmm.models.answer import Ranking
-from vmm.models.text_encoder import VisionKV
+from vmm.models.text_interface import VisionKV
 
 
 class Lamp(torch.nn.Module):

@@ -157,6 +157,8 @@ class VmmEncoder:
         """Encode captions."""
         tokens = self.model.text_encoder.tokenize(captions, self._device)
         text = self.model.encode_text(*tokens)
+        if not self.model.text_encoder.fuses:
+            return CaptionVectors(self.model.project_text(text.pooled))
         lengths = tokens.attention_mask.sum(1).tolist()
         states = [row[:length].cpu() for row, length in zip(text.tokens, lengths, strict=True)]
         return CaptionVectors(self.model.project_text(text.pooled), states)
@@ -187,7 +189,7 @@ class VmmEncoder:
 
         The clip's keys and values are computed once for all of them.
         """
-        vision = self.model.text_encoder.project_vision(tokens[None].to(self._device))
+        vision = self.model.fusion.project_vision(tokens[None].to(self._device))
         scores = torch.empty(len(states), 2)
         for part in _of_like_length(states):
             padded = pad_sequence([states[i] for i in part], batch_first=True).to(self._device)

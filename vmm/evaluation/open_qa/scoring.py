@@ -16,7 +16,7 @@ from vmm.evaluation.common.results import count_problems
 from vmm.evaluation.common.sources import AnnotatedClips, ShardClips
 from vmm.evaluation.open_qa.questions import OpenQuestion
 from vmm.models.answer import AnswerList, AnswerModel
-from vmm.models.text_encoder import VisionKV
+from vmm.models.text_interface import VisionKV
 
 TOP = 5
 """Answers that are kept of each question."""

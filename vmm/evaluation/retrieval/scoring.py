@@ -18,7 +18,7 @@ from tqdm import tqdm
 from vmm.distributed import gather_objects, rank, world_size
 from vmm.evaluation.common.encoding import refuse_broken
 from vmm.evaluation.common.features import Clip, FeatureStore, MappedRows
-from vmm.evaluation.common.models import Encoder, Matcher
+from vmm.evaluation.common.models import Encoder, Matcher, VmmEncoder
 from vmm.evaluation.common.results import count_problems
 from vmm.evaluation.retrieval.options import Options
 from vmm.ops.similarity import frame_similarity
@@ -85,8 +85,16 @@ class Scores(NamedTuple):
 
 
 def matcher_of(encoder: Encoder, options: Options) -> Matcher | None:
-    """Give the encoder as one that can re-rank, if it can and is asked to."""
-    return encoder if options.k is not None and isinstance(encoder, Matcher) else None
+    """Give the encoder as one that can re-rank, if it can and is asked to.
+
+    Raises:
+        ValueError: If re-ranking is asked of a model of vmm that is a dual encoder only.
+    """
+    if options.k is None or not isinstance(encoder, Matcher):
+        return None
+    if isinstance(encoder, VmmEncoder):
+        encoder.model.text_encoder.fusing("evaluate with --no-rerank (k=None)")
+    return encoder
 
 
 def encode(

@@ -1,0 +1,195 @@
+"""The interface of every text encoder: what the tasks, the evaluation and the export call.
+
+A ``TextEncoder`` reads captions alone, which makes a dual encoder. Matching, masked words and
+re-ranking need a ``FusionEncoder``, whose upper layers also look at a video. Shape legend: see
+``vmm.types``; Dt text width, Dv video width, M captions to fuse, h heads, d width of a head.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from vmm.types import TextTokens
+
+
+class TextEncoder(nn.Module, ABC):
+    """Base of all text encoders; recipes name a subclass, tasks see only this.
+
+    A subclass takes ``vision_dim`` as its first argument, and the others from the recipe.
+
+    Args:
+        vision_dim: Width Dv of the video encoder's tokens.
+        embed_dim: Width Dt of states and pooled captions.
+        vocab_size: All tokens are below it.
+        max_words: Captions are cut to this many tokens.
+
+    Raises:
+        ValueError: If a size is below 1.
+    """
+
+    def __init__(self, vision_dim: int, embed_dim: int, vocab_size: int, max_words: int) -> None:
+        super().__init__()
+        sizes = {
+            "vision_dim": vision_dim,
+            "embed_dim": embed_dim,
+            "vocab_size": vocab_size,
+            "max_words": max_words,
+        }
+        for name, size in sizes.items():
+            if size < 1:
+                raise ValueError(f"{name} {size} must be at least 1")
+        self.vision_dim = vision_dim
+        self.embed_dim = embed_dim
+        self.vocab_size = vocab_size
+        self.max_words = max_words
+
+    @abstractmethod
+    def tokenize(self, texts: list[str], device: torch.device | str = "cpu") -> TextTokens:
+        """Cut captions to ``max_words`` tokens and pad them to the longest of the batch."""
+
+    @abstractmethod
+    def encode(self, tokens: TextTokens) -> Tensor:
+        """Read captions alone: (B, S, Dt) states, one per token."""
+
+    def pool(self, states: Tensor, attention_mask: Tensor) -> Tensor:
+        """Make one vector of a caption's states; by default the first one is it.
+
+        Args:
+            states: (B, S, Dt) from ``encode``.
+            attention_mask: (B, S), 1 = a real token.
+
+        Returns:
+            (B, Dt).
+        """
+        return states[:, 0]
+
+    @property
+    def fuses(self) -> bool:
+        """Whether some layers look at a video."""
+        return False
+
+    def fusing(self, remedy: str) -> FusionEncoder:
+        """Return itself as an encoder whose upper layers look at a video.
+
+        Raises:
+            ValueError: If none does, with the remedy.
+        """
+        if isinstance(self, FusionEncoder) and self.fuses:
+            return self
+        raise ValueError(f"no layer of this text encoder looks at a video; {remedy}")
+
+    def load_pretrained(self) -> object:
+        """Load published weights that the constructor's arguments name; by default none."""
+        return None
+
+    def exported_arguments(self, given: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the arguments that an exported folder states, as JSON can hold them.
+
+        Args:
+            given: Those of the recipe, which are the default.
+        """
+        return dict(given)
+
+    def save_vocabulary(self, folder: Path) -> None:
+        """Write the files that ``tokenize`` needs into an exported folder; by default none."""
+
+    @classmethod
+    def arguments_in(cls, folder: Path, exported: Mapping[str, Any]) -> dict[str, Any]:
+        """Complete ``exported_arguments`` by where ``save_vocabulary`` wrote; by default as is."""
+        return dict(exported)
+
+
+class FusionEncoder(TextEncoder):
+    """A text encoder whose upper layers also look at a video, and that guesses masked words."""
+
+    @property
+    def fuses(self) -> bool:
+        """Whether it was built with such layers."""
+        return True
+
+    @property
+    @abstractmethod
+    def pad_id(self) -> int:
+        """Token that fills captions up to a common length."""
+
+    @property
+    @abstractmethod
+    def cls_id(self) -> int:
+        """Token that opens every caption; its state stands for the whole."""
+
+    @property
+    @abstractmethod
+    def mask_id(self) -> int:
+        """Token that hides a word."""
+
+    @abstractmethod
+    def project_vision(self, vision: Tensor, mask: Tensor | None = None) -> VisionKV:
+        """Project video tokens for every fusion layer, once for all captions they will meet.
+
+        Args:
+            vision: (B, N, Dv).
+            mask: (B, N), 1 or True = a real token; None = all are.
+
+        Raises:
+            ValueError: If there is no fusion layer.
+        """
+
+    @abstractmethod
+    def fuse(self, states: Tensor, attention_mask: Tensor, vision: VisionKV) -> Tensor:
+        """Let captions look at videos, row by row.
+
+        Args:
+            states: (M, S, Dt) from ``encode``.
+            attention_mask: (M, S), 1 = a real token.
+            vision: M videos from ``project_vision``.
+
+        Returns:
+            (M, S, Dt) states of the last layer; the first tells whether the pair belongs together.
+
+        Raises:
+            ValueError: If there is no fusion layer.
+        """
+
+    @abstractmethod
+    def mlm_logits(self, states: Tensor) -> Tensor:
+        """Score the vocabulary for each state: (..., Dt) to (..., vocabulary)."""
+
+
+@dataclass(frozen=True)
+class VisionKV:
+    """Videos as the cross-attention of each fusion layer sees them, projected once.
+
+    Attributes:
+        keys: One (B, h, N, d) per fusion layer.
+        values: One (B, h, N, d) per fusion layer.
+        mask: (B, N) bool, True = a real token; None where all are.
+    """
+
+    keys: tuple[Tensor, ...]
+    values: tuple[Tensor, ...]
+    mask: Tensor | None = None
+
+    def __getitem__(self, rows: Tensor) -> VisionKV:
+        """Select videos by an (M,) int64 index, repeats allowed."""
+        # The gradient of index_select is much faster on CPUs than that of indexing.
+        return VisionKV(
+            tuple(key.index_select(0, rows) for key in self.keys),
+            tuple(value.index_select(0, rows) for value in self.values),
+            None if self.mask is None else self.mask.index_select(0, rows),
+        )
+
+    def repeated(self, times: int) -> VisionKV:
+        """Show a single video to several captions, without copying its keys and values."""
+
+        def view(x: Tensor) -> Tensor:
+            return x.expand(times, *x.shape[1:])
+
+        mask = None if self.mask is None else view(self.mask)
+        return VisionKV(tuple(map(view, self.keys)), tuple(map(view, self.values)), mask)
