@@ -1,0 +1,110 @@
+"""What every text encoder must do; a new subclass is tested as soon as it is imported here."""
+
+import inspect
+
+import pytest
+import torch
+
+from tests.models.bag_of_words import BagOfWords
+from vmm.models.answer import AnswerModel
+from vmm.models.text_encoder import BertTextEncoder
+from vmm.models.text_interface import FusionEncoder, TextEncoder
+from vmm.models.video_text import VideoTextModel
+from vmm.models.videomamba import VideoMamba
+
+TEXTS = ["a red circle moves to the left", "a blue bar", "a blue bar " * 20]
+
+
+@pytest.fixture
+def make(root):
+    bert = {"name": str(root / "recipes/encoders/bert_demo"), "pretrained": False, "max_words": 16}
+    settings = {BagOfWords: {}, BertTextEncoder: {**bert, "fusion_layer": 2}}
+    return lambda kind, **changes: kind(32, **settings[kind] | changes).eval()
+
+
+KINDS = [
+    kind
+    for base in (TextEncoder, FusionEncoder)
+    for kind in base.__subclasses__()
+    if not inspect.isabstract(kind)
+]
+
+
+def test_all_kinds_are_tested():
+    assert {BagOfWords, BertTextEncoder} <= set(KINDS)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_shapes_and_tokens(make, kind):
+    encoder = make(kind)
+    ids, mask = encoder.tokenize(TEXTS)
+    assert ids.shape == mask.shape == (3, encoder.max_words) and ids.dtype == torch.int64
+    assert ids.min() >= 0 and ids.max() < encoder.vocab_size
+    states = encoder.encode(encoder.tokenize(TEXTS))
+    assert states.shape == (3, encoder.max_words, encoder.embed_dim)
+    assert encoder.pool(states, mask).shape == (3, encoder.embed_dim)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_caption_is_pooled_the_same_whatever_else_is_in_the_batch(make, kind):
+    encoder = make(kind)
+
+    def vector(texts):
+        tokens = encoder.tokenize(texts)
+        return encoder.pool(encoder.encode(tokens), tokens.attention_mask)
+
+    alone, among = vector(TEXTS[1:2])[0], vector(TEXTS)
+    torch.testing.assert_close(alone, among[1])
+    assert not torch.allclose(among[0], among[1], atol=1e-3)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_an_exported_encoder_is_built_again(make, kind, tmp_path):
+    encoder = make(kind)
+    stated = encoder.exported_arguments({"embed_dim": 16} if kind is BagOfWords else {})
+    encoder.save_vocabulary(tmp_path)
+    arguments = kind.arguments_in(tmp_path, stated)
+    sizes = arguments.get("architecture")
+    if sizes is not None:
+        arguments["architecture"] = type(encoder.architecture)(**sizes)
+    again = kind(32, **arguments)
+    again.load_state_dict(encoder.state_dict())
+    assert torch.equal(again.tokenize(TEXTS).input_ids, encoder.tokenize(TEXTS).input_ids)
+
+
+@pytest.mark.parametrize("size", ["embed_dim", "max_words"])
+def test_sizes_are_checked(size):
+    with pytest.raises(ValueError, match=f"{size} 0 must be at least 1"):
+        BagOfWords(32, **{size: 0})
+
+
+@pytest.fixture
+def video():
+    return VideoMamba(embed_dim=32, depth=2, num_frames=4, image_size=32)
+
+
+@pytest.mark.parametrize(
+    ("kind", "changes"), [(BagOfWords, {}), (BertTextEncoder, {"fusion_layer": None})]
+)
+def test_an_encoder_without_fusion_layers_says_what_it_cannot_do(make, video, kind, changes):
+    model = VideoTextModel(video, make(kind, **changes))
+    assert not model.text_encoder.fuses
+    tokens = model.text_encoder.tokenize(TEXTS)
+    text = model.encode_text(*tokens)
+    clips = model.encode_video(torch.randn(3, 4, 3, 32, 32))
+    similarity = model.similarity(
+        model.project_video(clips.pooled), model.project_text(text.pooled)
+    )
+    assert similarity.shape == (3, 3)
+    for ask in (
+        lambda: model.fuse(text.tokens, tokens.attention_mask, clips.tokens),
+        lambda: model.mlm_logits(text.tokens),
+        lambda: model.fusion,
+    ):
+        with pytest.raises(ValueError, match=r"no layer .* looks at a video; compare the joint"):
+            ask()
+
+
+def test_answers_need_a_bert(make, video):
+    with pytest.raises(ValueError, match=r"BagOfWords is none; name vmm\.models\.text_encoder"):
+        AnswerModel(video, make(BagOfWords))
