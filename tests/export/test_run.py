@@ -114,6 +114,16 @@ def test_the_data_settings_of_the_run_win_over_the_encoder(run):
             "no Video",
         ),
         (lambda m: m["video_encoder"].update(class_path="vmm.models.gone.Gone"), "does not have"),
+        (
+            lambda m: m["video_encoder"].update(class_path="vmm.models.video_encoder.VideoEncoder"),
+            "no VideoEncoder of vmm",
+        ),
+        (
+            lambda m: m["text_encoder"].update(
+                class_path="vmm.models.text_interface.FusionEncoder"
+            ),
+            "no TextEncoder of vmm",
+        ),
         (lambda m: m["video_encoder"]["init_args"].update(dept=2), "'dept'"),
         (lambda m: m["video_encoder"]["init_args"].update(depth=2), "does not fit"),
         (lambda m: m.update(proj_dim=9), "does not fit"),

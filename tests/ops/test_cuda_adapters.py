@@ -7,12 +7,18 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from vmm.ops import backends
 from vmm.ops.conv import cuda as conv_cuda
 from vmm.ops.conv import torch as conv_torch
 from vmm.ops.conv.interface import ConvInputs
 from vmm.ops.scan import mamba_ssm as scan_mamba_ssm
 from vmm.ops.scan.interface import ScanInputs, ScanOptions
 from vmm.ops.scan.selective_scan import selective_scan_ref
+
+
+def on_cuda(dtype):
+    """What is asked of a tensor, for one that could not be made here."""
+    return types.SimpleNamespace(device=torch.device("cuda"), dtype=dtype)
 
 
 def fake_package(monkeypatch, name, **functions):
@@ -112,17 +118,33 @@ def test_conv_adapter_gives_the_contract(conv_calls, ways, silu):
 
 
 @pytest.mark.parametrize(
-    ("adapter", "package"), [(scan_mamba_ssm, "mamba_ssm"), (conv_cuda, "causal_conv1d")]
+    ("adapter", "package", "project"),
+    [(scan_mamba_ssm, "mamba_ssm", "mamba-ssm"), (conv_cuda, "causal_conv1d", "causal-conv1d")],
 )
-def test_a_missing_package_names_the_extra(adapter, package, monkeypatch):
+def test_a_missing_package_names_the_extra(adapter, package, project, monkeypatch):
     for name in [name for name in sys.modules if name.partition(".")[0] == package]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, package, None)  # importing it raises ImportError
-    adapter._missing.cache_clear()
+    backends.why_no_package.cache_clear()
     try:
-        assert 'pip install "vmm-video[cuda]"' in adapter._missing()
+        reason = adapter.why_not(on_cuda(torch.float32), torch.zeros(2, 4))
+        assert reason.startswith(f"needs {project} (")
+        assert reason.endswith('pip install "vmm-video[cuda]"')
     finally:
-        adapter._missing.cache_clear()
+        backends.why_no_package.cache_clear()
+
+
+@pytest.mark.parametrize(
+    ("adapter", "width", "message"),
+    [
+        (scan_mamba_ssm, 257, "takes at most 256 states, A has 257"),
+        (conv_cuda, 5, "takes 2 to 4 taps, weight has 5"),
+    ],
+)
+def test_what_the_kernels_do_not_take_is_named(adapter, width, message):
+    assert adapter.why_not(on_cuda(torch.float32), torch.zeros(2, width)) == message
+    reason = adapter.why_not(on_cuda(torch.float64), torch.zeros(2, width))
+    assert reason == "computes in float32, these are float64"
 
 
 @pytest.mark.parametrize("adapter", [scan_mamba_ssm, conv_cuda])

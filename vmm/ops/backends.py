@@ -10,7 +10,7 @@ from __future__ import annotations
 import functools
 import importlib.util
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -99,6 +99,23 @@ def why_no_triton(device: torch.device) -> str | None:
     elif device.type != "cuda":
         return f"needs tensors on a CUDA device, these are on {device.type}"
     return None if _has_triton() else "needs the package triton: pip install triton"
+
+
+def why_no_cuda_kernel(x: Tensor) -> str | None:
+    """Say why the CUDA kernels of other packages cannot take an input, or return None."""
+    if x.device.type != "cuda":
+        return f"needs tensors on a CUDA device, these are on {x.device.type}"
+    return "computes in float32, these are float64" if x.dtype == torch.float64 else None
+
+
+@functools.cache
+def why_no_package(name: str, load: Callable[[], object]) -> str | None:
+    """Say why ``load`` cannot import a package of the extra ``cuda``, or return None."""
+    try:
+        load()
+    except (ImportError, OSError) as error:  # OSError: a library it was built against is gone
+        return f'needs {name} ({error}): pip install "vmm-video[cuda]"'
+    return None
 
 
 def why_no_compiled_code(x: Tensor, parameter: Tensor) -> str | None:

@@ -145,13 +145,7 @@ class VideoTextTask(PretrainTask):
         refuse_outside(0.001, math.inf, temperature=temperature)
         refuse_outside(0, 1, mlm_probability=mlm_probability)
         refuse_outside(0, math.inf, text_lr_ratio=text_lr_ratio, **vars(loss_weights))
-        if not any(vars(loss_weights).values()):
-            raise ValueError("all of loss_weights are 0, so there is nothing to learn; set one")
-        if loss_weights.align and teacher is None:
-            raise ValueError(
-                f"loss_weights.align is {loss_weights.align} but there is no teacher; "
-                "name one or set the weight to 0"
-            )
+        _check_weights(loss_weights, teacher)
         self.loss_weights = loss_weights
         self.mlm_probability = mlm_probability
         self.hard_negatives = hard_negatives
@@ -160,13 +154,10 @@ class VideoTextTask(PretrainTask):
         head = None
         if loss_weights.align and teacher is not None:
             head = AlignmentHead(video_encoder.embed_dim, teacher.output_dim, num_taps)
-        self.model = VideoTextModel(
-            video_encoder, text_encoder(video_encoder.embed_dim), proj_dim, temperature, head
-        )
+        text = text_encoder(video_encoder.embed_dim)
         if loss_weights.vtm or loss_weights.mlm:
-            self.model.text_encoder.fusing(
-                "set loss_weights.vtm and loss_weights.mlm to 0, or name one with fusion layers"
-            )
+            text.fusing("set loss_weights.vtm and loss_weights.mlm to 0")
+        self.model = VideoTextModel(video_encoder, text, proj_dim, temperature, head)
         self._retrieved: list[Retrieved] = []
 
     @property
@@ -317,3 +308,14 @@ class VideoTextTask(PretrainTask):
     def predict_step(self, batch: VideoTextBatch, batch_idx: int) -> Retrieved:
         """Joint vectors of a batch, which may be empty; ``EmbeddingWriter`` stores them."""
         return self._retrieve(batch)
+
+
+def _check_weights(weights: LossWeights, teacher: ClipTeacher | None) -> None:
+    """Refuse weights that leave nothing to learn, or nothing to learn from."""
+    if not any(vars(weights).values()):
+        raise ValueError("all of loss_weights are 0, so there is nothing to learn; set one")
+    if weights.align and teacher is None:
+        raise ValueError(
+            f"loss_weights.align is {weights.align} but there is no teacher; "
+            "name one or set the weight to 0"
+        )

@@ -2,22 +2,12 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable
 
-import torch
 from torch import Tensor
 
+from vmm.ops.backends import why_no_cuda_kernel, why_no_package
 from vmm.ops.conv.interface import ConvInputs, ConvOutputs, Taps, one_by_one
-
-
-@functools.cache
-def _missing() -> str | None:
-    try:
-        _kernel()
-    except (ImportError, OSError) as error:  # OSError: a library it was built against is gone
-        return f'needs causal-conv1d ({error}): pip install "vmm-video[cuda]"'
-    return None
 
 
 def _kernel() -> Callable[..., Tensor]:
@@ -29,13 +19,11 @@ def _kernel() -> Callable[..., Tensor]:
 
 def why_not(x: Tensor, weight: Tensor) -> str | None:
     """Say why causal-conv1d cannot take these inputs, or return None."""
-    if x.device.type != "cuda":
-        return f"needs tensors on a CUDA device, these are on {x.device.type}"
-    if x.dtype == torch.float64:
-        return "computes in float32, these are float64"
+    if why := why_no_cuda_kernel(x):
+        return why
     if not 2 <= weight.shape[1] <= 4:
         return f"takes 2 to 4 taps, weight has {weight.shape[1]}"
-    return _missing()
+    return why_no_package("causal-conv1d", _kernel)
 
 
 def forward(inputs: ConvInputs, silu: bool) -> ConvOutputs:

@@ -71,6 +71,11 @@ class _Scanner:
             state = state_t.addcmul_(decay_t, state)
         return decay, states
 
+    def outputs(self, u: Tensor, c: Tensor, states: Tensor) -> Tensor:
+        """Return the outputs (T, B, E) of a chunk before the gate."""
+        y = torch.matmul(c.unsqueeze(2), states).squeeze(2)
+        return y if self.d is None else y.addcmul_(u, self.d)
+
 
 def starts_shape(u: Tensor, A: Tensor) -> tuple[int, ...]:
     """Return (chunks, B, N, E): one state at the start of every chunk."""
@@ -94,9 +99,7 @@ def forward(
         step, _ = scan.steps(at)
         _, states = scan.states(step, u, b, state)
         state = states[-1]
-        y = torch.matmul(c.unsqueeze(2), states).squeeze(2)
-        if scan.d is not None:
-            y.addcmul_(u, scan.d)
+        y = scan.outputs(u, c, states)
         if inputs.z is not None:
             y.mul_(F.silu(scan.read(inputs.z, at)))
         scan.write(y, out, at)
@@ -106,11 +109,7 @@ def forward(
 
 
 def backward(
-    inputs: ScanInputs,
-    options: ScanOptions,
-    starts: Tensor,
-    d_out: Tensor,
-    d_last: Tensor | None,
+    inputs: ScanInputs, options: ScanOptions, starts: Tensor, d_out: Tensor, d_last: Tensor | None
 ) -> ScanInputs:
     """Walk the chunks from the last to the first; ``carry`` is the gradient of the state."""
     scan = _Scanner(inputs, *options)
@@ -129,18 +128,15 @@ def backward(
         if inputs.z is not None and d_z is not None:
             z = scan.read(inputs.z, at)
             sigmoid = torch.sigmoid(z)
-            y = torch.matmul(c.unsqueeze(2), states).squeeze(2)
-            if scan.d is not None:
-                y.addcmul_(u, scan.d)
-            scan.write(d_y * y * sigmoid * (1 + z * (1 - sigmoid)), d_z, at)
+            d_gate = d_y * scan.outputs(u, c, states) * sigmoid * (1 + z * (1 - sigmoid))
+            scan.write(d_gate, d_z, at)
             d_y = d_y * z * sigmoid
         d_skip += (d_y * u).sum((0, 1))
 
         d_states = d_y.unsqueeze(2) * c.unsqueeze(3)
         d_states[-1] += carry
-        last_first = range(len(d_states) - 1, 0, -1)
         decay_t, d_states_t = decay.unbind(0), d_states.unbind(0)
-        for t in last_first:
+        for t in range(len(d_states) - 1, 0, -1):
             d_states_t[t - 1].addcmul_(decay_t[t], d_states_t[t])
         carry = decay[0] * d_states[0]
 

@@ -2,24 +2,14 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable
 
-import torch
 from torch import Tensor
 
+from vmm.ops.backends import why_no_cuda_kernel, why_no_package
 from vmm.ops.scan.interface import ScanInputs, ScanOptions
 
 _MOST_STATES = 256
-
-
-@functools.cache
-def _missing() -> str | None:
-    try:
-        _kernel()
-    except (ImportError, OSError) as error:  # OSError: a library it was built against is gone
-        return f'needs mamba-ssm ({error}): pip install "vmm-video[cuda]"'
-    return None
 
 
 def _kernel() -> Callable[..., Tensor]:
@@ -31,13 +21,11 @@ def _kernel() -> Callable[..., Tensor]:
 
 def why_not(u: Tensor, A: Tensor) -> str | None:
     """Say why mamba-ssm cannot take these inputs, or return None."""
-    if u.device.type != "cuda":
-        return f"needs tensors on a CUDA device, these are on {u.device.type}"
-    if u.dtype == torch.float64:
-        return "computes in float32, these are float64"
+    if why := why_no_cuda_kernel(u):
+        return why
     if A.shape[1] > _MOST_STATES:
         return f"takes at most {_MOST_STATES} states, A has {A.shape[1]}"
-    return _missing()
+    return why_no_package("mamba-ssm", _kernel)
 
 
 def scan(inputs: ScanInputs, options: ScanOptions) -> tuple[Tensor, None]:

@@ -140,15 +140,7 @@ def continue_scan(
         ValueError: If shapes do not fit or the backend cannot run.
     """
     check_shapes(u, delta, A, B, C, D, z, delta_bias)
-    shape = (len(u), *A.shape)
-    dtype = torch.promote_types(u.dtype, torch.float32)
-    if tuple(state.shape) != shape or state.dtype != dtype:
-        raise ValueError(
-            f"state must be {shape} {dtype} to fit u {tuple(u.shape)} {u.dtype} and A "
-            f"{tuple(A.shape)}, got {tuple(state.shape)} {state.dtype}"
-        )
-    if other is not None and other.shape != u.shape:
-        raise ValueError(f"other must be {tuple(u.shape)} like u, got {tuple(other.shape)}")
+    _check_piece(state, u, A, other)
     inputs = ScanInputs(u, delta, A, B, C, D, z, delta_bias, state, other)
     options = ScanOptions(delta_softplus, reverse)
     if other is None or BACKENDS[_resolve(backend, u, A, True)].adding:
@@ -163,6 +155,18 @@ def continue_scan(
 
 selective_scan_ref = functools.partial(selective_scan, backend="reference")
 """The readable one, which the others are tested against."""
+
+
+def _check_piece(state: Tensor, u: Tensor, A: Tensor, other: Tensor | None) -> None:
+    shape = (len(u), *A.shape)
+    dtype = torch.promote_types(u.dtype, torch.float32)
+    if tuple(state.shape) != shape or state.dtype != dtype:
+        raise ValueError(
+            f"state must be {shape} {dtype} to fit u {tuple(u.shape)} {u.dtype} and A "
+            f"{tuple(A.shape)}, got {tuple(state.shape)} {state.dtype}"
+        )
+    if other is not None and other.shape != u.shape:
+        raise ValueError(f"other must be {tuple(u.shape)} like u, got {tuple(other.shape)}")
 
 
 def _scan(inputs: ScanInputs, options: ScanOptions, backend: str) -> tuple[Tensor, Tensor | None]:
