@@ -146,13 +146,7 @@ def load_published(
         str(file), ours, content.settings, num_frames, image_size,
         text_num_heads, clip_num_heads, tokenizer,
     )  # fmt: skip
-    try:
-        with usual_types():
-            model, config, fitted = _BUILDERS[family](source)
-    except ShapeError as error:
-        raise ValueError(f"{file} is no whole {family} file: {error}") from error
-    except ValueError as error:
-        raise ValueError(f"{file}: {error}") from error
+    model, config, fitted = _build(source, family)
     fitted = {key: value.float() for key, value in fitted.items()}
     account = load_accounted(model, fitted, str(file), LAYOUTS[family].new, {})
     changed |= {
@@ -313,6 +307,17 @@ _BUILDERS = {
     "video_text": _build_video_text,
     "clip_visual": _build_clip,
 }
+
+
+def _build(source: _Source, family: Family) -> _Built:
+    """Build the model of a file, its recipe node, and the whole state with fitted tables."""
+    try:
+        with usual_types():
+            return _BUILDERS[family](source)
+    except ShapeError as error:
+        raise ValueError(f"{source.name} is no whole {family} file: {error}") from error
+    except ValueError as error:
+        raise ValueError(f"{source.name}: {error}") from error
 
 
 def _build_align_head(

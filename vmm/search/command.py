@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import sys
 from collections import Counter
@@ -21,8 +22,7 @@ STRIDE_S = 4.0
 _SHOWN_PROBLEMS = 20
 
 
-def main_encode(argv: Sequence[str]) -> int:
-    """``vmm encode``; returns the exit status."""
+def _encode_options(argv: Sequence[str]) -> argparse.Namespace:
     parser = CommandParser(
         prog="vmm encode",
         description="Encode videos into an index, or bring one up to date: only what is new or has "
@@ -55,7 +55,12 @@ def main_encode(argv: Sequence[str]) -> int:
         metavar="N",
         help="cut the work into N shares for a Ray cluster whose machines see the same paths",
     )
-    options = parser.parse_args(argv)
+    return parser.parse_args(argv)
+
+
+def main_encode(argv: Sequence[str]) -> int:
+    """``vmm encode``; returns the exit status."""
+    options = _encode_options(argv)
     share = _share(options.shard)
     if options.ray and share != (0, 1):
         raise ValueError(f"--ray {options.ray} leaves --shard to it; give one of the two")
