@@ -72,12 +72,6 @@ def test_an_exported_encoder_is_built_again(make, kind, tmp_path):
     assert torch.equal(again.tokenize(TEXTS).input_ids, encoder.tokenize(TEXTS).input_ids)
 
 
-@pytest.mark.parametrize("size", ["embed_dim", "max_words"])
-def test_sizes_are_checked(size):
-    with pytest.raises(ValueError, match=f"{size} 0 must be at least 1"):
-        BagOfWords(32, **{size: 0})
-
-
 @pytest.fixture
 def video():
     return VideoMamba(embed_dim=32, depth=2, num_frames=4, image_size=32)

@@ -71,13 +71,10 @@ def parts_of_run(run: Run, card: str) -> EncoderParts:
     if isinstance(model.video_encoder, FrameViT):
         raise ValueError("the per-frame ViT is built by open_clip and not exported; use VideoMamba")
     text = arguments["text_encoder"]
-    given = text.get("init_args") or {}
+    exported = model.text_encoder.exported_arguments(text.get("init_args") or {})
     settings = {
         "video_encoder": arguments["video_encoder"],
-        "text_encoder": {
-            "class_path": text["class_path"],
-            "init_args": model.text_encoder.exported_arguments(given),
-        },
+        "text_encoder": {"class_path": text["class_path"], "init_args": exported},
         "proj_dim": model.vision_proj.out_features,
     }
     return EncoderParts(model, run.clip, settings, card)

@@ -29,22 +29,10 @@ class TextEncoder(nn.Module, ABC):
         embed_dim: Width Dt of states and pooled captions.
         vocab_size: All tokens are below it.
         max_words: Captions are cut to this many tokens.
-
-    Raises:
-        ValueError: If a size is below 1.
     """
 
     def __init__(self, vision_dim: int, embed_dim: int, vocab_size: int, max_words: int) -> None:
         super().__init__()
-        sizes = {
-            "vision_dim": vision_dim,
-            "embed_dim": embed_dim,
-            "vocab_size": vocab_size,
-            "max_words": max_words,
-        }
-        for name, size in sizes.items():
-            if size < 1:
-                raise ValueError(f"{name} {size} must be at least 1")
         self.vision_dim = vision_dim
         self.embed_dim = embed_dim
         self.vocab_size = vocab_size
