@@ -25,7 +25,7 @@ from vmm.text_output import complain
 DEBUG = "VMM_DEBUG"
 """Environment variable; set to anything, the traceback of a mistake is shown."""
 
-MISTAKE, STOPPED, NO_READER = 2, 130, 141
+MISTAKE, PREEMPTED, STOPPED, NO_READER = 2, 75, 130, 141
 
 _OURS = ("vmm", "eval", "data_prep")
 _LONGEST = 400  # characters of a library's message
@@ -113,7 +113,8 @@ def run_to_status(name: str, run: Callable[[], int], kept: str = "") -> int:
         kept: What an interrupted run leaves, as the end of a sentence.
 
     Returns:
-        The command's status; 2 for a mistake, 130 for Ctrl-C, 141 if nobody reads the output.
+        The command's status; 2 for a mistake, 130 for Ctrl-C, 141 if nobody reads the output. An
+        exception that has a ``status`` of its own gives that one.
     """
     try:
         status = run()
@@ -121,8 +122,9 @@ def run_to_status(name: str, run: Callable[[], int], kept: str = "") -> int:
         return status
     except KeyboardInterrupt as interrupt:
         said = str(interrupt) or kept
-        complain(f"\n{name}: stopped by Ctrl-C{said and '; '}{said}")
-        return STOPPED
+        by = getattr(interrupt, "by", "Ctrl-C")
+        complain(f"\n{name}: stopped by {by}{said and '; '}{said}")
+        return int(getattr(interrupt, "status", STOPPED))
     except (ValueError, OSError) as error:
         if isinstance(error, BrokenPipeError) and _nobody_reads():
             return NO_READER

@@ -12,9 +12,9 @@ import torch
 from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 from lightning.pytorch.callbacks import Checkpoint
 
-from vmm.command_line import PatientCtrlC
 from vmm.data.datamodules import run_folder
 from vmm.models.weight_files import load_plain, plain_names
+from vmm.tasks.stopping import Stopped, StopSignals
 from vmm.whole import whole_file
 
 logger = logging.getLogger(__name__)
@@ -77,8 +77,8 @@ class LastCheckpoint(Checkpoint):
     ``save_last`` writes it only together with a new best checkpoint, so that a run that stopped
     improving loses everything since.
 
-    In a run of one process, Ctrl-C waits for the end of the step and saves it, too: in the middle
-    of one, some weights are of the next. Several processes would have to agree on the step.
+    Ctrl-C, SIGTERM and SIGUSR1 wait for the end of the step and save it, too: in the middle of one,
+    some weights are of the next. All processes agree on the step.
 
     Args:
         every_n_train_steps: Also save this often between validations.
@@ -92,7 +92,7 @@ class LastCheckpoint(Checkpoint):
             )
         self.every_n_train_steps = every_n_train_steps
         self._saved_step = 0
-        self._ctrl_c = PatientCtrlC(_say_how_to_stop)
+        self._signals = StopSignals()
 
     def _save(self, trainer: L.Trainer) -> None:
         done, path = trainer.global_step, _last(trainer)
@@ -101,39 +101,43 @@ class LastCheckpoint(Checkpoint):
         self._saved_step = done
         trainer.save_checkpoint(path, weights_only=False)
 
-    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Let Ctrl-C wait from here on."""
-        if trainer.world_size == 1:
-            self._ctrl_c.begin()
+    def on_sanity_check_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Let signals wait from here on."""
+        self._signals.begin()
 
-    def _stop_if_asked(self, trainer: L.Trainer) -> None:
-        if self._ctrl_c.pressed:
-            self._save(trainer)
-            path = _last(trainer)
-            saved = path is not None and path.is_file()
-            kept = f"go on with --ckpt_path {path}" if saved else "nothing was saved"
-            raise KeyboardInterrupt(f"{trainer.global_step} steps are done, {kept}")
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Let signals wait from here on."""
+        self._signals.begin()
+
+    def _stop(self, trainer: L.Trainer, number: int) -> None:
+        self._save(trainer)
+        path = _last(trainer)
+        saved = path is not None and path.is_file()
+        kept = f"go on with --ckpt_path {path}" if saved else "nothing was saved"
+        raise Stopped(number, f"{trainer.global_step} steps are done, {kept}")
 
     def teardown(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
-        """Let Ctrl-C stop at once again."""
-        self._ctrl_c.end()
+        """Let signals stop at once again."""
+        self._signals.end()
 
     def on_exception(
         self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException
     ) -> None:
         """The same, for a run that fails."""
-        self._ctrl_c.end()
+        self._signals.end()
 
     def on_validation_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, *unused: Any
     ) -> None:
         """Stop between two batches of a validation, which begins anew when the run goes on."""
-        if trainer.state.fn == "fit" and self._ctrl_c.pressed:
+        if trainer.state.fn == "fit" and (number := self._signals.asked()):
+            if trainer.sanity_checking:
+                raise Stopped(number, "training had not begun")
             progress = trainer.fit_loop.epoch_loop.val_loop.batch_progress
             progress.reset()
             progress.increment_ready()  # as in the first batch
             progress.increment_started()
-            self._stop_if_asked(trainer)
+            self._stop(trainer, number)
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Save what was just measured."""
@@ -147,14 +151,11 @@ class LastCheckpoint(Checkpoint):
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, *unused: Any
     ) -> None:
-        """Save between validations; stop if Ctrl-C was pressed."""
+        """Save between validations; stop if a signal came."""
         if self.every_n_train_steps and trainer.global_step % self.every_n_train_steps == 0:
             self._save(trainer)
-        self._stop_if_asked(trainer)
-
-
-def _say_how_to_stop() -> None:
-    logger.info("stopping at the end of this step; Ctrl-C again stops at once and saves nothing")
+        if number := self._signals.asked():
+            self._stop(trainer, number)
 
 
 def _last(trainer: L.Trainer) -> Path | None:
