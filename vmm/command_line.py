@@ -25,7 +25,7 @@ from vmm.text_output import complain
 DEBUG = "VMM_DEBUG"
 """Environment variable; set to anything, the traceback of a mistake is shown."""
 
-MISTAKE, PREEMPTED, STOPPED, NO_READER = 2, 75, 130, 141
+MISTAKE, BAD_NUMBERS, PREEMPTED, STOPPED, NO_READER = 2, 65, 75, 130, 141
 
 _OURS = ("vmm", "eval", "data_prep")
 _LONGEST = 400  # characters of a library's message
@@ -131,7 +131,7 @@ def run_to_status(name: str, run: Callable[[], int], kept: str = "") -> int:
         if os.environ.get(DEBUG):
             raise
         complain(f"{name}: error: {sentence(error)}")
-        return MISTAKE
+        return int(getattr(error, "status", MISTAKE))
     except (MemoryError, RuntimeError) as error:
         if os.environ.get(DEBUG) or not _out_of_memory(error):
             raise

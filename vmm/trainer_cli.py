@@ -33,8 +33,10 @@ from vmm.recipe_parser import RecipeParser, check_recipes, one_sentence
 from vmm.tasks.answer import AnswerTask  # noqa: F401
 from vmm.tasks.base import TrainingTask
 from vmm.tasks.checkpoint_io import LastCheckpoint, SafeCheckpointIO  # noqa: F401
+from vmm.tasks.draws import SeededDraws
 from vmm.tasks.embedding_writer import EmbeddingWriter
 from vmm.tasks.masked_pretrain import MaskedPretrainTask  # noqa: F401
+from vmm.tasks.number_guard import NumberGuard
 from vmm.tasks.video_text import VideoTextTask  # noqa: F401
 
 _SHARDED = (DeepSpeedStrategy, FSDPStrategy, ModelParallelStrategy)
@@ -121,6 +123,7 @@ class VmmCLI(LightningCLI):
         parser.add_lightning_class_args(ModelCheckpoint, "checkpoint")
         parser.add_lightning_class_args(LastCheckpoint, "last_checkpoint")
         parser.add_lightning_class_args(LearningRateMonitor, "lr_monitor")
+        parser.add_lightning_class_args(NumberGuard, "number_guard")
         parser.set_defaults({"lr_monitor.logging_interval": "step"})
 
     def _parse_ckpt_path(self) -> None:
@@ -230,7 +233,7 @@ def run(args: list[str]) -> VmmCLI:
             "class_path": "lightning.pytorch.loggers.CSVLogger",
             "init_args": {"save_dir": "runs", "flush_logs_every_n_steps": 20},
         },
-        "callbacks": [EmbeddingWriter()],
+        "callbacks": [SeededDraws(), EmbeddingWriter()],
         "plugins": {"class_path": "vmm.tasks.checkpoint_io.SafeCheckpointIO"},
     }
     _configure_messages()

@@ -1,0 +1,167 @@
+"""Numbers that are not finite never reach the weights."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import lightning as L
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from vmm.command_line import BAD_NUMBERS
+from vmm.data.datamodules import run_folder
+from vmm.types import VideoTextBatch
+
+logger = logging.getLogger(__name__)
+
+FILE_NAME = "bad_steps.jsonl"
+
+
+class Diverged(ValueError):
+    """Ends a run whose numbers are not finite step after step."""
+
+    status = BAD_NUMBERS
+
+
+class NumberGuard(L.Callback):
+    """Skip a step whose loss or gradients are not finite, on all processes alike.
+
+    Without gradients an optimizer changes neither weights nor its own state. Each such step is a
+    line of ``bad_steps.jsonl`` in the run's folder: its number, samples, what was not finite, and
+    the first module whose output was, or else the first parameter whose gradient was. The norm of
+    all gradients, before clipping, is logged as ``train/grad_norm``.
+
+    With a loss scaler (16-mixed) overflowing gradients are its own business.
+
+    Args:
+        max_in_a_row: After so many such steps in a row the run stops.
+    """
+
+    def __init__(self, max_in_a_row: int = 10) -> None:
+        if max_in_a_row < 1:
+            raise ValueError(f"number_guard.max_in_a_row is {max_in_a_row}; set it to 1 or more")
+        self.max_in_a_row = max_in_a_row
+        self.skipped = 0
+        """Steps of the whole run."""
+        self._in_a_row = 0
+        self._batch: VideoTextBatch | None = None
+        self._loss: Tensor | None = None
+
+    def state_dict(self) -> dict[str, Any]:
+        """Keep the count."""
+        return {"skipped": self.skipped}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on counting."""
+        self.skipped = int(state_dict["skipped"])
+
+    def on_train_batch_start(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        """Remember the batch, in case that it is a bad one."""
+        self._batch = batch
+
+    def on_before_backward(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, loss: Tensor
+    ) -> None:
+        """Remember the loss; with accumulation one bad one is enough."""
+        loss = loss.detach().float()
+        self._loss = loss if self._loss is None else self._loss + loss
+
+    def on_before_optimizer_step(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, optimizer: Optimizer
+    ) -> None:
+        """Look at the gradients; drop them if any process has a bad number.
+
+        Raises:
+            Diverged: If there were too many such steps in a row.
+        """
+        gradients = [p.grad for p in pl_module.parameters() if p.grad is not None]
+        norm = nn.utils.get_total_norm(gradients)
+        loss, self._loss = self._loss, None
+        scaled = getattr(trainer.precision_plugin, "scaler", None) is not None
+        found = norm.new_zeros(()) if scaled else norm
+        bad = ~(found if loss is None else found + loss.to(norm)).isfinite()
+        if not trainer.strategy.reduce(bad.float(), reduce_op="sum").item():
+            self._in_a_row = 0
+            pl_module.log("train/grad_norm", norm)
+            return
+        self.skipped += 1
+        self._in_a_row += 1
+        if bool(bad):
+            self._record(trainer, pl_module, loss)
+        optimizer.zero_grad(set_to_none=True)
+        if self._in_a_row >= self.max_in_a_row:
+            raise Diverged(
+                f"loss or gradients were not finite in {self._in_a_row} steps in a row, the last "
+                f"is {trainer.global_step}; none of them changed a weight. Lower the learning "
+                f"rate, or look at {FILE_NAME} in the run's folder"
+            )
+
+    def _record(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, loss: Tensor | None
+    ) -> None:
+        """Say and write what was not finite in this process."""
+        what = "gradient" if loss is None or bool(loss.isfinite()) else "loss"
+        assert self._batch is not None
+        first = _first_output(pl_module, self._batch) or _first_gradient(pl_module)
+        line = {
+            "step": trainer.global_step,
+            "process": trainer.global_rank,
+            "not_finite": what,
+            "first": first,
+            "samples": list(self._batch["key"]),
+        }
+        logger.warning(
+            "step %d is skipped: its %s is not finite, first in %s (%d such steps so far)",
+            trainer.global_step, what, first, self.skipped,
+        )  # fmt: skip
+        folder = run_folder(trainer)
+        if folder is not None:
+            folder.mkdir(parents=True, exist_ok=True)
+            with (folder / FILE_NAME).open("a", encoding="utf-8") as file:
+                file.write(json.dumps(line) + "\n")
+
+
+def _first_gradient(module: nn.Module) -> str | None:
+    for name, parameter in module.named_parameters():
+        if parameter.grad is not None and not bool(parameter.grad.isfinite().all()):
+            return f"the gradient of {name}"
+    return None
+
+
+@torch.no_grad()
+def _first_output(module: L.LightningModule, batch: VideoTextBatch) -> str | None:
+    """Look at a batch again, module by module."""
+    if not bool(batch["video"].isfinite().all()):
+        return "the pixels"
+    found: list[str] = []
+    with _watched(module, found), torch.random.fork_rng():
+        module.compute_losses(batch)
+    return f"the output of {found[0]}" if found else None
+
+
+@contextmanager
+def _watched(module: nn.Module, found: list[str]) -> Iterator[None]:
+    """Collect the names of the modules whose outputs are not finite, in the order they ran."""
+
+    def watch(name: str) -> Any:
+        def look(module: nn.Module, inputs: object, output: object) -> None:
+            parts = output if isinstance(output, tuple | list) else (output,)
+            if any(isinstance(x, Tensor) and not bool(x.isfinite().all()) for x in parts):
+                found.append(name)
+
+        return look
+
+    inner = [(name, child) for name, child in module.named_modules() if name]
+    hooks = [child.register_forward_hook(watch(name)) for name, child in inner]
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()

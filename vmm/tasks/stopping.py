@@ -1,0 +1,80 @@
+"""Signals that end a training: noted at once, obeyed by all processes after the same step."""
+
+from __future__ import annotations
+
+import logging
+import signal
+import threading
+from datetime import timedelta
+
+import torch
+import torch.distributed as dist
+
+from vmm.command_line import PREEMPTED, STOPPED
+
+logger = logging.getLogger(__name__)
+
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
+_PATIENCE = timedelta(minutes=10)
+"""For a process that does not come to the end of a step."""
+
+
+class Stopped(KeyboardInterrupt):
+    """Ends a run between two steps.
+
+    Args:
+        number: The signal.
+        kept: What is done and saved, as the end of a sentence.
+    """
+
+    def __init__(self, number: int, kept: str) -> None:
+        super().__init__(kept)
+        ctrl_c = number == signal.SIGINT
+        self.status = STOPPED if ctrl_c else PREEMPTED
+        self.by = "Ctrl-C" if ctrl_c else signal.Signals(number).name
+
+
+class StopSignals:
+    """Ctrl-C, SIGTERM and SIGUSR1, to whichever process they come.
+
+    Handlers only note the signal: Lightning's own calls a collective in the middle of whatever a
+    process is doing, and waits there for ever for the others. A second Ctrl-C stops at once.
+    """
+
+    def __init__(self) -> None:
+        self._noted = 0
+        self._old: dict[int, object] = {}
+        self._group: dist.ProcessGroup | None = None
+
+    def begin(self) -> None:
+        """Note signals from here on; called by all processes together."""
+        if self._old or threading.current_thread() is not threading.main_thread():
+            return
+        if signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
+            return  # Ctrl-C means something else here
+        self._noted = 0
+        self._old = {number: signal.signal(number, self._hear) for number in _SIGNALS}
+        if dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:
+            self._group = dist.new_group(backend="gloo", timeout=_PATIENCE)
+
+    def end(self) -> None:
+        """Let signals mean again what they meant before."""
+        for number, handler in self._old.items():
+            if signal.getsignal(number) == self._hear:
+                signal.signal(number, handler)  # type: ignore[arg-type]
+        self._old, self._group = {}, None
+
+    def asked(self) -> int:
+        """Give the signal that any process got, 0 for none; called by all processes together."""
+        if self._group is None:
+            return self._noted
+        noted = torch.tensor([self._noted], dtype=torch.int64, device="cpu")
+        dist.all_reduce(noted, dist.ReduceOp.MAX, group=self._group)
+        return int(noted)
+
+    def _hear(self, number: int, frame: object) -> None:
+        if number == signal.SIGINT and self._noted == signal.SIGINT:
+            raise KeyboardInterrupt
+        self._noted = number
+        again = "; Ctrl-C again stops at once and saves nothing" * (number == signal.SIGINT)
+        logger.info("stopping at the end of this step%s", again)
