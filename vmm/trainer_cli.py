@@ -14,11 +14,12 @@ import warnings
 from pathlib import Path
 from typing import Any
 
-from jsonargparse import Namespace
+from jsonargparse import ActionYesNo, Namespace
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint, LearningRateMonitor, ModelCheckpoint
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
+from lightning.pytorch.loggers import CSVLogger
 from lightning.pytorch.strategies import DeepSpeedStrategy, FSDPStrategy, ModelParallelStrategy
 
 from vmm.data.datamodules import VideoDataModule, run_folder
@@ -37,7 +38,17 @@ from vmm.tasks.draws import SeededDraws
 from vmm.tasks.embedding_writer import EmbeddingWriter
 from vmm.tasks.masked_pretrain import MaskedPretrainTask  # noqa: F401
 from vmm.tasks.number_guard import NumberGuard
+from vmm.tasks.resume import (
+    continue_curves,
+    lock,
+    newest_run,
+    newest_whole,
+    say_differences,
+    steps_of,
+)
 from vmm.tasks.video_text import VideoTextTask  # noqa: F401
+
+logger = logging.getLogger(__name__)
 
 _SHARDED = (DeepSpeedStrategy, FSDPStrategy, ModelParallelStrategy)
 """Strategies whose checkpoints are folders."""
@@ -52,6 +63,8 @@ def _configure_messages() -> None:
     root.setLevel(logging.INFO if os.environ.get("LOCAL_RANK", "0") == "0" else logging.WARNING)
     logging.getLogger("lightning.pytorch.utilities.rank_zero").setLevel(logging.WARNING)
     warnings.filterwarnings("ignore", message=".*LeafSpec.*")
+    # vmm keeps the curves and looks itself whether a folder is in use.
+    warnings.filterwarnings("ignore", message="(Experiment logs|Checkpoint) directory .* not empty")
 
 
 class SaveRecipe(SaveConfigCallback):
@@ -62,6 +75,10 @@ class SaveRecipe(SaveConfigCallback):
 
     def _begin(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if trainer.loggers and not trainer.sanity_checking:
+            path = Path(trainer.log_dir or "", self.config_filename)
+            if self.overwrite and not self.already_saved and path.is_file():
+                number = len([*path.parent.glob("config-*.yaml")])
+                path.replace(path.with_name(f"config-{number}.yaml"))  # of the run so far
             super().setup(trainer, pl_module, "")
 
     on_validation_start = on_test_start = on_predict_start = _begin
@@ -79,8 +96,12 @@ class SaveRecipe(SaveConfigCallback):
             raise _nothing_to_train(trainer)
 
 
-def _nothing_to_train(trainer: Trainer) -> ValueError:
-    return ValueError(
+class NothingToTrain(ValueError):
+    """The checkpoint is at the end of the run."""
+
+
+def _nothing_to_train(trainer: Trainer) -> NothingToTrain:
+    return NothingToTrain(
         f"the checkpoint is of step {trainer.global_step}, where this run ends, so there is "
         "nothing to train; raise trainer.max_epochs or trainer.max_steps"
     )
@@ -118,6 +139,9 @@ def check_trainer(command: str, settings: Namespace) -> None:
 class VmmCLI(LightningCLI):
     """LightningCLI over vmm's own base classes."""
 
+    resume = False
+    """Whether a run goes on in its own folder."""
+
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Name the callbacks that always exist, so that overlays can change one setting each."""
         parser.add_lightning_class_args(ModelCheckpoint, "checkpoint")
@@ -125,14 +149,31 @@ class VmmCLI(LightningCLI):
         parser.add_lightning_class_args(LearningRateMonitor, "lr_monitor")
         parser.add_lightning_class_args(NumberGuard, "number_guard")
         parser.set_defaults({"lr_monitor.logging_interval": "step"})
+        help_text = "go on in the folder of this recipe's newest run, or begin one if there is none"
+        parser.add_argument("--resume", action=ActionYesNo, default=False, help=help_text)
 
     def _parse_ckpt_path(self) -> None:
         """Never let hyper-parameters inside a checkpoint change what was asked for."""
 
     def before_instantiate_classes(self) -> None:
         """Check the settings, and choose the matrix kernels before the first one runs."""
-        check_trainer(str(self.subcommand), self.config[self.subcommand]["trainer"])
+        settings = self.config[self.subcommand]
+        check_trainer(str(self.subcommand), settings["trainer"])
+        self.resume, settings["resume"] = bool(settings["resume"]), False  # said anew each time
+        if self.resume:
+            self._name_run(settings)
         tune_cpu()
+
+    def _name_run(self, settings: Namespace) -> None:
+        """Give a run that goes on the version that it had."""
+        if self.subcommand != "fit" or settings["ckpt_path"] is not None:
+            raise ValueError("--resume is for fit, and finds the checkpoint by itself")
+        curves = settings["trainer"]["logger"]
+        own = curves["init_args"] if isinstance(curves, Namespace) else {}
+        if "version" not in own or "save_dir" not in own:
+            raise ValueError("--resume goes on in the folder of one logger, such as CSVLogger")
+        if own["version"] is None and (run := newest_run(Path(own["save_dir"], own["name"]))):
+            own["version"] = run.name
 
     def instantiate_classes(self) -> None:
         """Let an error of a constructor be itself, not a page of what else was tried."""
@@ -166,8 +207,13 @@ class VmmCLI(LightningCLI):
     def _prepare_subcommand_kwargs(self, subcommand: str) -> dict[str, Any]:
         """Settle which checkpoint is used; an evaluation needs one, or ``init_from``."""
         kwargs = super()._prepare_subcommand_kwargs(subcommand)
-        self._refuse_used_folder()
         given = kwargs.get("ckpt_path")
+        own = run_folder(self.trainer)
+        in_place = given in ("best", "last") and own is not None and (own / "config.yaml").exists()
+        if self.resume or (in_place and subcommand == "fit"):
+            given = kwargs["ckpt_path"] = self._go_on(best=given == "best")
+        else:
+            self._refuse_used_folder()
         kwargs["ckpt_path"] = None if given is None else self._checkpoint(str(given))
         if subcommand != "fit" and given is not None:
             self.model.init_from = None  # the checkpoint has all weights
@@ -178,6 +224,25 @@ class VmmCLI(LightningCLI):
             )
         return kwargs
 
+    def _go_on(self, best: bool) -> str | None:
+        """Prepare the folder of a run that goes on; give the checkpoint that it goes on from."""
+        run = run_folder(self.trainer)
+        assert run is not None
+        checkpoint = find_checkpoint(run) if best else newest_whole(run)
+        logger.info("going on from %s", checkpoint or f"the beginning: {run} has no checkpoint")
+        if not self.trainer.is_global_zero:
+            return checkpoint and str(checkpoint)
+        self._lock = lock(run)
+        recipe = self._parser(self.subcommand).dump(self.config[self.subcommand], skip_none=False)
+        say_differences(run, recipe)
+        for curves in self.trainer.loggers:
+            if isinstance(curves, CSVLogger):
+                continue_curves(curves, steps_of(checkpoint) if checkpoint else 0)
+        for callback in self.trainer.callbacks:
+            if isinstance(callback, SaveRecipe):
+                callback.overwrite = True
+        return checkpoint and str(checkpoint)
+
     def _refuse_used_folder(self) -> None:
         """Refuse a folder that holds a run, before the logger deletes what is in it."""
         folder = run_folder(self.trainer)
@@ -187,21 +252,32 @@ class VmmCLI(LightningCLI):
             raise ValueError(
                 f"{folder} holds a run already; give this one a version of its own "
                 "(--trainer.logger.init_args.version NAME), or go on from the other's last "
-                f"checkpoint (--ckpt_path {folder})"
+                f"checkpoint (--resume, or --ckpt_path {folder})"
             )
+        if self.subcommand == "fit":
+            self._lock = lock(folder)
 
     def _checkpoint(self, given: str) -> str:
         """Find the checkpoint file that ``--ckpt_path`` means."""
         path = Path(given)
         if not given:
             raise ValueError("--ckpt_path is empty; is a variable of the shell not set?")
+        which = "last" if self.subcommand == "fit" else "best"
         if given in ("best", "last"):
-            raise ValueError(
-                f"--ckpt_path {given} says not of which run; name its folder "
-                "(fit takes the last of its checkpoints, the other commands the best) or a file"
-            )
+            own = run_folder(self.trainer)
+            run = None if own is None else newest_run(own.parent)
+            if run is None:
+                raise ValueError(
+                    f"--ckpt_path {given} is that of the newest run beside this one's folder, and "
+                    "there is none; name a run's folder (fit takes the last of its checkpoints, "
+                    "the other commands the best) or a file"
+                )
+            path, which = run, given
+        if path.name == "checkpoints" and (path.parent / "config.yaml").is_file():
+            path = path.parent
         if (path / "config.yaml").is_file():
-            path = find_checkpoint(path, "last" if self.subcommand == "fit" else "best")
+            path = find_checkpoint(path, which)
+            logger.info("taking %s", path)
         sharded = isinstance(self.trainer.strategy, _SHARDED) and path.is_dir()
         if path.suffix == ".safetensors":
             raise ValueError(
@@ -213,14 +289,15 @@ class VmmCLI(LightningCLI):
         return given if "://" in given else str(path)
 
 
-def run(args: list[str]) -> VmmCLI:
+def run(args: list[str]) -> VmmCLI | None:
     """Parse a command and its recipes and run it.
 
     Args:
         args: Command and options, as after ``vmm``.
 
     Returns:
-        The finished command line object, with ``trainer``, ``model`` and ``datamodule``.
+        The finished command line object, with ``trainer``, ``model`` and ``datamodule``; None if
+        ``--resume`` found a run that is finished.
 
     Raises:
         SystemExit: If the arguments or a recipe are wrong (status 2).
@@ -252,6 +329,11 @@ def run(args: list[str]) -> VmmCLI:
             load_from_checkpoint_support=False,
             save_config_callback=SaveRecipe,
         )
+    except NothingToTrain as error:
+        if "--resume" not in args:
+            raise
+        logger.info("%s", error)
+        return None
     except MisconfigurationException as error:
         raise ValueError(" ".join(str(error).split())) from error
     except SystemExit as stop:

@@ -9,6 +9,8 @@ import re
 import struct
 import types
 import warnings
+import zipfile
+import zlib
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -155,6 +157,22 @@ def load_plain(path: Path, **options: Any) -> Any:
         if code:
             raise _refusal(path, code) from error
         raise _damaged(path, error) from error
+
+
+def refuse_damaged(path: Path) -> None:
+    """Read a PyTorch file whole and compare the checksums of its parts.
+
+    Raises:
+        ValueError: If it is cut, changed, or none.
+    """
+    refuse_as_weights(path)
+    try:
+        with zipfile.ZipFile(path) as parts:
+            bad = parts.testzip()
+    except (zipfile.BadZipFile, zlib.error, *BROKEN) as error:
+        raise _damaged(path, error) from error
+    if bad is not None:
+        raise ValueError(f"{path} is damaged: the checksum of {bad} is wrong; take another one")
 
 
 def _damaged(path: Path, error: Exception) -> ValueError:

@@ -126,6 +126,7 @@ class TrainingTask(L.LightningModule):
         self.min_lr_ratio = min_lr_ratio
         self.init_from = init_from
         self._started = False
+        self._recipe_groups: list[dict[str, Any]] = []
 
     @property
     @abstractmethod
@@ -165,6 +166,18 @@ class TrainingTask(L.LightningModule):
                 f"{self.init_from} has no {', '.join(untrained)}, so these would be evaluated with "
                 "random weights; name a run of the same stage"
             )
+
+    def on_train_start(self) -> None:
+        """Let the recipe win over the learning rates and decays that a checkpoint brought."""
+        scheduler = self.lr_schedulers()
+        if not isinstance(scheduler, LambdaLR):
+            return  # of a task of somebody else's
+        groups = scheduler.optimizer.param_groups
+        for group, own in zip(groups, self._recipe_groups, strict=True):
+            group.update(own)
+        scheduler.base_lrs = [own["initial_lr"] for own in self._recipe_groups]
+        for group, rate in zip(groups, scheduler.lr_lambdas, strict=True):
+            group["lr"] = group["initial_lr"] * rate(scheduler.last_epoch)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Refuse a checkpoint that this run cannot go on from.
@@ -215,6 +228,10 @@ class TrainingTask(L.LightningModule):
             return warmup_cosine(step, self.warmup_steps, int(total), self.min_lr_ratio)
 
         scheduler = LambdaLR(optimizer, multiplier)
+        self._recipe_groups = [
+            {name: value for name, value in group.items() if name not in ("params", "lr")}
+            for group in optimizer.param_groups
+        ]
         return {
             "optimizer": optimizer,
             "lr_scheduler": {"scheduler": scheduler, "interval": "step"},

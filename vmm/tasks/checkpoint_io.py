@@ -13,7 +13,7 @@ from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 from lightning.pytorch.callbacks import Checkpoint
 
 from vmm.data.datamodules import run_folder
-from vmm.models.weight_files import load_plain, plain_names
+from vmm.models.weight_files import load_plain, plain_names, refuse_damaged
 from vmm.tasks.stopping import Stopped, StopSignals
 from vmm.whole import whole_file
 
@@ -61,6 +61,7 @@ class SafeCheckpointIO(TorchCheckpointIO):
         if "://" in str(path):
             content = super().load_checkpoint(str(path), map_location, weights_only=True)
         else:
+            refuse_damaged(Path(path))
             content = load_plain(Path(path), map_location=map_location)
         if not isinstance(content, dict) or not content.keys() >= _FIELDS:
             raise ValueError(
@@ -94,11 +95,13 @@ class LastCheckpoint(Checkpoint):
         self._saved_step = 0
         self._signals = StopSignals()
 
-    def _save(self, trainer: L.Trainer) -> None:
+    def _save(self, trainer: L.Trainer, again: bool = False) -> None:
         done, path = trainer.global_step, _last(trainer)
-        if path is None or trainer.sanity_checking or done == self._saved_step:
+        if path is None or trainer.sanity_checking or (done == self._saved_step and not again):
             return
         self._saved_step = done
+        for curves in trainer.loggers:
+            curves.save()  # or a run that goes on from here would miss some
         trainer.save_checkpoint(path, weights_only=False)
 
     def on_sanity_check_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
@@ -142,17 +145,19 @@ class LastCheckpoint(Checkpoint):
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Save what was just measured."""
         if trainer.state.fn == "fit":
-            self._save(trainer)
+            self._save(trainer, again=True)
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Save the end of an epoch, which is the end of the run or a good place to go on from."""
-        self._save(trainer)
+        """Save the end of an epoch, if it is one: a run may end within, and another go on there."""
+        if trainer.fit_loop.epoch_loop.batch_progress.is_last_batch:
+            self._save(trainer)
 
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, *unused: Any
     ) -> None:
         """Save between validations; stop if a signal came."""
-        if self.every_n_train_steps and trainer.global_step % self.every_n_train_steps == 0:
+        done, often = trainer.global_step, self.every_n_train_steps
+        if (often and done % often == 0) or done == trainer.max_steps or trainer.should_stop:
             self._save(trainer)
         if number := self._signals.asked():
             self._stop(trainer, number)

@@ -1,0 +1,127 @@
+"""The same command goes on: the run's folder, its newest whole checkpoint, its curves."""
+
+from __future__ import annotations
+
+import csv
+import fcntl
+import logging
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import IO, Any
+
+import torch
+import yaml
+from lightning.pytorch.loggers import CSVLogger
+
+from vmm.models.weight_files import refuse_damaged
+
+logger = logging.getLogger(__name__)
+
+METRICS = "metrics.csv"
+_KEPT = "metrics-before.csv"
+"""The curves while the logger begins anew, which deletes its file."""
+
+
+def newest_run(folder: Path) -> Path | None:
+    """Find the youngest run among versions of one name; None if there is none."""
+    runs = [path.parent for path in folder.glob("*/config.yaml")]
+    return max(runs, key=lambda run: (run / "config.yaml").stat().st_ctime_ns, default=None)
+
+
+def newest_whole(run: Path) -> Path | None:
+    """Find the newest checkpoint of a run that is complete, and sweep what killed writers left.
+
+    Damaged ones are passed over with a message.
+
+    Args:
+        run: The run's folder.
+
+    Returns:
+        The file; None if there is none.
+    """
+    folder = run / "checkpoints"
+    for torn in folder.glob(".*.tmp"):
+        torn.unlink(missing_ok=True)
+    for path in sorted(folder.glob("*.ckpt"), key=lambda path: -path.stat().st_mtime_ns):
+        try:
+            refuse_damaged(path)
+            return path
+        except ValueError as error:
+            logger.warning("%s; taking the one before", error)
+    return None
+
+
+def steps_of(checkpoint: Path) -> int:
+    """Read how many steps a checkpoint has done."""
+    content = torch.load(checkpoint, weights_only=True, mmap=True, map_location="meta")
+    return int(content["global_step"])
+
+
+def lock(run: Path) -> IO[bytes]:
+    """Keep other processes from training in a folder, as long as the file is open.
+
+    Raises:
+        ValueError: If one does already.
+    """
+    run.mkdir(parents=True, exist_ok=True)
+    file = (run / ".lock").open("wb")
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        file.close()
+        raise ValueError(
+            f"another process trains in {run}; wait for it, or give this one a version of its own "
+            "(--trainer.logger.init_args.version NAME)"
+        ) from error
+    return file
+
+
+def continue_curves(curves: CSVLogger, steps: int) -> None:
+    """Let a logger append to the file that is there, without what comes after a step.
+
+    Args:
+        curves: Before its first use.
+        steps: Steps that are done and not done again.
+    """
+    folder = Path(curves.log_dir)
+    file, kept = folder / METRICS, folder / _KEPT
+    if file.is_file() and not kept.is_file():
+        file.replace(kept)
+    rows: list[dict[str, str]] = []
+    columns: list[str] = []
+    if kept.is_file():
+        with kept.open(encoding="utf-8", newline="") as old:
+            reader = csv.DictReader(old)
+            rows = [row for row in reader if row.get("step", "").isdigit()]
+            columns = list(reader.fieldnames or [])
+    writer = curves.experiment
+    writer.metrics_keys = columns
+    if columns:
+        with file.open("w", encoding="utf-8", newline="") as new:
+            table = csv.DictWriter(new, columns, extrasaction="ignore")
+            table.writeheader()
+            table.writerows(row for row in rows if int(row["step"]) < steps)
+    kept.unlink(missing_ok=True)
+
+
+def differences(before: Any, now: Any, name: str = "") -> Iterator[str]:
+    """Say which settings two recipes do not share, one by one."""
+    if isinstance(before, Mapping) and isinstance(now, Mapping):
+        for key in sorted({*before, *now}, key=str):
+            yield from differences(before.get(key), now.get(key), f"{name}.{key}" if name else key)
+    elif before != now:
+        yield f"{name} was {before!r} and is {now!r}"
+
+
+def say_differences(run: Path, recipe: str) -> None:
+    """Say in which settings a run goes on otherwise than it began.
+
+    Args:
+        run: The run's folder.
+        recipe: The recipe of now.
+    """
+    path = run / "config.yaml"
+    before = yaml.safe_load(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    for line in differences(before, yaml.safe_load(recipe)) if before else ():
+        if not line.startswith(("trainer.logger.", "resume ")):
+            logger.info("other than before: %s", line)
