@@ -45,6 +45,7 @@ from vmm.tasks.resume import (
     newest_whole,
     say_differences,
     steps_of,
+    sweep,
 )
 from vmm.tasks.video_text import VideoTextTask  # noqa: F401
 
@@ -228,6 +229,7 @@ class VmmCLI(LightningCLI):
         """Prepare the folder of a run that goes on; give the checkpoint that it goes on from."""
         run = run_folder(self.trainer)
         assert run is not None
+        sweep(run)
         checkpoint = find_checkpoint(run) if best else newest_whole(run)
         logger.info("going on from %s", checkpoint or f"the beginning: {run} has no checkpoint")
         if not self.trainer.is_global_zero:
@@ -278,6 +280,7 @@ class VmmCLI(LightningCLI):
         if (path / "config.yaml").is_file():
             path = find_checkpoint(path, which)
             logger.info("taking %s", path)
+        sweep(path.parent.parent)
         sharded = isinstance(self.trainer.strategy, _SHARDED) and path.is_dir()
         if path.suffix == ".safetensors":
             raise ValueError(

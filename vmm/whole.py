@@ -25,7 +25,7 @@ def whole_file(path: Path, durable: bool = True) -> Iterator[Path]:
         durable: Whether it is on disk when the block has ended, so that a power failure leaves
             the old file or the new one; what can be made again need not wait for that.
     """
-    partial = path.with_name(f"{path.name}.{secrets.token_hex(4)}-{os.getpid()}{PARTIAL}")
+    partial = path.with_name(f".{path.name}.{secrets.token_hex(4)}-{os.getpid()}{PARTIAL}")
     try:
         yield partial
         if durable:

@@ -23,13 +23,35 @@ logger = logging.getLogger(__name__)
 _FIELDS = {"state_dict", "epoch", "global_step", "pytorch-lightning_version"}
 
 
+# What torch's writer says after a write that its file object refused.
+_WRITE_FAILED = "unexpected pos"
+
+
+class _DiskFull(Exception):
+    """A file that took less than it was given."""
+
+
 class SafeCheckpointIO(TorchCheckpointIO):
     """Write beside the target, read back, then rename.
 
     Lightning stages the file in the temporary directory and moves it; across file systems that is
     a copy over the previous checkpoint, which a kill or a full disk leaves truncated. Here the
     old file survives until the new one is complete, loadable without pickle, and on disk.
+
+    Args:
+        max_failures: So many saves in a row may fail for want of a disk that takes them: training
+            goes on, and no older checkpoint is removed meanwhile.
     """
+
+    def __init__(self, max_failures: int = 0) -> None:
+        super().__init__()
+        self.max_failures = max_failures
+        self._failures = 0
+
+    def remove_checkpoint(self, path: str | os.PathLike[str]) -> None:
+        """Remove a checkpoint, unless what should take its place could not be written."""
+        if not self._failures:
+            super().remove_checkpoint(path)
 
     def save_checkpoint(
         self, checkpoint: dict[str, Any], path: str | os.PathLike[str], storage_options: Any = None
@@ -39,12 +61,32 @@ class SafeCheckpointIO(TorchCheckpointIO):
         Raises:
             pickle.UnpicklingError: If the checkpoint holds an object that could not be loaded
                 again with ``weights_only=True``; nothing is left behind.
+            ValueError: If it cannot be written, and too many before could not.
         """
         target = Path(os.fspath(path))
+        try:
+            self._write(checkpoint, target)
+            self._failures = 0
+        except (OSError, _DiskFull) as error:
+            self._failures += 1
+            said = f"{target} cannot be written ({getattr(error, 'strerror', None) or error})"
+            if self._failures > self.max_failures:
+                raise ValueError(
+                    f"{said}; the checkpoints before it are kept. Make room, then go on with "
+                    "--resume"
+                ) from error
+            logger.warning("%s; going on, %d tries left", said, self.max_failures - self._failures)
+
+    def _write(self, checkpoint: dict[str, Any], target: Path) -> None:
         target.parent.mkdir(parents=True, exist_ok=True)
         with whole_file(target) as unfinished:
             with unfinished.open("wb") as file:
-                torch.save(checkpoint, file)
+                try:
+                    torch.save(checkpoint, file)
+                except RuntimeError as error:
+                    if _WRITE_FAILED not in str(error):
+                        raise
+                    raise _DiskFull("is the disk full?") from error
             torch.load(unfinished, weights_only=True, mmap=True, map_location="meta")
 
     def load_checkpoint(

@@ -6,6 +6,7 @@ import csv
 import fcntl
 import logging
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any
 
@@ -14,10 +15,11 @@ import yaml
 from lightning.pytorch.loggers import CSVLogger
 
 from vmm.models.weight_files import refuse_damaged
+from vmm.whole import PARTIAL
 
 logger = logging.getLogger(__name__)
 
-METRICS = "metrics.csv"
+METRICS, LOCK = "metrics.csv", ".lock"
 _KEPT = "metrics-before.csv"
 """The curves while the logger begins anew, which deletes its file."""
 
@@ -29,9 +31,7 @@ def newest_run(folder: Path) -> Path | None:
 
 
 def newest_whole(run: Path) -> Path | None:
-    """Find the newest checkpoint of a run that is complete, and sweep what killed writers left.
-
-    Damaged ones are passed over with a message.
+    """Find the newest checkpoint of a run that is complete; damaged ones are passed over, and said.
 
     Args:
         run: The run's folder.
@@ -40,8 +40,6 @@ def newest_whole(run: Path) -> Path | None:
         The file; None if there is none.
     """
     folder = run / "checkpoints"
-    for torn in folder.glob(".*.tmp"):
-        torn.unlink(missing_ok=True)
     for path in sorted(folder.glob("*.ckpt"), key=lambda path: -path.stat().st_mtime_ns):
         try:
             refuse_damaged(path)
@@ -64,7 +62,8 @@ def lock(run: Path) -> IO[bytes]:
         ValueError: If one does already.
     """
     run.mkdir(parents=True, exist_ok=True)
-    file = (run / ".lock").open("wb")
+    (run / LOCK).touch()
+    file = (run / LOCK).open("rb")
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
@@ -74,6 +73,15 @@ def lock(run: Path) -> IO[bytes]:
             "(--trainer.logger.init_args.version NAME)"
         ) from error
     return file
+
+
+def sweep(run: Path) -> None:
+    """Remove what killed writers left of checkpoints, unless a process is training there."""
+    left = list((run / "checkpoints").glob(f".*{PARTIAL}"))
+    if left:
+        with suppress(ValueError), lock(run):
+            for path in left:
+                path.unlink(missing_ok=True)
 
 
 def continue_curves(curves: CSVLogger, steps: int) -> None:
