@@ -47,6 +47,7 @@ from vmm.tasks.resume import (
     steps_of,
     sweep,
 )
+from vmm.tasks.run_record import RunRecord
 from vmm.tasks.video_text import VideoTextTask  # noqa: F401
 
 logger = logging.getLogger(__name__)
@@ -233,17 +234,17 @@ class VmmCLI(LightningCLI):
         checkpoint = find_checkpoint(run) if best else newest_whole(run)
         logger.info("going on from %s", checkpoint or f"the beginning: {run} has no checkpoint")
         if not self.trainer.is_global_zero:
-            return checkpoint and str(checkpoint)
+            return None if checkpoint is None else str(checkpoint)
         self._lock = lock(run)
         recipe = self._parser(self.subcommand).dump(self.config[self.subcommand], skip_none=False)
         say_differences(run, recipe)
         for curves in self.trainer.loggers:
             if isinstance(curves, CSVLogger):
                 continue_curves(curves, steps_of(checkpoint) if checkpoint else 0)
-        for callback in self.trainer.callbacks:
+        for callback in self.trainer.callbacks:  # type: ignore[attr-defined]
             if isinstance(callback, SaveRecipe):
                 callback.overwrite = True
-        return checkpoint and str(checkpoint)
+        return None if checkpoint is None else str(checkpoint)
 
     def _refuse_used_folder(self) -> None:
         """Refuse a folder that holds a run, before the logger deletes what is in it."""
@@ -313,7 +314,7 @@ def run(args: list[str]) -> VmmCLI | None:
             "class_path": "lightning.pytorch.loggers.CSVLogger",
             "init_args": {"save_dir": "runs", "flush_logs_every_n_steps": 20},
         },
-        "callbacks": [SeededDraws(), EmbeddingWriter()],
+        "callbacks": [SeededDraws(), RunRecord(), EmbeddingWriter()],
         "plugins": {"class_path": "vmm.tasks.checkpoint_io.SafeCheckpointIO"},
     }
     _configure_messages()

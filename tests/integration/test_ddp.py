@@ -1,8 +1,12 @@
 """Two processes on the CPU train as one process with twice the batch."""
 
 import json
+import os
+import signal
 import subprocess
 import sys
+import time
+from pathlib import Path
 
 import pytest
 import torch
@@ -61,3 +65,34 @@ def test_two_processes_equal_one(root, demo_shards, bert_without_dropout, tmp_pa
     apart = sum((one[k] - two[k]).square().sum() for k in one if one[k].is_floating_point())
     # AdamW's first steps follow the sign of each gradient, so rounding flips a few tiny ones.
     assert apart < 1e-3 * moved, f"{apart:.3g} of {moved:.3g}"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("to", [0, 1])
+def test_a_signal_to_one_process_ends_both_after_the_same_step(root, demo_shards, tmp_path, to):
+    command = [
+        *(sys.executable, "-m", "vmm", "fit", "-c", "recipes/stage2_vtt.yaml"),
+        *("-c", "recipes/overlays/debug.yaml", "-c", "recipes/overlays/ddp.yaml"),
+        *demo_shards.options(),
+        *("--trainer.accelerator=cpu", "--trainer.devices=2"),
+        "--data.init_args.steps_per_epoch=2000",
+        "--trainer.num_sanity_val_steps=0",
+        "--trainer.callbacks+=tests.integration.pids.WritePid",
+        f"--trainer.logger.init_args.save_dir={tmp_path}",
+        "--trainer.logger.init_args.version=run",
+    ]
+    environment = os.environ | {"PYTHONPATH": str(root), "PID_FOLDER": str(tmp_path)}
+    process = subprocess.Popen(command, cwd=root, env=environment, start_new_session=True)
+    pids = [tmp_path / f"pid-{rank}" for rank in (0, 1)]
+    try:
+        while process.poll() is None and not all(path.exists() for path in pids):
+            time.sleep(0.05)
+        os.kill(int(pids[to].read_text()), signal.SIGTERM)
+        assert process.wait(timeout=60) == 75
+    finally:
+        os.killpg(process.pid, signal.SIGKILL) if process.poll() is None else None
+    state = torch.load(tmp_path / "stage2_vtt/run/checkpoints/last.ckpt", weights_only=True)
+    assert state["global_step"] >= 3
+    time.sleep(0.5)
+    left = Path(f"/proc/{pids[1].read_text()}/stat")
+    assert not left.exists() or left.read_text().rpartition(")")[2].split()[0] == "Z"

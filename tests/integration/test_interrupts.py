@@ -1,5 +1,6 @@
 """Ctrl-C: one sentence, status 130, and what was computed is kept."""
 
+import csv
 import json
 import os
 import signal
@@ -22,13 +23,14 @@ from vmm.tasks.base import TrainingTask
 class Presser(L.Callback):
     """Presses Ctrl-C at a moment, and notes what is validated."""
 
-    def __init__(self, when="", number=0, times=1):
+    def __init__(self, when="", number=0, times=1, signal=signal.SIGINT):
         self.moment, self.times, self.validated = (when, number), times, []
+        self.signal = signal
 
     def at(self, *moment):
         if moment == self.moment:
             for _ in range(self.times):
-                os.kill(os.getpid(), signal.SIGINT)
+                os.kill(os.getpid(), self.signal)
 
     def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
         self.at("training", trainer.global_step)
@@ -82,6 +84,62 @@ def test_training_stops_after_its_step_and_goes_on_from_there(run):
     assert steps_of(first) == (2, 2)
     status, _, second = run("fit", Presser(), "second", f"--ckpt_path={first}")
     assert status == 0 and steps_of(second) == (4, 4)
+
+
+def weights_of(folder):
+    return torch.load(folder / "checkpoints/last.ckpt", weights_only=True)["state_dict"]
+
+
+def curve_of(folder, name):
+    with (folder / "metrics.csv").open(newline="") as file:
+        return [int(row["step"]) for row in csv.DictReader(file) if row.get(name)]
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
+def test_the_same_command_goes_on_with_resume_as_if_nothing_had_been(run, number, capsys):
+    often = "--trainer.log_every_n_steps=1"
+    status, _, whole = run("fit", Presser(), "whole", often)
+    assert status == 0
+    stopped = Presser("training", 1, signal=number)
+    status, said, folder = run("fit", stopped, "part", often, "--resume")
+    assert status == 75 and f"stopped by {signal.Signals(number).name}; 2 steps are done" in said
+    record = json.loads((folder / "run.json").read_text())
+    assert (record["end"], record["status"], record["step"]) == ("preempted", 75, 2)
+    assert run("fit", Presser(), "part", often, "--resume")[0] == 0
+    record = json.loads((folder / "run.json").read_text())
+    assert (record["end"], record["status"], record["step"]) == ("done", 0, 4)
+    assert steps_of(folder) == (4, 4)
+    for a, b in zip(weights_of(whole).values(), weights_of(folder).values(), strict=True):
+        assert torch.equal(a, b)
+    assert curve_of(folder, "train/loss") == curve_of(whole, "train/loss") == [0, 1, 2, 3]
+    status, said, _ = run("fit", Presser(), "part", often, "--resume")
+    assert status == 0 and "there is nothing to train" in said
+    assert steps_of(folder) == (4, 4)
+
+
+def test_the_recipe_s_learning_rate_wins_over_the_checkpoint_s(run):
+    optimizer = "--model.init_args.optimizer.init_args"
+    status, _, folder = run("fit", Presser("training", 1), "part", "--resume")
+    assert status == 130
+    other = (f"{optimizer}.lr=0.5", "--model.init_args.weight_decay=0.25")
+    status, _, _ = run("fit", Presser("training", 2), "part", "--resume", *other)
+    assert status == 130
+    state = torch.load(folder / "checkpoints/last.ckpt", weights_only=True)
+    groups = state["optimizer_states"][0]["param_groups"]
+    assert {group["initial_lr"] for group in groups} == {0.5, 0.5 * 0.3}
+    assert {group["weight_decay"] for group in groups} == {0.25, 0.0}
+    assert state["lr_schedulers"][0]["base_lrs"] == [group["initial_lr"] for group in groups]
+    assert (folder / "config-0.yaml").is_file()
+
+
+@pytest.mark.parametrize("which", ["last", "best"])
+def test_last_and_best_mean_the_run_s(run, which):
+    status, _, folder = run("fit", Presser("training", 1), "part")
+    assert status == 130
+    status, _, _ = run("fit", Presser(), "part", f"--ckpt_path={which}")
+    assert status == 0 and steps_of(folder) == (4, 4)
+    status, said, _ = run("fit", Presser(), "part")
+    assert status == 2 and "holds a run already" in said and "--resume" in said
 
 
 def test_the_second_press_stops_at_once(run):

@@ -37,10 +37,31 @@ def test_a_failed_write_keeps_the_old_file(tmp_path, monkeypatch):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(torch, "save", full_disk)
-    with pytest.raises(OSError, match="No space"):
+    with pytest.raises(ValueError, match="cannot be written .No space"):
         io.save_checkpoint({"step": 2}, path)
     assert torch.load(path, weights_only=True) == {"step": 1}
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_some_failed_writes_may_be_gone_past_and_remove_nothing(tmp_path, monkeypatch, caplog):
+    path = tmp_path / "old.ckpt"
+    io = SafeCheckpointIO(max_failures=2)
+    io.save_checkpoint({"step": 1}, path)
+    with monkeypatch.context() as patch:
+        patch.setattr(torch, "save", lambda *_: torch.zeros(1).view(2))
+        with pytest.raises(RuntimeError, match="invalid for input"):  # a defect, no full disk
+            io.save_checkpoint({"step": 2}, path)
+    (tmp_path / "gone").write_text("a file where a folder should be")
+    for left in (1, 0):
+        io.save_checkpoint({"step": 2}, tmp_path / "gone" / "new.ckpt")
+        assert f"{left} tries left" in caplog.text
+        io.remove_checkpoint(path)
+        assert path.is_file()
+    with pytest.raises(ValueError, match="cannot be written"):
+        io.save_checkpoint({"step": 3}, tmp_path / "gone" / "new.ckpt")
+    io.save_checkpoint({"step": 4}, tmp_path / "new.ckpt")
+    io.remove_checkpoint(path)
+    assert not path.exists()
 
 
 STATE = {"epoch": 1, "global_step": 3, "pytorch-lightning_version": "2.6.6"}

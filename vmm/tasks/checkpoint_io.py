@@ -48,7 +48,7 @@ class SafeCheckpointIO(TorchCheckpointIO):
         self.max_failures = max_failures
         self._failures = 0
 
-    def remove_checkpoint(self, path: str | os.PathLike[str]) -> None:
+    def remove_checkpoint(self, path: str | Path) -> None:
         """Remove a checkpoint, unless what should take its place could not be written."""
         if not self._failures:
             super().remove_checkpoint(path)
@@ -155,6 +155,8 @@ class LastCheckpoint(Checkpoint):
         self._signals.begin()
 
     def _stop(self, trainer: L.Trainer, number: int) -> None:
+        if not trainer.validating:  # Lightning logs a step after its hooks, which is too late here
+            trainer._logger_connector.update_train_step_metrics()
         self._save(trainer)
         path = _last(trainer)
         saved = path is not None and path.is_file()
@@ -170,6 +172,14 @@ class LastCheckpoint(Checkpoint):
     ) -> None:
         """The same, for a run that fails."""
         self._signals.end()
+
+    def on_train_batch_start(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, *unused: Any
+    ) -> None:
+        """Write the curves of the step that was saved, which come after it."""
+        if self._saved_step and self._saved_step == trainer.global_step:
+            for curves in trainer.loggers:
+                curves.save()
 
     def on_validation_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, *unused: Any

@@ -26,7 +26,7 @@ class SeededDraws(L.Callback):
     ) -> None:
         """Seed Python, NumPy and torch, for all devices."""
         run = os.environ.get("PL_GLOBAL_SEED", "0")  # seed_everything
-        done = trainer.fit_loop.epoch_loop.batch_progress.total.processed
+        done = trainer.fit_loop.epoch_loop.batch_progress.state_dict()["total"]["processed"]
         seed = derive_seed("draws", run, done, trainer.global_rank)
         random.seed(seed)
         np.random.seed(seed % 2**32)

@@ -6,6 +6,7 @@ import logging
 import signal
 import threading
 from datetime import timedelta
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -44,7 +45,7 @@ class StopSignals:
     def __init__(self) -> None:
         self._noted = 0
         self._old: dict[int, object] = {}
-        self._group: dist.ProcessGroup | None = None
+        self._group: Any = None
 
     def begin(self) -> None:
         """Note signals from here on; called by all processes together."""

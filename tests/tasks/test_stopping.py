@@ -1,0 +1,58 @@
+import os
+import signal
+
+import pytest
+
+from vmm.command_line import run_to_status
+from vmm.tasks.stopping import Stopped, StopSignals
+
+
+@pytest.fixture
+def signals():
+    signals = StopSignals()
+    signals.begin()
+    yield signals
+    signals.end()
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGUSR1])
+def test_a_signal_is_noted_and_nothing_else(signals, number):
+    assert signals.asked() == 0
+    os.kill(os.getpid(), number)
+    assert signals.asked() == number
+
+
+def test_a_second_ctrl_c_stops_at_once_a_second_sigterm_does_not(signals):
+    os.kill(os.getpid(), signal.SIGTERM)
+    os.kill(os.getpid(), signal.SIGTERM)
+    os.kill(os.getpid(), signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt):
+        os.kill(os.getpid(), signal.SIGINT)
+
+
+def test_ctrl_c_that_means_something_else_is_left_alone():
+    old = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        signals = StopSignals()
+        signals.begin()
+        assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGINT, old)
+
+
+@pytest.mark.parametrize(
+    ("number", "status", "by"),
+    [
+        (signal.SIGINT, 130, "Ctrl-C"),
+        (signal.SIGTERM, 75, "SIGTERM"),
+        (signal.SIGUSR1, 75, "SIGUSR1"),
+    ],
+)
+def test_the_status_says_which_end_it_was(capsys, number, status, by):
+    def stop():
+        raise Stopped(number, "3 steps are done")
+
+    assert run_to_status("vmm", stop) == status
+    assert capsys.readouterr().err == f"\nvmm: stopped by {by}; 3 steps are done\n"

@@ -1,0 +1,66 @@
+"""``run.json``: what became of a run, for what starts runs and looks after them."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+
+import lightning as L
+
+from vmm.command_line import BAD_NUMBERS, MISTAKE, PREEMPTED, STOPPED
+from vmm.data.datamodules import run_folder
+from vmm.whole import whole_file
+
+FILE_NAME = "run.json"
+ENDS = {
+    0: "done",
+    1: "defect",
+    MISTAKE: "mistake",
+    BAD_NUMBERS: "numbers not finite",
+    PREEMPTED: "preempted",
+    STOPPED: "stopped",
+}
+"""Exit status of ``vmm fit`` -> what ``run.json`` says. While it trains it says "running", and
+after a kill that nobody could hear, too; ``pid`` and ``host`` tell whether it still does."""
+
+
+class RunRecord(L.Callback):
+    """Keep ``run.json`` in the run's folder: ``end`` and ``status`` of ``ENDS``, ``step``."""
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Say that it trains."""
+        self._write(trainer, "running", None)
+
+    def on_fit_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Say that it is done."""
+        self._write(trainer, ENDS[0], 0)
+
+    def on_exception(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException
+    ) -> None:
+        """Say how it ended."""
+        if trainer.state.fn == "fit":
+            usual = {KeyboardInterrupt: STOPPED, ValueError: MISTAKE, OSError: MISTAKE}
+            kinds = (status for kind, status in usual.items() if isinstance(exception, kind))
+            status = int(getattr(exception, "status", next(kinds, 1)))
+            self._write(trainer, ENDS.get(status, ENDS[1]), status, str(exception))
+
+    def _write(self, trainer: L.Trainer, end: str, status: int | None, said: str = "") -> None:
+        folder = run_folder(trainer)
+        if folder is None or not trainer.is_global_zero or not folder.is_dir():
+            return
+        content = {
+            "end": end,
+            "status": status,
+            "step": trainer.global_step,
+            "said": said,
+            "pid": os.getpid(),
+            "host": os.uname().nodename,
+            "time": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+        }
+        try:
+            with whole_file(folder / FILE_NAME, durable=False) as file:
+                file.write_text(json.dumps(content), encoding="utf-8")
+        except OSError:
+            pass  # a disk that is full or gone ends the run, or not, where it matters
