@@ -25,12 +25,12 @@ from vmm.export.encoder import VideoTextEncoder
 from vmm.export.folder import EncoderParts, parts_of_run, write_folder
 from vmm.export.frames import prepared
 from vmm.export.programs import TEXT, example_inputs, expected, video_name
-from vmm.export.run import Run
 from vmm.models.bert import BertArchitecture
 from vmm.models.text_encoder import BertTextEncoder
 from vmm.models.video_text import VideoTextModel
 from vmm.models.videomamba import VideoMamba
 from vmm.ops.tuning.cpu_setup import tune_cpu
+from vmm.runs import Run
 
 RECIPES = Path(__file__).parent.parent / "recipes/encoders"
 WRITERS = {"onnx": onnx_files.write_tower, "pt2": program_files.write_tower}

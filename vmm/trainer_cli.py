@@ -23,7 +23,6 @@ from lightning.pytorch.loggers import CSVLogger
 from lightning.pytorch.strategies import DeepSpeedStrategy, FSDPStrategy, ModelParallelStrategy
 
 from vmm.data.datamodules import VideoDataModule, run_folder
-from vmm.export.run import find_checkpoint
 
 # Imported so that recipes may use short class names.
 from vmm.models.clip_vit import FrameViT  # noqa: F401
@@ -31,6 +30,7 @@ from vmm.models.videomamba import VideoMamba  # noqa: F401
 from vmm.models.weight_files import refuse_as_weights
 from vmm.ops.tuning.cpu_setup import tune_cpu
 from vmm.recipe_parser import RecipeParser, check_recipes, one_sentence
+from vmm.runs import find_checkpoint
 from vmm.tasks.answer import AnswerTask  # noqa: F401
 from vmm.tasks.base import TrainingTask
 from vmm.tasks.checkpoint_io import LastCheckpoint, SafeCheckpointIO  # noqa: F401

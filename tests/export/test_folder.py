@@ -8,7 +8,7 @@ from safetensors.torch import load_file, save_file
 from vmm.export.command import main
 from vmm.export.encoder import VideoTextEncoder
 from vmm.export.folder import read_folder
-from vmm.export.run import load_run
+from vmm.runs import load_run
 
 
 @pytest.fixture

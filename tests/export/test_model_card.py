@@ -4,7 +4,7 @@ import pytest
 import yaml
 
 from vmm.export.model_card import find_results, model_card
-from vmm.export.run import load_run
+from vmm.runs import load_run
 
 NUMBERS = {f"{d}_recall_{k}": 10.0 * k for d in ("t2v", "v2t") for k in (1, 5, 10)}
 

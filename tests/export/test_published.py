@@ -9,8 +9,8 @@ import torch
 from tests.models import published as make
 from vmm.cli import main
 from vmm.export.published import export_upstream, import_checkpoint
-from vmm.export.run import load_run
 from vmm.models.checkpoints import load_published
+from vmm.runs import load_run
 from vmm.tasks.start import load_start_weights
 from vmm.tasks.video_text import VideoTextTask
 

@@ -436,7 +436,7 @@ def trained(root, demo_shards, tmp_path_factory):
 
 def test_a_wrapped_checkpoint_is_used(things, tmp_path):
     """Names as torch.compile, DeepSpeed and DataParallel leave them."""
-    from vmm.export.run import load_run
+    from vmm.runs import load_run
 
     run = things / "run"
     plain = load_run(run, "last").model.state_dict()

@@ -10,7 +10,7 @@ from eval.retrieval import main as retrieval
 from tests.models.bag_of_words import BagOfWords
 from vmm import VideoTextEncoder
 from vmm.cli import main
-from vmm.export.run import load_run
+from vmm.runs import load_run
 
 TOWER = {"class_path": "tests.models.bag_of_words.BagOfWords", "init_args": {"embed_dim": 24}}
 DUAL = {"vtc": 1.0, "vtm": 0.0, "mlm": 0.0, "align": 0.0}

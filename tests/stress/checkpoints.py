@@ -38,8 +38,8 @@ from tests.models import published as make
 from vmm.export.command import main as export
 from vmm.export.encoder import VideoTextEncoder
 from vmm.export.folder import CONFIG, _fingerprint, _settings
-from vmm.export.run import load_run, sha256
 from vmm.models.checkpoints import load_published
+from vmm.runs import load_run, sha256
 
 SMALL = {"width": 32, "depth": 2, "grid": 2, "frames": 4}
 SECONDS, MEMORY = 30, 4 << 30  # that one mutant may take

@@ -17,8 +17,8 @@ from vmm.export.folder import (
     write_preprocessing,
 )
 from vmm.export.model_card import UNKNOWN_LICENSE, find_results, model_card
-from vmm.export.run import load_run
 from vmm.models.weights import check_finite
+from vmm.runs import load_run
 from vmm.text_output import say
 from vmm.whole import whole_folder
 
@@ -37,7 +37,7 @@ def load_parts(
 
     Args:
         source: A run directory, a checkpoint file inside one, or an encoder folder.
-        checkpoint: Which of a run directory, as for ``vmm.export.run.find_checkpoint``.
+        checkpoint: Which of a run directory, as for ``vmm.runs.find_checkpoint``.
         license_name: Of the weights, for the model card.
         results: Files of ``eval.retrieval``; those inside of the run are found by themselves.
 

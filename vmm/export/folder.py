@@ -24,12 +24,12 @@ from typing import Any
 from safetensors.torch import save_file
 
 from vmm.data.transforms import ClipSettings
-from vmm.export.run import Run, build_model, class_of, clip_settings, sha256
 from vmm.models.clip_vit import FrameViT
 from vmm.models.text_interface import TextEncoder
 from vmm.models.video_text import VideoTextModel
 from vmm.models.weight_files import read_state_dict
 from vmm.models.weights import load_accounted, usual_types
+from vmm.runs import Run, build, class_of, clip_settings, sha256
 from vmm.text_output import write_text
 from vmm.version import __version__
 
@@ -155,7 +155,8 @@ def read_folder(folder: Path) -> tuple[EncoderParts, str]:
         )
     try:
         with usual_types():
-            model = build_model({"model": {"init_args": _with_vocabulary(settings, folder)}})
+            node = {"init_args": _with_vocabulary(settings, folder)}
+            model = build({"model": node}, VideoTextModel)
     except ValueError as error:
         raise ValueError(f"{folder / CONFIG}: {error}; export the model again") from error
     load_accounted(model, read_state_dict(folder / WEIGHTS), str(folder / WEIGHTS), {}, {})

@@ -9,8 +9,8 @@ from typing import Any
 
 import yaml
 
-from vmm.export.run import Run
 from vmm.metrics import METRICS
+from vmm.runs import Run
 
 UNKNOWN_LICENSE = "unknown"
 

@@ -14,19 +14,23 @@ from typing import Any
 import torch
 import yaml
 from safetensors.torch import save_file
+from torch import nn
 
 from vmm.command_line import CommandParser
-from vmm.export.run import (
+from vmm.models.checkpoints import Published, load_published, save_published
+from vmm.models.masked_student import MaskedStudent
+from vmm.models.published_layout import LAYOUTS, Family
+from vmm.models.text_encoder import BertTextEncoder
+from vmm.models.video_text import VideoTextModel
+from vmm.runs import (
     IMPORTED_WEIGHTS,
-    build_model,
+    TASKS,
+    build,
     find_checkpoint,
     read_config,
     read_weights,
     sha256,
 )
-from vmm.models.checkpoints import Published, load_published, save_published
-from vmm.models.published_layout import LAYOUTS, Family
-from vmm.models.text_encoder import BertTextEncoder
 from vmm.text_output import say
 from vmm.version import __version__
 from vmm.whole import whole_folder
@@ -35,13 +39,9 @@ ACCOUNT = "import.json"
 CLIP_CONFIG = "open_clip_config.json"
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
-_TASKS = {
-    "vmm.models.video_text.VideoTextModel": "vmm.tasks.video_text.VideoTextTask",
-    "vmm.models.masked_student.MaskedStudent": "vmm.tasks.masked_pretrain.MaskedPretrainTask",
-}
-_FAMILY_OF_TASK: dict[str, Family] = {
-    "vmm.tasks.video_text.VideoTextTask": "video_text",
-    "vmm.tasks.masked_pretrain.MaskedPretrainTask": "masked_pretrain",
+_FAMILIES: dict[type[nn.Module], Family] = {
+    VideoTextModel: "video_text",
+    MaskedStudent: "masked_pretrain",
 }
 # What vmm's own runs hold and the published layouts do not.
 _NOT_UPSTREAM = ("teacher.",)
@@ -87,7 +87,7 @@ def _recipe(published: Published) -> dict[str, Any]:
     if published.family == "clip_visual":
         return {"model": {"class_path": "vmm.models.clip_vit.ClipTeacher", "init_args": {}}}
     arguments = {k: v for k, v in node["init_args"].items() if k != "align_head"}
-    task = _TASKS.get(node["class_path"], node["class_path"])
+    task = next(path for path, kind in TASKS.items() if kind.model is type(published.model))
     encoder = arguments["video_encoder"]["init_args"]
     clip = {name: encoder[name] for name in ("num_frames", "image_size")} | {"antialias": False}
     return {
@@ -102,7 +102,7 @@ def export_upstream(run: Path, out: Path, checkpoint: str = "best", dtype: str =
     Args:
         run: Directory of ``vmm fit`` or ``vmm import``.
         out: File to write, ``.pth`` or ``.safetensors``.
-        checkpoint: As for ``vmm.export.run.find_checkpoint``.
+        checkpoint: As for ``vmm.runs.find_checkpoint``.
         dtype: ``float32`` or ``bfloat16``, as the published stage-2 files.
 
     Returns:
@@ -124,7 +124,7 @@ def export_upstream(run: Path, out: Path, checkpoint: str = "best", dtype: str =
         state = {k: v for k, v in state.items() if not k.startswith("video_encoder.pool_norm.")}
     heads = None
     if family == "video_text":
-        text = build_model(read_config(run)).text_encoder
+        text = build(read_config(run), VideoTextModel).text_encoder
         if not isinstance(text, BertTextEncoder):
             raise ValueError(
                 f"the published layouts hold a BERT, and {type(text).__name__} is none; "
@@ -147,9 +147,10 @@ def _family(run: Path) -> Family:
             raise ValueError(f"{account} names the family {named!r}; vmm knows {', '.join(known)}")
         return known[named]
     task = (read_config(run).get("model") or {}).get("class_path")
-    if task not in _FAMILY_OF_TASK:
+    kind = TASKS.get(str(task))
+    if kind is None or kind.model not in _FAMILIES:
         raise ValueError(f"runs of {task} have no published layout; export a run of stage 1 or 2")
-    return _FAMILY_OF_TASK[task]
+    return _FAMILIES[kind.model]
 
 
 def main_import(argv: Sequence[str]) -> int:

@@ -12,9 +12,9 @@ from pathlib import Path
 
 from torch import Tensor, nn
 
-from vmm.export.run import find_checkpoint, read_weights
 from vmm.models.video_encoder import VideoEncoder
 from vmm.models.weights import load_accounted
+from vmm.runs import find_checkpoint, read_weights
 
 logger = logging.getLogger(__name__)
 

@@ -11,7 +11,8 @@ from tests.models import published as make
 from vmm.evaluation.classification import run as module
 from vmm.evaluation.classification.views import ViewedEncoder
 from vmm.export.published import import_checkpoint
-from vmm.export.run import build_model
+from vmm.models.video_text import VideoTextModel
+from vmm.runs import build
 
 COLOURS = {"red": (230, 30, 30), "green": (30, 200, 40), "blue": (40, 40, 230)}
 
@@ -158,7 +159,8 @@ def stage2(tmp_path, root):
     folder = tmp_path / "run"
     (folder / "checkpoints").mkdir(parents=True)
     (folder / "config.yaml").write_text(yaml.safe_dump(config))
-    state = {f"model.{key}": value for key, value in build_model(config).state_dict().items()}
+    model = build(config, VideoTextModel)
+    state = {f"model.{key}": value for key, value in model.state_dict().items()}
     torch.save({"state_dict": state}, folder / "checkpoints" / "last.ckpt")
     return folder
 

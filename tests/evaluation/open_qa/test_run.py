@@ -9,7 +9,8 @@ import yaml
 
 from eval import open_qa
 from vmm.evaluation.common.journal import Journal
-from vmm.export.run import build_answer_model
+from vmm.models.answer import AnswerModel
+from vmm.runs import build
 
 
 @pytest.fixture
@@ -34,7 +35,7 @@ def trained(tmp_path, root, demo_shards):
     folder = tmp_path / "run"
     (folder / "checkpoints").mkdir(parents=True)
     (folder / "config.yaml").write_text(yaml.safe_dump(config))
-    state = {f"model.{k}": v for k, v in build_answer_model(config).state_dict().items()}
+    state = {f"model.{k}": v for k, v in build(config, AnswerModel).state_dict().items()}
     torch.save({"state_dict": state}, folder / "checkpoints" / "last.ckpt")
     return folder
 

@@ -19,7 +19,8 @@ from eval.retrieval import main
 from vmm.evaluation.retrieval.page import build_report
 from vmm.evaluation.retrieval.results import RetrievalResult
 from vmm.export.command import export, load_parts
-from vmm.export.run import build_model
+from vmm.models.video_text import VideoTextModel
+from vmm.runs import build
 
 COLOURS = {"red": (220, 30, 30), "green": (30, 200, 40), "blue": (40, 60, 230)}
 WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "brighter", "darker", *COLOURS]
@@ -114,7 +115,8 @@ def run(tmp_path):
     (folder / "checkpoints").mkdir(parents=True)
     (folder / "config.yaml").write_text(yaml.safe_dump(config))
     torch.manual_seed(0)
-    state = {f"model.{key}": value for key, value in build_model(config).state_dict().items()}
+    model = build(config, VideoTextModel)
+    state = {f"model.{key}": value for key, value in model.state_dict().items()}
     torch.save({"state_dict": state}, folder / "checkpoints" / "last.ckpt")
     return folder
 

@@ -35,7 +35,8 @@ from vmm.evaluation.common.encoding import encode_clips, feature_store
 from vmm.evaluation.common.models import Encoder
 from vmm.evaluation.common.results import clip_card, count_problems, versions
 from vmm.evaluation.common.sources import AnnotatedClips, ShardClips
-from vmm.export.run import build_classifier, is_classifier, load_model, read_config
+from vmm.models.classifier import VideoClassifier
+from vmm.runs import load_model, read_config, trains
 
 logger = logging.getLogger(__name__)
 
@@ -88,14 +89,14 @@ def evaluate(options: Options, command: str = f"{__name__}.evaluate(...)") -> Cl
 
 
 def _open(options: Options) -> Encoder | ClassifierEncoder:
-    if options.model is not None or not is_classifier(read_config(options.given_run())):
+    if options.model is not None or not trains(read_config(options.given_run()), VideoClassifier):
         return options.open_encoder()
     if options.num_frames is not None:
         raise ValueError(
             "a classifier has a fixed number of frames; import it again with --num-frames "
             f"{options.num_frames}"
         )
-    trained = load_model(options.given_run(), build_classifier, options.checkpoint)
+    trained = load_model(options.given_run(), VideoClassifier, options.checkpoint)
     # As the published fine-tuning code tests its models.
     clip = replace(trained.clip, sampling="random_finetune", fit="crop")
     return ClassifierEncoder(trained, clip, options.device)

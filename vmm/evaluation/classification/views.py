@@ -30,8 +30,8 @@ from vmm.evaluation.common.models import (
     Encoder,
     describe_model,
 )
-from vmm.export.run import TrainedModel
 from vmm.models.classifier import VideoClassifier
+from vmm.runs import TrainedModel
 
 
 @dataclass(frozen=True)
@@ -156,7 +156,7 @@ class ClassifierEncoder:
     """A classifier, whose "vectors" are logits.
 
     Args:
-        trained: The classifier, from ``vmm.export.run.load_model``.
+        trained: The classifier, from ``vmm.runs.load_model``.
         clip: How a video becomes its input.
         device: Where to compute.
     """

@@ -20,10 +20,10 @@ from torch.nn.utils.rnn import pad_sequence
 
 from vmm.data.transforms import ClipSettings
 from vmm.export.encoder import VideoTextEncoder
-from vmm.export.run import Run
 from vmm.models.long_video import encode_long_video
 from vmm.models.video_text import VideoTextModel
 from vmm.models.videomamba import VideoMamba
+from vmm.runs import Run
 
 # Word pieces that look at a clip at once: 256 captions of a usual length.
 _TOKENS_AT_ONCE = 4096

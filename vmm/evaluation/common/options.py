@@ -10,8 +10,8 @@ from typing import Literal
 import torch
 
 from vmm.evaluation.common.models import Encoder, VmmEncoder, load_encoder
-from vmm.export.run import load_run
 from vmm.ops.tuning.cpu_setup import tune_cpu
+from vmm.runs import load_run
 
 logger = logging.getLogger(__name__)
 

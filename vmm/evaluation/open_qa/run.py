@@ -36,8 +36,8 @@ from vmm.evaluation.open_qa.questions import (
 )
 from vmm.evaluation.open_qa.results import OpenQaResult
 from vmm.evaluation.open_qa.scoring import Reply, ask
-from vmm.export.run import TrainedModel, build_answer_model, load_model
 from vmm.models.answer import AnswerModel
+from vmm.runs import TrainedModel, load_model
 
 logger = logging.getLogger(__name__)
 
@@ -55,7 +55,7 @@ def evaluate(options: Options, command: str = f"{__name__}.evaluate(...)") -> Op
         ValueError: If the model or the data cannot be used.
     """
     options.prepare()
-    run = load_model(options.given_run(), build_answer_model, options.checkpoint)
+    run = load_model(options.given_run(), AnswerModel, options.checkpoint)
     model = run.model.to(options.device)
     listed = options.answers or Path(run.config["model"]["init_args"]["answers"])
     answers = model.answer_list(read_answer_list(listed))

@@ -22,19 +22,20 @@ from torch import Tensor, nn
 
 from vmm.data.schema import is_leftover
 from vmm.data.transforms import ClipSettings
-from vmm.export.settings import make
 from vmm.models.answer import AnswerModel
 from vmm.models.classifier import VideoClassifier
+from vmm.models.masked_student import MaskedStudent
 from vmm.models.text_interface import TextEncoder
 from vmm.models.video_encoder import VideoEncoder
 from vmm.models.video_text import VideoTextModel
 from vmm.models.weight_files import load_plain, read_state_dict
 from vmm.models.weights import load_accounted, usual_types
+from vmm.settings import make
 
 logger = logging.getLogger(__name__)
 
 _Part = TypeVar("_Part", bound=nn.Module)
-ModelT = TypeVar("ModelT", VideoTextModel, AnswerModel, VideoClassifier)
+ModelT = TypeVar("ModelT", bound=nn.Module)
 
 # What a training checkpoint may hold beside the model, with the reason to leave it out.
 _TRAINING_ONLY = {
@@ -75,17 +76,15 @@ Run = TrainedModel[VideoTextModel]
 
 def load_run(run: Path, checkpoint: str = "best") -> Run:
     """Rebuild the video-text model of a stage-2 run; see ``load_model``."""
-    return load_model(run, build_model, checkpoint)
+    return load_model(run, VideoTextModel, checkpoint)
 
 
-def load_model(
-    run: Path, build: Callable[[Mapping[str, Any]], ModelT], checkpoint: str = "best"
-) -> TrainedModel[ModelT]:
+def load_model(run: Path, wanted: type[ModelT], checkpoint: str = "best") -> TrainedModel[ModelT]:
     """Rebuild the model of a run and load its weights, every key accounted for.
 
     Args:
         run: The run directory.
-        build: ``build_model``, ``build_answer_model`` or ``build_classifier``.
+        wanted: The model's class, one of those in ``TASKS``; it has a ``video_encoder``.
         checkpoint: As ``which`` of ``find_checkpoint``.
 
     Raises:
@@ -96,8 +95,10 @@ def load_model(
     path = find_checkpoint(run, checkpoint)
     try:
         with usual_types():
-            model = build(config)
-        clip = _clip_settings(_init_args(config.get("data")), model.video_encoder)
+            model = build(config, wanted)
+        encoder = model.video_encoder
+        assert isinstance(encoder, VideoEncoder)
+        clip = _clip_settings(_init_args(config.get("data")), encoder)
     except ValueError as error:
         raise ValueError(f"{run / CONFIG}: {error}") from error
     weights = {key.removeprefix("model."): value for key, value in read_weights(path).items()}
@@ -177,72 +178,117 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     return read_state_dict(path)
 
 
-def build_model(config: Mapping[str, Any]) -> VideoTextModel:
+def _video_text(args: Mapping[str, Any]) -> VideoTextModel:
+    sizes: dict[str, Any] = {n: args[n] for n in ("proj_dim", "temperature") if n in args}
+    return make(VideoTextModel, sizes, *_encoders(args))
+
+
+def _answer(args: Mapping[str, Any]) -> AnswerModel:
+    return AnswerModel(*_encoders(args))
+
+
+def _classifier(args: Mapping[str, Any]) -> VideoClassifier:
+    encoder = _build(args["video_encoder"], VideoEncoder)  # type: ignore[type-abstract]
+    return make(VideoClassifier, {"num_classes": args["num_classes"]}, encoder)
+
+
+def _encoders(args: Mapping[str, Any]) -> tuple[VideoEncoder, TextEncoder]:
+    video_encoder = _build(args["video_encoder"], VideoEncoder)  # type: ignore[type-abstract]
+    text_encoder = _build(args["text_encoder"], TextEncoder, video_encoder.embed_dim)  # type: ignore[type-abstract]
+    return video_encoder, text_encoder
+
+
+@dataclass(frozen=True)
+class Kind:
+    """What a recipe can train.
+
+    Attributes:
+        model: Class of the model.
+        build: Makes the model, with fresh weights, of the task's arguments; None: of no use alone.
+        needs: The arguments that it is made of and that tell a run of this kind.
+        what: What the run is, for a message to whoever wants another kind.
+        only: What they should know who want this kind and name another one.
+    """
+
+    model: type[nn.Module]
+    build: Callable[[Mapping[str, Any]], nn.Module] | None
+    needs: tuple[str, ...]
+    what: str
+    only: str
+
+
+TASKS = {
+    "vmm.tasks.video_text.VideoTextTask": Kind(
+        VideoTextModel,
+        _video_text,
+        ("video_encoder", "text_encoder"),
+        "one of stage 2",
+        "only runs of stage 2 can be used for retrieval",
+    ),
+    "vmm.tasks.answer.AnswerTask": Kind(
+        AnswerModel,
+        _answer,
+        ("video_encoder", "text_encoder", "answers"),
+        "one of answering questions, which has no joint space",
+        "it was not trained to answer questions, which recipes/answer_qa.yaml does",
+    ),
+    "vmm.tasks.masked_pretrain.MaskedPretrainTask": Kind(
+        MaskedStudent,
+        None,
+        ("video_encoder", "teacher"),
+        "one of stage 1, which knows no text",
+        "a run of stage 1 serves as init_from of stage 2",
+    ),
+    "vmm.models.classifier.VideoClassifier": Kind(
+        VideoClassifier,
+        _classifier,
+        ("video_encoder", "num_classes"),
+        "a classifier",
+        "it is no classifier; import one with `vmm import FILE FOLDER`",
+    ),
+}
+"""By the class path of a recipe's model; of several of one ``model``, an import names the first."""
+
+
+def kind_of(config: Mapping[str, Any]) -> Kind | None:
+    """Find what a recipe trains; a task that is not in ``TASKS`` is known by its arguments."""
+    node = config.get("model")
+    name = node.get("class_path") if isinstance(node, Mapping) else None
+    if isinstance(name, str) and name in TASKS:
+        return TASKS[name]
+    args = _init_args(node)
+    fitting = [kind for kind in TASKS.values() if all(need in args for need in kind.needs)]
+    return max(fitting, key=lambda kind: len(kind.needs), default=None)
+
+
+def trains(config: Mapping[str, Any], model: type[nn.Module]) -> bool:
+    """Tell whether a recipe trains a model of this class."""
+    kind = kind_of(config)
+    return kind is not None and kind.model is model
+
+
+def build(config: Mapping[str, Any], wanted: type[ModelT]) -> ModelT:
     """Build the model of a recipe, with fresh weights.
 
     Args:
         config: A recipe as ``vmm fit`` saves it.
+        wanted: The model's class, one of those in ``TASKS``.
 
     Raises:
-        ValueError: If it describes no video-text model, or names a class or setting that vmm's
-            models do not have.
+        ValueError: If it describes no such model, or names a class or setting that vmm's models
+            do not have.
     """
+    own = next(kind for kind in TASKS.values() if kind.model is wanted)
+    found = kind_of(config) or own
+    if found.model is not wanted or found.build is None:
+        raise ValueError(f"the run is {found.what}; {own.only}")
     args = _init_args(config.get("model"))
-    if "answers" in args:
-        raise ValueError(
-            "the run is one of answering questions, which has no joint space; only runs of stage 2 "
-            "can be used for retrieval"
-        )
-    video_encoder, text_encoder = _build_encoders(args)
-    sizes: dict[str, Any] = {n: args[n] for n in ("proj_dim", "temperature") if n in args}
-    return make(VideoTextModel, sizes, video_encoder, text_encoder)
-
-
-def build_answer_model(config: Mapping[str, Any]) -> AnswerModel:
-    """Build the model of a recipe of answering questions, with fresh weights.
-
-    Raises:
-        ValueError: As ``build_model``.
-    """
-    args = _init_args(config.get("model"))
-    if "answers" not in args:
-        raise ValueError(
-            "the run's recipe has no model.init_args.answers, so it was not trained to answer "
-            "questions; train it with recipes/answer_qa.yaml"
-        )
-    return AnswerModel(*_build_encoders(args))
-
-
-def build_classifier(config: Mapping[str, Any]) -> VideoClassifier:
-    """Build the classifier of an imported checkpoint, with fresh weights.
-
-    Raises:
-        ValueError: As ``build_model``.
-    """
-    args = _init_args(config.get("model"))
-    if not is_classifier(config) or "num_classes" not in args:
-        raise ValueError("this is no classifier; import one with `vmm import FILE FOLDER`")
-    encoder = _build(args.get("video_encoder"), VideoEncoder)  # type: ignore[type-abstract]
-    return make(VideoClassifier, {"num_classes": args["num_classes"]}, encoder)
-
-
-def is_classifier(config: Mapping[str, Any]) -> bool:
-    """Tell whether a recipe describes an imported classifier."""
-    node = config.get("model")
-    name = f"{VideoClassifier.__module__}.{VideoClassifier.__qualname__}"
-    return isinstance(node, Mapping) and node.get("class_path") == name
-
-
-def _build_encoders(args: Mapping[str, Any]) -> tuple[VideoEncoder, TextEncoder]:
-    for part in ("video_encoder", "text_encoder"):
-        if part not in args:
-            raise ValueError(
-                f"the run's recipe has no model.init_args.{part}, so this is no video-text run "
-                "(stage 2); only those can be used for retrieval"
-            )
-    video_encoder = _build(args["video_encoder"], VideoEncoder)  # type: ignore[type-abstract]
-    text_encoder = _build(args["text_encoder"], TextEncoder, video_encoder.embed_dim)  # type: ignore[type-abstract]
-    return video_encoder, text_encoder
+    for need in found.needs:
+        if need not in args:
+            raise ValueError(f"the run's recipe has no model.init_args.{need}; {own.only}")
+    model = found.build(args)
+    assert isinstance(model, wanted)
+    return model
 
 
 def _clip_settings(data: Mapping[str, Any], encoder: VideoEncoder) -> ClipSettings:

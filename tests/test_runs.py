@@ -1,27 +1,32 @@
+import inspect
 import json
 import os
 import pickle
+from importlib import import_module
+from pathlib import Path
 
 import pytest
 import torch
 import yaml
 
 from vmm.data.transforms import ClipSettings
-from vmm.export.run import (
-    build_answer_model,
-    build_classifier,
-    find_checkpoint,
-    is_classifier,
-    load_model,
-    load_run,
-    read_weights,
-)
 from vmm.models.answer import AnswerModel
 from vmm.models.classifier import VideoClassifier
+from vmm.models.masked_student import MaskedStudent
 from vmm.models.text_encoder import BertTextEncoder
 from vmm.models.video_text import VideoTextModel
 from vmm.models.videomamba import VideoMamba
+from vmm.runs import (
+    TASKS,
+    find_checkpoint,
+    load_model,
+    load_run,
+    read_weights,
+    trains,
+)
+from vmm.tasks.base import TrainingTask
 
+ROOT = Path(__file__).parent.parent
 WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a", "red", "circle", "moves"]
 BERT = {
     "model_type": "bert",
@@ -106,7 +111,10 @@ def test_the_data_settings_of_the_run_win_over_the_encoder(run):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda m: m.pop("video_encoder"), "no video-text run"),
+        (
+            lambda m: m.pop("video_encoder"),
+            r"no model\.init_args\.video_encoder; only",
+        ),
         (lambda m: m["video_encoder"].pop("class_path"), "no class_path"),
         (lambda m: m["video_encoder"].update(class_path="os.system"), "no VideoEncoder of vmm"),
         (
@@ -315,14 +323,15 @@ def with_weights(folder, model):
 def test_a_run_that_answers_questions(run):
     folder, config, _ = run
     with pytest.raises(ValueError, match="not trained to answer"):
-        load_model(folder, build_answer_model, "last")
+        load_model(folder, AnswerModel, "last")
+    config["model"]["class_path"] = "vmm.tasks.answer.AnswerTask"
     args = config["model"]["init_args"]
     args["answers"] = "answers.json"
     text = BertTextEncoder(32, **args["text_encoder"]["init_args"])
     model = AnswerModel(VideoMamba(**VIDEO), text).eval()
     with_weights(folder, model)
     write_config(folder, config)
-    loaded = load_model(folder, build_answer_model, "last")
+    loaded = load_model(folder, AnswerModel, "last")
     assert loaded.clip == ClipSettings(num_frames=4, image_size=32)
     for key, value in model.state_dict().items():
         assert torch.equal(loaded.model.state_dict()[key], value), key
@@ -333,7 +342,7 @@ def test_a_run_that_answers_questions(run):
 def test_a_classifier(run):
     folder, config, _ = run
     with pytest.raises(ValueError, match="no classifier"):
-        load_model(folder, build_classifier, "last")
+        load_model(folder, VideoClassifier, "last")
     node = {"class_path": "vmm.models.classifier.VideoClassifier"}
     encoder = config["model"]["init_args"]["video_encoder"]
     encoder["init_args"] |= {"pooling": "cls", "pool_norm": False}
@@ -341,6 +350,49 @@ def test_a_classifier(run):
     write_config(folder, config)
     model = VideoClassifier(VideoMamba(**encoder["init_args"]), 5).eval()
     with_weights(folder, model)
-    loaded = load_model(folder, build_classifier, "last").model
+    loaded = load_model(folder, VideoClassifier, "last").model
     video = torch.randn(1, 4, 3, 32, 32)
-    assert is_classifier(config) and torch.equal(loaded(video), model(video))
+    assert trains(config, VideoClassifier) and torch.equal(loaded(video), model(video))
+
+
+def test_a_run_of_another_stage_says_what_it_is(run):
+    folder, config, _ = run
+    config["model"]["class_path"] = "vmm.tasks.masked_pretrain.MaskedPretrainTask"
+    write_config(folder, config)
+    with pytest.raises(ValueError, match="one of stage 1, which knows no text; only runs of stag"):
+        load_run(folder, "last")
+    with pytest.raises(ValueError, match="stage 1 serves as init_from of stage 2"):
+        load_model(folder, MaskedStudent, "last")
+
+
+def test_a_task_of_somebody_else_is_known_by_its_arguments(run):
+    folder, config, model = run
+    node = config["model"]
+    node["class_path"] = "mine.MyTask"
+    node["init_args"]["teacher"] = None  # as stage 1 has one
+    for class_path in ("mine.MyTask", None, ["no name"]):
+        node["class_path"] = class_path
+        write_config(folder, config)
+        loaded = load_run(folder, "last").model.state_dict()
+        assert all(torch.equal(loaded[key], value) for key, value in model.state_dict().items())
+    node["init_args"]["answers"] = "answers.json"
+    write_config(folder, config)
+    with pytest.raises(ValueError, match="no joint space"):
+        load_run(folder, "last")
+
+
+def test_the_table_names_every_task_and_its_arguments():
+    for path, kind in TASKS.items():
+        module, _, name = path.rpartition(".")
+        cls = getattr(import_module(module), name)
+        assert set(kind.needs) <= set(inspect.signature(cls).parameters), path
+    for file in (ROOT / "vmm/tasks").glob("*.py"):
+        import_module(f"vmm.tasks.{file.stem}")
+    tasks = {f"{cls.__module__}.{cls.__qualname__}" for cls in subclasses(TrainingTask)}
+    assert {name for name in tasks if name.startswith("vmm.")} - set(TASKS) == {
+        "vmm.tasks.base.PretrainTask"
+    }
+
+
+def subclasses(base):
+    return {base}.union(*map(subclasses, base.__subclasses__())) - {TrainingTask}
