@@ -26,6 +26,7 @@ WORDS = torch.full((40, 20), 7)
 VOCABULARY = {"pad_id": 0, "cls_id": 1, "mask_id": 2, "vocab_size": 99}
 TEMPERATURE = torch.tensor(0.1)
 ATTENTION = torch.rand(3, 4, 50, generator=torch.Generator().manual_seed(7))
+PATCHES = masking.Patches(3, 4, 10, 5, ATTENTION)
 
 
 def seeded(seed=3):
@@ -50,11 +51,7 @@ def captions():
 
 WORK = {
     "masks of tokens": lambda: [
-        masking.random_mask(3, 4, 50, 0.5, seeded()),
-        masking.tube_mask(3, 4, 50, 0.5, seeded()),
-        masking.frame_row_mask(3, 4, (10, 5), 0.5, seeded()),
-        masking.clip_row_mask(3, 4, (10, 5), 0.5, seeded()),
-        masking.attention_guided_mask(ATTENTION, 0.5, seeded()),
+        masking.draw_mask(kind, PATCHES, 0.5, seeded()) for kind in masking.MASKS if kind != "none"
     ],
     "masks of words": lambda: list(masking.mlm_mask(WORDS, **VOCABULARY, generator=seeded())),
     "frames": chosen,

@@ -1,12 +1,21 @@
 from pathlib import Path
+from typing import get_args
 
 import pytest
 import torch
 from safetensors.torch import load_file
 from torch import tensor
 
-from vmm import masking
-from vmm.masking import MlmDraws, apply_mlm_draws, attention_guided_mask, gather_visible, mlm_mask
+from vmm.masking import (
+    MASKS,
+    MaskKind,
+    MlmDraws,
+    Patches,
+    apply_mlm_draws,
+    draw_mask,
+    gather_visible,
+    mlm_mask,
+)
 
 GOLDEN = Path(__file__).parent / "golden"
 B, T, GRID = 3, 4, (14, 10)
@@ -18,15 +27,22 @@ def _generator(seed=0):
 
 
 def _draw(kind, ratio, seed=0):
-    g = _generator(seed)
-    if kind == "attention":
-        return attention_guided_mask(torch.rand(B, T, N, generator=_generator(9)), ratio, g)
-    if kind in ("random", "tube"):
-        return getattr(masking, f"{kind}_mask")(B, T, N, ratio, g)
-    return getattr(masking, f"{kind}_mask")(B, T, GRID, ratio, g)
+    attention = torch.rand(B, T, N, generator=_generator(9)) if MASKS[kind].guided else None
+    return draw_mask(kind, Patches(B, T, *GRID, attention), ratio, _generator(seed))
 
 
-KINDS = ["random", "tube", "frame_row", "clip_row", "attention"]
+def _guided(attention, ratio, generator=None):
+    """Guided by the attention to patches in one row."""
+    b, t, n = attention.shape
+    return draw_mask("attention", Patches(b, t, 1, n, attention), ratio, generator)
+
+
+KINDS = [kind for kind, mask in MASKS.items() if mask.hide is not None]
+
+
+def test_the_words_of_a_recipe_are_those_of_the_table():
+    assert get_args(MaskKind) == tuple(MASKS)
+    assert draw_mask("none", Patches(B, T, *GRID), 0.5) is None
 
 
 @pytest.mark.parametrize("ratio", [0.0, 0.5, 0.8, 0.99])
@@ -47,8 +63,8 @@ def test_counts_and_shape(kind, ratio):
 
 def test_published_numbers_of_visible_patches():
     attention = torch.rand(2, 8, 196)
-    assert (~attention_guided_mask(attention, 0.8)).sum(1).tolist() == [321, 321]
-    assert (~attention_guided_mask(attention[:, :1], 0.5)).sum(1).tolist() == [99, 99]
+    assert (~_guided(attention, 0.8)).sum(1).tolist() == [321, 321]
+    assert (~_guided(attention[:, :1], 0.5)).sum(1).tolist() == [99, 99]
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -58,7 +74,7 @@ def test_structure_of_each_kind(kind):
     whole_rows = (frames.all(3) == frames.any(3)).all()
     same_in_all_frames = (frames == frames[:, :1]).all()
     assert whole_rows == (kind in ("frame_row", "clip_row"))
-    assert same_in_all_frames == (kind == "tube")
+    assert same_in_all_frames == MASKS[kind].same_places == (kind == "tube")
     equal_counts = (per_frame == per_frame[0, 0]).all()
     assert equal_counts == (kind in ("tube", "frame_row", "attention"))
 
@@ -81,7 +97,7 @@ def test_attention_decides_who_stays_visible():
     attention = torch.rand(2, 3, 20, generator=_generator()) ** 3
     visible = torch.zeros(2, 60)
     for seed in range(600):
-        visible += (~attention_guided_mask(attention, 0.95, _generator(seed)))[:, 1:] / 600
+        visible += (~_guided(attention, 0.95, _generator(seed)))[:, 1:] / 600
     expected = (attention / attention.sum(-1, keepdim=True)).flatten(1)  # one patch is kept
     torch.testing.assert_close(visible, expected, atol=0.06, rtol=0)
 
@@ -91,7 +107,7 @@ def test_attention_that_underflowed_leaves_the_rest_to_chance():
     attention[0, ..., 4] = 1.0  # the other clip: nothing but zeros
     seen = torch.zeros(2, 3, 20)
     for seed in range(200):
-        visible = ~attention_guided_mask(attention, 0.5, _generator(seed))[:, 1:].view(2, 3, 20)
+        visible = ~_guided(attention, 0.5, _generator(seed))[:, 1:].view(2, 3, 20)
         assert visible.sum(-1).eq(10).all()
         seen += visible
     assert seen[0, :, 4].eq(200).all()

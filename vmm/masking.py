@@ -1,131 +1,131 @@
 """Masks: which video tokens an encoder never sees, which words a model must guess.
 
 Pure functions of tensors and an optional generator. Video masks are ``dropped`` (B, 1 + T * N)
-bool, True = hidden, the class token (never hidden) first, then frame-major patches. Kinds and
-ablations: VideoMamba (arXiv 2403.06977), section 4.3. Shape legend: see ``vmm.types``; R rows and
-W columns of the patch grid, N = R * W.
+bool, True = hidden, the class token (never hidden) first, then frame-major patches; the functions
+in ``MASKS`` leave the class token out. Kinds and ablations: VideoMamba (arXiv 2403.06977), section
+4.3. Shape legend: see ``vmm.types``; R rows and W columns of the patch grid, N = R * W.
 """
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 
-def random_mask(
-    batch_size: int,
-    num_frames: int,
-    num_patches: int,
-    ratio: float,
-    generator: torch.Generator | None = None,
-    device: torch.device | str = "cpu",
-) -> Tensor:
-    """Hide patches anywhere in the clip, ``int(ratio * T * N)`` of them.
+class Patches(NamedTuple):
+    """The patches of a batch of clips, some of which a mask hides."""
 
-    Args:
-        batch_size: Clips B.
-        num_frames: Frames T.
-        num_patches: Patches N per frame.
-        ratio: Share of hidden patches, in [0, 1).
-        generator: Source of randomness; any device.
-        device: Where the mask is wanted.
-
-    Returns:
-        (B, 1 + T * N) bool.
-    """
-    total = num_frames * num_patches
-    return _with_class(_choose(batch_size, total, _count(total, ratio), generator), device)
+    num_clips: int
+    """B."""
+    num_frames: int
+    """T."""
+    rows: int
+    """R, of a frame."""
+    columns: int
+    """W."""
+    attention: Tensor | None = None
+    """(B, T, N) of the teacher, non-negative; rows need not sum to one."""
 
 
-def tube_mask(
-    batch_size: int,
-    num_frames: int,
-    num_patches: int,
-    ratio: float,
-    generator: torch.Generator | None = None,
-    device: torch.device | str = "cpu",
-) -> Tensor:
-    """Hide the same ``int(ratio * N)`` places in every frame.
-
-    Args and Returns as for ``random_mask``.
-    """
-    hidden = _choose(batch_size, num_patches, _count(num_patches, ratio), generator)
-    return _with_class(hidden.repeat(1, num_frames), device)
+def random_mask(patches: Patches, ratio: float, generator: torch.Generator | None) -> Tensor:
+    """Hide patches anywhere in the clip, ``int(ratio * T * N)`` of them: (B, T * N) bool."""
+    total = patches.num_frames * patches.rows * patches.columns
+    return _choose(patches.num_clips, total, _count(total, ratio), generator)
 
 
-def frame_row_mask(
-    batch_size: int,
-    num_frames: int,
-    grid: tuple[int, int],
-    ratio: float,
-    generator: torch.Generator | None = None,
-    device: torch.device | str = "cpu",
-) -> Tensor:
-    """Hide ``int(ratio * R)`` whole rows of patches in every frame, drawn anew for each frame.
-
-    Args:
-        batch_size: Clips B.
-        num_frames: Frames T.
-        grid: Rows R and columns W of patches.
-        ratio: Share of hidden rows, in [0, 1).
-        generator: Source of randomness; any device.
-        device: Where the mask is wanted.
-
-    Returns:
-        (B, 1 + T * N) bool.
-    """
-    rows, columns = grid
-    hidden = _choose(batch_size * num_frames, rows, _count(rows, ratio), generator)
-    hidden = hidden.view(batch_size, -1)
-    return _with_class(hidden.repeat_interleave(columns, dim=1), device)
+def tube_mask(patches: Patches, ratio: float, generator: torch.Generator | None) -> Tensor:
+    """Hide the same ``int(ratio * N)`` places in every frame: (B, T * N) bool."""
+    places = patches.rows * patches.columns
+    hidden = _choose(patches.num_clips, places, _count(places, ratio), generator)
+    return hidden.repeat(1, patches.num_frames)
 
 
-def clip_row_mask(
-    batch_size: int,
-    num_frames: int,
-    grid: tuple[int, int],
-    ratio: float,
-    generator: torch.Generator | None = None,
-    device: torch.device | str = "cpu",
-) -> Tensor:
-    """Hide ``T * int(ratio * R)`` of all rows of patches of the clip; frames may differ in number.
+def frame_row_mask(patches: Patches, ratio: float, generator: torch.Generator | None) -> Tensor:
+    """Hide ``int(ratio * R)`` whole rows in every frame, drawn anew for each: (B, T * N) bool."""
+    clips, frames, rows, columns, _ = patches
+    hidden = _choose(clips * frames, rows, _count(rows, ratio), generator)
+    return hidden.view(clips, -1).repeat_interleave(columns, dim=1)
 
-    Args and Returns as for ``frame_row_mask``.
-    """
-    rows, columns = grid
-    count = num_frames * _count(rows, ratio)
-    hidden = _choose(batch_size, num_frames * rows, count, generator)
-    return _with_class(hidden.repeat_interleave(columns, dim=1), device)
+
+def clip_row_mask(patches: Patches, ratio: float, generator: torch.Generator | None) -> Tensor:
+    """Hide ``T * int(ratio * R)`` of all rows; frames may differ in number: (B, T * N) bool."""
+    clips, frames, rows, columns, _ = patches
+    hidden = _choose(clips, frames * rows, frames * _count(rows, ratio), generator)
+    return hidden.repeat_interleave(columns, dim=1)
 
 
 def attention_guided_mask(
-    attention: Tensor, ratio: float, generator: torch.Generator | None = None
+    patches: Patches, ratio: float, generator: torch.Generator | None
 ) -> Tensor:
     """Keep ``N - int(ratio * N)`` patches of each frame, drawn by the teacher's attention.
 
-    Drawn without replacement, each frame on its own. What the teacher looks at is more likely to
-    stay visible.
-
-    Args:
-        attention: (B, T, N), non-negative; rows need not sum to one.
-        ratio: Share of hidden patches, in [0, 1).
-        generator: Source of randomness; any device.
-
-    Returns:
-        (B, 1 + T * N) bool, on the device of ``attention``.
+    Drawn without replacement, each frame on its own: (B, T * N) bool. What the teacher looks at is
+    more likely to stay visible.
     """
-    b, _, n = attention.shape
-    weights = attention.detach().float().flatten(0, 1)
+    assert patches.attention is not None
+    weights = patches.attention.detach().float().flatten(0, 1)
     if generator is not None:
         weights = weights.to(generator.device)
     # Low-precision attention underflows; the floor leaves enough places to draw from.
     weights = weights.clamp_min(1e-12)
-    visible = torch.multinomial(weights, n - _count(n, ratio), generator=generator)
+    kept = weights.shape[1] - _count(weights.shape[1], ratio)
+    visible = torch.multinomial(weights, kept, generator=generator)
     hidden = torch.ones_like(weights, dtype=torch.bool).scatter_(1, visible, False)
-    return _with_class(hidden.view(b, -1), attention.device)
+    return hidden.view(patches.num_clips, -1)
+
+
+class Mask(NamedTuple):
+    """A way to hide patches."""
+
+    hide: Callable[[Patches, float, torch.Generator | None], Tensor] | None
+    """Makes (B, T * N) bool, True = hidden, of a ratio in [0, 1); None hides nothing."""
+    guided: bool = False
+    """Whether it needs the teacher's attention."""
+    same_places: bool = False
+    """Whether all frames of a clip show the same places, so that frames can be compared."""
+
+
+MaskKind = Literal["none", "attention", "random", "tube", "frame_row", "clip_row"]
+MASKS: dict[MaskKind, Mask] = {
+    "none": Mask(None),
+    "attention": Mask(attention_guided_mask, guided=True),
+    "random": Mask(random_mask),
+    "tube": Mask(tube_mask, same_places=True),
+    "frame_row": Mask(frame_row_mask),
+    "clip_row": Mask(clip_row_mask),
+}
+
+
+def draw_mask(
+    kind: MaskKind,
+    patches: Patches,
+    ratio: float,
+    generator: torch.Generator | None = None,
+    device: torch.device | str = "cpu",
+) -> Tensor | None:
+    """Draw which tokens stay hidden.
+
+    Args:
+        kind: How they are chosen.
+        patches: Among which.
+        ratio: Share of hidden ones, in [0, 1).
+        generator: Source of randomness; any device.
+        device: Where the mask is wanted.
+
+    Returns:
+        ``dropped`` (B, 1 + T * N) bool; None: nothing stays hidden.
+
+    Raises:
+        ValueError: If the ratio is out of range.
+    """
+    hide = MASKS[kind].hide
+    if hide is None:
+        return None
+    return F.pad(hide(patches, ratio, generator), (1, 0), value=False).to(device)
 
 
 def gather_visible(x: Tensor, dropped: Tensor) -> Tensor:
@@ -241,8 +241,3 @@ def _choose(rows: int, total: int, hidden: int, generator: torch.Generator | Non
     # In a type of 16 bits many draws would be equal, and no order between them drawn.
     draws = torch.rand(rows, total, dtype=torch.float32, generator=generator, device=device)
     return draws.argsort(1) < hidden
-
-
-def _with_class(hidden: Tensor, device: torch.device | str) -> Tensor:
-    """Put the class token, visible, in front."""
-    return F.pad(hidden, (1, 0), value=False).to(device)

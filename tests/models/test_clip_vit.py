@@ -9,7 +9,7 @@ from safetensors.torch import load_file, save_file
 
 pytest.importorskip("open_clip", reason="the package open-clip-torch is not installed")
 
-from vmm.masking import attention_guided_mask, random_mask
+from vmm.masking import Patches, draw_mask
 from vmm.models.clip_tower import build_visual, load_visual, model_config
 from vmm.models.clip_vit import ClipTeacher, FrameViT
 
@@ -255,7 +255,11 @@ def test_frames_have_no_order(encoder):
     video = _video(2, 4, 3, 64, 64)
     order = torch.tensor([2, 0, 3, 1])
     for masked in (False, True):
-        dropped = attention_guided_mask(torch.rand(2, 4, 16), 0.5) if masked else None
+        dropped = (
+            draw_mask("attention", Patches(2, 4, 4, 4, torch.rand(2, 4, 16)), 0.5)
+            if masked
+            else None
+        )
         shuffled = None
         if dropped is not None:
             patches = dropped[:, 1:].view(2, 4, 16)[:, order].flatten(1)
@@ -268,7 +272,7 @@ def test_frames_have_no_order(encoder):
 
 def test_hidden_patches_are_never_seen(encoder):
     video = _video(2, 4, 3, 64, 64)
-    dropped = attention_guided_mask(torch.rand(2, 4, 16), 0.75)
+    dropped = draw_mask("attention", Patches(2, 4, 4, 4, torch.rand(2, 4, 16)), 0.75)
     out = encoder(video, dropped, with_taps=True)
     assert out.tokens.shape == (2, 4 * 4, 24)
     assert out.taps.shape == (1, 2, 1 + 4 * 4, 24)
@@ -287,7 +291,7 @@ def test_masking_nothing_changes_nothing(encoder):
 
 def test_masks_that_cannot_be_batched_are_refused(encoder):
     video = _video(2, 4, 3, 64, 64)
-    unequal = random_mask(2, 4, 16, 0.5, torch.Generator().manual_seed(0))
+    unequal = draw_mask("random", Patches(2, 4, 4, 4), 0.5, torch.Generator().manual_seed(0))
     with pytest.raises(ValueError, match="attention, tube or frame_row"):
         encoder(video, unequal)
     with pytest.raises(ValueError, match="does not fit 4 frames of 16"):

@@ -24,16 +24,16 @@ class MaskedStudent(nn.Module):
         self.video_encoder = video_encoder
         self.align_head = align_head
 
-    def forward(self, video: Tensor, mask: Tensor | None = None) -> Tensor:
+    def forward(self, video: Tensor, dropped: Tensor | None = None) -> Tensor:
         """Encode clips for the alignment loss.
 
         Args:
             video: (B, T, C, H, W) float, normalised.
-            mask: (B, 1 + T * N) bool, True = hidden, class token first; None = nothing hidden.
+            dropped: (B, 1 + T * N) bool, True = hidden, class token first; None = nothing hidden.
 
         Returns:
             (K, B, 1 + visible patches, teacher width), not normalised, class token first.
         """
-        taps = self.video_encoder(video, mask, with_taps=True).taps
-        aligned: Tensor = self.align_head(taps, mask)
+        taps = self.video_encoder(video, dropped, with_taps=True).taps
+        aligned: Tensor = self.align_head(taps, dropped)
         return aligned

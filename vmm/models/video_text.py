@@ -83,22 +83,22 @@ class VideoTextModel(nn.Module):
         self.temperature.clamp_(low, high)
 
     def encode_video(
-        self, video: Tensor, mask: Tensor | None = None, keep_temporal: bool = True
+        self, video: Tensor, dropped: Tensor | None = None, keep_temporal: bool = True
     ) -> VideoEncoding:
         """Encode clips; an image is a clip of one frame.
 
         Args:
             video: (B, T, C, H, W) float, normalised.
-            mask: (B, 1 + T * N) bool, True = hidden, class token (never hidden) first, then
+            dropped: (B, 1 + T * N) bool, True = hidden, class token (never hidden) first, then
                 frame-major patches; None = nothing hidden.
             keep_temporal: Pool every frame apart, P = T, instead of the clip, P = 1.
 
         Raises:
-            ValueError: If a shape does not fit, or rows of ``mask`` hide unequal numbers.
+            ValueError: If a shape does not fit, or rows of ``dropped`` hide unequal numbers.
         """
         head = self.align_head
-        features = self.video_encoder(video, mask, keep_temporal, head is not None)
-        aligned = None if head is None else head(features.taps, mask)
+        features = self.video_encoder(video, dropped, keep_temporal, head is not None)
+        aligned = None if head is None else head(features.taps, dropped)
         return VideoEncoding(features.tokens, features.pooled, aligned)
 
     def encode_text(self, input_ids: Tensor, attention_mask: Tensor) -> TextEncoding:

@@ -10,7 +10,7 @@ import math
 from abc import abstractmethod
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Literal, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import lightning as L
 import torch
@@ -31,8 +31,6 @@ from vmm.types import VideoTextBatch
 
 logger = logging.getLogger(__name__)
 
-MaskKind = Literal["none", "attention", "random", "tube", "frame_row", "clip_row"]
-
 
 @dataclass(frozen=True)
 class MaskSettings:
@@ -44,7 +42,7 @@ class MaskSettings:
         ratio: Share of the patches that is hidden.
     """
 
-    kind: MaskKind = "none"
+    kind: masking.MaskKind = "none"
     ratio: float = 0.8
 
     def __post_init__(self) -> None:
@@ -292,9 +290,9 @@ class PretrainTask(TrainingTask):
         self._taught = False
         if teacher is None:
             for media, mask in self.masks.items():
-                if mask.kind == "attention":
+                if masking.MASKS[mask.kind].guided:
                     raise ValueError(
-                        f"{media}_mask.kind is 'attention', which needs a teacher; "
+                        f"{media}_mask.kind is {mask.kind!r}, which needs a teacher; "
                         "name one or choose another kind"
                     )
 
@@ -324,22 +322,12 @@ class PretrainTask(TrainingTask):
         self, mask: MaskSettings, video: Tensor, attention: Tensor | None
     ) -> Tensor | None:
         """Draw which tokens of (B, T, C, H, W) stay hidden: (B, 1 + T * N) bool or None."""
-        if mask.kind == "none":
-            return None
-        if mask.kind == "attention":
-            assert attention is not None  # __init__ refuses this kind without a teacher
-            return masking.attention_guided_mask(attention, mask.ratio)
         encoder = self.video_encoder
-        b, t = video.shape[:2]
-        h, w = (side // encoder.patch_size for side in video.shape[-2:])
-        steps = t // encoder.tubelet_size
-        if mask.kind == "random":
-            return masking.random_mask(b, steps, h * w, mask.ratio, device=video.device)
-        if mask.kind == "tube":
-            return masking.tube_mask(b, steps, h * w, mask.ratio, device=video.device)
-        if mask.kind == "frame_row":
-            return masking.frame_row_mask(b, steps, (h, w), mask.ratio, device=video.device)
-        return masking.clip_row_mask(b, steps, (h, w), mask.ratio, device=video.device)
+        clips, frames = video.shape[:2]
+        rows, columns = (side // encoder.patch_size for side in video.shape[-2:])
+        steps = frames // encoder.tubelet_size
+        patches = masking.Patches(clips, steps, rows, columns, attention)
+        return masking.draw_mask(mask.kind, patches, mask.ratio, device=video.device)
 
     def align(self, aligned: Tensor | None, view: View) -> Tensor:
         """Alignment loss of the student with the teacher's tokens at the visible places."""

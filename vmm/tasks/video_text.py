@@ -20,7 +20,7 @@ from vmm.losses.alignment import AlignmentKind
 from vmm.losses.contrastive import contrastive_loss
 from vmm.losses.matching import HardNegatives, matching_loss, sample_hard_negatives
 from vmm.losses.mlm import mlm_loss
-from vmm.masking import IGNORED, MaskedWords, mlm_mask
+from vmm.masking import IGNORED, MASKS, MaskedWords, mlm_mask
 from vmm.metrics import retrieval_metrics
 from vmm.models.alignment_head import AlignmentHead
 from vmm.models.clip_vit import ClipTeacher
@@ -215,8 +215,8 @@ class VideoTextTask(PretrainTask):
         return LossOutput(total, terms, log)
 
     def _keep_temporal(self, dropped: Tensor | None) -> bool:
-        """Whether every frame is pooled apart: a tube mask leaves frames comparable, others not."""
-        return dropped is None or all(mask.kind == "tube" for mask in self.masks.values())
+        """Whether every frame is pooled apart, which only comparable frames can be."""
+        return dropped is None or all(MASKS[m.kind].same_places for m in self.masks.values())
 
     @torch.no_grad()
     def _negatives(self, video_proj: Tensor, text_proj: Tensor, idx: Tensor) -> HardNegatives:
