@@ -11,6 +11,7 @@ from packaging.specifiers import SpecifierSet
 
 from vmm import __version__, doctor
 from vmm.cli import main
+from vmm.runs import TASKS
 
 
 def run(*args):
@@ -128,6 +129,7 @@ def test_doctor_sees_a_decoder_that_does_not_work(monkeypatch):
     [
         ("--trainer.max_epoch=3", "max_epoch", None),
         ("--model.init_args.proj_dimm=3", "proj_dimm", "proj_dim"),
+        ("--model.init_args.warmup_step=3", "warmup_step", "warmup_steps"),
         ("--model.init_args.video_encoder.init_args.dept=3", "dept", "depth"),
         ("--data.init_args.batchsize=3", "batchsize", "batch_size"),
     ],
@@ -158,3 +160,18 @@ def test_missing_training_extra_is_named():
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert 'pip install "vmm-video[train]"' in result.stderr
     assert "Traceback" not in result.stderr
+
+
+@pytest.mark.parametrize("task", [path for path in TASKS if path.startswith("vmm.tasks.")])
+def test_every_setting_of_a_task_is_explained_with_its_type(task, capsys):
+    with pytest.raises(SystemExit):
+        main(["fit", "--model.help", task])
+    page = re.split(r"\n  --model\.", capsys.readouterr().out.partition("Help for")[2])[1:]
+    settings = {entry.split()[0]: " ".join(entry.split()[2:]) for entry in page}
+    assert {"video_encoder", "optimizer", "weight_decay", "warmup_steps", "init_from"} <= set(
+        settings
+    )
+    assert ("num_taps" in settings) == (task != "vmm.tasks.answer.AnswerTask")
+    for name, text in settings.items():
+        if not name.endswith(".help"):
+            assert re.match(r"[A-Z`].+ \((required, )?type: ", text), name

@@ -185,4 +185,11 @@ def _settings_of_owner(message: str, refused: re.Match[str]) -> list[str] | None
 
 
 def _parameters(cls: type) -> list[str]:
-    return list(inspect.signature(cls).parameters)
+    """The arguments of a class, and of its bases as long as they are handed on."""
+    names: list[str] = []
+    for base in cls.__mro__:
+        parameters = inspect.signature(base).parameters
+        names += parameters
+        if not any(one.kind is one.VAR_KEYWORD for one in parameters.values()):
+            break
+    return names

@@ -10,6 +10,7 @@ import logging
 import math
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 from lightning.pytorch.cli import OptimizerCallable
@@ -21,7 +22,6 @@ from vmm.models.answer import AnswerList, AnswerModel
 from vmm.models.text_encoder import clean_caption
 from vmm.models.text_interface import TextEncoder, VisionKV
 from vmm.models.video_encoder import VideoEncoder
-from vmm.optim import DecayPolicy
 from vmm.tasks.base import LossOutput, TrainingTask, refuse_outside
 from vmm.types import VideoTextBatch
 
@@ -40,12 +40,12 @@ class AnswerTask(TrainingTask):
         decoder_lr_ratio: Learning rate of the decoder, which is new, as a multiple of the
             optimizer's.
         weight_decay: For the parameters that are decayed at all.
-        decay_policy: Which those are.
-        warmup_steps: Optimizer steps of linear warm-up.
-        min_lr_ratio: Learning rate at the end, as a share of the peak.
         init_from: Run directory of stage 2 or of this task, an imported checkpoint, or a
             checkpoint file.
+        shared: As for ``TrainingTask``.
     """
+
+    model: AnswerModel
 
     def __init__(
         self,
@@ -55,13 +55,11 @@ class AnswerTask(TrainingTask):
         optimizer: OptimizerCallable = lambda p: torch.optim.AdamW(p, lr=2e-5, betas=(0.9, 0.999)),
         decoder_lr_ratio: float = 1.0,
         weight_decay: float = 0.02,
-        decay_policy: DecayPolicy = "standard",
-        warmup_steps: int = 1000,
-        min_lr_ratio: float = 0.01,
         init_from: str | None = None,
+        **shared: Any,
     ) -> None:
         super().__init__(
-            optimizer, weight_decay, decay_policy, warmup_steps, min_lr_ratio, init_from
+            optimizer=optimizer, weight_decay=weight_decay, init_from=init_from, **shared
         )
         refuse_outside(0, math.inf, decoder_lr_ratio=decoder_lr_ratio)
         self.answers = answers
@@ -70,19 +68,9 @@ class AnswerTask(TrainingTask):
         self._list: AnswerList | None = None
         self._right: list[tuple[str, bool]] = []
 
-    @property
-    def video_encoder(self) -> VideoEncoder:
-        """The model's video encoder."""
-        return self.model.video_encoder
-
     def lr_ratios(self) -> dict[str, float]:
         """The decoder's."""
         return {"model.answer_decoder.": self.decoder_lr_ratio}
-
-    def load_pretrained(self) -> None:
-        """Load both encoders' published weights, where the recipe names them."""
-        self.video_encoder.load_pretrained()
-        self.model.text_encoder.load_pretrained()
 
     def load_start(self) -> list[str]:
         """Load all weights; the decoder's from the text encoder, unless a run has one."""

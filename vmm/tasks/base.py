@@ -16,12 +16,13 @@ import lightning as L
 import torch
 from lightning.pytorch.cli import OptimizerCallable
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
 from vmm import masking
 from vmm.losses.alignment import AlignmentKind, alignment_loss
+from vmm.models.alignment_head import AlignmentHead
 from vmm.models.clip_vit import ClipTeacher
 from vmm.models.video_encoder import VideoEncoder
 from vmm.models.weights import key_problems, shorten
@@ -95,17 +96,20 @@ class TrainingTask(L.LightningModule):
         init_from: Run directory or checkpoint file whose weights to start from.
     """
 
+    model: nn.Module
+    """What is trained; it has a ``video_encoder`` and perhaps a ``text_encoder``."""
+
     training_only: ClassVar[set[str]] = {"teacher", "align_head"}
     """Parts that evaluation does not use."""
 
     def __init__(
         self,
         optimizer: OptimizerCallable,
-        weight_decay: float,
-        decay_policy: DecayPolicy,
-        warmup_steps: int,
-        min_lr_ratio: float,
-        init_from: str | None,
+        weight_decay: float = 0.05,
+        decay_policy: DecayPolicy = "standard",
+        warmup_steps: int = 1000,
+        min_lr_ratio: float = 0.01,
+        init_from: str | None = None,
     ) -> None:
         super().__init__()
         refuse_outside(
@@ -127,9 +131,11 @@ class TrainingTask(L.LightningModule):
         self._recipe_groups: list[dict[str, Any]] = []
 
     @property
-    @abstractmethod
     def video_encoder(self) -> VideoEncoder:
         """The encoder being trained; the datamodule reads its frame count and image size."""
+        encoder = self.model.video_encoder
+        assert isinstance(encoder, VideoEncoder)
+        return encoder
 
     @abstractmethod
     def compute_losses(self, batch: VideoTextBatch) -> LossOutput:
@@ -142,6 +148,9 @@ class TrainingTask(L.LightningModule):
     def load_pretrained(self) -> None:
         """Load published weights that the recipe names; ``init_from`` comes after and wins."""
         self.video_encoder.load_pretrained()
+        text_encoder = getattr(self.model, "text_encoder", None)
+        if text_encoder is not None:
+            text_encoder.load_pretrained()
 
     def load_start(self) -> list[str]:
         """Load all weights that fitting starts from; give the components that a run had."""
@@ -253,16 +262,12 @@ class PretrainTask(TrainingTask):
     """Base of the two pretraining stages.
 
     Args:
-        teacher: Frozen image teacher; None trains without alignment.
+        teacher: Frozen image teacher; needed for alignment and for attention masks.
+        num_taps: Layers of the encoder that are aligned; must be the encoder's ``num_taps``.
         video_mask: Masking of clips.
         image_mask: Masking of stills.
-        align_kind: Distance between student and teacher.
-        optimizer: Makes the optimizer from parameter groups.
-        weight_decay: For the parameters that are decayed at all.
-        decay_policy: Which parameters those are; see ``vmm.optim.param_groups``.
-        warmup_steps: Optimizer steps of linear warm-up.
-        min_lr_ratio: Learning rate at the end, as a share of the peak.
-        init_from: Run directory or checkpoint file whose weights to start from.
+        align_kind: Distance between student and teacher; ``l2`` is 2 - 2 cos, as published.
+        shared: As for ``TrainingTask``.
     """
 
     validates_with_teacher = False
@@ -270,21 +275,16 @@ class PretrainTask(TrainingTask):
 
     def __init__(
         self,
-        teacher: ClipTeacher | None,
-        video_mask: MaskSettings,
-        image_mask: MaskSettings,
-        align_kind: AlignmentKind,
-        optimizer: OptimizerCallable,
-        weight_decay: float,
-        decay_policy: DecayPolicy,
-        warmup_steps: int,
-        min_lr_ratio: float,
-        init_from: str | None,
+        teacher: ClipTeacher | None = None,
+        num_taps: int = 1,
+        video_mask: MaskSettings = MaskSettings("none"),
+        image_mask: MaskSettings = MaskSettings("none"),
+        align_kind: AlignmentKind = "l2",
+        **shared: Any,
     ) -> None:
-        super().__init__(
-            optimizer, weight_decay, decay_policy, warmup_steps, min_lr_ratio, init_from
-        )
+        super().__init__(**shared)
         self.teacher = teacher
+        self.num_taps = num_taps
         self.masks: dict[str, MaskSettings] = {"video": video_mask, "image": image_mask}
         self.align_kind: AlignmentKind = align_kind
         self._taught = False
@@ -328,6 +328,11 @@ class PretrainTask(TrainingTask):
         steps = frames // encoder.tubelet_size
         patches = masking.Patches(clips, steps, rows, columns, attention)
         return masking.draw_mask(mask.kind, patches, mask.ratio, device=video.device)
+
+    def make_align_head(self, encoder: VideoEncoder) -> AlignmentHead:
+        """Make what maps the encoder's taps to the teacher's space."""
+        assert self.teacher is not None
+        return AlignmentHead(encoder.embed_dim, self.teacher.output_dim, self.num_taps)
 
     def align(self, aligned: Tensor | None, view: View) -> Tensor:
         """Alignment loss of the student with the teacher's tokens at the visible places."""

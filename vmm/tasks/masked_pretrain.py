@@ -7,16 +7,15 @@ final layer of a frozen CLIP image encoder. VideoMamba (arXiv 2403.06977), secti
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from lightning.pytorch.cli import OptimizerCallable
 from torch import Tensor
 
-from vmm.losses.alignment import AlignmentKind
-from vmm.models.alignment_head import AlignmentHead
 from vmm.models.clip_vit import ClipTeacher
 from vmm.models.masked_student import MaskedStudent
 from vmm.models.video_encoder import VideoEncoder
-from vmm.optim import DecayPolicy
 from vmm.tasks.base import LossOutput, MaskSettings, PretrainTask
 from vmm.types import VideoTextBatch
 
@@ -27,54 +26,35 @@ class MaskedPretrainTask(PretrainTask):
     Args:
         video_encoder: The student.
         teacher: Frozen image teacher.
-        num_taps: Layers of the student that are aligned; must be the encoder's ``num_taps``.
         video_mask: Masking of clips; the published choice hides 80 % by the teacher's attention.
         image_mask: Masking of stills.
-        align_kind: ``l2`` is 2 - 2 cos, as published.
         optimizer: Makes the optimizer from parameter groups.
-        weight_decay: For the parameters that are decayed at all.
-        decay_policy: Which those are.
-        warmup_steps: Optimizer steps of linear warm-up.
         min_lr_ratio: Learning rate at the end, as a share of the peak.
-        init_from: Run directory or checkpoint file whose weights to start from.
+        shared: As for ``PretrainTask``.
     """
 
+    model: MaskedStudent
     validates_with_teacher = True
 
     def __init__(
         self,
         video_encoder: VideoEncoder,
         teacher: ClipTeacher,
-        num_taps: int = 1,
         video_mask: MaskSettings = MaskSettings("attention", 0.8),
         image_mask: MaskSettings = MaskSettings("attention", 0.5),
-        align_kind: AlignmentKind = "l2",
         optimizer: OptimizerCallable = lambda p: torch.optim.AdamW(p, lr=1.2e-3, betas=(0.9, 0.95)),
-        weight_decay: float = 0.05,
-        decay_policy: DecayPolicy = "standard",
-        warmup_steps: int = 1000,
         min_lr_ratio: float = 0.05,
-        init_from: str | None = None,
+        **shared: Any,
     ) -> None:
         super().__init__(
-            teacher,
-            video_mask,
-            image_mask,
-            align_kind,
-            optimizer,
-            weight_decay,
-            decay_policy,
-            warmup_steps,
-            min_lr_ratio,
-            init_from,
+            teacher=teacher,
+            video_mask=video_mask,
+            image_mask=image_mask,
+            optimizer=optimizer,
+            min_lr_ratio=min_lr_ratio,
+            **shared,
         )
-        head = AlignmentHead(video_encoder.embed_dim, teacher.output_dim, num_taps)
-        self.model = MaskedStudent(video_encoder, head)
-
-    @property
-    def video_encoder(self) -> VideoEncoder:
-        """The student."""
-        return self.model.video_encoder
+        self.model = MaskedStudent(video_encoder, self.make_align_head(video_encoder))
 
     def compute_losses(self, batch: VideoTextBatch) -> LossOutput:
         """Alignment at the visible tokens of one batch."""

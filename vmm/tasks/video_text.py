@@ -9,27 +9,24 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from lightning.pytorch.cli import OptimizerCallable
 from torch import Tensor
 
 from vmm.distributed import GatherGradient, gather_objects
-from vmm.losses.alignment import AlignmentKind
 from vmm.losses.contrastive import contrastive_loss
 from vmm.losses.matching import HardNegatives, matching_loss, sample_hard_negatives
 from vmm.losses.mlm import mlm_loss
 from vmm.masking import IGNORED, MASKS, MaskedWords, mlm_mask
 from vmm.metrics import retrieval_metrics
-from vmm.models.alignment_head import AlignmentHead
 from vmm.models.clip_vit import ClipTeacher
 from vmm.models.text_interface import TextEncoder, VisionKV
 from vmm.models.video_encoder import VideoEncoder
 from vmm.models.video_text import VideoTextModel
 from vmm.ops.similarity import frame_similarity
-from vmm.optim import DecayPolicy
-from vmm.tasks.base import LossOutput, MaskSettings, PretrainTask, refuse_outside
+from vmm.tasks.base import LossOutput, PretrainTask, refuse_outside
 from vmm.types import TextTokens, VideoTextBatch
 
 
@@ -87,24 +84,17 @@ class VideoTextTask(PretrainTask):
         hard_negatives: Draw negatives for matching by similarity, otherwise uniformly.
         gather: Gradient of the gathered contrastive loss across processes; ``exact`` is the
             gradient of the global loss, ``local`` the published one (own rows only).
-        teacher: Frozen image teacher; needed for alignment and for attention masks.
-        num_taps: Layers of the encoder that are aligned; must be the encoder's ``num_taps``.
-        video_mask: Masking of clips.
-        image_mask: Masking of stills.
-        align_kind: ``l2`` is 2 - 2 cos, as published.
         optimizer: Makes the optimizer from parameter groups.
         text_lr_ratio: Learning rate of the text encoder, as a share of the optimizer's: a BERT
             wants smaller steps than a state-space encoder.
-        weight_decay: For the parameters that are decayed at all.
-        decay_policy: Which those are.
-        warmup_steps: Optimizer steps of linear warm-up.
-        min_lr_ratio: Learning rate at the end, as a share of the peak.
-        init_from: Run directory or checkpoint file whose weights to start from.
+        shared: As for ``PretrainTask``.
 
     Raises:
         ValueError: If alignment is asked for without a teacher, or matching or masked words of a
             text encoder of which no layer looks at a video.
     """
+
+    model: VideoTextModel
 
     def __init__(
         self,
@@ -116,63 +106,31 @@ class VideoTextTask(PretrainTask):
         mlm_probability: float = 0.5,
         hard_negatives: bool = True,
         gather: GatherGradient = "exact",
-        teacher: ClipTeacher | None = None,
-        num_taps: int = 1,
-        video_mask: MaskSettings = MaskSettings("none"),
-        image_mask: MaskSettings = MaskSettings("none"),
-        align_kind: AlignmentKind = "l2",
         optimizer: OptimizerCallable = lambda p: torch.optim.AdamW(p, lr=4e-4),
         text_lr_ratio: float = 1.0,
-        weight_decay: float = 0.05,
-        decay_policy: DecayPolicy = "standard",
-        warmup_steps: int = 1000,
-        min_lr_ratio: float = 0.01,
-        init_from: str | None = None,
+        **shared: Any,
     ) -> None:
-        super().__init__(
-            teacher,
-            video_mask,
-            image_mask,
-            align_kind,
-            optimizer,
-            weight_decay,
-            decay_policy,
-            warmup_steps,
-            min_lr_ratio,
-            init_from,
-        )
+        super().__init__(optimizer=optimizer, **shared)
         refuse_outside(1, math.inf, proj_dim=proj_dim)
         refuse_outside(0.001, math.inf, temperature=temperature)
         refuse_outside(0, 1, mlm_probability=mlm_probability)
         refuse_outside(0, math.inf, text_lr_ratio=text_lr_ratio, **vars(loss_weights))
-        _check_weights(loss_weights, teacher)
+        _check_weights(loss_weights, self.teacher)
         self.loss_weights = loss_weights
         self.mlm_probability = mlm_probability
         self.hard_negatives = hard_negatives
         self.gather: GatherGradient = gather
         self.text_lr_ratio = text_lr_ratio
-        head = None
-        if loss_weights.align and teacher is not None:
-            head = AlignmentHead(video_encoder.embed_dim, teacher.output_dim, num_taps)
+        head = self.make_align_head(video_encoder) if loss_weights.align else None
         text = text_encoder(video_encoder.embed_dim)
         if loss_weights.vtm or loss_weights.mlm:
             text.fusing("set loss_weights.vtm and loss_weights.mlm to 0")
         self.model = VideoTextModel(video_encoder, text, proj_dim, temperature, head)
         self._retrieved: list[Retrieved] = []
 
-    @property
-    def video_encoder(self) -> VideoEncoder:
-        """The model's video encoder."""
-        return self.model.video_encoder
-
     def lr_ratios(self) -> dict[str, float]:
         """The text encoder's."""
         return {"model.text_encoder.": self.text_lr_ratio}
-
-    def load_pretrained(self) -> None:
-        """Load both encoders' published weights, where the recipe names them."""
-        self.video_encoder.load_pretrained()
-        self.model.text_encoder.load_pretrained()
 
     def compute_losses(self, batch: VideoTextBatch, draws: Draws = _DRAW_ALL) -> LossOutput:
         """All terms with a weight, on what the mask leaves visible.
