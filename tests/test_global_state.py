@@ -6,7 +6,7 @@ import torch
 
 from tests.global_state import STATES
 from vmm import masking
-from vmm.data.collate import Sample, collate, draw_text, make_batch
+from vmm.data.collate import Item, Sample, collate, draw_item, make_batch
 from vmm.data.sampling import choose_frames
 from vmm.data.schema import RawSample
 from vmm.data.shards import EvaluationSample
@@ -46,7 +46,7 @@ def chosen():
 
 def captions():
     raw = RawSample("k", 0, "", b"", [str(i) for i in range(40)], {})
-    return [draw_text(raw, "captions", seeded(i)) for i in range(9)]
+    return [draw_item(raw, "captions", seeded(i)) for i in range(9)]
 
 
 WORK = {
@@ -105,5 +105,5 @@ def test_whole_samples_are_dropped_at_the_stated_rate_in_every_type():
 
 def test_batches_are_made_on_the_cpu():
     with torch.device("meta"):
-        batch = make_batch([Sample(NUMBERS[:2], "a", 2**40, "k")], "video")
+        batch = make_batch([Sample(NUMBERS[:2], Item("a"), 2**40, "k")], "video")
     assert batch["idx"].tolist() == [2**40]

@@ -8,6 +8,7 @@ import vmm.data.clips as module
 from tests.data import videos
 from vmm.data.clips import load_frames, window
 from vmm.data.decode import DecodeError, decode_video
+from vmm.data.faults import SampleError
 from vmm.data.schema import RawSample
 from vmm.data.transforms import ClipSettings
 
@@ -63,7 +64,7 @@ def test_windows_count_from_the_first_frame(container):
     ]
     assert torch.equal(clips[0], all_frames(data)[10:14])
     assert torch.equal(clips[1], all_frames(late)[10:14])
-    with pytest.raises(DecodeError, match="bad window"):
+    with pytest.raises(SampleError, match="bad window"):
         load_frames(sample(late, start=10.0, end=11.0), "video", settings)
 
 
@@ -97,7 +98,7 @@ def test_windows_are_seconds_or_absent(metadata, expected):
     ],
 )
 def test_impossible_windows_are_bad_samples(metadata):
-    with pytest.raises(DecodeError) as caught:
+    with pytest.raises(SampleError) as caught:
         load_frames(sample(videos.make("h264"), **metadata), "video", ClipSettings(4, 32))
     assert caught.value.reason == "bad window"
 

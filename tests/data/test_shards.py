@@ -6,8 +6,7 @@ import pytest
 import torch
 
 import vmm.data.shards as shard_module
-from vmm.data.decode import DecodeError
-from vmm.data.faults import BadSamples
+from vmm.data.faults import BadSamples, SampleError
 from vmm.data.shards import EvaluationClips, ShardSet
 from vmm.data.transforms import IMAGENET_MEAN, IMAGENET_STD, ClipSettings
 
@@ -112,7 +111,7 @@ def test_a_shard_that_changes_or_goes_gives_no_wrong_pairs(tools, tmp_path, chan
     if opened and change in (remove, replace):  # the open file is still the old one
         assert videos.read(0, 0) == before
     else:
-        with pytest.raises(DecodeError, match=r"unreadable: a"):
+        with pytest.raises(SampleError, match=r"unreadable: a"):
             videos.read(0, 0)
         assert videos.name(0, 1)[0] == "a"
 
@@ -133,7 +132,7 @@ def test_a_stale_file_is_opened_anew(tools, tmp_path, monkeypatch):
         raise OSError(errno.ESTALE, "stale file handle")
 
     monkeypatch.setattr(os, "pread", fail)
-    with pytest.raises(DecodeError, match="unreadable: a: stale file handle"):
+    with pytest.raises(SampleError, match="unreadable: a: stale file handle"):
         videos.read(0, 0)
     monkeypatch.setattr(os, "pread", read)
     assert videos.read(0, 0) == good and len(opened) == 1

@@ -29,8 +29,7 @@ from pathlib import Path
 
 from data_prep.shard_statistics import inspect_shard, report
 from tests.data.videos import encode_video, moving_picture
-from vmm.data.decode import DecodeError
-from vmm.data.faults import BadSamples
+from vmm.data.faults import BadSamples, SampleError
 from vmm.data.index import INDEX_SUFFIX
 from vmm.data.resampled import read_stream
 from vmm.data.shards import ShardSet
@@ -212,7 +211,7 @@ def by_index(path):
             raw = samples.read(*samples.locate(position))
             assert raw.captions and raw.key
             found += 1
-        except DecodeError:
+        except SampleError:
             pass
     return found, len(list(samples.left_out()))
 

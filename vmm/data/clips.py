@@ -9,7 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vmm.data.decode import DecodeError, decode_video
+from vmm.data.decode import decode_video
+from vmm.data.faults import SampleError
 from vmm.data.isolation import own_decoder
 from vmm.data.pictures import decode_image
 from vmm.data.schema import END, START, RawSample
@@ -42,7 +43,7 @@ def load_frames(
         (T, C, H, W) uint8; T is 1 for an image.
 
     Raises:
-        DecodeError: If it cannot be decoded or there is no such part.
+        SampleError: If it cannot be decoded or there is no such part.
     """
     if media == "image":
         decode = own_decoder().image if settings.isolate_decode else decode_image
@@ -53,7 +54,7 @@ def load_frames(
         try:
             first, last = frames_between(times, start, end)
         except ValueError as error:
-            raise DecodeError("bad window", str(error)) from error
+            raise SampleError("bad window", str(error)) from error
         return [first + i for i in settings.choose(times[first:last], generator, clip, num_clips)]
 
     if settings.isolate_decode:
@@ -70,7 +71,7 @@ def window(metadata: dict[str, Any]) -> tuple[float, float | None]:
         metadata: Of the sample; absent or null fields mean the whole video.
 
     Raises:
-        DecodeError: If a field is not a number of seconds.
+        SampleError: If a field is not a number of seconds.
     """
     start, end = metadata.get(START), metadata.get(END)
     try:
@@ -79,11 +80,11 @@ def window(metadata: dict[str, Any]) -> tuple[float, float | None]:
         first = -math.inf if start is None else float(start)
         last = None if end is None else float(end)
     except (TypeError, ValueError, OverflowError) as error:
-        raise DecodeError(
+        raise SampleError(
             "bad window", f"start {start!r:.40} and end {end!r:.40} must be seconds"
         ) from error
     if math.isnan(first) or (last is not None and math.isnan(last)):
-        raise DecodeError("bad window", f"start {start!r} and end {end!r} must be seconds")
+        raise SampleError("bad window", f"start {start!r} and end {end!r} must be seconds")
     return first, last
 
 

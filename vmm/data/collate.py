@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Literal, NamedTuple
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Literal, NamedTuple, cast
 
 import torch
 from torch import Tensor
 
-from vmm.data.decode import DecodeError
+from vmm.data.faults import SampleError
 from vmm.data.order import derive_seed
 from vmm.data.schema import RawSample, questions_of
 from vmm.data.shards import EvaluationSample
@@ -16,7 +16,43 @@ from vmm.data.transforms import ClipSettings
 from vmm.types import Media, VideoTextBatch
 
 Positives = Literal["sample", "caption", "row"]
+
+
+class Item(NamedTuple):
+    """What a sample gives a batch beside its pixels."""
+
+    text: str
+    fields: Mapping[str, Any] = {}
+    """Its entries of further fields of the batch, see ``VideoTextBatch``."""
+
+
+class Contents(NamedTuple):
+    """A choice of what goes with a clip."""
+
+    items: Callable[[RawSample | EvaluationSample], list[Item]]
+    """All that a sample has, of which training draws one."""
+    reason: str
+    """What is said of a sample that has none: the kind, to count by."""
+    detail: str
+    in_turn: bool = False
+    """Whether evaluation takes number i modulo n of the n of sample i; else it takes the first."""
+
+
+def _captions(sample: RawSample | EvaluationSample) -> list[Item]:
+    return [Item(caption) for caption in sample.captions]
+
+
+def _questions(sample: RawSample | EvaluationSample) -> list[Item]:
+    return [Item(q.text, {"answers": q.answers}) for q in questions_of(sample.metadata)]
+
+
 Content = Literal["captions", "questions"]
+CONTENTS: dict[Content, Contents] = {
+    "captions": Contents(_captions, "no caption", "it has no text"),
+    "questions": Contents(
+        _questions, "no question", "its JSON holds no question with an answer", in_turn=True
+    ),
+}
 
 
 class Sample(NamedTuple):
@@ -24,41 +60,42 @@ class Sample(NamedTuple):
 
     video: Tensor
     """(T, C, H, W) float32."""
-    text: str
+    item: Item
     idx: int
     key: str
-    answers: list[str] | None = None
-    """To the question that ``text`` is."""
 
 
-def draw_text(
-    raw: RawSample, content: Content, generator: torch.Generator
-) -> tuple[str, list[str] | None]:
-    """Draw one of a sample's captions, or one of its questions with the answers.
+def draw_item(raw: RawSample, content: Content, generator: torch.Generator) -> Item:
+    """Draw one of the things that a sample gives a batch beside its pixels.
 
     Raises:
-        DecodeError: If it has no question.
+        SampleError: If it has none.
     """
-    texts = raw.captions if content == "captions" else questions_of(raw.metadata)
-    if not texts:
-        raise DecodeError("no question", "its JSON holds no question with an answer")
-    drawn = texts[int(torch.randint(len(texts), (), generator=generator, device="cpu"))]
-    return (drawn, None) if isinstance(drawn, str) else (drawn.text, drawn.answers)
+    items = CONTENTS[content].items(raw)
+    if not items:
+        raise SampleError(CONTENTS[content].reason, CONTENTS[content].detail)
+    return items[int(torch.randint(len(items), (), generator=generator, device="cpu"))]
 
 
-def make_batch(samples: list[Sample], media: Media) -> VideoTextBatch:
-    """Stack samples of one media type."""
+def make_batch(samples: list[Sample], media: Media, like: Tensor | None = None) -> VideoTextBatch:
+    """Stack samples of one media type.
+
+    Args:
+        samples: With equal fields.
+        media: The type.
+        like: (T, C, H, W), a clip as an empty batch has none; if there may be no sample.
+    """
+    clips = [sample.video for sample in samples]
     batch: VideoTextBatch = {
-        "video": torch.stack([sample.video for sample in samples]),
-        "text": [sample.text for sample in samples],
+        "video": torch.stack(clips) if like is None or clips else like[None][:0],
+        "text": [sample.item.text for sample in samples],
         "idx": torch.tensor([s.idx for s in samples], dtype=torch.int64, device="cpu"),
         "key": [sample.key for sample in samples],
         "media": media,
     }
-    answers = [sample.answers for sample in samples if sample.answers is not None]
-    if answers:
-        batch["answers"] = answers
-    return batch
+    names = samples[0].item.fields if samples else ()
+    fields = {name: [sample.item.fields[name] for sample in samples] for name in names}
+    return cast(VideoTextBatch, {**batch, **fields})
 
 
 def collate(
@@ -68,7 +105,7 @@ def collate(
     blank: bool,
     content: Content = "captions",
 ) -> VideoTextBatch:
-    """Batch evaluation samples with their first captions, or with one question each.
+    """Batch evaluation samples with one item each, see ``Contents``.
 
     Args:
         samples: Of one media type.
@@ -76,31 +113,19 @@ def collate(
         positives: As for training.
         blank: Show an unreadable video as an all-grey one, so that its caption counts as a miss
             and every process has its share; else leave it out.
-        content: "questions": of sample i with n questions, number i modulo n.
+        content: What goes with the clips; a sample without any is left out.
 
     Returns:
         The batch; it is empty if no sample is left.
     """
-    shown = [s for s in samples if s.captions and (blank or s.video is not None)]
-    asked = [questions_of(s.metadata) if content == "questions" else [] for s in shown]
-    kept = [s for s, q in zip(shown, asked, strict=True) if q or content == "captions"]
     size = (settings.num_frames, 3, settings.image_size, settings.image_size)
     grey = torch.zeros(size, dtype=torch.float32, device="cpu")
-    questions = [q[s.number % len(q)] for s, q in zip(shown, asked, strict=True) if q]
-    texts = [q.text for q in questions] or [s.captions[0] for s in kept]
-    idx = (
-        [derive_seed(t.lower()) for t in texts]
-        if positives == "caption"
-        else [s.number for s in kept]
-    )
-    clips = [grey if s.video is None else s.video for s in kept]
-    batch: VideoTextBatch = {
-        "video": torch.stack(clips) if clips else grey[None][:0],
-        "text": texts,
-        "idx": torch.tensor(idx, dtype=torch.int64, device="cpu"),
-        "key": [s.key for s in kept],
-        "media": "video",
-    }
-    if questions:
-        batch["answers"] = [q.answers for q in questions]
-    return batch
+    kept = []
+    for sample in samples:
+        items = CONTENTS[content].items(sample)
+        if items and (blank or sample.video is not None):
+            item = items[sample.number % len(items) if CONTENTS[content].in_turn else 0]
+            clip = grey if sample.video is None else sample.video
+            idx = derive_seed(item.text.lower()) if positives == "caption" else sample.number
+            kept.append(Sample(clip, item, idx, sample.key))
+    return make_batch(kept, "video", like=grey)

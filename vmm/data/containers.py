@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from fractions import Fraction
 from pathlib import Path
-from typing import Any, BinaryIO, Literal
+from typing import Any, BinaryIO
 
 import av
 import numpy as np
@@ -23,21 +23,9 @@ from av.video.frame import VideoFrame
 from av.video.reformatter import VideoReformatter
 from av.video.stream import VideoStream
 
+from vmm.data.faults import SampleError
 from vmm.data.packets import TooManyFrames
 from vmm.data.schema import VIDEO_FORMATS
-
-Reason = Literal[
-    "empty",
-    "unreadable",
-    "no video",
-    "no frames",
-    "too large",
-    "too long",
-    "bad window",
-    "no question",
-    "hung",
-    "crashed",
-]
 
 MAX_PIXELS = 4096 * 4096
 LIBRARY_ERRORS = (av.FFmpegError, OSError)
@@ -48,30 +36,15 @@ _FORMATS = ",".join(sorted(set(VIDEO_FORMATS.values())))
 _REFUSED = f"none of the containers {_FORMATS}; convert it, e.g. `ffmpeg -i FILE FILE.mp4`"
 
 
-class DecodeError(ValueError):
-    """A video or image cannot be used.
-
-    Args:
-        reason: The kind, to count by.
-        detail: What happened.
-    """
-
-    def __init__(self, reason: Reason, detail: str) -> None:
-        super().__init__(reason, detail)
-        self.reason: Reason = reason
-        self.detail = detail
-
-    def __str__(self) -> str:
-        return f"{self.reason}: {self.detail}"
+class DecodeError(SampleError):
+    """A video or image cannot be decoded."""
 
 
 @contextmanager
 def library_errors() -> Iterator[None]:
-    """Turn what PyAV raises for bad bytes into a ``DecodeError``; an error of ours stays one."""
+    """Turn what PyAV raises for bad bytes into a ``DecodeError``."""
     try:
         yield
-    except DecodeError:
-        raise
     except TooManyFrames as error:
         raise DecodeError("too long", str(error)) from error
     except LIBRARY_ERRORS as error:

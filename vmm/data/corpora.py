@@ -126,7 +126,7 @@ class Mixture:
         """Read a sample's bytes; its number is the row in its own corpus.
 
         Raises:
-            DecodeError: If the shard no longer holds them.
+            SampleError: If the shard no longer holds them.
         """
         return self.sets[place.corpus].read(place.shard, place.sample)
 

@@ -17,6 +17,23 @@ _EVIDENCE = 32
 _NAME_BYTES = 400
 
 
+class SampleError(ValueError):
+    """A sample cannot be used: its file, its words or its place in a shard.
+
+    Args:
+        reason: The kind, to count by.
+        detail: What happened.
+    """
+
+    def __init__(self, reason: str, detail: str) -> None:
+        super().__init__(reason, detail)
+        self.reason = reason
+        self.detail = detail
+
+    def __str__(self) -> str:
+        return f"{self.reason}: {self.detail}"
+
+
 class UnusableData(ValueError):
     """So much of the training data is bad that training stops."""
 

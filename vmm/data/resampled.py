@@ -19,10 +19,9 @@ import torch
 from torch.utils.data import IterableDataset, get_worker_info
 
 from vmm.data.clips import load_frames
-from vmm.data.collate import Content, Positives, Sample, draw_text, make_batch
+from vmm.data.collate import Content, Positives, Sample, draw_item, make_batch
 from vmm.data.corpora import Shards, by_name
-from vmm.data.decode import DecodeError
-from vmm.data.faults import BadSample, BadSamples, ReadingBoard, UnusableData
+from vmm.data.faults import BadSample, BadSamples, ReadingBoard, SampleError, UnusableData
 from vmm.data.index import MAX_MEMBER_BYTES, MAX_TEXT_BYTES, TAR_ERRORS, why_ignored
 from vmm.data.order import StepPlan, derive_rng, derive_seed
 from vmm.data.patterns import expand_urls
@@ -157,15 +156,15 @@ class ResampledStream(IterableDataset[VideoTextBatch | UnusableData]):
             try:
                 frames = load_frames(raw, media, self._settings, generator)
                 video = train_transform(frames, self._settings, generator, raw.captions)
-                text, answers = draw_text(raw, self._content, generator)
-            except DecodeError as error:
+                item = draw_item(raw, self._content, generator)
+            except SampleError as error:
                 self._bad.add(BadSample(url, raw.key, error.reason, error.detail))
                 self._bad.check()
                 continue
             self._bad.usable += 1
             key = f"{url}/{raw.key}"
-            idx = derive_seed(text.lower() if self._positives == "caption" else key)
-            yield Sample(video, text, idx, key, answers)
+            idx = derive_seed(item.text.lower() if self._positives == "caption" else key)
+            yield Sample(video, item, idx, key)
 
     def _shuffled(self, media: Media, worker: int) -> Iterator[tuple[str, RawSample]]:
         """Yield (url, sample) for ever, in an order shuffled within a window."""

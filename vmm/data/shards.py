@@ -15,8 +15,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from vmm.data.clips import load_frames
-from vmm.data.decode import DecodeError
-from vmm.data.faults import BadSample, BadSamples
+from vmm.data.faults import BadSample, BadSamples, SampleError
 from vmm.data.index import Entry, ShardIndex, Stamp, load_index, load_indexes, stamp_of
 from vmm.data.patterns import common_folder, expand_shards, missing_shards, short_names
 from vmm.data.schema import (
@@ -95,14 +94,14 @@ class ShardSet:
         """Return (shard, key) of a sample; the key is its number if the shard is lost."""
         try:
             return self.names[shard], self._entries(shard)[sample].key
-        except DecodeError:
+        except SampleError:
             return self.names[shard], f"#{sample}"
 
     def read(self, shard: int, sample: int) -> RawSample:
         """Read a sample's bytes; nothing is decoded.
 
         Raises:
-            DecodeError: If the shard no longer holds them.
+            SampleError: If the shard no longer holds them.
         """
         entry = self._entries(shard)[sample]
         parts = {name: self._bytes(shard, place) for name, place in self._parts(entry).items()}
@@ -122,7 +121,7 @@ class ShardSet:
         """Read a sample's metadata without its media.
 
         Raises:
-            DecodeError: If the shard no longer holds them.
+            SampleError: If the shard no longer holds them.
         """
         place = self._entries(shard)[sample].members.get(JSON_EXTENSION)
         return parse_metadata(None if place is None else self._bytes(shard, place))
@@ -142,7 +141,7 @@ class ShardSet:
         So video2dataset leaves what could not be downloaded.
 
         Raises:
-            DecodeError: If a shard no longer holds a caption.
+            SampleError: If a shard no longer holds a caption.
         """
         for shard, (name, index) in enumerate(
             zip(self.names, load_indexes(self.paths), strict=True)
@@ -178,13 +177,13 @@ class ShardSet:
         try:
             file = _open(self.paths[shard], stamp)
             if stamp_of(os.fstat(file.fileno())) != stamp:
-                raise DecodeError("unreadable", f"{self.names[shard]} has changed since the start")
+                raise SampleError("unreadable", f"{self.names[shard]} has changed since the start")
             data = os.pread(file.fileno(), size, offset)
         except OSError as error:
             _open.cache_clear()  # a network file system may want the file to be opened anew
-            raise DecodeError("unreadable", f"{self.names[shard]}: {error.strerror}") from error
+            raise SampleError("unreadable", f"{self.names[shard]}: {error.strerror}") from error
         if len(data) != size:
-            raise DecodeError("unreadable", f"{self.names[shard]} ends before byte {offset + size}")
+            raise SampleError("unreadable", f"{self.names[shard]} ends before byte {offset + size}")
         return data
 
     def _usable(self, index: ShardIndex) -> list[Entry]:
@@ -196,7 +195,7 @@ class ShardSet:
             index = load_index(self.paths[shard])
             if index.stamp != self._stamps[shard]:
                 lost = index.damage or "it has changed since the start"
-                raise DecodeError("unreadable", f"{self.names[shard]}: {lost}")
+                raise SampleError("unreadable", f"{self.names[shard]}: {lost}")
             entries = self._usable(index)
         self._recent[shard] = entries
         if len(self._recent) > self._recent_size:
@@ -320,13 +319,13 @@ class EvaluationClips(Dataset[EvaluationSample]):
         shard, place = self._set.locate(index)
         try:
             raw = self._set.read(shard, place)
-        except DecodeError as error:
+        except SampleError as error:
             name = self._set.name(shard, place)
             self._bad.add(BadSample(*name, error.reason, error.detail))
             return EvaluationSample("/".join(name), index, None, [], {}, error.reason)
         try:
             frames = load_frames(raw, self._set.media, self.settings)
-        except DecodeError as error:
+        except SampleError as error:
             name = self._set.name(shard, place)
             self._bad.add(BadSample(*name, error.reason, error.detail))
             return EvaluationSample(raw.key, index, None, raw.captions, raw.metadata, error.reason)
@@ -339,7 +338,7 @@ class EvaluationClips(Dataset[EvaluationSample]):
         """Read a sample's bytes; nothing is decoded.
 
         Raises:
-            DecodeError: If the shard no longer holds it.
+            SampleError: If the shard no longer holds it.
         """
         return self._set.read(*self._set.locate(index))
 
@@ -347,7 +346,7 @@ class EvaluationClips(Dataset[EvaluationSample]):
         """Read a sample's key and metadata, without its media.
 
         Raises:
-            DecodeError: If the shard no longer holds it.
+            SampleError: If the shard no longer holds it.
         """
         place = self._set.locate(index)
         return "/".join(self._set.name(*place)), self._set.metadata(*place)
@@ -356,7 +355,7 @@ class EvaluationClips(Dataset[EvaluationSample]):
         """Return the extension and the bytes of a sample's file.
 
         Raises:
-            DecodeError: If the shard no longer holds it.
+            SampleError: If the shard no longer holds it.
         """
         raw = self.raw(index)
         return raw.extension, raw.data

@@ -11,10 +11,9 @@ import torch.distributed as dist
 from torch.utils.data import IterableDataset, get_worker_info
 
 from vmm.data.clips import load_frames
-from vmm.data.collate import Content, Positives, Sample, draw_text, make_batch
+from vmm.data.collate import Content, Positives, Sample, draw_item, make_batch
 from vmm.data.corpora import Mixture
-from vmm.data.decode import DecodeError
-from vmm.data.faults import BadSample, BadSamples, ReadingBoard, UnusableData
+from vmm.data.faults import BadSample, BadSamples, ReadingBoard, SampleError, UnusableData
 from vmm.data.order import StepPlan, derive_seed
 from vmm.data.transforms import ClipSettings, train_transform
 from vmm.distributed import world_size
@@ -162,8 +161,8 @@ class TrainStream(IterableDataset[VideoTextBatch | UnusableData]):
                 raw = source.read(place)
                 frames = load_frames(raw, media, self._settings, generator)
                 video = train_transform(frames, self._settings, generator, raw.captions)
-                text, answers = draw_text(raw, self._content, generator)
-            except DecodeError as error:
+                item = draw_item(raw, self._content, generator)
+            except SampleError as error:
                 failure = error
                 self._bad.add(BadSample(*name, error.reason, error.detail))
                 self._bad.check()
@@ -173,12 +172,12 @@ class TrainStream(IterableDataset[VideoTextBatch | UnusableData]):
                 continue
             self._bad.usable += 1
             if self._positives == "caption":
-                idx = derive_seed(text.lower())
+                idx = derive_seed(item.text.lower())
             elif self._positives == "row":
                 idx = raw.number
             else:
                 idx = self._first_idx[media] + source.first(place.corpus) + raw.number
-            return Sample(video, text, idx, raw.key, answers)
+            return Sample(video, item, idx, raw.key)
         raise UnusableData(
             f"{_ATTEMPTS} {media}s in a row could not be decoded, the last one because of: "
             f"{failure}. The shards look broken:\n{self._bad.table()}"

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from vmm.data.clips import load_frames
-from vmm.data.decode import DecodeError
+from vmm.data.faults import SampleError
 from vmm.data.schema import RawSample
 from vmm.data.transforms import ClipSettings, eval_transform
 
@@ -93,7 +93,7 @@ def load_clip(video: Video, number: int, clip: ClipSettings) -> PreparedClip:
     try:
         data = video if isinstance(video, bytes) else path.read_bytes()
         pixels = load_frames(RawSample(name, number, "", data, [], {}), "video", clip)
-    except (OSError, DecodeError) as error:
+    except (OSError, SampleError) as error:
         raise ValueError(f"cannot read {name}: {error}") from error
     return prepared(eval_transform(pixels, clip), clip)
 

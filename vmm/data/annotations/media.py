@@ -6,6 +6,7 @@ import os
 import unicodedata
 from pathlib import Path, PurePosixPath
 
+from vmm.data.faults import SampleError
 from vmm.data.schema import (
     MEDIA_EXTENSIONS,
     UNREAD_EXTENSIONS,
@@ -22,18 +23,13 @@ _EXTENSIONS = frozenset(
 )
 
 
-class MediaError(ValueError):
+class MediaError(SampleError):
     """A name that leads to no file, or to several.
 
     Args:
         reason: "missing", "ambiguous" or "unsupported".
         detail: What was looked for and found.
     """
-
-    def __init__(self, reason: str, detail: str) -> None:
-        super().__init__(reason, detail)
-        self.reason = reason
-        self.detail = detail
 
     def __str__(self) -> str:
         return f"{self.reason} media: {self.detail}"

@@ -10,12 +10,11 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from vmm.data.annotations.media import MediaError
 from vmm.data.annotations.record import Annotation
 from vmm.data.annotations.registry import read_annotations
 from vmm.data.annotations.source import Source
 from vmm.data.annotations.training import labelled_cells
-from vmm.data.decode import DecodeError
+from vmm.data.faults import SampleError
 from vmm.evaluation.classification.protocols import ClassProtocol
 from vmm.evaluation.common.results import content_hash
 from vmm.evaluation.common.sources import ShardClips
@@ -115,7 +114,7 @@ def truths_in_shards(clips: ShardClips, field: str) -> list[Truth]:
     for number in range(len(clips)):
         try:
             key, value = clips.metadata(number)
-        except (DecodeError, MediaError):
+        except SampleError:
             truths.append(Truth(f"#{number}", f"#{number}"))
             continue
         found: Any = value

@@ -17,10 +17,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from vmm.data.annotations.media import MediaError
 from vmm.data.clips import load_frames
-from vmm.data.decode import DecodeError
-from vmm.data.faults import BadSample, BadSamples
+from vmm.data.faults import BadSample, BadSamples, SampleError
 from vmm.data.schema import RawSample
 from vmm.data.shards import EvaluationSample
 from vmm.data.transforms import ClipSettings, eval_transform
@@ -107,7 +105,7 @@ class ViewedClips(Dataset[EvaluationSample]):
         key = self._keys[index]
         try:
             video = self._look(self._media.raw(index))
-        except (DecodeError, MediaError) as error:
+        except SampleError as error:
             self._bad.add(BadSample("", key, error.reason, error.detail))
             return EvaluationSample(key, index, None, [], {}, error.reason)
         return EvaluationSample(key, index, video, [], {}, None)

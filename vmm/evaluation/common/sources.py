@@ -17,8 +17,7 @@ from torch.utils.data import Dataset
 from vmm.data.annotations.media import MediaError, MediaFolder, stem
 from vmm.data.annotations.record import Annotation
 from vmm.data.clips import load_frames
-from vmm.data.decode import DecodeError
-from vmm.data.faults import BadSample, BadSamples
+from vmm.data.faults import BadSample, BadSamples, SampleError
 from vmm.data.patterns import SHARD_SUFFIX
 from vmm.data.schema import END, START, RawSample, is_leftover
 from vmm.data.shards import EvaluationClips, EvaluationSample, ShardSet
@@ -72,7 +71,7 @@ class ShardClips(EvaluationClips):
 
         Raises:
             MediaError: If its clip is not there.
-            DecodeError: If the shard no longer holds it.
+            SampleError: If the shard no longer holds it.
         """
         self._refuse_absent(index)
         return super().raw(index)
@@ -82,7 +81,7 @@ class ShardClips(EvaluationClips):
 
         Raises:
             MediaError: If its clip is not there.
-            DecodeError: If the shard no longer holds it.
+            SampleError: If the shard no longer holds it.
         """
         self._refuse_absent(index)
         return super().metadata(index)
@@ -104,7 +103,7 @@ class _MediaStore(Protocol):
         """Find an item's media; raises ``MediaError``."""
 
     def read(self, item: Annotation, place: Any) -> tuple[str, bytes, dict[str, Any]]:
-        """Return the extension, the bytes and the metadata; raises ``DecodeError``."""
+        """Return the extension, the bytes and the metadata; raises ``SampleError``."""
 
     def files(self, places: Sequence[Any]) -> list[str]:
         """Name the files that hold these media."""
@@ -168,7 +167,7 @@ class AnnotatedClips(Dataset[EvaluationSample]):
         try:
             raw = self.raw(index)
             frames = load_frames(raw, self._kind, self.settings)
-        except (DecodeError, MediaError) as error:
+        except SampleError as error:
             self._bad.add(BadSample("", item.key, error.reason, error.detail))
             return EvaluationSample(item.key, index, None, item.captions, {}, error.reason)
         video = eval_transform(frames, self.settings)
@@ -180,7 +179,7 @@ class AnnotatedClips(Dataset[EvaluationSample]):
         """Return the extension and the bytes of a clip's file.
 
         Raises:
-            DecodeError: If it can no longer be read.
+            SampleError: If it can no longer be read.
         """
         raw = self.raw(index)
         return raw.extension, raw.data
@@ -190,7 +189,7 @@ class AnnotatedClips(Dataset[EvaluationSample]):
 
         Raises:
             MediaError: If there is none.
-            DecodeError: If it can no longer be read.
+            SampleError: If it can no longer be read.
         """
         place = self._places[index]
         if isinstance(place, MediaError):
@@ -207,7 +206,7 @@ class AnnotatedClips(Dataset[EvaluationSample]):
 
         Raises:
             MediaError: If there is none.
-            DecodeError: If it can no longer be read.
+            SampleError: If it can no longer be read.
         """
         item, place = self._items[index], self._places[index]
         if isinstance(place, MediaError):
@@ -227,7 +226,7 @@ class _Folder:
         try:
             data = place.read_bytes()
         except OSError as error:
-            raise DecodeError("unreadable", f"{place}: {error.strerror}") from error
+            raise SampleError("unreadable", f"{place}: {error.strerror}") from error
         return place.suffix[1:].lower(), data, {START: item.start, END: item.end}
 
     def files(self, places: Sequence[Path]) -> list[str]:

@@ -11,8 +11,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from vmm.data.annotations.media import MediaError
-from vmm.data.decode import DecodeError
+from vmm.data.faults import SampleError
 from vmm.data.transforms import ClipSettings
 from vmm.evaluation.common.page import data_uri, render
 from vmm.evaluation.common.sources import AnnotatedClips
@@ -119,7 +118,7 @@ def _strip(media: AnnotatedClips, video: int, clip: ClipSettings) -> bytes | Non
     settings = ClipSettings(_TILES, max(_TILE_SIDE, clip.image_size), decoder=clip.decoder)
     try:
         frames = read_frames(media.film(video), settings, None)
-    except (DecodeError, MediaError, OSError):
+    except (SampleError, OSError):
         return None
     tiles = frames.pixels.permute(0, 2, 3, 1).numpy()
     buffer = io.BytesIO()

@@ -18,9 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from tqdm import tqdm
 
-from vmm.data.annotations.media import MediaError
-from vmm.data.decode import DecodeError
-from vmm.data.faults import BadSample, BadSamples
+from vmm.data.faults import BadSample, BadSamples, SampleError
 from vmm.evaluation.common.journal import Journal
 from vmm.evaluation.common.models import CaptionVectors, ChoiceMatcher, Encoder, LongEncoder
 from vmm.evaluation.common.sources import AnnotatedClips
@@ -117,7 +115,7 @@ def _score_video(
         film = media.film(number)
         frames = read_frames(film, settings_of(encoder.clip, viewing.num_frames), viewing.fps)
         seed = int.from_bytes(_digest(film)[:4], "big")
-    except (DecodeError, MediaError) as error:
+    except SampleError as error:
         bad.add(BadSample("", questions[0].key, error.reason, error.detail))
         return VideoScores(error.reason, blind, {}, [], [], None)
     except OSError as error:

@@ -6,10 +6,9 @@ import logging
 from pathlib import Path
 from typing import NamedTuple
 
-from vmm.data.annotations.media import MediaError
 from vmm.data.annotations.record import Annotation
 from vmm.data.annotations.registry import read_annotations
-from vmm.data.decode import DecodeError
+from vmm.data.faults import SampleError
 from vmm.data.schema import questions_of
 from vmm.data.transforms import ClipSettings
 from vmm.evaluation.common.sources import AnnotatedClips, ShardClips
@@ -78,7 +77,7 @@ def questions_in_shards(clips: ShardClips) -> list[OpenQuestion]:
     for number in range(len(clips)):
         try:
             metadata = clips.metadata(number)[1]
-        except (DecodeError, MediaError) as error:
+        except SampleError as error:
             logger.warning("its questions are unknown, left out: %s", error)
             continue
         for place, question in enumerate(questions_of(metadata)):
