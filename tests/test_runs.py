@@ -16,12 +16,12 @@ from vmm.models.masked_student import MaskedStudent
 from vmm.models.text_encoder import BertTextEncoder
 from vmm.models.video_text import VideoTextModel
 from vmm.models.videomamba import VideoMamba
+from vmm.models.weight_files import read_state_dict
 from vmm.runs import (
     TASKS,
     find_checkpoint,
     load_model,
     load_run,
-    read_weights,
     trains,
 )
 from vmm.tasks.base import TrainingTask
@@ -217,7 +217,7 @@ def test_a_class_path_imports_nothing_outside_vmm(run, tmp_path, monkeypatch):
 def test_a_missing_or_surplus_weight_is_named(run):
     folder, _, _ = run
     path = folder / "checkpoints" / "last.ckpt"
-    state = read_weights(path)
+    state = read_state_dict(path)
     torch.save({"state_dict": {k: v for k, v in state.items() if "itm_head" not in k}}, path)
     with pytest.raises(ValueError, match=r"itm_head\.\w+ is missing"):
         load_run(folder, "last")
@@ -312,7 +312,7 @@ def test_a_sharded_checkpoint_folder_says_what_to_do(tmp_path, inside, remedy):
     (tmp_path / inside).parent.mkdir(exist_ok=True)
     (tmp_path / inside).touch()
     with pytest.raises(ValueError, match=remedy):
-        read_weights(tmp_path)
+        read_state_dict(tmp_path)
 
 
 def with_weights(folder, model):

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 import yaml
-from torch import Tensor, nn
+from torch import nn
 
 from vmm.data.schema import is_leftover
 from vmm.data.transforms import ClipSettings
@@ -101,7 +101,7 @@ def load_model(run: Path, wanted: type[ModelT], checkpoint: str = "best") -> Tra
         clip = _clip_settings(_init_args(config.get("data")), encoder)
     except ValueError as error:
         raise ValueError(f"{run / CONFIG}: {error}") from error
-    weights = {key.removeprefix("model."): value for key, value in read_weights(path).items()}
+    weights = {key.removeprefix("model."): value for key, value in read_state_dict(path).items()}
     report = load_accounted(model, weights, str(path), {}, _TRAINING_ONLY)
     logger.info("%s: %s", path, report)
     return TrainedModel(
@@ -167,15 +167,6 @@ def find_checkpoint(run: Path, which: str = "best") -> Path:
         raise ValueError(f"no checkpoint in {folder}; let `vmm fit` run until it saves one")
     logger.warning("%s has no %s checkpoint, taking %s", run, which, files[-1].name)
     return files[-1]
-
-
-def read_weights(path: Path) -> dict[str, Tensor]:
-    """Read all tensors of a checkpoint.
-
-    Raises:
-        ValueError: If the file is missing, damaged, or holds anything but plain data.
-    """
-    return read_state_dict(path)
 
 
 def _video_text(args: Mapping[str, Any]) -> VideoTextModel:

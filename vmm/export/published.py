@@ -22,13 +22,13 @@ from vmm.models.masked_student import MaskedStudent
 from vmm.models.published_layout import LAYOUTS, Family
 from vmm.models.text_encoder import BertTextEncoder
 from vmm.models.video_text import VideoTextModel
+from vmm.models.weight_files import read_state_dict
 from vmm.runs import (
     IMPORTED_WEIGHTS,
     TASKS,
     build,
     find_checkpoint,
     read_config,
-    read_weights,
     sha256,
 )
 from vmm.text_output import say
@@ -114,7 +114,7 @@ def export_upstream(run: Path, out: Path, checkpoint: str = "best", dtype: str =
     if out.exists():
         raise ValueError(f"{out} is there already; name a new file")
     family = _family(run)
-    weights = read_weights(find_checkpoint(run, checkpoint))
+    weights = read_state_dict(find_checkpoint(run, checkpoint))
     state = {
         key.removeprefix("model."): value
         for key, value in weights.items()

@@ -13,8 +13,9 @@ from pathlib import Path
 from torch import Tensor, nn
 
 from vmm.models.video_encoder import VideoEncoder
+from vmm.models.weight_files import read_state_dict
 from vmm.models.weights import load_accounted
-from vmm.runs import find_checkpoint, read_weights
+from vmm.runs import find_checkpoint
 
 logger = logging.getLogger(__name__)
 
@@ -53,7 +54,7 @@ def load_start_weights(task: nn.Module, path: Path) -> list[str]:
         ValueError: If the file has no video encoder, or a shared component does not fit.
     """
     file = find_checkpoint(path) if path.is_dir() else path
-    offered = _components(read_weights(file))
+    offered = _components(read_state_dict(file))
     if "video_encoder" not in offered:
         raise ValueError(
             f"{file} holds no video_encoder (only {sorted(offered)}); "
