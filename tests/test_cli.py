@@ -171,7 +171,7 @@ def test_every_setting_of_a_task_is_explained_with_its_type(task, capsys):
     assert {"video_encoder", "optimizer", "weight_decay", "warmup_steps", "init_from"} <= set(
         settings
     )
-    assert ("num_taps" in settings) == (task != "vmm.tasks.answer.AnswerTask")
+    assert "shared" not in settings
     for name, text in settings.items():
         if not name.endswith(".help"):
             assert re.match(r"[A-Z`].+ \((required, )?type: ", text), name

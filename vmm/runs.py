@@ -238,7 +238,8 @@ TASKS = {
         "it is no classifier; import one with `vmm import FILE FOLDER`",
     ),
 }
-"""By the class path of a recipe's model; of several of one ``model``, an import names the first."""
+"""By the class path of a recipe's model. New rows go to the end: of several of one ``model``, an
+import names the first, and its ``only`` is said."""
 
 
 def kind_of(config: Mapping[str, Any]) -> Kind | None:
