@@ -12,7 +12,7 @@ import re
 import sys
 import warnings
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from jsonargparse import ActionYesNo, Namespace
 from lightning.fabric.utilities.exceptions import MisconfigurationException
@@ -70,7 +70,25 @@ def _configure_messages() -> None:
 
 
 class SaveRecipe(SaveConfigCallback):
-    """Save the recipe when work begins, so that a run that cannot start leaves none behind."""
+    """Save the recipe when work begins, so that a run that cannot start leaves none behind.
+
+    From then on no other process trains in the folder.
+    """
+
+    lock: IO[bytes] | None = None
+
+    def take(self, run: Path) -> None:
+        """Go on in a run's folder."""
+        self.overwrite = True
+        self.lock = lock(run)
+
+    def _leave(self, *unused: Any, **named: Any) -> None:
+        """Let others train in the folder."""
+        if self.lock is not None:
+            self.lock.close()
+            self.lock = None
+
+    teardown = on_exception = _leave
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Not yet."""
@@ -78,6 +96,8 @@ class SaveRecipe(SaveConfigCallback):
     def _begin(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if trainer.loggers and not trainer.sanity_checking:
             path = Path(trainer.log_dir or "", self.config_filename)
+            if trainer.training and trainer.is_global_zero and self.lock is None:
+                self.lock = lock(path.parent)
             if self.overwrite and not self.already_saved and path.is_file():
                 number = len([*path.parent.glob("config-*.yaml")])
                 path.replace(path.with_name(f"config-{number}.yaml"))  # of the run so far
@@ -235,15 +255,14 @@ class VmmCLI(LightningCLI):
         logger.info("going on from %s", checkpoint or f"the beginning: {run} has no checkpoint")
         if not self.trainer.is_global_zero:
             return None if checkpoint is None else str(checkpoint)
-        self._lock = lock(run)
         recipe = self._parser(self.subcommand).dump(self.config[self.subcommand], skip_none=False)
         say_differences(run, recipe)
-        for curves in self.trainer.loggers:
-            if isinstance(curves, CSVLogger):
-                continue_curves(curves, steps_of(checkpoint) if checkpoint else 0)
-        for callback in self.trainer.callbacks:  # type: ignore[attr-defined]
+        for callback in self.trainer.callbacks if run.is_dir() else ():  # type: ignore[attr-defined]
             if isinstance(callback, SaveRecipe):
-                callback.overwrite = True
+                callback.take(run)
+        for curves in self.trainer.loggers:
+            if isinstance(curves, CSVLogger) and checkpoint is not None:
+                continue_curves(curves, steps_of(checkpoint))
         return None if checkpoint is None else str(checkpoint)
 
     def _refuse_used_folder(self) -> None:
@@ -257,8 +276,6 @@ class VmmCLI(LightningCLI):
                 "(--trainer.logger.init_args.version NAME), or go on from the other's last "
                 f"checkpoint (--resume, or --ckpt_path {folder})"
             )
-        if self.subcommand == "fit":
-            self._lock = lock(folder)
 
     def _checkpoint(self, given: str) -> str:
         """Find the checkpoint file that ``--ckpt_path`` means."""

@@ -173,7 +173,7 @@ def test_recipes_and_settings(told, line, said):
         ),
         ("--checkpoint.mode=highest", "`mode` can be"),
         ("--ckpt_path=nowhere.ckpt", "no weight file nowhere.ckpt"),
-        ("--ckpt_path=last", "says not of which run"),
+        ("--ckpt_path=last", "the newest run beside this one's folder"),
         ("--ckpt_path=''", "--ckpt_path is empty"),
         ("--ckpt_path={t}/media.tar", "is damaged or no weight file; download or save it again."),
         ("--ckpt_path={t}/empty", "is a folder; name the weight file in it"),
@@ -211,7 +211,7 @@ def test_a_gpu_that_is_not_there(told, option):
     [
         ("", "would use random weights; give --ckpt_path RUN"),
         ("--ckpt_path=nowhere", "no weight file nowhere"),
-        ("--ckpt_path=best", "says not of which run"),
+        ("--ckpt_path=best", "the newest run beside this one's folder"),
     ],
 )
 def test_evaluation_without_weights(told, command, option, said):
@@ -403,7 +403,11 @@ def test_a_checkpoint_of_another_stage_or_size(told, demo_shards, tmp_path, caps
     ("command", "option", "kept"),
     [
         ("fit", "--trainer.fast_dev_run=true", set()),
-        ("fit", "--trainer.enable_checkpointing=false", {"config.yaml", "metrics.csv"}),
+        (
+            "fit",
+            "--trainer.enable_checkpointing=false",
+            {"config.yaml", "metrics.csv", "run.json", ".lock"},
+        ),
         ("predict", "--trainer.fast_dev_run=1", set()),
         ("validate", "--trainer.logger=false", set()),
     ],

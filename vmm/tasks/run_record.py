@@ -28,7 +28,7 @@ after a kill that nobody could hear, too; ``pid`` and ``host`` tell whether it s
 class RunRecord(L.Callback):
     """Keep ``run.json`` in the run's folder: ``end`` and ``status`` of ``ENDS``, ``step``."""
 
-    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+    def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Say that it trains."""
         self._write(trainer, "running", None)
 
@@ -48,8 +48,10 @@ class RunRecord(L.Callback):
 
     def _write(self, trainer: L.Trainer, end: str, status: int | None, said: str = "") -> None:
         folder = run_folder(trainer)
-        if folder is None or not trainer.is_global_zero or not folder.is_dir():
+        if folder is None or not trainer.is_global_zero:
             return
+        if not (folder / "config.yaml").is_file():
+            return  # it did not begin
         content = {
             "end": end,
             "status": status,
