@@ -13,7 +13,7 @@ def test_a_model_that_sees_the_order_finds_everything(toys, tmp_path, k):
     numbers = toys.evaluate(tmp_path, toys.Encoder(), toys.world(), k=k).numbers
     for scores in ("dual", "reranked")[: 1 if k is None else 2]:
         assert numbers["scores"][scores]["recall_mean"] == 100
-        assert numbers["interval"][scores]["t2v_recall_1"] == (100, 100)
+        assert numbers["interval"][scores]["t2v_recall_1"] == [100, 100]
     assert numbers["direction"]["dual"] == 100
     assert numbers["direction"]["match"] == (None if k is None else 100)
     assert (numbers["scores"]["reranked"] is None) == (k is None)

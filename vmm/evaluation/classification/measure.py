@@ -77,7 +77,7 @@ def measure_classes(
         "mean_class": sum(c["top_1"] for c in per_class) / len(per_class) if per_class else 0.0,
         "chance": 100 / scores.shape[1],
         "majority": 100 * most / len(labels),
-        "interval": {name: bootstrap_interval(value, groups) for name, value in values.items()},
+        "interval": {n: list(bootstrap_interval(v, groups)) for n, v in values.items()},
         "per_class": per_class,
     }
 
@@ -98,5 +98,5 @@ def measure_numbers(predicted: Tensor, targets: Tensor, groups: Tensor) -> dict[
     return {
         "mse": errors.mean().item(),
         "constant": targets.double().var(correction=0).item(),
-        "interval": {"mse": bootstrap_interval(errors, groups)},
+        "interval": {"mse": list(bootstrap_interval(errors, groups))},
     }

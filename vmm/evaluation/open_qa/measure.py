@@ -64,7 +64,7 @@ def measure(questions: Sequence[OpenQuestion], judged: Judged) -> dict[str, Any]
     def described(values: Tensor, rows: Tensor) -> dict[str, Any]:
         return {
             "value": 100 * values[rows].mean().item(),
-            "interval": bootstrap_interval(100 * values[rows], videos[rows]),
+            "interval": list(bootstrap_interval(100 * values[rows], videos[rows])),
         }
 
     def all_of(rows: Tensor) -> dict[str, Any]:

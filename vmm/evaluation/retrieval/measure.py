@@ -119,11 +119,11 @@ def measure(encoded: Encoded, scores: Scores, with_dual_softmax: bool) -> dict[s
     return numbers
 
 
-def _intervals(ranks: dict[str, TiedRanks], relevant: Tensor) -> dict[str, tuple[float, float]]:
+def _intervals(ranks: dict[str, TiedRanks], relevant: Tensor) -> dict[str, list[float]]:
     """Give the 95 % intervals of both R@1, drawn over clips."""
     groups = {"t2v": relevant.byte().argmax(1), "v2t": None}
     return {
-        f"{name}_recall_1": bootstrap_interval(100 * hit_probability(r, 1), groups[name])
+        f"{name}_recall_1": list(bootstrap_interval(100 * hit_probability(r, 1), groups[name]))
         for name, r in ranks.items()
     }
 
