@@ -38,5 +38,14 @@ class Options(ModelOptions):
 
     @property
     def protocol(self) -> ClassProtocol | None:
-        """The test set that it is called; None = nobody's."""
-        return None if self.dataset is None else CLASS_PROTOCOLS[self.dataset]
+        """The test set that it is called; None = nobody's.
+
+        Raises:
+            ValueError: If there is none of that name.
+        """
+        if self.dataset is None:
+            return None
+        if self.dataset not in CLASS_PROTOCOLS:
+            known = ", ".join(CLASS_PROTOCOLS)
+            raise ValueError(f"there is no classification set {self.dataset!r}; known are {known}")
+        return CLASS_PROTOCOLS[self.dataset]

@@ -22,7 +22,7 @@ class Options(ModelOptions):
         aggregate: How windows become one score, see ``Viewing``.
 
     Raises:
-        ValueError: If shards are given, no data set is, or a number is not one of ``Viewing``.
+        ValueError: If shards are given, or no data set is.
     """
 
     ids: Path | None = None
@@ -37,7 +37,11 @@ class Options(ModelOptions):
 
     @property
     def viewing(self) -> Viewing:
-        """How a model looks at a video."""
+        """How a model looks at a video.
+
+        Raises:
+            ValueError: As ``Viewing`` does.
+        """
         return Viewing(self.num_frames, self.fps, self.window, self.aggregate)
 
     @property

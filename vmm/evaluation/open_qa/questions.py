@@ -12,6 +12,7 @@ from vmm.data.faults import SampleError
 from vmm.data.schema import questions_of
 from vmm.data.transforms import ClipSettings
 from vmm.evaluation.common.sources import AnnotatedClips, ShardClips
+from vmm.evaluation.open_qa.protocols import OPEN_SETS
 
 logger = logging.getLogger(__name__)
 
@@ -47,8 +48,11 @@ def read_open_questions(
         clip: How a video becomes the model's input.
 
     Raises:
-        ValueError: If a file cannot be read or no answer is public.
+        ValueError: If the name is unknown, a file cannot be read or no answer is public.
     """
+    if dataset not in OPEN_SETS:
+        known = ", ".join(OPEN_SETS)
+        raise ValueError(f"there is no set of open questions {dataset!r}; known are {known}")
     items = read_annotations(annotations, dataset)
     videos: dict[str, Annotation] = {}
     numbers: dict[str, int] = {}
