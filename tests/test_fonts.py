@@ -12,7 +12,7 @@ import vmm.fonts as module
 from data_prep.contact_sheet import caption_lines, contact_sheet, runs
 from data_prep.shard_statistics import Thumbnail
 from vmm.evaluation.classification.page import _confusions
-from vmm.evaluation.common.pictures import png, shortened
+from vmm.evaluation.common.pictures import png
 from vmm.evaluation.retrieval.charts import Curve, curves_picture
 from vmm.evaluation.retrieval.pictures import Query, Strip, retrieval_picture
 from vmm.fonts import characters, choose_fonts, drawable
@@ -100,10 +100,6 @@ def test_a_line_of_several_fonts_is_drawn_in_parts(installed):
     parts = [(text, font.getname()[0]) for text, font in runs("a 猫b")]
     expected = [("a ", "DejaVu Sans"), ("猫", "Squares"), ("b", "DejaVu Sans")]
     assert parts == (expected if installed else [("a 猫b", "DejaVu Sans")])
-
-
-def test_a_long_text_without_spaces_is_cut_between_letters():
-    assert shortened("ä" * 50, 5) == "ääää…" and shortened(" a\n b ", 5) == "a b"
 
 
 def figures(text):

@@ -1,5 +1,8 @@
+import importlib
 import subprocess
 import sys
+import typing
+from dataclasses import fields
 
 import pytest
 
@@ -22,6 +25,30 @@ def test_the_command_is_written_without_paths_of_this_machine(
     monkeypatch.chdir(tmp_path)
     command = portable_command("eval.retrieval", [argument.format(here=tmp_path)])
     assert command == f"python -m eval.retrieval {written}"
+
+
+def words_of(kind):
+    """The words of a Literal, alone or in a union."""
+    kinds = (kind, *typing.get_args(kind))
+    return {w for k in kinds if typing.get_origin(k) is typing.Literal for w in typing.get_args(k)}
+
+
+@pytest.mark.parametrize("name", ["classification", "long_video_qa", "open_qa", "retrieval"])
+def test_a_command_offers_what_its_evaluation_takes_from_python(name):
+    parser = importlib.import_module(f"eval.{name}")._parser()
+    taken = importlib.import_module(f"vmm.evaluation.{name}.options").Options
+    defaults = {field.name: field.default for field in fields(taken)}
+    offered = {action.dest: action for action in parser._actions if action.dest != "help"}
+    offered.pop("no_rerank", None)  # is k=None
+    if name == "long_video_qa":
+        del defaults["shards"]  # refused
+    assert offered.keys() == defaults.keys()
+    types = typing.get_type_hints(taken)
+    for option, action in offered.items():
+        words = words_of(types[option])
+        assert not words or set(action.choices) == words, option
+        if option not in ("device", "num_workers"):  # what suits a command
+            assert action.default == defaults[option], option
 
 
 COMMANDS = ["classification", "compare", "demo", "demo_qa", "lint", "long_video_qa", "open_qa",

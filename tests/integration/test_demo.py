@@ -7,8 +7,6 @@ import sys
 
 import pytest
 
-from eval import demo_qa
-
 STEPS = 9
 
 
@@ -97,9 +95,3 @@ def test_questions_about_long_videos_go_on_from_there(demo, root):
             assert control == pytest.approx(chance), name
         assert (folder / f"demo/qa_{split}/report.html").stat().st_size > 50_000
     assert frames == {"test": (6, 21), "long": (12, 45)}
-
-
-def test_questions_without_a_model_to_start_from(tmp_path, monkeypatch, capsys):
-    monkeypatch.chdir(tmp_path)
-    assert demo_qa.main([]) == 2
-    assert "run `make demo` first" in capsys.readouterr().err

@@ -9,6 +9,8 @@ from eval import classification
 from tests.data.videos import encode_video
 from tests.models import published as make
 from vmm.evaluation.classification import run as module
+from vmm.evaluation.classification.options import Options
+from vmm.evaluation.classification.results import ClassificationResult
 from vmm.evaluation.classification.views import ViewedEncoder
 from vmm.export.published import import_checkpoint
 from vmm.models.video_text import VideoTextModel
@@ -181,14 +183,6 @@ def test_prompts_on_shards(stage2, demo_shards, capsys):
     assert status == 2 and "--class-field" in said.err
 
 
-def test_no_views_are_not_the_usual_ones(stage2, demo_shards, capsys):
-    shards = ["--shards", f"{demo_shards.folder}/test-*.tar", "--class-field", "attributes.shape"]
-    for option in ("--clips", "--crops", "--num-frames"):
-        with pytest.raises(SystemExit, match="2"):
-            run(capsys, "--run", stage2, *shards, option, "0")
-        assert f"{option}: '0' is no whole number of 1 or more" in capsys.readouterr().err
-
-
 def test_prompts_whose_vectors_are_no_numbers_are_no_misses(
     stage2, demo_shards, monkeypatch, capsys
 ):
@@ -245,3 +239,20 @@ def test_failed_downloads_in_shards_are_wrong_not_left_out(stage2, tmp_path, cap
     result = read(stage2 / "classification_label")
     assert result["data"]["listed"] == 2 and result["data"]["problems"] == {"missing": 1}
     assert result["numbers"]["top_1"] == 50
+
+
+def test_a_model_of_one_s_own_is_evaluated_from_python(toys, videos, tmp_path):
+    folder, listed = videos
+    (tmp_path / "names.txt").write_text("\n".join(COLOURS))
+    options = Options(
+        model=toys.Colours(),
+        dataset="breakfast",
+        annotations=listed,
+        media=str(folder),
+        classes=tmp_path / "names.txt",
+        out=tmp_path / "out",
+    )
+    result = module.evaluate(options)
+    assert result.numbers["top_1"] == pytest.approx(500 / 6)
+    assert result.name == "colours" and result.model == options.model.identity()
+    assert ClassificationResult.read(tmp_path / "out") == result

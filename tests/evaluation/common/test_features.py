@@ -5,10 +5,8 @@ import json
 import pytest
 import torch
 
-from vmm.evaluation.common.encoding import encode_clips
 from vmm.evaluation.common.features import Clip, FeatureStore
 from vmm.evaluation.common.models import ClipVectors
-from vmm.evaluation.retrieval.options import Options
 
 CLIPS = [Clip("a/ä \u2028 1", ["one", "uno"], "eno", None), Clip("b", [], None, "unreadable"),
          Clip("c", ["two"], None, None)]  # fmt: skip
@@ -81,35 +79,3 @@ def test_removing_leaves_nothing(store, tmp_path):
     store.add([0], CLIPS[:1], vectors(1))
     store.remove()
     assert list(tmp_path.iterdir()) == []
-
-
-def test_an_evaluation_goes_on_where_it_was_killed(toys, tmp_path):
-    class Killed(toys.Encoder):
-        def encode_videos(self, video):
-            if len(self.seen) == 2:
-                raise KeyboardInterrupt
-            return super().encode_videos(video)
-
-    world, options = toys.world(), {"batch_size": 3, "k": 4}
-    whole = toys.evaluate(tmp_path / "whole", toys.Encoder(), world, **options)
-    with pytest.raises(KeyboardInterrupt):
-        toys.evaluate(tmp_path / "store", Killed(), world, **options)
-    encoder = toys.Encoder()
-    resumed = toys.evaluate(tmp_path / "store", encoder, world, **options)
-    assert encoder.seen == [3, 3]  # half of the twelve
-    for evaluation in (whole, resumed):
-        evaluation.numbers.pop("seconds")
-    assert resumed.numbers == whole.numbers
-    assert torch.equal(resumed.scores, whole.scores)
-    other = toys.Encoder(sees_order=False)
-    toys.evaluate(tmp_path / "store", other, world, **options)
-    assert sum(other.seen) == 12  # another model starts anew
-
-
-def test_features_without_tokens_do_for_the_dual_encoder_only(toys, tmp_path):
-    encoder, world = toys.Encoder(), toys.world()
-    dual, both = Options(k=None), Options()
-    store = toys.store(tmp_path, encoder, world, dual)
-    encode_clips(encoder, world, store, keep_tokens=False, batch_size=32, num_workers=0)
-    assert not list(store.folder.glob("tokens*"))
-    assert toys.store(tmp_path, encoder, world, both).folder != store.folder

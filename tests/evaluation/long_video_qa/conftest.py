@@ -15,7 +15,9 @@ import torch
 from vmm.data.transforms import ClipSettings
 from vmm.evaluation.common.models import CaptionVectors, ClipVectors
 from vmm.evaluation.long_video_qa.measure import OptionScores
+from vmm.evaluation.long_video_qa.options import Options
 from vmm.evaluation.long_video_qa.protocols import Question
+from vmm.evaluation.long_video_qa.run import evaluate
 
 COLOURS = {"red": (240, 0, 0), "green": (0, 240, 0), "blue": (0, 0, 240), "white": (240, 240, 240)}
 NAMES = list(COLOURS)
@@ -100,6 +102,15 @@ class Toys:
         width = len(video or blind or [])
         return OptionScores(views, blind or [0.0] * width, [[0.0]] * width)
 
+    def twelve(self, right, **others):
+        """Twelve questions about six videos; the first ``right`` are answered right."""
+        questions = [self.question(i, i % 4, i // 2, kind="ab"[i % 2]) for i in range(12)]
+        rows = [
+            [float(option == (i if i < right else i + 1) % 4) for option in range(4)]
+            for i in range(12)
+        ]
+        return questions, [self.scores(row, **others) for row in rows]
+
     def write(self, folder, videos=12):
         """Videos of three colours, each asked which colour comes first; every colour as often."""
         (folder / "videos").mkdir(parents=True)
@@ -128,3 +139,17 @@ class Toys:
 @pytest.fixture
 def toys():
     return Toys()
+
+
+@pytest.fixture
+def result(toys, tmp_path):
+    """Of an encoder of one's own, called from Python; in ``out``."""
+    return evaluate(
+        Options(
+            model=toys.Encoder(),
+            dataset="questions",
+            annotations=toys.write(tmp_path),
+            media=str(tmp_path / "videos"),
+            out=tmp_path / "out",
+        )
+    )

@@ -3,7 +3,6 @@ import re
 import pytest
 import torch
 
-from vmm.evaluation.long_video_qa.lint import lint_answers, lint_questions
 from vmm.evaluation.long_video_qa.measure import CONTROLS, measure, split_scores, verdict
 from vmm.evaluation.long_video_qa.scoring import VideoScores
 
@@ -29,17 +28,8 @@ def test_scores_are_dealt_to_questions_and_mixed_as_published(toys):
     assert three.views["video"]["similarity"] == pytest.approx([0.3, 0.4, 0.5])
 
 
-def twelve(toys, right, **others):
-    """Twelve questions about six videos; the first ``right`` are answered right."""
-    questions = [toys.question(i, i % 4, video=i // 2, kind="ab"[i % 2]) for i in range(12)]
-    rows = [
-        [float(option == (i if i < right else i + 1) % 4) for option in range(4)] for i in range(12)
-    ]
-    return questions, [toys.scores(row, **others) for row in rows]
-
-
 def test_accuracies_and_controls(toys):
-    questions, scores = twelve(toys, 9)
+    questions, scores = toys.twelve(9)
     numbers = measure(questions, scores, [4.0] * 6)
     assert numbers["headline"] == "similarity"
     accuracy = numbers["accuracy"]["similarity"]
@@ -75,7 +65,7 @@ def test_questions_with_fewer_options_and_equal_scores(toys):
 
 
 def test_unreadable_videos_are_misses_for_the_model_only(toys):
-    questions, scores = twelve(toys, 12, blind=[1.0, 0, 0, 0])
+    questions, scores = toys.twelve(12, blind=[1.0, 0, 0, 0])
     scores[0] = toys.scores(None, blind=[1.0, 0, 0, 0])
     numbers = measure(questions, scores, [4.0] * 6)
     assert numbers["accuracy"]["similarity"]["accuracy"] == pytest.approx(100 * 11 / 12)
@@ -92,7 +82,7 @@ def test_a_blank_videos_opinion_can_be_subtracted(toys):
 
 
 def test_classes_are_measured_apart(toys):
-    questions, scores = twelve(toys, 9)
+    questions, scores = toys.twelve(9)
     questions = [q._replace(duration=None if i < 6 else "long") for i, q in enumerate(questions)]
     numbers = measure(questions, scores, [30.0, 90.0, 90.0, 30.0, 30.0, 30.0])
     types = numbers["by_type"]
@@ -137,55 +127,3 @@ def test_one_video_gives_no_error(toys):
     numbers = measure(questions, scores, [4.0])
     assert numbers["accuracy"]["similarity"] == {"accuracy": 100.0, "error": None}
     assert numbers["verdict"].startswith("No sign that the video helps")
-
-
-def codes(findings):
-    return [finding.code for finding in findings]
-
-
-def test_nothing_is_found_in_sound_questions(toys):
-    questions, scores = twelve(toys, 9)
-    questions = [q._replace(text=f"{q.text} {q.key}") for q in questions]
-    assert not lint_questions("questions", questions)
-    assert not lint_answers(questions, scores, "similarity")
-
-
-def test_repeated_questions_and_equal_options(toys):
-    questions = [
-        toys.question(0, 0, video=0),
-        toys.question(1, 3, video=0, options=toys.NAMES[::-1]),
-        toys.question(2, 0, options=["a", "b", "a"]),
-    ]
-    found = lint_questions("questions", questions)
-    assert codes(found) == ["repeated-questions", "equal-options"]
-    assert found[0].message.startswith("1 questions") and "'q2'" in found[1].message
-
-
-def test_a_set_of_another_size(toys):
-    (found,) = lint_questions("egoschema", [toys.question(0, 0)])
-    assert found.code == "other-questions" and "subset 500" in found.message
-    assert not lint_questions("questions", [toys.question(0, 0)])
-
-
-def test_answers_that_can_be_guessed(toys):
-    options = ["right one", "no", "off", "not"]
-
-    def ask(answer, words):
-        questions = [toys.question(i, answer, options=words) for i in range(60)]
-        return questions, [toys.scores([1.0, 0, 0, 0], blind=[0.0] * 4) for _ in questions]
-
-    assert codes(lint_answers(*ask(0, options), "similarity")) == [
-        "guessable-longest", "guessable-majority",
-    ]  # fmt: skip
-    equal = ["aaa", "bbb", "ccc", "ddd"]
-    questions, scores = ask(2, equal)
-    scores = [s._replace(blind=[0.0, 0, 1, 0]) for s in scores]
-    assert codes(lint_answers(questions, scores, "similarity")) == [
-        "guessable-blind", "guessable-majority",
-    ]  # fmt: skip
-
-
-def test_a_collapsed_model_is_told(toys):
-    questions, _ = twelve(toys, 0)
-    (found,) = lint_answers(questions, [toys.scores([0.5] * 4)] * 12, "similarity")
-    assert found.code == "tied-options" and "12 of 12" in found.message

@@ -215,34 +215,11 @@ def test_timelines_of_hours_are_thinned_out(toys, tmp_path):
     assert scores.timeline[3][-20:] == [pytest.approx(1, abs=0.01)] * 20
 
 
-@pytest.mark.parametrize(
-    "wrong", [{"num_frames": 4, "fps": 1.0}, {"num_frames": 0}, {"fps": -1.0}, {"window": 0}]
-)
-def test_how_to_look_is_checked(wrong):
-    with pytest.raises(ValueError, match="--"):
-        Viewing(**wrong)
+def test_the_toy_matching_head_is_what_the_evaluation_asks_for(toys):
+    from vmm.evaluation.common.models import ChoiceMatcher, Matcher, VmmEncoder
 
-
-def test_a_journal_is_for_one_thing_only_and_drops_a_torn_line(tmp_path):
-    journal = Journal(tmp_path, {"model": 1})
-    journal.add(3, {"ü": [1.5]})
-    with journal.path.open("a") as file:
-        file.write('[4, {"torn')
-    assert Journal(tmp_path, {"model": 2}).entries() == {}
-    again = Journal(tmp_path, {"model": 1})
-    assert again.entries() == {3: {"ü": [1.5]}}
-    again.add(5, None)
-    assert again.entries().keys() == {3, 5}
-    again.remove()
-    assert not list(tmp_path.iterdir())
-
-
-def test_a_full_disk_is_a_clear_message(tmp_path, monkeypatch):
-    journal = Journal(tmp_path, {})
-
-    def full(*_, **__):
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr("pathlib.Path.open", full)
-    with pytest.raises(ValueError, match=r"No space left on device.*--out"):
-        journal.add(0, None)
+    assert isinstance(toys.Encoder(), ChoiceMatcher)
+    for protocol in (ChoiceMatcher, Matcher):
+        members = {name for name in vars(protocol) if not name.startswith("_")}
+        assert members <= set(dir(VmmEncoder)) | {"temperature"}
+    assert torch.is_tensor(toys.Encoder().match_logits([torch.ones(1, 5)], torch.ones(1, 4)))

@@ -38,6 +38,12 @@ def test_a_kind_is_the_file_s_word_or_the_first_of_the_question(official):
     assert [q.kind for q in questions] == ["is", "other"]
 
 
+def test_a_set_without_open_questions_is_refused(official):
+    path, media = official(video_id=1)
+    with pytest.raises(ValueError, match="no set of open questions 'nextqa'; known are msrvtt-qa,"):
+        read_open_questions("nextqa", path, media, CLIP)
+
+
 def test_hidden_answers_are_nothing_to_compare_with(official):
     path, media = official(video_id=1, answer=None)
     with pytest.raises(ValueError, match="answer"):

@@ -1,73 +1,23 @@
-import json
 from itertools import product
-from pathlib import Path
-from types import MappingProxyType
 
 import pytest
 import torch
 
-from eval.compare import main
-from vmm.evaluation.retrieval.compare import compare, permutation_p
+from tests.evaluation.contents import write_pair
+from vmm.evaluation.retrieval.compare import compare, comparison_text, permutation_p
 from vmm.evaluation.retrieval.results import RetrievalResult
 
 
-def ranks(better):
-    n = len(better)
-    return {"better": better, "tied": [1] * n, "targets": [1] * n, "candidates": n}
+def results(*pair):
+    return [RetrievalResult.read(path) for path in write_pair(*pair)]
 
 
-@pytest.fixture
-def results(tmp_path, result_content):
-    """Write two results, the second with changes, and call the command on them."""
-
-    def write(a_ranks, b_ranks, video, changes=MappingProxyType({})):
-        paths = []
-        for name, found in (("a", a_ranks), ("b", b_ranks)):
-            content = result_content()
-            content |= {"name": name, "reranked": None}
-            content["queries"] = {
-                "video": video,
-                "dual": {"t2v": ranks(found), "v2t": ranks(found)},
-            }
-            if name == "b":
-                for key, value in changes.items():
-                    part, _, field = key.partition(".")
-                    content[part] = content[part] | {field: value} if field else value
-            path = tmp_path / f"{name}.json"
-            path.write_text(json.dumps(content))
-            paths.append(str(path))
-        return paths
-
-    return write
-
-
-def test_a_clear_gain_and_none(results, capsys, tmp_path):
-    generator = torch.Generator().manual_seed(0)
-    a = torch.randint(8, (200,), generator=generator)
-    b = (a - 3).clamp(min=0)
-    paths = results(a.tolist(), b.tolist(), list(range(200)), {"settings.views": 3})
-    assert main([*paths, "--out", str(tmp_path / "out.json")]) == 0
-    output = capsys.readouterr().out
-    share = [100 * (x == 0).double().mean().item() for x in (a, b)]
-    assert f"{share[0]:.1f}" in output and f"{share[1] - share[0]:+.1f}" in output
-    assert "< 0.001" in output
-    assert "views: 1 | 3" in output
-    first = json.loads((tmp_path / "out.json").read_text())["differences"][0]
-    assert (first["direction"], first["scores"], first["k"]) == ("t2v", "dual", 1)
-    assert first["low"] < share[1] - share[0] < first["high"]
-    same = results(a.tolist(), a.tolist(), list(range(200)))
-    assert main(same) == 0
-    output = capsys.readouterr().out
-    assert "+0.0 (+0.0 to +0.0)" in output and "1.000" in output and "not the same" not in output
-
-
-def test_the_interval_and_the_p_value_move_whole_videos(results):
+def test_the_interval_and_the_p_value_move_whole_videos(tmp_path):
     # Ten videos with 20 captions each: the gain of one video is no proof.
     video = [i for i in range(10) for _ in range(20)]
     a = [1] * 200
     b = [0] * 20 + [1] * 180
-    paths = results(a, b, video)
-    by_video = compare(*(RetrievalResult.read(Path(path)) for path in paths))[0]
+    by_video = compare(*results(tmp_path, a, b, video))[0]
     assert by_video.b - by_video.a == pytest.approx(10)
     assert by_video.p == pytest.approx(1)  # one video, either way round
     assert by_video.low == 0
@@ -87,28 +37,15 @@ def test_the_interval_and_the_p_value_move_whole_videos(results):
         {"settings.k": 16},
     ],
 )
-def test_different_protocols_are_refused(results, capsys, changes):
-    paths = results([0, 1], [0, 1], [0, 1], changes)
-    assert main(paths) == 2
-    error = capsys.readouterr().err
+def test_different_protocols_are_refused(tmp_path, changes):
     (name,) = changes
-    assert "were not measured alike" in error and name.partition(".")[2] in error
+    with pytest.raises(ValueError, match=f"were not measured alike.*{name.partition('.')[2]}"):
+        compare(*results(tmp_path, [0, 1], [0, 1], [0, 1], changes))
 
 
-def test_one_of_two_may_lack_re_ranking(results, capsys):
-    assert main(results([0, 1], [0, 1], [0, 1], {"settings.k": None})) == 0
-    assert "re-ranked: the best 128 per query | no" in capsys.readouterr().out
-
-
-def test_a_file_that_is_no_result_is_one_line(tmp_path, capsys, results):
-    good, _ = results([0], [0], [0])
-    assert main([good, str(tmp_path / "gone.json")]) == 2
-    assert "cannot be read" in capsys.readouterr().err
-    bad = json.loads((tmp_path / "a.json").read_text())
-    bad["queries"]["dual"]["t2v"].pop("tied")
-    (tmp_path / "bad.json").write_text(json.dumps(bad))
-    assert main([good, str(tmp_path / "bad.json")]) == 2
-    assert "holds no t2v ranks of dual" in capsys.readouterr().err
+def test_one_of_two_may_lack_re_ranking(tmp_path):
+    a, b = results(tmp_path, [0, 1], [0, 1], [0, 1], {"settings.k": None})
+    assert "re-ranked: the best 128 per query | no" in comparison_text(a, b, compare(a, b))
 
 
 def test_the_p_value_is_that_of_all_swaps():

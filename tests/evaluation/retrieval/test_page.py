@@ -5,55 +5,9 @@ import re
 import subprocess
 
 import numpy as np
-import pytest
-import torch
 from PIL import Image
 
-from eval.report import main
-from vmm.evaluation.common.pictures import png
-from vmm.evaluation.retrieval.charts import (
-    Curve,
-    curves_picture,
-    read_curves,
-    recall_curves,
-    similarity_map,
-)
 from vmm.evaluation.retrieval.page import build_report
-from vmm.evaluation.retrieval.results import RetrievalResult
-
-
-@pytest.fixture
-def result(tmp_path, result_content):
-    found = [
-        {"key": "s/1", "score": 3.25, "rank": 1, "right": True, "clip": "clips/000.mp4"},
-        {"key": "s/2", "score": 1.5, "rank": 2, "right": False, "clip": "../secret.txt"},
-        {"key": "s/3", "score": 1.0, "rank": 3, "right": False, "clip": None},
-    ]
-    caption = "a <script>alert(1)</script> & {{ 7 * 7 }}"
-    content = result_content()
-    content["examples"] = [{"caption": caption, "rank": 1, "results": found}]
-    content["best"] = [{"caption": "the clearest", "rank": 1, "results": found[:1]}]
-    last = {"key": "s/4", "score": -1.0, "rank": 77, "right": True, "clip": None}
-    content["worst"] = [{"caption": "the worst", "rank": 77, "results": [*found[1:], last]}]
-    content["findings"] = [{"code": "tied-scores", "message": "2 queries <b>", "effect": "R@1 1"}]
-    folder = tmp_path / "result"
-    (folder / "clips").mkdir(parents=True)
-    (folder / "clips" / "000.mp4").write_bytes(b"moving picture")
-    (tmp_path / "secret.txt").write_text("secret")
-    path = folder / "retrieval.json"
-    path.write_text(json.dumps(content))
-    return path
-
-
-@pytest.fixture
-def run(tmp_path):
-    folder = tmp_path / "run"
-    folder.mkdir()
-    lines = ["epoch,step,train/loss,train/vtc,val/t2v_recall_1,lr-AdamW"]
-    lines += [f"0,{step},{3 - step / 100},{2 - step / 100},,0.1" for step in range(0, 100, 10)]
-    lines += ["0,99,,,42.0,", "0,100,nan,1.0,,"]
-    (folder / "metrics.csv").write_text("\n".join(lines))
-    return folder
 
 
 def test_the_page_shows_the_numbers_and_needs_no_network(tmp_path, result, run):
@@ -140,16 +94,6 @@ def test_a_result_without_reranking_and_direction(tmp_path, result):
     assert re.search(r"dual +dual encoder +81\.2 .* -$", table, re.MULTILINE)
 
 
-def test_the_terminal_table_has_both_directions_and_chance(result):
-    table = RetrievalResult.read(result).table()
-    assert "256 captions, 256 clips (1 unreadable, counted as misses), 8 frames forward" in table
-    assert re.search(r"text-to-video +dual encoder +81\.2 \(77\.0 to 85\.0\) +95\.0", table)
-    assert re.search(r"video-to-text +dual encoder", table)
-    assert table.count("re-ranked") == table.count("  chance") == 2
-    assert "matching head 98.5 % (chance 50 %, 256 pairs)" in table
-    assert "! tied-scores: 2 queries <b>" in table
-
-
 def test_published_numbers_stand_beside_ours_where_there_are_some(tmp_path, result):
     out = tmp_path / "report.html"
     build_report(out, [], [("mine", result)])
@@ -162,83 +106,3 @@ def test_published_numbers_stand_beside_ours_where_there_are_some(tmp_path, resu
     place = cells.index("VideoMamba-M 25M")
     assert cells[place : place + 4] == ["VideoMamba-M 25M", "re-ranked, k=128", "35.6", "29.1"]
     assert ["mine", "re-ranked", "88.5", "81.2"] in [cells[i : i + 4] for i in range(place)]
-
-
-def test_the_card_says_what_was_dropped_and_recognised(result):
-    content = RetrievalResult.read(result)
-    content.settings.update({"coverage": "available", "k": None})
-    content.data.update({"recognised": "MSRVTT full", "captions_per_video": [18, 20]})
-    card = dict(content.card())
-    assert card["test set"] == "shards (ids and number are those of MSRVTT full)"
-    assert card["captions"] == "256; 18 to 20 per video"
-    assert card["coverage"].startswith("available") and card["re-ranked"] == "no"
-
-
-def test_recall_curves_rise_from_r1_to_everything(result):
-    content = RetrievalResult.read(result)
-    figure = recall_curves([("a", content)])
-    line = figure.axes[0].lines[0]
-    recalls = dict(zip(line.get_xdata(), line.get_ydata(), strict=True))
-    assert recalls[1] == pytest.approx(62.5) and recalls[3] == pytest.approx(75)
-    assert recalls[10] == pytest.approx(87.5) and recalls[256] == 100
-    content.queries["dual"]["v2t"]["better"] = "x"
-    with pytest.raises(ValueError, match="holds no v2t ranks of dual"):
-        content.ranks("dual", "v2t")
-
-
-def test_the_similarity_map_has_the_right_pairs_on_its_diagonal():
-    scores = torch.zeros(200, 100)
-    owner = torch.arange(200) // 2
-    scores[torch.arange(200), owner] = 1
-    relevant = torch.zeros(200, 100, dtype=torch.bool)
-    relevant[torch.arange(200), owner] = True
-    scores[:, 0] = -torch.inf  # unreadable
-    drawn = similarity_map(scores, relevant).axes[0].images[0].get_array()
-    assert drawn.shape == (64, 64) and drawn.mask[:, 0].all()
-    assert (drawn.diagonal()[1:] == 1).all() and drawn[1:, 1:].sum() == 63
-
-
-def test_curves_are_read_by_name(run):
-    curves = {curve.name: curve for curve in read_curves(run / "metrics.csv")}
-    assert curves.keys() == {"train/loss", "train/vtc", "val/t2v_recall_1"}
-    assert curves["train/loss"].steps == list(range(0, 100, 10))  # NaN is left out
-    assert curves["val/t2v_recall_1"].values == [42.0]
-    assert png(curves_picture(list(curves.values()))).startswith(b"\x89PNG")
-
-
-def test_a_single_point_can_be_drawn():
-    assert png(curves_picture([Curve("train/$loss", [0], [1.0])])).startswith(b"\x89PNG")
-
-
-@pytest.mark.parametrize(
-    ("content", "message"),
-    [
-        (None, "cannot be read"),
-        ("{", "cannot be read"),
-        ("[]", "no result of this version"),
-        ('{"schema": 1}', "no result of this version"),
-        ('{"schema": 2}', "lacks best, chance, command"),
-    ],
-)
-def test_a_bad_result_file_is_one_clear_line(tmp_path, capsys, content, message):
-    path = tmp_path / "retrieval.json"
-    if content is not None:
-        path.write_text(content)
-    assert main(["--out", str(tmp_path / "x.html"), "--result", f"a={path}"]) == 2
-    assert message in capsys.readouterr().err
-
-
-def test_bad_runs_and_arguments(tmp_path, capsys, result, run):
-    out = ["--out", str(tmp_path / "x.html"), "--result", f"a={result}"]
-    assert main([*out, "--run", f"r={tmp_path}"]) == 2
-    assert "there is no" in capsys.readouterr().err
-    (run / "metrics.csv").write_text("step,train/loss\n0,many\n")
-    assert main([*out, "--run", f"r={run}"]) == 2
-    assert "no number for train/loss" in capsys.readouterr().err
-    (tmp_path / "steps.json").write_text('[{"name": "a"}]')
-    assert main([*out, "--steps", str(tmp_path / "steps.json")]) == 2
-    assert "KeyError('command')" in capsys.readouterr().err
-    assert main(["--out", str(tmp_path / "x.html")]) == 2
-    assert "at least one --result" in capsys.readouterr().err
-    with pytest.raises(SystemExit):
-        main([*out, "--run", "nameless"])

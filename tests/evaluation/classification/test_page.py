@@ -1,0 +1,55 @@
+import pytest
+
+from tests.evaluation import contents
+from vmm.evaluation.classification.page import _confusions, write_page
+from vmm.evaluation.classification.results import ClassificationResult
+from vmm.evaluation.common.findings import Finding
+
+
+@pytest.fixture
+def page(tmp_path):
+    """Write a page, and give its text."""
+
+    def page(content):
+        write_page(tmp_path / "page.html", result_of(content))
+        return (tmp_path / "page.html").read_text(encoding="utf-8")
+
+    return page
+
+
+def result_of(content):
+    del content["schema"]
+    return ClassificationResult(**content)
+
+
+def test_classes_stand_with_what_they_are_taken_for_the_worst_first(page):
+    content = contents.classification()
+    content["findings"] = [Finding("ties", "some", "much")]
+    text = page(content)
+    assert "<h2>Classes</h2>" in text and text.index("33.3") < text.index("&lt;i&gt;milk</td>")
+    assert "<i>milk" not in text and "ties" in text
+    assert text.count("data:image/png;base64,") == 1 and "published" not in text
+    many = contents.classification()
+    many["numbers"]["per_class"] *= 11
+    assert "The 20 worst classes" in page(many) and page(contents.classification())
+
+
+def test_published_numbers_stand_beside_ours(page):
+    content = contents.classification()
+    content["data"]["test_set"] = "SSv2"
+    text = page(content)
+    assert "Beside published numbers" in text and "VideoMamba-Ti, 8 frames" in text
+    assert text.index("<td>40.00</td>") < text.index("<td>65.10</td>")
+
+
+def test_a_number_to_predict_has_no_classes(page):
+    text = page(contents.regression())
+    assert "0.2500" in text and "VideoMamba-Ti, 32 frames" in text and "<td>0.26</td>" in text
+    assert "data:image" not in text and "Classes" not in text
+
+
+def test_the_picture_has_the_share_of_each_class_that_is_taken_for_another():
+    drawn = _confusions(result_of(contents.classification())).axes[0].images[0].get_array()
+    shares = [[100 / 3, 200 / 3, 0], [0, 100, 0], [0, 0, 0]]
+    for row, expected in zip(drawn.tolist(), shares, strict=True):
+        assert row == pytest.approx(expected)
