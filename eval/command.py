@@ -96,7 +96,7 @@ def run_command(
     found = parser.parse_args(arguments)
     if (found.run is None) == (getattr(found, "model", None) is None):
         parser.error("give --run or --model" if "model" in found else "give --run")
-    if found.dataset and not (found.annotations and found.media):
+    if getattr(found, "dataset", None) and not (found.annotations and found.media):
         parser.error("--dataset needs --annotations and --media")
     logging.basicConfig(level=logging.INFO, format="%(message)s")
 

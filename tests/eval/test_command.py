@@ -6,7 +6,7 @@ from dataclasses import fields
 
 import pytest
 
-from eval.command import portable_command
+from eval.command import new_parser, portable_command, run_command
 
 
 @pytest.mark.parametrize(
@@ -49,6 +49,15 @@ def test_a_command_offers_what_its_evaluation_takes_from_python(name):
         assert not words or set(action.choices) == words, option
         if option not in ("device", "num_workers"):  # what suits a command
             assert action.default == defaults[option], option
+
+
+def test_a_new_evaluation_needs_no_published_set():
+    seen = []
+    parser = new_parser("eval.new", "A new one.", "a run")
+    arguments = ["--run", "r", "--device", "cpu"]
+    assert run_command("eval.new", parser, lambda *told: seen.append(told), arguments) == 0
+    ((values, command),) = seen
+    assert values["device"] == "cpu" and command == "python -m eval.new --run r --device cpu"
 
 
 COMMANDS = ["classification", "compare", "demo", "demo_qa", "lint", "long_video_qa", "open_qa",
