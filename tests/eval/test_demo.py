@@ -45,7 +45,8 @@ def test_the_report_shows_every_run_and_result_of_the_steps():
     assert all(f"={demo.RUNS}/{version}'" in shown for version in versions) and len(versions) == 4
 
 
-def test_steps_are_run_in_order_and_timed(here, capsys):
+def test_steps_are_run_in_order_by_this_python_and_timed(here, monkeypatch, capsys):
+    monkeypatch.setenv("PATH", "")
     write = "import sys; open('seen', 'a').write(sys.argv[1])"
     todo = {name: f'python -c "{write}" {name}' for name in ("one", "two")}
     assert demo.run_steps(todo, here / "steps.json") == 0

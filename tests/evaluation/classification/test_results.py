@@ -53,6 +53,8 @@ def test_the_summary_says_what_is_missing(read):
     content["data"]["coverage"] = "available"
     content["settings"] |= {"clips": 1, "crops": 1}
     assert read(content).summary() == f"{start}left out), 1 view of 8 frames"
+    content["data"]["readable"] = 5
+    assert "by prompts: 5 samples, 1 view" in read(content).summary()
     content["findings"] = [{"code": "ties", "message": "some", "effect": "much"}]
     assert read(content).table().endswith("! ties: some\n    much")
 

@@ -20,7 +20,8 @@ def test_captions_belong_to_their_clips():
 
 @pytest.mark.parametrize("similarity", [SCORES, SCORES.T, SCORES.double()])
 def test_scores_are_texts_by_videos_in_float32_whichever_way_they_came(similarity):
-    assert torch.equal(Subject(CLIPS, similarity=similarity).scores, SCORES)
+    scores = Subject(CLIPS, similarity=similarity).scores
+    assert scores.dtype == torch.float32 and torch.equal(scores, SCORES)
 
 
 def test_scores_that_fit_neither_way_are_none():
