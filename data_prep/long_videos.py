@@ -15,74 +15,45 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from functools import partial
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from itertools import groupby
-from pathlib import Path
 
-import av
 import numpy as np
 
-from data_prep.encode import encode_mp4
+from data_prep.data_set import Arguments, DataSet, number
 from data_prep.films import KINDS, Film, films_of_numbers, films_of_orders
-from data_prep.folders import make_folder, make_shards_of, run_command
 from data_prep.shapes import Scene, render
-from data_prep.tars import Member
+from vmm.shards.encode import encode_mp4
+from vmm.shards.tars import Member
 
-FORMAT_VERSION = 1  # one higher whenever the same arguments give other data
 SPLITS = ("train", "val", "test", "long")
 EVENTS = {"train": 6, "val": 6, "test": 6, "long": 12}
 _COUNTED = 3  # events that are counted in a group of numbers
 _SIDEWAYS = ("left", "right", "up", "down")  # motions in which a shape is always fully visible
-_HELP = {
-    "train": "groups of training films, of which a third is about numbers",
-    "val": "groups of validation films",
-    "test": "groups of test films",
-    "long": "groups of test films of twice the length",
-    "seed": "seed of everything random",
-    "image_size": "side of the square frames, pixels, even",
-    "event_frames": "frames per event, which are as many seconds",
-}
 
 
 @dataclass(frozen=True)
-class Arguments:
-    """What decides the content of the data, byte for byte.
+class FilmArguments(Arguments):
+    """What decides the content of the films, byte for byte."""
 
-    Args:
-        train: Groups of training films, of which a third is about numbers.
-        val: Groups of validation films.
-        test: Groups of test films.
-        long: Groups of test films of twice the length.
-        seed: Seed of everything random.
-        image_size: Side of the square frames, pixels, even.
-        event_frames: Frames per event, which are as many seconds.
-
-    Raises:
-        ValueError: If a number does not fit.
-    """
-
-    train: int = 384
-    val: int = 9
-    test: int = 36
-    long: int = 24
-    seed: int = 0
-    image_size: int = 64
-    event_frames: int = 4
+    even = ("image_size",)
+    train: int = number(384, "groups of training films, of which a third is about numbers")
+    val: int = number(9, "groups of validation films")
+    test: int = number(36, "groups of test films")
+    long: int = number(24, "groups of test films of twice the length")
+    seed: int = number(0, "seed of everything random")
+    image_size: int = number(64, "side of the square frames, pixels, even")
+    event_frames: int = number(4, "frames per event, which are as many seconds")
 
     def __post_init__(self) -> None:
-        for name, value in asdict(self).items():
-            if value < (0 if name == "seed" else 1):
-                raise ValueError(f"--{name.replace('_', '-')} is {value}; give a positive number")
-        if self.image_size % 2:
-            raise ValueError(f"--image-size is {self.image_size}; give an even number")
+        super().__post_init__()
         if self.train + self.val + self.test + self.long > 900:
             raise ValueError("there are combinations of events for 900 groups; lower the numbers")
 
 
 @dataclass(frozen=True)
-class Job:
+class FilmJob:
     """One film to render."""
 
     split: str
@@ -96,11 +67,11 @@ class Job:
         return f"{self.split}{self.number:06d}"
 
 
-def plan(arguments: Arguments) -> dict[str, list[Job]]:
+def plan(arguments: FilmArguments) -> dict[str, list[FilmJob]]:
     """Invent the films of every split; no combination of events is in two groups."""
     rng = np.random.default_rng(arguments.seed)
     used: set[frozenset[int]] = set()
-    jobs: dict[str, list[Job]] = {}
+    jobs: dict[str, list[FilmJob]] = {}
     for split in reversed(SPLITS):  # what is tested first does not depend on how much is trained on
         length = EVENTS[split]
         films: list[Film] = []
@@ -110,8 +81,8 @@ def plan(arguments: Arguments) -> dict[str, list[Job]]:
                 films += films_of_numbers(group, [*counted, *others], length, rng)
             else:
                 films += films_of_orders(group, _combinations(rng, used, length)[0], rng)
-        jobs[split] = [Job(split, number, film) for number, film in enumerate(films)]
-    return jobs
+        jobs[split] = [FilmJob(split, number, film) for number, film in enumerate(films)]
+    return {split: jobs[split] for split in SPLITS}
 
 
 def _combinations(
@@ -125,7 +96,7 @@ def _combinations(
             return order[:number], order[number : number + more]
 
 
-def make_sample(job: Job, arguments: Arguments) -> list[Member]:
+def make_sample(job: FilmJob, arguments: FilmArguments) -> list[Member]:
     """Render one film: (member name, content) of the video, its story and its metadata."""
     split = SPLITS.index(job.split)
     frames = []
@@ -145,7 +116,7 @@ def make_sample(job: Job, arguments: Arguments) -> list[Member]:
     ]
 
 
-def question_records(jobs: Sequence[Job], arguments: Arguments) -> list[dict[str, object]]:
+def question_records(jobs: Sequence[FilmJob], arguments: FilmArguments) -> list[dict[str, object]]:
     """List what is asked of films, in the layout of the data set "questions"."""
     return [
         {
@@ -163,50 +134,31 @@ def question_records(jobs: Sequence[Job], arguments: Arguments) -> list[dict[str
     ]
 
 
-def make_long_videos(
-    out: Path, arguments: Arguments, workers: int, overwrite: bool = False
-) -> bool:
-    """Write the whole data set, or nothing; see ``data_prep.folders.make_folder``.
-
-    Args:
-        out: Folder to create.
-        arguments: What to make.
-        workers: Processes that render.
-        overwrite: Replace a folder that holds something else.
-
-    Returns:
-        False if ``out`` already holds exactly this.
-
-    Raises:
-        ValueError: If ``out`` holds something else.
-    """
-    write = partial(_write_all, arguments=arguments, workers=workers)
-    return make_folder(out, FORMAT_VERSION, asdict(arguments), write, overwrite)
-
-
-def _write_all(folder: Path, arguments: Arguments, workers: int) -> dict[str, object]:
-    jobs = plan(arguments)
-    shards = {
-        f"{split}-{group:06d}.tar": list(films)
-        for split in SPLITS
-        for group, films in groupby(jobs[split], lambda job: job.film.group)
-    }
-    make = partial(make_sample, arguments=arguments)
-    digests = make_shards_of(shards, make, folder, workers, "film")
-    for split in SPLITS[1:]:
-        text = json.dumps(question_records(jobs[split], arguments), indent=1)
-        (folder / f"{split}-questions.json").write_text(text + "\n", encoding="utf-8")
+def question_files(splits: Mapping[str, list[FilmJob]], arguments: FilmArguments) -> dict[str, str]:
+    """Write what is asked: file name -> JSON."""
     return {
-        "films": {split: len(jobs[split]) for split in SPLITS},
-        "shards": digests,
-        "made_with": {"av": av.__version__, "numpy": np.__version__},
+        f"{split}-questions.json": json.dumps(question_records(splits[split], arguments), indent=1)
+        + "\n"
+        for split in SPLITS[1:]
     }
+
+
+FILMS = DataSet(
+    module="data_prep.long_videos",
+    description="Make the demo's long videos: films of several events, with questions.",
+    version=1,
+    arguments=FilmArguments,
+    unit="film",
+    plan=plan,
+    deal=lambda jobs: [list(films) for _, films in groupby(jobs, lambda job: job.film.group)],
+    make_sample=make_sample,
+    texts=question_files,
+)
 
 
 def main(argv: list[str] | None = None) -> int:
     """Command line; returns the exit code."""
-    what = "Make the demo's long videos: films of several events, with questions."
-    return run_command("data_prep.long_videos", what, Arguments, _HELP, make_long_videos, argv)
+    return FILMS.command(argv)
 
 
 if __name__ == "__main__":

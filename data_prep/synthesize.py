@@ -16,70 +16,36 @@ from __future__ import annotations
 
 import json
 import sys
-from dataclasses import asdict, dataclass, replace
-from functools import partial
-from pathlib import Path
+from dataclasses import dataclass, replace
 
-import av
 import numpy as np
 
-from data_prep.encode import encode_jpeg, encode_mp4
-from data_prep.folders import make_folder, make_shards_of, run_command
+from data_prep.data_set import Arguments, DataSet, number
 from data_prep.shapes import Scene, all_answers, questions, render, twin_pairs
-from data_prep.tars import Member
 from vmm.data.schema import CAPTION, ITEMS, REVERSED_CAPTION
+from vmm.shards.encode import encode_jpeg, encode_mp4
+from vmm.shards.tars import Member
 
-FORMAT_VERSION = 4  # one higher whenever the same arguments give other data
 SHARD_SAMPLES = 512
 _SPLITS = ("train", "val", "test", "images")
-_HELP = {
-    "train": "training clips",
-    "val": "validation clips, an even number",
-    "test": "test clips, an even number: pairs of twins",
-    "images": "stills of training scenes",
-    "seed": "seed of everything random",
-    "image_size": "side of the square frames, pixels, even",
-    "frames": "frames per clip",
-    "fps": "frames per second",
-}
 
 
 @dataclass(frozen=True)
-class Arguments:
-    """What decides the content of the data, byte for byte.
+class ClipArguments(Arguments):
+    """What decides the content of the demo data, byte for byte."""
 
-    Args:
-        train: Training clips.
-        val: Validation clips, an even number.
-        test: Test clips, an even number.
-        images: Stills of training scenes.
-        seed: Seed of everything random.
-        image_size: Side of the square frames, pixels, even.
-        frames: Frames per clip.
-        fps: Frames per second.
-
-    Raises:
-        ValueError: If a number does not fit.
-    """
-
-    train: int = 4096
-    val: int = 64
-    test: int = 256
-    images: int = 256
-    seed: int = 0
-    image_size: int = 64
-    frames: int = 24
-    fps: int = 12
+    even = ("val", "test", "image_size")
+    train: int = number(4096, "training clips")
+    val: int = number(64, "validation clips, an even number")
+    test: int = number(256, "test clips, an even number: pairs of twins")
+    images: int = number(256, "stills of training scenes")
+    seed: int = number(0, "seed of everything random")
+    image_size: int = number(64, "side of the square frames, pixels, even")
+    frames: int = number(24, "frames per clip")
+    fps: int = number(12, "frames per second")
 
     def __post_init__(self) -> None:
-        for name, value in asdict(self).items():
-            if value < (0 if name == "seed" else 1):
-                raise ValueError(f"--{name.replace('_', '-')} is {value}; give a positive number")
-        for name in ("val", "test", "image_size"):
-            if getattr(self, name) % 2:
-                raise ValueError(
-                    f"--{name.replace('_', '-')} is {getattr(self, name)}; give an even number"
-                )
+        super().__post_init__()
         pairs = len(twin_pairs())
         if self.val + self.test >= 2 * pairs:
             raise ValueError(
@@ -89,7 +55,7 @@ class Arguments:
 
 
 @dataclass(frozen=True)
-class Job:
+class ClipJob:
     """One sample to render."""
 
     split: str
@@ -100,25 +66,25 @@ class Job:
     scene: Scene
 
 
-def plan(arguments: Arguments) -> dict[str, list[Job]]:
+def plan(arguments: ClipArguments) -> dict[str, list[ClipJob]]:
     """Deal the scenes to the splits; no scene is in two of them (stills use training scenes)."""
     rng = np.random.default_rng(arguments.seed)
     pairs = twin_pairs()
     pairs = [pairs[i] for i in rng.permutation(len(pairs))]
-    jobs: dict[str, list[Job]] = {}
+    jobs: dict[str, list[ClipJob]] = {}
     taken = 0
     for split, count in (("test", arguments.test), ("val", arguments.val)):
         scenes = [(i, scene) for i in range(taken, taken + count // 2) for scene in pairs[i]]
-        jobs[split] = [Job(split, n, i, scene) for n, (i, scene) in enumerate(scenes)]
+        jobs[split] = [ClipJob(split, n, i, scene) for n, (i, scene) in enumerate(scenes)]
         taken += count // 2
     rest = [scene for pair in pairs[taken:] for scene in pair]
     rest = [rest[i] for i in rng.permutation(len(rest))]
     for split, count in (("train", arguments.train), ("images", arguments.images)):
-        jobs[split] = [Job(split, n, n, rest[n % len(rest)]) for n in range(count)]
-    return jobs
+        jobs[split] = [ClipJob(split, n, n, rest[n % len(rest)]) for n in range(count)]
+    return {split: jobs[split] for split in _SPLITS}
 
 
-def make_sample(job: Job, arguments: Arguments) -> list[Member]:
+def make_sample(job: ClipJob, arguments: ClipArguments) -> list[Member]:
     """Render one sample: (member name, content) of its media, caption and metadata."""
     rng = np.random.default_rng((arguments.seed, _SPLITS.index(job.split), job.layout))
     key = f"{job.number:09d}"
@@ -147,46 +113,22 @@ def make_sample(job: Job, arguments: Arguments) -> list[Member]:
     return [media, (f"{key}.txt", caption.encode()), (f"{key}.json", text)]
 
 
-def synthesize(out: Path, arguments: Arguments, workers: int, overwrite: bool = False) -> bool:
-    """Write the whole data set, or nothing.
-
-    Args:
-        out: Folder to create.
-        arguments: What to make.
-        workers: Processes that render.
-        overwrite: Replace a folder that holds something else.
-
-    Returns:
-        False if ``out`` already holds exactly this.
-
-    Raises:
-        ValueError: If ``out`` holds something else.
-    """
-    write = partial(_write_all, arguments=arguments, workers=workers)
-    return make_folder(out, FORMAT_VERSION, asdict(arguments), write, overwrite)
-
-
-def _write_all(folder: Path, arguments: Arguments, workers: int) -> dict[str, object]:
-    jobs = plan(arguments)
-    shards = {
-        f"{split}-{number:06d}.tar": jobs[split][start : start + SHARD_SAMPLES]
-        for split in _SPLITS
-        for number, start in enumerate(range(0, len(jobs[split]), SHARD_SAMPLES))
-    }
-    make = partial(make_sample, arguments=arguments)
-    digests = make_shards_of(shards, make, folder, workers, "sample")
-    (folder / "answers.json").write_text(json.dumps(all_answers(), indent=0) + "\n")
-    return {
-        "samples": {split: len(jobs[split]) for split in _SPLITS},
-        "shards": digests,
-        "made_with": {"av": av.__version__, "numpy": np.__version__},
-    }
+CLIPS = DataSet(
+    module="data_prep.synthesize",
+    description="Make the demo data: clips and stills of shapes in motion, with captions.",
+    version=4,
+    arguments=ClipArguments,
+    unit="sample",
+    plan=plan,
+    deal=lambda jobs: [jobs[i : i + SHARD_SAMPLES] for i in range(0, len(jobs), SHARD_SAMPLES)],
+    make_sample=make_sample,
+    texts=lambda jobs, arguments: {"answers.json": json.dumps(all_answers(), indent=0) + "\n"},
+)
 
 
 def main(argv: list[str] | None = None) -> int:
     """Command line; returns the exit code."""
-    what = "Make the demo data: clips and stills of shapes in motion, with captions."
-    return run_command("data_prep.synthesize", what, Arguments, _HELP, synthesize, argv)
+    return CLIPS.command(argv)
 
 
 if __name__ == "__main__":

@@ -9,13 +9,13 @@ from fontTools.pens.ttGlyphPen import TTGlyphPen
 from PIL import Image, ImageDraw
 
 import vmm.fonts as module
-from data_prep.contact_sheet import caption_lines, contact_sheet, runs
-from data_prep.shard_statistics import Thumbnail
 from vmm.evaluation.classification.page import _confusions
 from vmm.evaluation.common.pictures import png
 from vmm.evaluation.retrieval.charts import Curve, curves_picture
 from vmm.evaluation.retrieval.pictures import Query, Strip, retrieval_picture
 from vmm.fonts import characters, choose_fonts, drawable
+from vmm.shards.contact_sheet import caption_lines, contact_sheet, runs
+from vmm.shards.shard_statistics import Thumbnail
 
 ODD = [
     "ä — œuvre “Привет” ✓", "一只猫 on a sofa", "emoji \U0001f600 \U0001f469\u200d\U0001f469\ufe0f",

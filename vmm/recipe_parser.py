@@ -16,7 +16,7 @@ import yaml
 from lightning.pytorch.cli import LightningArgumentParser
 
 from vmm.command_line import DEBUG, MISTAKE
-from vmm.data.datamodules import WebVideoData
+from vmm.data.demo import WebVideoData
 from vmm.text_output import complain
 
 _PLAIN_TYPES = {

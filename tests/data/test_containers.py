@@ -71,7 +71,7 @@ def test_a_mistake_in_our_call_is_no_bad_file(monkeypatch, clip, tmp_path, tools
     path = tmp_path / "a.mp4"
     path.write_bytes(clip)
     settings = ClipSettings(num_frames=2, image_size=16)
-    from data_prep.clips import open_video as open_to_encode
+    from vmm.shards.media_files import open_video as open_to_encode
 
     monkeypatch.setattr(av, "open", of_another_version)
     monkeypatch.setattr(Image, "open", of_another_version)

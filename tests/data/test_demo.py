@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import pytest
 
 from vmm.data import demo
-from vmm.data.datamodules import WebVideoData
+from vmm.data.demo import WebVideoData
 
 
 def test_missing_demo_shards_are_made_once(tmp_path, monkeypatch):

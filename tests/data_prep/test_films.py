@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 from data_prep.films import KINDS, name, orders
-from data_prep.long_videos import Arguments, make_sample, plan
+from data_prep.long_videos import FilmArguments, make_sample, plan
 from data_prep.shapes import COLOURS, SHAPES
 
-SMALL = Arguments(train=9, val=3, test=6, long=6)
+SMALL = FilmArguments(train=9, val=3, test=6, long=6)
 NUMBERS = {"once": 1, "twice": 2, "three times": 3}
 PARTS = {"at the beginning": 0, "in the middle": 1, "at the end": 2}
 
@@ -100,7 +100,7 @@ def test_long_films_have_twice_the_events_and_no_kind_twice_in_a_row(jobs):
 
 def test_no_combination_of_events_is_in_two_groups():
     seen = {}
-    for split, part in plan(Arguments()).items():
+    for split, part in plan(FilmArguments()).items():
         for job in part:
             counts = Counter(job.film.events)
             repeated = {kind for kind, n in counts.items() if n > 1}

@@ -5,7 +5,7 @@ import tarfile
 import av
 import pytest
 
-from data_prep.long_videos import Arguments, main
+from data_prep.long_videos import FilmArguments, main
 from vmm.data.annotations.registry import read_annotations
 
 SMALL = ["--train", "3", "--val", "1", "--test", "3", "--long", "3", "--event-frames", "2",
@@ -72,4 +72,4 @@ def test_what_is_there_is_kept_and_what_is_foreign_is_not_touched(made, capsys):
 )
 def test_numbers_that_do_not_fit(wrong, said):
     with pytest.raises(ValueError, match=said):
-        Arguments(**wrong)
+        FilmArguments(**wrong)

@@ -278,6 +278,7 @@ def test_finished_shards_stay_and_the_others_are_made_later(films, tmp_path, roo
 @pytest.mark.parametrize("workers", [0, 2])
 def test_what_was_inspected_is_reported(films, tmp_path, monkeypatch, capsys, workers):
     from data_prep import inspect_shards
+    from vmm.shards import inspection
 
     def pressed(items, **options):
         for number, item in enumerate(items):
@@ -285,7 +286,7 @@ def test_what_was_inspected_is_reported(films, tmp_path, monkeypatch, capsys, wo
                 os.kill(os.getpid(), signal.SIGINT)
             yield item
 
-    monkeypatch.setattr(inspect_shards, "tqdm", pressed)
+    monkeypatch.setattr(inspection, "tqdm", pressed)
     command = [f"{films}/*.tar", "-o", str(tmp_path), "--workers", str(workers)]
     assert inspect_shards.main(command) == 130
     said = f"stopped by Ctrl-C; {tmp_path} describes the first 5 of 24 shards"
@@ -296,7 +297,8 @@ def test_what_was_inspected_is_reported(films, tmp_path, monkeypatch, capsys, wo
 
 def test_a_press_while_a_library_reads_is_not_swallowed(films, tmp_path, monkeypatch, capsys):
     """PyAV ignores what is raised in the seek of a Python file."""
-    from data_prep import inspect_shards, shard_statistics
+    from data_prep import inspect_shards
+    from vmm.shards import shard_statistics
 
     seek, calls = shard_statistics._Slice.seek, []
 
@@ -322,7 +324,7 @@ def test_a_press_while_a_library_reads_is_not_swallowed(films, tmp_path, monkeyp
 def test_processes_are_not_waited_for(tmp_path, work):
     begun = tmp_path / "begun"
     code = (
-        "import pathlib, sys, time\nfrom data_prep.folders import process_pool\n"
+        "import pathlib, sys, time\nfrom vmm.shards.processes import process_pool\n"
         "if __name__ == '__main__':\n"
         "    with process_pool(1, 1) as pool:\n"
         "        pool.submit(pathlib.Path.touch, pathlib.Path('begun')).result()\n"

@@ -27,11 +27,11 @@ import numpy as np
 import PIL
 from PIL import Image
 
-from data_prep.clips import BadMedia, open_video, read_image
 from tests.data import videos
 from vmm.data.decode import DecodeError, decode_parts, decode_video
 from vmm.data.isolation import IsolatedDecoder, serve
 from vmm.data.pictures import decode_image
+from vmm.shards.media_files import BadMedia, open_video, read_image
 
 TIMEOUT_S = 30
 PROGRAM = "from tests.stress.media import serve_all; serve_all()"

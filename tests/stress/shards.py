@@ -25,14 +25,15 @@ import tempfile
 import time
 import traceback
 from collections import Counter
+from dataclasses import asdict
 from pathlib import Path
 
-from data_prep.shard_statistics import inspect_shard, report
 from tests.data.videos import encode_video, moving_picture
 from vmm.data.faults import BadSamples, SampleError
 from vmm.data.index import INDEX_SUFFIX
 from vmm.data.resampled import read_stream
 from vmm.data.shards import ShardSet
+from vmm.shards.shard_statistics import inspect_shard, report
 
 BLOCK = 512
 LIMIT_S = 30
@@ -228,7 +229,7 @@ def by_stream(path):
 def by_inspection(path):
     """Inspect; return the number of usable samples and of problems."""
     content = inspect_shard(str(path), [0, 3])
-    json.dumps(report([content]))
+    json.dumps(asdict(report([content])))
     return content.usable, len(content.problems) + sum(content.ignored.values()) + bool(
         content.damage
     )

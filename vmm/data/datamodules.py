@@ -13,7 +13,6 @@ from torch.utils.data import DataLoader
 from vmm.data.collate import Content, Positives, collate
 from vmm.data.corpora import Mixture, Shards, open_corpora, patterns_of
 from vmm.data.decode import Decoder
-from vmm.data.demo import make_demo_shards
 from vmm.data.faults import BadSamples
 from vmm.data.index import load_indexes
 from vmm.data.loader import TrainLoader, init_worker
@@ -27,6 +26,7 @@ from vmm.distributed import rank, world_size
 from vmm.types import Media
 
 _MOST_WORKERS = 1024
+_SHARDS = ("train_videos", "train_images", "val_videos", "test_videos")
 
 
 def run_folder(trainer: L.Trainer) -> Path | None:
@@ -123,7 +123,6 @@ class WebVideoData(VideoDataModule):
         max_bad: Stop training when more than this share of the samples cannot be decoded.
         quarantine: File that records all that is not used, one JSON line each; None =
             ``quarantine.jsonl`` in the run directory.
-        make_demo: Make the demo shards first if they are missing; for the demo recipes.
     """
 
     def __init__(
@@ -156,74 +155,53 @@ class WebVideoData(VideoDataModule):
         on_bad: OnBad = "replace",
         max_bad: float = 0.1,
         quarantine: str | None = None,
-        make_demo: bool = False,
     ) -> None:
         super().__init__(num_frames, image_size)
-        counts = (batch_size, image_batch_size, steps_per_epoch)
-        if min(n for n in counts if n is not None) < 1 or num_workers < 0:
-            raise ValueError(
-                f"batch_size {batch_size}, image_batch_size {image_batch_size}, steps_per_epoch "
-                f"{steps_per_epoch} and num_workers {num_workers}: the first three must be at "
-                "least 1 and num_workers at least 0"
-            )
-        if num_workers > _MOST_WORKERS:
-            raise ValueError(f"num_workers {num_workers}: about one for each CPU core is enough")
-        named = {
-            "train_videos": train_videos,
-            "train_images": train_images,
-            "val_videos": val_videos,
-            "test_videos": test_videos,
-        }
-        for name, shards in named.items():
-            if shards is not None and not shards:
-                raise ValueError(
-                    f"data.init_args.{name} is empty (is a variable of the shell not set?); null "
-                    "leaves it out"
-                )
+        _refuse_counts(batch_size, image_batch_size, steps_per_epoch, num_workers)
         self.train_videos, self.train_images = train_videos, train_images
         self.val_videos, self.test_videos = val_videos, test_videos
+        self._refuse_empty()
         self.batch_size, self.image_batch_size = batch_size, image_batch_size
         self.steps_per_epoch = steps_per_epoch
         self.num_workers = num_workers
         self.seed = seed
         # Frames and size are known when the encoder is: see `clip_settings`.
         self._clip_settings = partial(
-            ClipSettings,
-            mean=mean,
-            std=std,
-            sampling=sampling,
-            fps=fps,
-            stride=stride,
-            crop_scale=crop_scale,
-            flip=flip,
-            flip_sided=flip_sided,
-            fit=fit,
-            antialias=antialias,
-            decoder=decoder,
-            isolate_decode=isolate_decode,
-        )
+            ClipSettings, mean=mean, std=std, sampling=sampling, fps=fps, stride=stride,
+            crop_scale=crop_scale, flip=flip, flip_sided=flip_sided, fit=fit, antialias=antialias,
+            decoder=decoder, isolate_decode=isolate_decode,
+        )  # fmt: skip
         self.content: Content = content
         self.positives: Positives = positives
+        self.on_bad: OnBad = on_bad
         if not 0 <= max_bad <= 1:
             raise ValueError(f"max_bad {max_bad} is no share of the samples; give e.g. 0.1")
-        self.on_bad: OnBad = on_bad
         self.bad = BadSamples(quarantine, max_bad)
-        self.make_demo = make_demo
         self._stream: TrainStream | ResampledStream | None = None
         self._loader: TrainLoader | None = None
         self._saved: dict[str, Any] | None = None
 
+    def _refuse_empty(self) -> None:
+        for name in _SHARDS:
+            shards: Shards | None = getattr(self, name)
+            if shards is not None and not shards:
+                raise ValueError(
+                    f"data.init_args.{name} is empty (is a variable of the shell not set?); null "
+                    "leaves it out"
+                )
+
+    def patterns(self) -> list[str]:
+        """List the patterns of all shards that are named."""
+        named: list[Shards | None] = [getattr(self, name) for name in _SHARDS]
+        return [pattern for shards in named if shards for pattern in patterns_of(shards)]
+
     def prepare_data(self) -> None:
-        """Make missing demo shards, and index all shards once per machine.
+        """Index all shards once per machine.
 
         Raises:
             ValueError: If a shard pattern is wrong.
         """
-        named = [self.train_videos, self.train_images, self.val_videos, self.test_videos]
-        patterns = [pattern for shards in named if shards for pattern in patterns_of(shards)]
-        if self.make_demo:
-            make_demo_shards(patterns)
-        local = [pattern for pattern in patterns if not is_remote(pattern)]
+        local = [pattern for pattern in self.patterns() if not is_remote(pattern)]
         for _ in load_indexes(expand_shards(local)):
             pass
 
@@ -392,3 +370,17 @@ class WebVideoData(VideoDataModule):
         if done == self.trainer.num_training_batches:  # the end of an epoch makes a step
             return self._completed_batches()
         return self._completed_batches() - done % self.trainer.accumulate_grad_batches
+
+
+def _refuse_counts(
+    batch_size: int, image_batch_size: int | None, steps_per_epoch: int | None, num_workers: int
+) -> None:
+    counts = (batch_size, image_batch_size, steps_per_epoch)
+    if min(n for n in counts if n is not None) < 1 or num_workers < 0:
+        raise ValueError(
+            f"batch_size {batch_size}, image_batch_size {image_batch_size}, steps_per_epoch "
+            f"{steps_per_epoch} and num_workers {num_workers}: the first three must be at "
+            "least 1 and num_workers at least 0"
+        )
+    if num_workers > _MOST_WORKERS:
+        raise ValueError(f"num_workers {num_workers}: about one for each CPU core is enough")

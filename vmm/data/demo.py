@@ -7,8 +7,36 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
+
+from vmm.data import datamodules
 
 _log = logging.getLogger(__name__)
+
+
+class WebVideoData(datamodules.WebVideoData):
+    """The data of the demo's recipes: its shards are made if they are missing.
+
+    It is called as the class without a demo because Lightning keeps the position in the data
+    under that name: a run goes on from a checkpoint of either.
+
+    Args:
+        make_demo: Make the demo shards first if they are missing; false for your own shards.
+    """
+
+    def __init__(self, *args: Any, make_demo: bool = True, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.make_demo = make_demo
+
+    def prepare_data(self) -> None:
+        """Make missing demo shards, and index all shards once per machine.
+
+        Raises:
+            ValueError: If a shard pattern is wrong, or the demo cannot be made.
+        """
+        if self.make_demo:
+            make_demo_shards(self.patterns())
+        super().prepare_data()
 
 
 def make_demo_shards(patterns: list[str]) -> None:

@@ -10,8 +10,9 @@ from matplotlib.figure import Figure
 
 from vmm.evaluation.classification.protocols import published_accuracy
 from vmm.evaluation.classification.results import ClassificationResult, number_rows
-from vmm.evaluation.common.page import data_uri, write_accuracy_page
+from vmm.evaluation.common.page import write_accuracy_page
 from vmm.evaluation.common.pictures import png, shortened
+from vmm.pages import data_uri
 
 _MOST_IN_MAP = 200
 _WORST = 20

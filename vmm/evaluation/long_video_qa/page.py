@@ -13,12 +13,13 @@ from PIL import Image
 
 from vmm.data.faults import SampleError
 from vmm.data.transforms import ClipSettings
-from vmm.evaluation.common.page import data_uri, render
+from vmm.evaluation.common.page import render
 from vmm.evaluation.common.sources import AnnotatedClips
 from vmm.evaluation.long_video_qa.frames import read_frames
 from vmm.evaluation.long_video_qa.measure import METHODS
 from vmm.evaluation.long_video_qa.results import QaResult, accuracy_rows, class_rows
 from vmm.evaluation.long_video_qa.timeline import TEMPLATES, timeline_svg
+from vmm.pages import data_uri
 from vmm.text_output import write_text
 
 _NOTHING = "No answer is public here: there is nothing to measure."

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from vmm.evaluation.common.page import data_uri, render
+from vmm.evaluation.common.page import render
 from vmm.evaluation.common.pictures import png
 from vmm.evaluation.common.results import text_table
 from vmm.evaluation.retrieval.charts import (
@@ -22,6 +22,7 @@ from vmm.evaluation.retrieval.charts import (
 )
 from vmm.evaluation.retrieval.protocols import published
 from vmm.evaluation.retrieval.results import SCORES, RetrievalResult, comparison_rows
+from vmm.pages import data_uri
 from vmm.text_output import write_text
 
 _TEMPLATES = Path(__file__).parent / "templates"

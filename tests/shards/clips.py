@@ -5,7 +5,6 @@ from fractions import Fraction
 
 import av
 import numpy as np
-import pytest
 from PIL import Image
 
 CODECS = {"webm": "libvpx", "avi": "mpeg4", "mpg": "mpeg2video"}
@@ -58,15 +57,3 @@ def frames_of(data):
     """Decode everything: [(seconds, (H, W, 3) pixels)], by another way than the tested code's."""
     with av.open(io.BytesIO(data)) as container:
         return [(f.time, f.to_ndarray(format="rgb24")) for f in container.decode(video=0)]
-
-
-@pytest.fixture(scope="session")
-def clips():
-    """The functions above: test modules cannot import each other."""
-
-    class Tools:
-        pass
-
-    for function in (colour, number_of, write_clip, write_picture, frames_of):
-        setattr(Tools, function.__name__, staticmethod(function))
-    return Tools

@@ -12,16 +12,6 @@ from typing import Any, NamedTuple
 
 from PIL import Image
 
-from data_prep.clips import (
-    BadMedia,
-    Properties,
-    Shrinker,
-    VideoFile,
-    open_video,
-    read_image,
-    target_size,
-    video_properties,
-)
 from vmm.command_line import PatientCtrlC
 from vmm.data.index import Entry, scan_shard
 from vmm.data.schema import (
@@ -33,6 +23,16 @@ from vmm.data.schema import (
     no_caption,
     parse_metadata,
     text_fault,
+)
+from vmm.shards.media_files import (
+    BadMedia,
+    Properties,
+    Shrinker,
+    VideoFile,
+    open_video,
+    read_image,
+    target_size,
+    video_properties,
 )
 
 THUMBNAIL_SIDE = 140
@@ -233,42 +233,62 @@ def summary(values: Iterable[float]) -> dict[str, Any]:
     }
 
 
-def report(contents: Sequence[ShardContent]) -> dict[str, Any]:
-    """Put the numbers of many shards together, ready for JSON."""
+@dataclass(frozen=True)
+class ShardReport:
+    """The numbers of many shards together, ready for JSON.
+
+    Args:
+        shards: How many, their sizes, and what of them is damaged, ignored or unread.
+        samples: How many, by what they hold.
+        media: Sizes, durations, rates and codecs.
+        captions: How many, how long, and which come again.
+        problems: Samples that cannot be used, by reason, with examples.
+    """
+
+    shards: dict[str, Any]
+    samples: dict[str, int]
+    media: dict[str, Any]
+    captions: dict[str, Any]
+    problems: dict[str, Any]
+
+
+def report(contents: Sequence[ShardContent], unread: int = 0) -> ShardReport:
+    """Put the numbers of many shards together, to which ``unread`` others belong."""
     kinds: Counter[str] = Counter()
     for content in contents:
         kinds.update(content.kinds)
     problems = [problem for content in contents for problem in content.problems]
     properties = [one for content in contents for one in content.properties]
-    return {
-        "shards": {
+    return ShardReport(
+        shards={
             "count": len(contents),
             "bytes": sum(content.bytes for content in contents),
             "samples": summary(content.samples for content in contents),
             "damaged": {c.path: c.damage for c in contents if c.damage},
             "ignored_members": dict(sum((Counter(c.ignored) for c in contents), Counter())),
+            "unread": unread,
         },
-        "samples": {
+        samples={
             "count": sum(content.samples for content in contents),
             "usable": sum(content.usable for content in contents),
             "video": kinds["video"],
             "image": kinds["image"],
             "without_media": kinds["none"],
         },
-        "media": {
+        media={
             "bytes": summary(size for content in contents for size in content.media_bytes),
             "seconds": summary(p.duration for p in properties if p.duration is not None),
             "frames_per_second": summary(p.rate for p in properties if p.rate is not None),
             "codecs": dict(Counter(p.codec for p in properties).most_common()),
             "sizes": dict(Counter(f"{p.width}x{p.height}" for p in properties).most_common(20)),
         },
-        "captions": _captions([texts for content in contents for texts in content.captions]),
-        "problems": {
+        captions=_captions([texts for content in contents for texts in content.captions]),
+        problems={
             "count": len(problems),
             "by_reason": dict(Counter(problem.reason for problem in problems).most_common()),
             "examples": [problem._asdict() for problem in problems[:100]],
         },
-    }
+    )
 
 
 def _captions(samples: list[list[str]]) -> dict[str, Any]:

@@ -9,8 +9,8 @@ from itertools import groupby
 
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 
-from data_prep.shard_statistics import Thumbnail
 from vmm.fonts import characters, choose_fonts, drawable
+from vmm.shards.shard_statistics import Thumbnail
 
 _COLUMNS = 6
 _CELL, _PICTURE, _LINE, _GAP = 210, 140, 17, 12  # pixels

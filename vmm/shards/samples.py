@@ -12,7 +12,12 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 from av.video.frame import VideoFrame
 
-from data_prep.clips import (
+from vmm.data.annotations.media import MediaError, MediaFolder
+from vmm.data.annotations.record import Annotation
+from vmm.data.index import MAX_MEMBER_BYTES
+from vmm.data.schema import CAPTION, Media
+from vmm.shards.encode import TimedFrames, encode_jpeg, encode_pictures, encode_video
+from vmm.shards.media_files import (
     BadMedia,
     Properties,
     Shrinker,
@@ -25,12 +30,7 @@ from data_prep.clips import (
     try_video,
     video_properties,
 )
-from data_prep.encode import TimedFrames, encode_jpeg, encode_pictures, encode_video
-from data_prep.tars import Member
-from vmm.data.annotations.media import MediaError, MediaFolder
-from vmm.data.annotations.record import Annotation
-from vmm.data.index import MAX_MEMBER_BYTES
-from vmm.data.schema import CAPTION, Media
+from vmm.shards.tars import Member
 
 _DIGITS = 5
 """Of a shard's number, as img2dataset writes it."""

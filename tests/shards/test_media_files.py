@@ -9,10 +9,10 @@ import av
 import numpy as np
 import pytest
 
-from data_prep.clips import BadMedia, open_video, read_image, try_video
 from tests.data import videos
 from vmm.data.decode import decode_video
 from vmm.data.times import frames_between
+from vmm.shards.media_files import BadMedia, open_video, read_image, try_video
 
 
 def one_time_twice():

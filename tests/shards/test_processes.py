@@ -4,7 +4,7 @@ import multiprocessing
 
 import pytest
 
-from data_prep.folders import process_pool
+from vmm.shards.processes import process_pool
 
 
 @pytest.mark.parametrize(("jobs", "most"), [(0, 1), (2, 2), (9, 3)])

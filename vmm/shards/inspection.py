@@ -1,0 +1,167 @@
+"""Looking into shards: every sample is opened and one frame of it decoded; broken ones are listed.
+
+A folder gets ``report.json`` with every number, ``contact_sheet.png`` and ``index.html``, one page
+that needs no network.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from tempfile import TemporaryFile
+
+from tqdm import tqdm
+
+from vmm.data.index import scan_shard
+from vmm.data.patterns import expand_shards
+from vmm.pages import data_uri, render
+from vmm.shards.contact_sheet import contact_sheet
+from vmm.shards.processes import process_pool
+from vmm.shards.shard_statistics import (
+    ShardContent,
+    ShardReport,
+    Thumbnail,
+    inspect_shard,
+    report,
+)
+from vmm.text_output import write_text
+
+
+@dataclass(frozen=True)
+class InspectOptions:
+    """What is inspected, and what becomes of it.
+
+    Args:
+        shards: See ``vmm.data.patterns.expand_shards``.
+        out: Folder to write to.
+        pictures: Samples on the contact sheet, taken at even distances.
+        workers: Processes.
+    """
+
+    shards: str | Sequence[str]
+    out: Path
+    pictures: int = 48
+    workers: int = 1
+
+
+def inspect_shards(options: InspectOptions) -> ShardReport:
+    """Write the report, the contact sheet and the page.
+
+    Returns:
+        What is in ``report.json``.
+
+    Raises:
+        ValueError: If no shard matches.
+        ChildProcessError: If one died.
+        KeyboardInterrupt: If it was stopped; the files describe what was read until then.
+    """
+    out, paths = options.out, expand_shards(options.shards)
+    out.mkdir(parents=True, exist_ok=True)
+    with TemporaryFile(dir=out):  # tells in time if nothing can be written there
+        pass
+    contents: list[ShardContent] = []
+    stopped = False
+    try:
+        _read(paths, options.pictures, options.workers, contents)
+    except KeyboardInterrupt:
+        if not contents:
+            raise
+        stopped = True
+    numbers = report(contents, unread=len(paths) - len(contents))
+    thumbnails = [picture for content in contents for picture in content.thumbnails]
+    text = json.dumps(asdict(numbers), indent=1)
+    (out / "report.json").write_text(text + "\n", encoding="utf-8")
+    sheet = contact_sheet(thumbnails)
+    if sheet is not None:
+        sheet.save(out / "contact_sheet.png")
+    write_text(out / "index.html", _page(numbers, thumbnails, paths))
+    if stopped:
+        raise KeyboardInterrupt(f"{out} describes the first {len(contents)} of {len(paths)} shards")
+    return numbers
+
+
+def _read(paths: list[str], pictures: int, workers: int, contents: list[ShardContent]) -> None:
+    """Append what is in the shards, in their order, as it becomes known."""
+    if workers <= 1:
+        chosen = _choose([_count(path) for path in paths], pictures)
+        work = zip(paths, chosen, strict=True)
+        for one in tqdm(list(work), unit="shard", desc="inspecting"):
+            contents.append(inspect_shard(*one))
+        return
+    with process_pool(workers, len(paths)) as pool:
+        try:
+            counting = [pool.submit(_count, path) for path in paths]
+            chosen = _choose([future.result() for future in counting], pictures)
+            running = [pool.submit(inspect_shard, *one) for one in zip(paths, chosen, strict=True)]
+            for future in tqdm(running, unit="shard", desc="inspecting"):
+                contents.append(future.result())
+        except BrokenProcessPool as error:
+            raise ChildProcessError(
+                "a process died while it read a shard, perhaps for lack of memory; "
+                "try fewer --workers"
+            ) from error
+
+
+def _count(path: str) -> int:
+    try:
+        return len(scan_shard(path).entries)
+    except OSError:
+        return 0
+
+
+def _choose(counts: list[int], pictures: int) -> list[list[int]]:
+    """Return, for every shard, the numbers of its samples that are pictured."""
+    total = sum(counts)
+    wanted = min(pictures, total)
+    numbers = [(2 * i + 1) * total // (2 * wanted) for i in range(wanted)]
+    chosen, start = [], 0
+    for count in counts:
+        chosen.append([n - start for n in numbers if start <= n < start + count])
+        start += count
+    return chosen
+
+
+def _page(numbers: ShardReport, thumbnails: Sequence[Thumbnail], paths: list[str]) -> str:
+    pictures = [
+        {"key": t.key, "caption": t.caption, "data": data_uri("image/jpeg", t.jpeg)}
+        for t in thumbnails
+    ]
+    return render(
+        "shards.html.j2",
+        Path(__file__).parent / "templates",
+        filters={"bytes": _bytes, "number": _number},
+        numbers=numbers,
+        pictures=pictures,
+        first=paths[0],
+        last=paths[-1],
+    )
+
+
+def _bytes(value: float) -> str:
+    for unit in ("B", "kB", "MB", "GB"):
+        if value < 1000:
+            return f"{value:.3g} {unit}" if unit != "B" else f"{value:.0f} B"
+        value /= 1000
+    return f"{value:.4g} TB"
+
+
+def _number(value: float) -> str:
+    return f"{value:,.0f}" if value == int(value) else f"{value:,.4g}"
+
+
+def in_words(numbers: ShardReport) -> str:
+    """Say in a few lines what there is."""
+    shards, samples, captions = numbers.shards, numbers.samples, numbers.captions
+    problems = ", ".join(f"{n} {reason}" for reason, n in numbers.problems["by_reason"].items())
+    seconds = numbers.media["seconds"]
+    return (
+        f"{shards['count']} shards, {_bytes(shards['bytes'])}, {len(shards['damaged'])} damaged\n"
+        f"{samples['count']} samples ({samples['video']} videos, {samples['image']} images), "
+        f"{samples['usable']} usable; problems: {problems or 'none'}\n"
+        f"{seconds.get('total', 0) / 3600:.2f} hours, median {seconds.get('median', 0):.3g} s\n"
+        f"{captions['count']} captions, {captions['distinct']} different, "
+        f"median {captions['words'].get('median', 0)} words"
+    )
