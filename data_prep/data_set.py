@@ -8,7 +8,6 @@ import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, fields
-from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any, ClassVar, Generic, Literal, TypeVar
@@ -153,7 +152,7 @@ class DataSet(Generic[_Arguments, _Job]):
         }
         jobs = [job for of_shard in shards.values() for job in of_shard]
         with (
-            _in_order(partial(self.make_sample, arguments=arguments), jobs, workers) as made,
+            _in_order(self.make_sample, jobs, arguments, workers) as made,
             tqdm(total=len(jobs), unit=self.unit, desc="rendering") as progress,
         ):
             digests = {}
@@ -190,17 +189,22 @@ class DataSet(Generic[_Arguments, _Job]):
 
 @contextmanager
 def _in_order(
-    make: Callable[[_Job], list[Member]], jobs: Sequence[_Job], workers: int
+    make: Callable[[_Job, _Arguments], list[Member]],
+    jobs: Sequence[_Job],
+    arguments: _Arguments,
+    workers: int,
 ) -> Iterator[Iterator[list[Member]]]:
     if workers <= 1:
-        yield map(make, jobs)
+        yield (make(job, arguments) for job in jobs)
         return
     chunks = [jobs[i : i + _CHUNK] for i in range(0, len(jobs), _CHUNK)]
     with process_pool(workers, len(chunks)) as pool:
         # Not `map`, which cancels when it is interrupted; a pool that then ends fails over that.
-        running = [pool.submit(_make_each, make, chunk) for chunk in chunks]
+        running = [pool.submit(_make_each, make, chunk, arguments) for chunk in chunks]
         yield (made for future in running for made in future.result())
 
 
-def _make_each(make: Callable[[_Job], list[Member]], jobs: Sequence[_Job]) -> list[list[Member]]:
-    return [make(job) for job in jobs]
+def _make_each(
+    make: Callable[[_Job, _Arguments], list[Member]], jobs: Sequence[_Job], arguments: _Arguments
+) -> list[list[Member]]:
+    return [make(job, arguments) for job in jobs]

@@ -1,10 +1,12 @@
+import inspect
+import pickle
 import subprocess
 import sys
 from types import SimpleNamespace
 
 import pytest
 
-from vmm.data import demo
+from vmm.data import datamodules, demo
 from vmm.data.demo import WebVideoData
 
 
@@ -49,3 +51,10 @@ def test_the_demo_says_what_it_lacks(tmp_path, monkeypatch):
     scattered = WebVideoData(train_videos="a/0.tar", val_videos="b/0.tar", make_demo=True)
     with pytest.raises(ValueError, match=r"in one folder, not in \['a', 'b'\]"):
         scattered.prepare_data()
+
+
+def test_a_run_goes_on_from_the_data_of_either_class():
+    """Lightning keeps the position in the data under the class's name."""
+    assert WebVideoData.__qualname__ == datamodules.WebVideoData.__qualname__
+    assert type(pickle.loads(pickle.dumps(WebVideoData(batch_size=3)))) is WebVideoData
+    assert "make_demo" not in inspect.signature(datamodules.WebVideoData).parameters

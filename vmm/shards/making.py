@@ -278,15 +278,16 @@ def _summarise(out: Path, shards: int) -> MadeShards:
     failed: Counter[str] = Counter()
     for one in stats:
         failed.update(one["failed"])
+    totals = {
+        name: sum(one[name] for one in stats)
+        for name in ("count", "successes", "without_caption", "bytes")
+    }
     summary = MadeShards(
         shards,
         len(stats),
-        *(
-            sum(one[name] for one in stats)
-            for name in ("count", "successes", "without_caption", "bytes")
-        ),
-        dict(failed.most_common()),
-        {"av": av.__version__},
+        **totals,
+        failed=dict(failed.most_common()),
+        made_with={"av": av.__version__},
     )
     lines = [json.dumps(failure) for one in stats for failure in one["failures"]]
     _write(out / _FAILURES, "\n".join(lines))
