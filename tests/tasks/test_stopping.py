@@ -33,12 +33,17 @@ def test_a_second_ctrl_c_stops_at_once_a_second_sigterm_does_not(signals):
 
 
 def test_ctrl_c_that_means_something_else_is_left_alone():
+    """As in a process that a script starts in the background, which ignores it."""
     old = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signals = StopSignals()
     try:
-        signals = StopSignals()
         signals.begin()
-        assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+        os.kill(os.getpid(), signal.SIGINT)
+        assert signals.asked() == 0
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert signals.asked() == signal.SIGTERM
     finally:
+        signals.end()
         signal.signal(signal.SIGINT, old)
 
 

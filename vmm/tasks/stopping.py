@@ -44,17 +44,20 @@ class StopSignals:
 
     def __init__(self) -> None:
         self._noted = 0
+        self._listens = False
         self._old: dict[int, object] = {}
         self._group: Any = None
 
     def begin(self) -> None:
         """Note signals from here on; called by all processes together."""
-        if self._old or threading.current_thread() is not threading.main_thread():
+        if self._listens:
             return
-        if signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
-            return  # Ctrl-C means something else here
-        self._noted = 0
-        self._old = {number: signal.signal(number, self._hear) for number in _SIGNALS}
+        self._listens, self._noted = True, 0
+        if threading.current_thread() is threading.main_thread():
+            # Ctrl-C may mean something else here, or nothing, as in what a script leaves behind.
+            default = signal.getsignal(signal.SIGINT) is signal.default_int_handler
+            heard = _SIGNALS if default else _SIGNALS[1:]
+            self._old = {number: signal.signal(number, self._hear) for number in heard}
         if dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:
             self._group = dist.new_group(backend="gloo", timeout=_PATIENCE)
 
@@ -63,7 +66,7 @@ class StopSignals:
         for number, handler in self._old.items():
             if signal.getsignal(number) == self._hear:
                 signal.signal(number, handler)  # type: ignore[arg-type]
-        self._old, self._group = {}, None
+        self._listens, self._old, self._group = False, {}, None
 
     def asked(self) -> int:
         """Give the signal that any process got, 0 for none; called by all processes together."""
