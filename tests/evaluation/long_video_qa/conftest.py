@@ -16,7 +16,7 @@ from vmm.data.transforms import ClipSettings
 from vmm.evaluation.common.models import CaptionVectors, ClipVectors
 from vmm.evaluation.long_video_qa.measure import OptionScores
 from vmm.evaluation.long_video_qa.options import Options
-from vmm.evaluation.long_video_qa.protocols import Question
+from vmm.evaluation.long_video_qa.protocols import ChoiceQuestion
 from vmm.evaluation.long_video_qa.run import evaluate
 
 COLOURS = {"red": (240, 0, 0), "green": (0, 240, 0), "blue": (0, 0, 240), "white": (240, 240, 240)}
@@ -82,7 +82,7 @@ class Toys:
     mp4 = staticmethod(mp4)
 
     def question(self, number, answer, video=None, options=NAMES, kind="what", duration=4.0):
-        return Question(
+        return ChoiceQuestion(
             key=f"q{number}",
             video=number if video is None else video,
             text="what comes first ?",

@@ -72,19 +72,12 @@ def score_classes(
         ValueError: If classes have no names for prompts, or a score is NaN.
     """
     classes = number_classes(truths, options.classes)
+    names: list[str | None] = classes.names
     if isinstance(encoder, ClassifierEncoder):
         merged = merge_views(seen.vectors)
-        names = [*classes.names, *[None] * (encoder.num_classes - len(classes.names))]
+        names = [*names, *[None] * (encoder.num_classes - len(names))]
     else:
-        names = classes.names
-        nameless = [number for number, name in enumerate(names) if name is None]
-        if nameless:
-            raise ValueError(
-                f"{len(nameless)} classes have no name, e.g. number {nameless[0]}; prompts need "
-                "names: give --classes FILE"
-            )
-        templates = options.templates or TEMPLATES
-        prompts = class_vectors(encoder, [str(name) for name in names], templates)
+        prompts = class_vectors(encoder, _named(names), options.templates or TEMPLATES)
         merged = frame_similarity(seen.vectors, prompts)
     if not bool(merged.isfinite().all()):
         raise ValueError(
@@ -112,6 +105,16 @@ def score_classes(
         ],
         "data": {"classes": outputs, "numbered_by": classes.origin},
     }
+
+
+def _named(names: list[str | None]) -> list[str]:
+    nameless = [number for number, name in enumerate(names) if name is None]
+    if nameless:
+        raise ValueError(
+            f"{len(nameless)} classes have no name, e.g. number {nameless[0]}; prompts need "
+            "names: give --classes FILE"
+        )
+    return [str(name) for name in names]
 
 
 def score_numbers(

@@ -12,7 +12,7 @@ from vmm.data.annotations.registry import DATASETS
 from vmm.evaluation.common.clustered import clustered_mean
 from vmm.evaluation.common.findings import Finding
 from vmm.evaluation.long_video_qa.measure import WITHOUT_VIDEO, OptionScores, chances
-from vmm.evaluation.long_video_qa.protocols import Question, published_size
+from vmm.evaluation.long_video_qa.protocols import ChoiceQuestion, published_size
 
 # How far from chance a guess must be to be worth a word. The most frequent position is chosen by
 # looking at the answers, so more is asked of it.
@@ -21,7 +21,7 @@ _POINTS = 2.0
 
 
 def lint_questions(
-    dataset: str, questions: Sequence[Question], odd: Sequence[str] = ()
+    dataset: str, questions: Sequence[ChoiceQuestion], odd: Sequence[str] = ()
 ) -> list[Finding]:
     """Look at the questions alone; before anything is scored.
 
@@ -37,7 +37,7 @@ def lint_questions(
 
 
 def lint_answers(
-    questions: Sequence[Question], scores: Sequence[OptionScores], headline: str
+    questions: Sequence[ChoiceQuestion], scores: Sequence[OptionScores], headline: str
 ) -> list[Finding]:
     """Look at answers and scores.
 
@@ -49,7 +49,7 @@ def lint_answers(
     return [*_guessable(questions, scores), *_tied(questions, scores, headline)]
 
 
-def _size(dataset: str, questions: Sequence[Question]) -> Iterator[Finding]:
+def _size(dataset: str, questions: Sequence[ChoiceQuestion]) -> Iterator[Finding]:
     sizes = DATASETS[dataset].sizes
     if sizes and published_size(dataset, len(questions)) is None:
         known = ", ".join(f"{name} {size}" for name, size in sizes.items())
@@ -60,7 +60,9 @@ def _size(dataset: str, questions: Sequence[Question]) -> Iterator[Finding]:
         )
 
 
-def _odd(dataset: str, questions: Sequence[Question], odd: Sequence[str]) -> Iterator[Finding]:
+def _odd(
+    dataset: str, questions: Sequence[ChoiceQuestion], odd: Sequence[str]
+) -> Iterator[Finding]:
     if not odd:
         return
     split = published_size(dataset, len(questions) + len(odd))
@@ -79,7 +81,7 @@ def _odd(dataset: str, questions: Sequence[Question], odd: Sequence[str]) -> Ite
     )
 
 
-def _repeated(questions: Sequence[Question]) -> Iterator[Finding]:
+def _repeated(questions: Sequence[ChoiceQuestion]) -> Iterator[Finding]:
     seen = Counter((q.video, q.text, *sorted(q.options)) for q in questions)
     extra = sum(seen.values()) - len(seen)
     if extra:
@@ -90,7 +92,7 @@ def _repeated(questions: Sequence[Question]) -> Iterator[Finding]:
         )
 
 
-def _equal_options(questions: Sequence[Question]) -> Iterator[Finding]:
+def _equal_options(questions: Sequence[ChoiceQuestion]) -> Iterator[Finding]:
     odd = [q for q in questions if len(set(q.options)) < len(q.options)]
     if odd:
         yield Finding(
@@ -100,7 +102,9 @@ def _equal_options(questions: Sequence[Question]) -> Iterator[Finding]:
         )
 
 
-def _guessable(questions: Sequence[Question], scores: Sequence[OptionScores]) -> Iterator[Finding]:
+def _guessable(
+    questions: Sequence[ChoiceQuestion], scores: Sequence[OptionScores]
+) -> Iterator[Finding]:
     clusters = torch.tensor([question.video for question in questions])
     chance = chances(questions, lambda row: [0.0] * len(questions[row].options))
     positions = Counter(question.answer for question in questions)
@@ -128,7 +132,7 @@ def _guessable(questions: Sequence[Question], scores: Sequence[OptionScores]) ->
 
 
 def _tied(
-    questions: Sequence[Question], scores: Sequence[OptionScores], headline: str
+    questions: Sequence[ChoiceQuestion], scores: Sequence[OptionScores], headline: str
 ) -> Iterator[Finding]:
     seen = [s.views["video"][headline] for s in scores if s.views]
     tied = sum(len(set(row)) == 1 for row in seen)

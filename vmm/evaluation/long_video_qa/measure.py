@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from vmm.evaluation.common.clustered import Estimate, clustered_mean
-from vmm.evaluation.long_video_qa.protocols import Question, length_class
+from vmm.evaluation.long_video_qa.protocols import ChoiceQuestion, length_class
 from vmm.evaluation.long_video_qa.scoring import VIEWS, VideoScores
 from vmm.metrics import choice_probability, multiple_choice_scores
 
@@ -44,7 +44,7 @@ class OptionScores(NamedTuple):
 
 
 def split_scores(
-    questions: Sequence[Question], videos: Sequence[VideoScores], temperature: float
+    questions: Sequence[ChoiceQuestion], videos: Sequence[VideoScores], temperature: float
 ) -> list[OptionScores]:
     """Deal the scores of every video to its questions, and mix similarity and matching.
 
@@ -77,7 +77,7 @@ def _methods(scores: dict[str, list[float]], part: slice, temperature: float) ->
 
 
 def chances(
-    questions: Sequence[Question], score: Callable[[int], Sequence[float] | None]
+    questions: Sequence[ChoiceQuestion], score: Callable[[int], Sequence[float] | None]
 ) -> Tensor:
     """Give the probability that each answer is chosen, (Q,) float64 in percent.
 
@@ -100,7 +100,9 @@ def chances(
 
 
 def measure(
-    questions: Sequence[Question], scores: Sequence[OptionScores], durations: Sequence[float | None]
+    questions: Sequence[ChoiceQuestion],
+    scores: Sequence[OptionScores],
+    durations: Sequence[float | None],
 ) -> dict[str, Any]:
     """Turn scores into the numbers of the result.
 
@@ -163,7 +165,7 @@ def _less_blank(scores: Sequence[OptionScores], method: str) -> Callable[[int], 
 
 
 def _text_controls(
-    questions: Sequence[Question], scores: Sequence[OptionScores]
+    questions: Sequence[ChoiceQuestion], scores: Sequence[OptionScores]
 ) -> dict[str, Tensor]:
     """Measure what needs no video."""
     positions = [question.answer for question in questions]

@@ -46,7 +46,7 @@ SETS: dict[str, QuestionSet] = {
 """Name on the command line -> test set. ``questions`` is any file of that layout."""
 
 
-class Question(NamedTuple):
+class ChoiceQuestion(NamedTuple):
     """A question with options about one video."""
 
     key: str
@@ -66,7 +66,7 @@ class Question(NamedTuple):
 class QuestionFile(NamedTuple):
     """The questions of a file."""
 
-    questions: list[Question]
+    questions: list[ChoiceQuestion]
     videos: list[Annotation]
     """One item per video."""
     prompt: Prompt
@@ -145,12 +145,12 @@ def _usual_prompt(items: Sequence[Annotation]) -> Prompt:
     return "statement" if all(item.metadata.get("statements") for item in items) else "joined"
 
 
-def _question(item: Annotation, video: int, prompt: Prompt, known: QuestionSet) -> Question:
+def _question(item: Annotation, video: int, prompt: Prompt, known: QuestionSet) -> ChoiceQuestion:
     said = item.metadata
     options = [str(option) for option in said["options"]]
     text, kind = str(said.get("question") or ""), str(said.get("question_type") or "all")
     kind = known.type_groups.get(kind[:1], kind)
-    return Question(
+    return ChoiceQuestion(
         key=item.key,
         video=video,
         text=text,

@@ -28,7 +28,12 @@ from vmm.evaluation.long_video_qa import lint
 from vmm.evaluation.long_video_qa.measure import METHODS, OptionScores, measure, split_scores
 from vmm.evaluation.long_video_qa.options import Options
 from vmm.evaluation.long_video_qa.page import write_page, write_timelines
-from vmm.evaluation.long_video_qa.protocols import SETS, Question, QuestionFile, read_questions
+from vmm.evaluation.long_video_qa.protocols import (
+    SETS,
+    ChoiceQuestion,
+    QuestionFile,
+    read_questions,
+)
 from vmm.evaluation.long_video_qa.results import SUBMISSION, QaResult, write_submission
 from vmm.evaluation.long_video_qa.scoring import (
     VideoScores,
@@ -102,15 +107,15 @@ def _depends_on(
     }
 
 
-def _hash(questions: Sequence[Question]) -> str:
+def _hash(questions: Sequence[ChoiceQuestion]) -> str:
     return content_hash(
         [[q.key, q.video, q.text, q.options, q.answer, q.prompts] for q in questions]
     )
 
 
 def _measured(
-    questions: Sequence[Question], scores: Sequence[OptionScores], coverage: str
-) -> tuple[list[Question], list[OptionScores]]:
+    questions: Sequence[ChoiceQuestion], scores: Sequence[OptionScores], coverage: str
+) -> tuple[list[ChoiceQuestion], list[OptionScores]]:
     """Keep the questions that count, with their scores."""
     kept = [
         (q, s)
@@ -159,7 +164,7 @@ def _describe_settings(options: Options, encoder: Encoder, file: QuestionFile) -
 
 
 def _describe_questions(
-    questions: Sequence[Question],
+    questions: Sequence[ChoiceQuestion],
     scores: Sequence[OptionScores],
     videos: Sequence[VideoScores],
     headline: str,

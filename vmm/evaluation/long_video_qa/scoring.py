@@ -23,7 +23,7 @@ from vmm.evaluation.common.journal import Journal
 from vmm.evaluation.common.models import CaptionVectors, ChoiceMatcher, Encoder, LongEncoder
 from vmm.evaluation.common.sources import AnnotatedClips
 from vmm.evaluation.long_video_qa.frames import Frames, read_frames, settings_of, windows
-from vmm.evaluation.long_video_qa.protocols import Question
+from vmm.evaluation.long_video_qa.protocols import ChoiceQuestion
 from vmm.evaluation.long_video_qa.viewing import Aggregate, Viewing
 
 logger = logging.getLogger(__name__)
@@ -64,7 +64,7 @@ class VideoScores(NamedTuple):
 
 def score_videos(
     encoder: Encoder,
-    questions: Sequence[Question],
+    questions: Sequence[ChoiceQuestion],
     media: AnnotatedClips,
     viewing: Viewing,
     journal: Journal,
@@ -84,7 +84,7 @@ def score_videos(
     Raises:
         ValueError: If a score is NaN.
     """
-    of_video: list[list[Question]] = [[] for _ in range(len(media))]
+    of_video: list[list[ChoiceQuestion]] = [[] for _ in range(len(media))]
     for question in questions:
         of_video[question.video].append(question)
     done = {number: VideoScores(*entry) for number, entry in journal.entries().items()}
@@ -103,7 +103,7 @@ def score_videos(
 @torch.inference_mode()
 def _score_video(
     encoder: Encoder,
-    questions: Sequence[Question],
+    questions: Sequence[ChoiceQuestion],
     media: AnnotatedClips,
     number: int,
     viewing: Viewing,
@@ -215,7 +215,9 @@ def _match(encoder: Encoder, texts: CaptionVectors, tokens: Tensor | None) -> Te
     return logits[:, 1] - logits[:, 0]
 
 
-def _blind(encoder: Encoder, questions: Sequence[Question], texts: CaptionVectors) -> list[float]:
+def _blind(
+    encoder: Encoder, questions: Sequence[ChoiceQuestion], texts: CaptionVectors
+) -> list[float]:
     """Compare every option's text with its question's: what can be guessed without a video."""
     asked = encoder.encode_texts([question.text or "?" for question in questions]).projected
     rows = [row for row, q in enumerate(questions) for _ in q.prompts]

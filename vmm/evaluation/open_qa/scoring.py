@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -87,15 +87,20 @@ def ask(
         replies: list[Reply] = []
         for start in range(0, len(texts), batch_size):
             part = texts[start : start + batch_size]
-            tokens = model.text_encoder.tokenize(part, device)
-            right = model.rank(model.read(tokens, seen.repeated(len(part))), answers, TOP)
-            unseen = model.rank(model.read(tokens, blank.repeated(len(part))), answers, 1)
-            replies += [
-                Reply(r.answers.tolist(), r.scores.tolist(), int(b.answers[0]))
-                for r, b in zip(right, unseen, strict=True)
-            ]
+            replies += _reply(model, answers, part, seen, blank)
         journal.add(sample.number, {"problem": None, "replies": replies})
     return _by_question(journal.entries(), of_video, len(questions))
+
+
+def _reply(
+    model: AnswerModel, answers: AnswerList, texts: list[str], seen: VisionKV, blank: VisionKV
+) -> Iterator[Reply]:
+    """Answer some questions about one video, and about a blank one."""
+    tokens = model.text_encoder.tokenize(texts, next(model.parameters()).device)
+    right = model.rank(model.read(tokens, seen.repeated(len(texts))), answers, TOP)
+    unseen = model.rank(model.read(tokens, blank.repeated(len(texts))), answers, 1)
+    for best, other in zip(right, unseen, strict=True):
+        yield Reply(best.answers.tolist(), best.scores.tolist(), int(other.answers[0]))
 
 
 def _by_question(
