@@ -11,8 +11,9 @@ import pytest
 
 from tests.data import videos
 from vmm.data.decode import decode_video
+from vmm.data.faults import SampleError
 from vmm.data.times import frames_between
-from vmm.shards.media_files import BadMedia, open_video, read_image, try_video
+from vmm.shards.media_files import open_video, read_image, try_video
 
 
 def one_time_twice():
@@ -95,10 +96,10 @@ def test_a_frame_is_tried_as_training_will(tmp_path):
     path.write_bytes(videos.make("h264"))
     try_video(path, None, None)
     try_video(path, 0.4, 0.5)
-    with pytest.raises(BadMedia, match="bad window"):
+    with pytest.raises(SampleError, match="bad window"):
         try_video(path, 7.0, None)
     path.write_bytes(b"")
-    with pytest.raises(BadMedia, match="empty"):
+    with pytest.raises(SampleError, match="empty"):
         try_video(path, None, None)
 
 
@@ -113,5 +114,5 @@ def test_pictures_are_those_of_training(tmp_path):
     assert np.array_equal(np.array(picture), decode_image(path.read_bytes())[0])
     assert (properties.width, properties.height, properties.codec) == (10, 6, "png")
     path.write_bytes(b"nothing")
-    with pytest.raises(BadMedia, match="unreadable"):
+    with pytest.raises(SampleError, match="unreadable"):
         read_image(path)

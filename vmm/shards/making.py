@@ -26,8 +26,8 @@ import av
 from tqdm import tqdm
 
 from vmm.data.annotations.record import Annotation
+from vmm.data.faults import SampleError
 from vmm.data.schema import is_leftover
-from vmm.shards.media_files import BadMedia
 from vmm.shards.processes import process_pool
 from vmm.shards.samples import Job, Layout, make_sample, plan, shard_name
 from vmm.shards.tars import Member, write_shard
@@ -132,7 +132,7 @@ def write_one(number: int, jobs: list[Job], options: MakeOptions) -> int:
         for job in jobs:
             try:
                 sample = make_sample(job, options.layout)
-            except BadMedia as error:
+            except SampleError as error:
                 media = str(job.file or job.items[0].media)
                 where = {"shard": name, "key": job.key, "id": job.items[0].key, "media": media}
                 failures.append({**where, "reason": error.reason, "detail": error.detail})

@@ -17,25 +17,12 @@ from av.video.stream import VideoStream
 from PIL import Image
 
 from vmm.data import containers
-from vmm.data.containers import Converter, DecodeError, frame_rate, rational
+from vmm.data.containers import Converter, frame_rate, library_errors, rational
 from vmm.data.decode import MAX_FRAMES, MAX_STREAMED_FRAMES, decode_parts
+from vmm.data.faults import SampleError
 from vmm.data.packets import decoded, keeps_time
 from vmm.data.pictures import read_picture
 from vmm.data.times import frames_between
-
-
-class BadMedia(ValueError):
-    """A file that cannot be used.
-
-    Args:
-        reason: The kind, to count by.
-        detail: What happened.
-    """
-
-    def __init__(self, reason: str, detail: str) -> None:
-        super().__init__(reason, detail)
-        self.reason = reason
-        self.detail = detail
 
 
 class Properties(NamedTuple):
@@ -161,16 +148,6 @@ def _exactly(seconds: float | None) -> Fraction | None:
 
 
 @contextmanager
-def library_errors() -> Iterator[None]:
-    """Turn what the decoding and encoding libraries raise for bad files into a ``BadMedia``."""
-    try:
-        with containers.library_errors():
-            yield
-    except DecodeError as error:
-        raise BadMedia(error.reason, error.detail) from error
-
-
-@contextmanager
 def open_video(file: Path | Any, exact: bool = True) -> Iterator[VideoFile]:
     """Open a video.
 
@@ -179,7 +156,7 @@ def open_video(file: Path | Any, exact: bool = True) -> Iterator[VideoFile]:
         exact: Look through the whole file first, to give frames the times that training sees.
 
     Raises:
-        BadMedia: If it is no video; also for errors while it is open.
+        SampleError: If it is no video; also for errors while it is open.
     """
     counted = False
     with library_errors():
@@ -201,14 +178,14 @@ def try_video(file: Path, start: float | None, end: float | None) -> None:
         end: Seconds at which it ends.
 
     Raises:
-        BadMedia: If that cannot be done.
+        SampleError: If that cannot be done.
     """
 
     def middle(times: np.ndarray) -> list[list[int]]:
         try:
             first, last = frames_between(times, -math.inf if start is None else start, end)
         except ValueError as error:
-            raise BadMedia("bad window", str(error)) from error
+            raise SampleError("bad window", str(error)) from error
         return [[(first + last) // 2]]
 
     with library_errors():
@@ -219,11 +196,11 @@ def video_properties(video: VideoFile) -> tuple[Properties, VideoFrame]:
     """Decode one frame to see that it works, and tell what the video is.
 
     Raises:
-        BadMedia: If there is no frame.
+        SampleError: If there is no frame.
     """
     _, frame = next(video.frames(), (None, None))
     if frame is None:
-        raise BadMedia("no frames", "the decoder returned none")
+        raise SampleError("no frames", "the decoder returned none")
     width, height = Converter(video.stream).shown_size(frame.width, frame.height)
     if round(frame.rotation / 90) % 2:
         width, height = height, width
@@ -235,7 +212,7 @@ def read_image(file: Path | Any) -> tuple[Properties, Image.Image]:
     """Read a picture, upright, as RGB.
 
     Raises:
-        BadMedia: If it is none.
+        SampleError: If it is none.
     """
     with library_errors():
         kind, picture = read_picture(file)

@@ -14,16 +14,16 @@ from av.video.frame import VideoFrame
 
 from vmm.data.annotations.media import MediaError, MediaFolder
 from vmm.data.annotations.record import Annotation
+from vmm.data.containers import library_errors
+from vmm.data.faults import SampleError
 from vmm.data.index import MAX_MEMBER_BYTES
 from vmm.data.schema import CAPTION, Media
 from vmm.shards.encode import TimedFrames, encode_jpeg, encode_pictures, encode_video
 from vmm.shards.media_files import (
-    BadMedia,
     Properties,
     Shrinker,
     VideoFile,
     at_rate,
-    library_errors,
     open_video,
     read_image,
     target_size,
@@ -128,10 +128,10 @@ def make_sample(job: Job, layout: Layout) -> list[Member]:
     part of the clip: ``start`` and ``end`` where the whole file is stored, else ``cut``.
 
     Raises:
-        BadMedia: If the media is missing or cannot be used.
+        SampleError: If the media is missing or cannot be used.
     """
     if job.file is None:
-        raise BadMedia(*job.problem)
+        raise SampleError(*job.problem)
     first = job.items[0]
     captions = [caption for item in job.items for caption in item.captions]
     metadata: dict[str, Any] = {"key": job.key, "status": "success", "media": first.media}
@@ -153,7 +153,7 @@ def make_sample(job: Job, layout: Layout) -> list[Member]:
     metadata["items"] = [{"id": item.key, "metadata": item.metadata} for item in job.items]
     size = content.stat().st_size if isinstance(content, Path) else len(content)
     if size > MAX_MEMBER_BYTES:
-        raise BadMedia("too large", f"{size} bytes, a shard's sample has at most 1 GiB")
+        raise SampleError("too large", f"{size} bytes, a shard's sample has at most 1 GiB")
     text = json.dumps(metadata, default=str).encode()
     members: list[Member] = [(f"{job.key}.{extension}", content), (f"{job.key}.json", text)]
     if len(captions) == 1:
@@ -215,5 +215,5 @@ def _encode(
         extension, codec, data = "mp4", "h264", encode_video(pixels(shown()), rate, layout.gop)
     if not end_shown:
         reason = "no frames" if start is None and end is None else "bad window"
-        raise BadMedia(reason, f"none is shown from {start or 0} to {end or 'the end'} s")
+        raise SampleError(reason, f"none is shown from {start or 0} to {end or 'the end'} s")
     return extension, data, Properties(*size, codec, round(float(end_shown), 6), float(rate))

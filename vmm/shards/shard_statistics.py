@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 from PIL import Image
 
 from vmm.command_line import PatientCtrlC
+from vmm.data.faults import SampleError
 from vmm.data.index import Entry, scan_shard
 from vmm.data.schema import (
     JSON_EXTENSION,
@@ -25,7 +26,6 @@ from vmm.data.schema import (
     text_fault,
 )
 from vmm.shards.media_files import (
-    BadMedia,
     Properties,
     Shrinker,
     VideoFile,
@@ -162,7 +162,7 @@ def _inspect_sample(descriptor: int, entry: Entry, content: ShardContent, pictur
     content.media_bytes.append(place[1])
     try:
         properties, picture = _open(_Slice(descriptor, *place), kind, pictured)
-    except BadMedia as error:
+    except SampleError as error:
         content.problems.append(Problem(content.path, entry.key, error.reason, error.detail[:200]))
         return
     content.properties.append(properties)
