@@ -152,7 +152,7 @@ class DataSet(Generic[_Arguments, _Job]):
         }
         jobs = [job for of_shard in shards.values() for job in of_shard]
         with (
-            _in_order(self.make_sample, jobs, arguments, workers) as made,
+            self._in_order(jobs, arguments, workers) as made,
             tqdm(total=len(jobs), unit=self.unit, desc="rendering") as progress,
         ):
             digests = {}
@@ -160,6 +160,20 @@ class DataSet(Generic[_Arguments, _Job]):
                 digests[name] = write_shard(folder / name, islice(made, len(of_shard)))
                 progress.update(len(of_shard))
             return digests
+
+    @contextmanager
+    def _in_order(
+        self, jobs: Sequence[_Job], arguments: _Arguments, workers: int
+    ) -> Iterator[Iterator[list[Member]]]:
+        make = self.make_sample
+        if workers <= 1:
+            yield (make(job, arguments) for job in jobs)
+            return
+        chunks = [jobs[i : i + _CHUNK] for i in range(0, len(jobs), _CHUNK)]
+        with process_pool(workers, len(chunks)) as pool:
+            # Not `map`, which cancels when it is interrupted: a pool that then ends fails over it.
+            running = [pool.submit(_make_each, make, chunk, arguments) for chunk in chunks]
+            yield (made for future in running for made in future.result())
 
     def command(self, argv: Sequence[str] | None) -> int:
         """Be the program's command line; return the exit status."""
@@ -185,23 +199,6 @@ class DataSet(Generic[_Arguments, _Job]):
             return 0
 
         return run_to_status(self.module, run, "nothing was written")
-
-
-@contextmanager
-def _in_order(
-    make: Callable[[_Job, _Arguments], list[Member]],
-    jobs: Sequence[_Job],
-    arguments: _Arguments,
-    workers: int,
-) -> Iterator[Iterator[list[Member]]]:
-    if workers <= 1:
-        yield (make(job, arguments) for job in jobs)
-        return
-    chunks = [jobs[i : i + _CHUNK] for i in range(0, len(jobs), _CHUNK)]
-    with process_pool(workers, len(chunks)) as pool:
-        # Not `map`, which cancels when it is interrupted; a pool that then ends fails over that.
-        running = [pool.submit(_make_each, make, chunk, arguments) for chunk in chunks]
-        yield (made for future in running for made in future.result())
 
 
 def _make_each(

@@ -28,7 +28,7 @@ _TOLD = 2  # statements of each kind among the captions of a film
 
 
 @dataclass(frozen=True)
-class Question:
+class FilmQuestion:
     """A question with options, asked about a film."""
 
     kind: str
@@ -51,7 +51,7 @@ class Film:
     captions: tuple[str, ...]
     """Sentences that are true of it, the whole story first; training draws one, so that one which
     is there twice is drawn twice as often."""
-    questions: tuple[Question, ...] = ()
+    questions: tuple[FilmQuestion, ...] = ()
 
 
 def name(kind: int) -> str:
@@ -83,7 +83,7 @@ def films_of_orders(group: int, kinds: Sequence[int], rng: np.random.Generator) 
         rng: Draws what is asked.
     """
     rows = [tuple(kinds[i] for i in order) for order in orders(len(kinds))]
-    asked: list[list[Question]] = [[] for _ in rows]
+    asked: list[list[FilmQuestion]] = [[] for _ in rows]
     for which, place in (("first", 0), ("last", -1)):
         _ask_what(asked, rows, which, place, rng)
     for kind in rng.permutation(kinds)[:_ASKED]:
@@ -120,7 +120,7 @@ def films_of_numbers(
             statements = tuple(f"{name(kind)} is shown {option}" for option in options)
             answer = options.index(NUMBERS[number - 1])
             text = f"how often is {name(kind)} shown?"
-            questions.append(Question("how often", text, options, statements, answer))
+            questions.append(FilmQuestion("how often", text, options, statements, answer))
         captions = [f"{name(kind)} is shown {NUMBERS[n - 1]}" for kind, n in times.items()]
         captions = [story(events)] * len(captions) + captions
         films.append(Film(group, tuple(events), tuple(captions), tuple(questions)))
@@ -147,7 +147,7 @@ def _captions_of_order(row: Sequence[int], rng: np.random.Generator) -> tuple[st
 
 
 def _ask_what(
-    asked: list[list[Question]],
+    asked: list[list[FilmQuestion]],
     rows: Sequence[tuple[int, ...]],
     which: str,
     place: int,
@@ -160,11 +160,11 @@ def _ask_what(
     for film, row in zip(asked, rows, strict=True):
         if row[place] in kinds:
             answer = kinds.index(row[place])
-            film.append(Question("what", f"what comes {which}?", options, statements, answer))
+            film.append(FilmQuestion("what", f"what comes {which}?", options, statements, answer))
 
 
 def _ask_when(
-    asked: list[list[Question]],
+    asked: list[list[FilmQuestion]],
     rows: Sequence[tuple[int, ...]],
     kind: int,
     rng: np.random.Generator,
@@ -174,11 +174,11 @@ def _ask_when(
     for film, row in zip(asked, rows, strict=True):
         part = PARTS[row.index(kind) // (len(row) // len(PARTS))]
         text = f"when is {name(kind)} shown?"
-        film.append(Question("when", text, options, statements, options.index(part)))
+        film.append(FilmQuestion("when", text, options, statements, options.index(part)))
 
 
 def _ask_before_after(
-    asked: list[list[Question]],
+    asked: list[list[FilmQuestion]],
     rows: Sequence[tuple[int, ...]],
     pair: tuple[int, int],
     rng: np.random.Generator,
@@ -189,4 +189,6 @@ def _ask_before_after(
     text = f"does {one} come before or after {other}?"
     for film, row in zip(asked, rows, strict=True):
         right = "before" if row.index(pair[0]) < row.index(pair[1]) else "after"
-        film.append(Question("before and after", text, options, statements, options.index(right)))
+        film.append(
+            FilmQuestion("before and after", text, options, statements, options.index(right))
+        )

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import groupby
 
@@ -116,31 +116,26 @@ def make_sample(job: FilmJob, arguments: FilmArguments) -> list[Member]:
     ]
 
 
-def question_records(jobs: Sequence[FilmJob], arguments: FilmArguments) -> list[dict[str, object]]:
-    """List what is asked of films, in the layout of the data set "questions"."""
-    return [
-        {
-            "question_id": f"{job.key}_{number}",
-            "video": f"{job.key}.mp4",
-            "duration": len(job.film.events) * arguments.event_frames,
-            "question": question.text,
-            "options": list(question.options),
-            "statements": list(question.statements),
-            "answer": question.answer,
-            "question_type": question.kind,
-        }
-        for job in jobs
-        for number, question in enumerate(job.film.questions)
-    ]
-
-
 def question_files(splits: Mapping[str, list[FilmJob]], arguments: FilmArguments) -> dict[str, str]:
-    """Write what is asked: file name -> JSON."""
-    return {
-        f"{split}-questions.json": json.dumps(question_records(splits[split], arguments), indent=1)
-        + "\n"
-        for split in SPLITS[1:]
-    }
+    """Write what is asked, in the layout of the data set "questions": file name -> JSON."""
+    files = {}
+    for split in SPLITS[1:]:
+        asked = [
+            {
+                "question_id": f"{job.key}_{number}",
+                "video": f"{job.key}.mp4",
+                "duration": len(job.film.events) * arguments.event_frames,
+                "question": question.text,
+                "options": list(question.options),
+                "statements": list(question.statements),
+                "answer": question.answer,
+                "question_type": question.kind,
+            }
+            for job in splits[split]
+            for number, question in enumerate(job.film.questions)
+        ]
+        files[f"{split}-questions.json"] = json.dumps(asked, indent=1) + "\n"
+    return files
 
 
 FILMS = DataSet(

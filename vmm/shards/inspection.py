@@ -20,14 +20,10 @@ from vmm.data.patterns import expand_shards
 from vmm.pages import data_uri, render
 from vmm.shards.contact_sheet import contact_sheet
 from vmm.shards.processes import process_pool
-from vmm.shards.shard_statistics import (
-    ShardContent,
-    ShardReport,
-    Thumbnail,
-    inspect_shard,
-    report,
-)
+from vmm.shards.shard_statistics import ShardContent, ShardReport, inspect_shard, report
 from vmm.text_output import write_text
+
+_TEMPLATES = Path(__file__).parent / "templates"
 
 
 @dataclass(frozen=True)
@@ -71,13 +67,18 @@ def inspect_shards(options: InspectOptions) -> ShardReport:
             raise
         stopped = True
     numbers = report(contents, unread=len(paths) - len(contents))
-    thumbnails = [picture for content in contents for picture in content.thumbnails]
+    thumbnails = [one for content in contents for one in content.thumbnails]
     text = json.dumps(asdict(numbers), indent=1)
     (out / "report.json").write_text(text + "\n", encoding="utf-8")
     sheet = contact_sheet(thumbnails)
     if sheet is not None:
         sheet.save(out / "contact_sheet.png")
-    write_text(out / "index.html", _page(numbers, thumbnails, paths))
+    pictures = [(one.key, one.caption, data_uri("image/jpeg", one.jpeg)) for one in thumbnails]
+    page = render(
+        "shards.html.j2", _TEMPLATES, filters={"bytes": _bytes, "number": _number},
+        numbers=numbers, pictures=pictures, first=paths[0], last=paths[-1],
+    )  # fmt: skip
+    write_text(out / "index.html", page)
     if stopped:
         raise KeyboardInterrupt(f"{out} describes the first {len(contents)} of {len(paths)} shards")
     return numbers
@@ -122,22 +123,6 @@ def _choose(counts: list[int], pictures: int) -> list[list[int]]:
         chosen.append([n - start for n in numbers if start <= n < start + count])
         start += count
     return chosen
-
-
-def _page(numbers: ShardReport, thumbnails: Sequence[Thumbnail], paths: list[str]) -> str:
-    pictures = [
-        {"key": t.key, "caption": t.caption, "data": data_uri("image/jpeg", t.jpeg)}
-        for t in thumbnails
-    ]
-    return render(
-        "shards.html.j2",
-        Path(__file__).parent / "templates",
-        filters={"bytes": _bytes, "number": _number},
-        numbers=numbers,
-        pictures=pictures,
-        first=paths[0],
-        last=paths[-1],
-    )
 
 
 def _bytes(value: float) -> str:

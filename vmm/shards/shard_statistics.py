@@ -28,7 +28,6 @@ from vmm.data.schema import (
 from vmm.shards.media_files import (
     Properties,
     Shrinker,
-    VideoFile,
     open_video,
     read_image,
     target_size,
@@ -196,12 +195,8 @@ def _open(file: io.RawIOBase, kind: Media, pictured: bool) -> tuple[Properties, 
         properties, frame = video_properties(video)
         if not pictured:
             return properties, None
-        middle = _frame_at(video, (properties.duration or 0) / 2) or frame
+        _, middle = next(video.frames((properties.duration or 0) / 2), (None, frame))
         return properties, Image.fromarray(Shrinker(video.stream, THUMBNAIL_SIDE)(middle))
-
-
-def _frame_at(video: VideoFile, seconds: float) -> Any:
-    return next((frame for _, frame in video.frames(seconds)), None)
 
 
 def summary(values: Iterable[float]) -> dict[str, Any]:
