@@ -1,7 +1,8 @@
 import jinja2
 import pytest
 
-from vmm.evaluation.common.page import data_uri, render, write_accuracy_page
+from vmm.evaluation.common.page import render, write_accuracy_page
+from vmm.pages import data_uri
 
 CONTENT = {
     "title": "<b>title</b>",
