@@ -77,7 +77,7 @@ def test_a_signal_to_one_process_ends_both_after_the_same_step(root, demo_shards
         *("--trainer.accelerator=cpu", "--trainer.devices=2"),
         "--data.init_args.steps_per_epoch=2000",
         "--trainer.num_sanity_val_steps=0",
-        "--trainer.callbacks+=tests.integration.pids.WritePid",
+        "--trainer.callbacks+=tests.integration.onlookers.WritePid",
         f"--trainer.logger.init_args.save_dir={tmp_path}",
         "--trainer.logger.init_args.version=run",
     ]
@@ -96,3 +96,19 @@ def test_a_signal_to_one_process_ends_both_after_the_same_step(root, demo_shards
     time.sleep(0.5)
     left = Path(f"/proc/{pids[1].read_text()}/stat")
     assert not left.exists() or left.read_text().rpartition(")")[2].split()[0] == "Z"
+
+
+@pytest.mark.slow
+def test_a_bad_gradient_of_one_process_is_left_out_by_both(
+    root, demo_shards, bert_without_dropout, tmp_path
+):
+    weights = train(
+        *(root, demo_shards, bert_without_dropout, tmp_path),
+        *("-c", "recipes/overlays/ddp.yaml", "--trainer.devices=2"),
+        "--trainer.callbacks+=tests.integration.onlookers.SpoilGradient",
+    )
+    assert all(bool(w.isfinite().all()) for w in weights.values() if w.is_floating_point())
+    (line,) = (tmp_path / "stage2_vtt/run/bad_steps.jsonl").read_text().splitlines()
+    found = json.loads(line)
+    assert (found["step"], found["process"], found["not_finite"]) == (1, 1, "gradient")
+    assert len(found["samples"]) == 4

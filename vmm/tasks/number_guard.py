@@ -6,6 +6,7 @@ import json
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, cast
 
 import lightning as L
@@ -93,8 +94,11 @@ class NumberGuard(L.Callback):
             return
         self.skipped += 1
         self._in_a_row += 1
+        assert self._batch is not None
+        # By all processes: losses gather, and the folder's name is told by the first one.
+        first, folder = _first_output(pl_module, self._batch), run_folder(trainer)
         if bool(bad):
-            self._record(trainer, pl_module, loss)
+            self._record(trainer, loss, first or _first_gradient(pl_module), folder)
         optimizer.zero_grad(set_to_none=True)
         if self._in_a_row >= self.max_in_a_row:
             raise Diverged(
@@ -104,12 +108,11 @@ class NumberGuard(L.Callback):
             )
 
     def _record(
-        self, trainer: L.Trainer, pl_module: L.LightningModule, loss: Tensor | None
+        self, trainer: L.Trainer, loss: Tensor | None, first: str | None, folder: Path | None
     ) -> None:
         """Say and write what was not finite in this process."""
         what = "gradient" if loss is None or bool(loss.isfinite()) else "loss"
         assert self._batch is not None
-        first = _first_output(pl_module, self._batch) or _first_gradient(pl_module)
         line = {
             "step": trainer.global_step,
             "process": trainer.global_rank,
@@ -121,7 +124,6 @@ class NumberGuard(L.Callback):
             "step %d is skipped: its %s is not finite, first in %s (%d such steps so far)",
             trainer.global_step, what, first, self.skipped,
         )  # fmt: skip
-        folder = run_folder(trainer)
         if folder is not None:
             folder.mkdir(parents=True, exist_ok=True)
             with (folder / FILE_NAME).open("a", encoding="utf-8") as file:
@@ -138,11 +140,11 @@ def _first_gradient(module: nn.Module) -> str | None:
 @torch.no_grad()
 def _first_output(module: L.LightningModule, batch: VideoTextBatch) -> str | None:
     """Look at a batch again, module by module."""
-    if not bool(batch["video"].isfinite().all()):
-        return "the pixels"
     found: list[str] = []
     with _watched(module, found), torch.random.fork_rng():
         cast(Any, module).compute_losses(batch)
+    if not bool(batch["video"].isfinite().all()):
+        return "the pixels"
     return f"the output of {found[0]}" if found else None
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import time
+from pathlib import Path
 
 import lightning as L
 
@@ -28,8 +29,12 @@ after a kill that nobody could hear, too; ``pid`` and ``host`` tell whether it s
 class RunRecord(L.Callback):
     """Keep ``run.json`` in the run's folder: ``end`` and ``status`` of ``ENDS``, ``step``."""
 
+    def __init__(self) -> None:
+        self._folder: Path | None = None
+
     def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Say that it trains."""
+        self._folder = run_folder(trainer)  # which all processes ask together, or it hangs
         self._write(trainer, "running", None)
 
     def on_fit_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
@@ -47,7 +52,7 @@ class RunRecord(L.Callback):
             self._write(trainer, ENDS.get(status, ENDS[1]), status, str(exception))
 
     def _write(self, trainer: L.Trainer, end: str, status: int | None, said: str = "") -> None:
-        folder = run_folder(trainer)
+        folder = self._folder
         if folder is None or not trainer.is_global_zero:
             return
         if not (folder / "config.yaml").is_file():
