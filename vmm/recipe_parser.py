@@ -59,6 +59,10 @@ class RecipeParser(LightningArgumentParser):
         raise SystemExit(MISTAKE)
 
 
+_MOVED = {"make_demo": "; the class_path vmm.data.demo.WebVideoData has it, or leave it out"}
+"""Settings of older recipes -> where they are."""
+
+
 def check_recipes(arguments: Sequence[str]) -> None:
     """Read the recipes that a command line names, before anything is built of them.
 
@@ -116,7 +120,8 @@ def one_sentence(message: str) -> str:
     inmost = message[message.rindex("Parser key") :] if keys else message
     refused = re.search(r"Option '([\w.]+)' is not accepted|arguments: --([\w.]+)", inmost)
     if keys and refused:
-        return f"there is no setting {key}.init_args.{refused[1] or refused[2]}"
+        name = refused[1] or refused[2]
+        return f"there is no setting {key}.init_args.{name}{_MOVED.get(name, '')}"
     required = re.search("the following arguments are required: (.*)", inmost)
     if keys and required:
         return f"{key}.init_args needs {required[1]}"

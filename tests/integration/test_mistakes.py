@@ -98,6 +98,11 @@ def told(things, root, tmp_path, monkeypatch, capsys):
         ("fit -c {t}/tab.yaml", "tab.yaml is no valid YAML, line 2, column 1: a tab"),
         ("fit -c {t}/syntax.yaml", "syntax.yaml is no valid YAML, line 2"),
         ("fit -c {t}/text.yaml", "holds no settings"),
+        (
+            "fit -c recipes/stage2_vtt.yaml --data vmm.data.datamodules.WebVideoData "
+            "--data.init_args.make_demo=true",
+            "has it, or leave it out",
+        ),
         ("fit --config={t}/bytes.yaml", "is no text"),
         (f"{S2} -c {{t}}/key.yaml", "'trainer.max_epoch'; did you mean 'trainer.max_epochs'?"),
         (f"{S2} --trainer.max_epoch 3", "did you mean 'trainer.max_epochs'?"),
