@@ -6,6 +6,7 @@ import json
 import os
 import time
 from pathlib import Path
+from typing import Any
 
 import lightning as L
 
@@ -31,11 +32,19 @@ class RunRecord(L.Callback):
 
     def __init__(self) -> None:
         self._folder: Path | None = None
+        self._running = False
 
-    def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Say that it trains."""
-        self._folder = run_folder(trainer)  # which all processes ask together, or it hangs
-        self._write(trainer, "running", None)
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Find the folder, for which all processes have to ask together."""
+        self._folder, self._running = run_folder(trainer), False
+
+    def on_train_batch_start(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        """Say that it trains; not before, as a run that cannot begin leaves nothing."""
+        if not self._running:
+            self._running = True
+            self._write(trainer, "running", None)
 
     def on_fit_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Say that it is done."""
