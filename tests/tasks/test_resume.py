@@ -47,6 +47,23 @@ def test_the_newest_whole_checkpoint_is_taken(checkpoints, caplog):
     assert newest_whole(checkpoints / "nowhere") is None
 
 
+@pytest.mark.parametrize("content", [{"weights": torch.ones(2)}, [1, 2], {"global_step": "x"}])
+def test_a_file_that_is_no_checkpoint_of_a_run_is_passed_over(checkpoints, caplog, content):
+    torch.save(content, checkpoints / "strange.ckpt")
+    assert newest_whole(checkpoints.parent) == checkpoints / "last.ckpt"
+    assert "strange.ckpt is no checkpoint of a run" in caplog.text
+
+
+def test_a_file_that_would_run_code_is_passed_over(checkpoints, caplog, tmp_path):
+    class Evil:
+        def __reduce__(self):
+            return os.mkdir, (str(tmp_path / "ran"),)
+
+    torch.save({"global_step": 99, "x": Evil()}, checkpoints / "evil.ckpt")
+    assert newest_whole(checkpoints.parent) == checkpoints / "last.ckpt"
+    assert "it would run code of" in caplog.text and not (tmp_path / "ran").exists()
+
+
 def test_what_killed_writers_left_is_swept_unless_one_is_at_work(checkpoints):
     torn = checkpoints / ".last.ckpt.ab-1.partial"
     torn.touch()

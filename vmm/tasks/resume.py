@@ -10,11 +10,10 @@ from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any
 
-import torch
 import yaml
 from lightning.pytorch.loggers import CSVLogger
 
-from vmm.models.weight_files import refuse_damaged
+from vmm.models.weight_files import load_plain, refuse_damaged
 from vmm.whole import PARTIAL
 
 logger = logging.getLogger(__name__)
@@ -43,6 +42,7 @@ def newest_whole(run: Path) -> Path | None:
     for path in sorted(folder.glob("*.ckpt"), key=lambda path: -path.stat().st_mtime_ns):
         try:
             refuse_damaged(path)
+            steps_of(path)
             return path
         except ValueError as error:
             logger.warning("%s; taking the one before", error)
@@ -50,9 +50,16 @@ def newest_whole(run: Path) -> Path | None:
 
 
 def steps_of(checkpoint: Path) -> int:
-    """Read how many steps a checkpoint has done."""
-    content = torch.load(checkpoint, weights_only=True, mmap=True, map_location="meta")
-    return int(content["global_step"])
+    """Read how many steps a checkpoint has done.
+
+    Raises:
+        ValueError: If it is none of a run.
+    """
+    content = load_plain(checkpoint, mmap=True, map_location="meta")
+    steps = content.get("global_step") if isinstance(content, dict) else None
+    if not isinstance(steps, int):
+        raise ValueError(f"{checkpoint} is no checkpoint of a run")
+    return steps
 
 
 def lock(run: Path) -> IO[bytes]:

@@ -18,6 +18,12 @@ class Toy(Result):
 
     number: float
 
+    def table(self):
+        return str(self.number)
+
+    def card(self):
+        return self.origin()
+
 
 TOY = Toy(
     name="é \ud83d",

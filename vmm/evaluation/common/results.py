@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import platform
+from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
@@ -18,7 +19,7 @@ from vmm.version import __version__
 
 
 @dataclass(frozen=True, kw_only=True)
-class Result:
+class Result(ABC):
     """What an evaluation measured, and all that the numbers depend on.
 
     Each evaluation adds its numbers as further fields; the fields are the keys of the JSON.
@@ -96,13 +97,13 @@ class Result:
         """Give the fields' values from what was written."""
         return {name: content[name] for name in cls.needed()}
 
+    @abstractmethod
     def table(self) -> str:
         """Format it for the terminal."""
-        raise NotImplementedError
 
+    @abstractmethod
     def card(self) -> list[tuple[str, str]]:
         """List everything that the numbers depend on, as pairs of a name and a value."""
-        raise NotImplementedError
 
     def look(self, order: str = "") -> list[tuple[str, str]]:
         """List how a clip became the model's input, and in which order it was played."""
