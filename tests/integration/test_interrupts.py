@@ -115,6 +115,7 @@ def test_the_same_command_goes_on_with_resume_as_if_nothing_had_been(run, number
     status, said, _ = run("fit", Presser(), "part", often, "--resume")
     assert status == 0 and "there is nothing to train" in said
     assert steps_of(folder) == (4, 4)
+    assert json.loads((folder / "run.json").read_text()) == record
 
 
 def test_the_recipe_s_learning_rate_wins_over_the_checkpoint_s(run):

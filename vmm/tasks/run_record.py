@@ -53,8 +53,8 @@ class RunRecord(L.Callback):
     def on_exception(
         self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException
     ) -> None:
-        """Say how it ended."""
-        if trainer.state.fn == "fit":
+        """Say how it ended, if it had begun: else the run is what it was before."""
+        if trainer.state.fn == "fit" and self._running:
             usual = {KeyboardInterrupt: STOPPED, ValueError: MISTAKE, OSError: MISTAKE}
             kinds = (status for kind, status in usual.items() if isinstance(exception, kind))
             status = int(getattr(exception, "status", next(kinds, 1)))

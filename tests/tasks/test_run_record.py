@@ -1,0 +1,46 @@
+import json
+from types import SimpleNamespace
+
+import pytest
+
+from vmm.tasks import run_record
+from vmm.tasks.number_guard import Diverged
+from vmm.tasks.run_record import RunRecord
+
+
+@pytest.fixture
+def trainer(tmp_path, monkeypatch):
+    (tmp_path / "config.yaml").touch()
+    monkeypatch.setattr(run_record, "run_folder", lambda trainer: tmp_path)
+    return SimpleNamespace(is_global_zero=True, global_step=3, state=SimpleNamespace(fn="fit"))
+
+
+def said(folder):
+    content = json.loads((folder / "run.json").read_text())
+    return content["end"], content["status"]
+
+
+@pytest.mark.parametrize(
+    ("error", "end"),
+    [
+        (KeyboardInterrupt(), ("stopped", 130)),
+        (Diverged("x"), ("numbers not finite", 65)),
+        (ValueError("x"), ("mistake", 2)),
+        (TypeError("x"), ("defect", 1)),
+    ],
+)
+def test_how_a_run_ended(trainer, tmp_path, error, end):
+    record = RunRecord()
+    record.on_train_start(trainer, None)
+    record.on_train_batch_start(trainer, None, {}, 0)
+    assert said(tmp_path) == ("running", None)
+    record.on_exception(trainer, None, error)
+    assert said(tmp_path) == end
+
+
+def test_a_run_that_does_not_begin_again_stays_what_it_was(trainer, tmp_path):
+    (tmp_path / "run.json").write_text('{"end": "done", "status": 0}')
+    record = RunRecord()
+    record.on_train_start(trainer, None)
+    record.on_exception(trainer, None, ValueError("nothing to train"))
+    assert said(tmp_path) == ("done", 0)
