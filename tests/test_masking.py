@@ -1,3 +1,4 @@
+from functools import partial
 from pathlib import Path
 from typing import get_args
 
@@ -6,6 +7,7 @@ import torch
 from safetensors.torch import load_file
 from torch import tensor
 
+from vmm.drawing import uniform_rows
 from vmm.masking import (
     MASKS,
     MaskKind,
@@ -26,15 +28,19 @@ def _generator(seed=0):
     return torch.Generator().manual_seed(seed)
 
 
+def _uniform(rows, seed=0):
+    return partial(uniform_rows, range(seed * rows, (seed + 1) * rows))
+
+
 def _draw(kind, ratio, seed=0):
     attention = torch.rand(B, T, N, generator=_generator(9)) if MASKS[kind].guided else None
-    return draw_mask(kind, Patches(B, T, *GRID, attention), ratio, _generator(seed))
+    return draw_mask(kind, Patches(B, T, *GRID, attention), ratio, _uniform(B, seed))
 
 
-def _guided(attention, ratio, generator=None):
+def _guided(attention, ratio, seed=0):
     """Guided by the attention to patches in one row."""
     b, t, n = attention.shape
-    return draw_mask("attention", Patches(b, t, 1, n, attention), ratio, generator)
+    return draw_mask("attention", Patches(b, t, 1, n, attention), ratio, _uniform(b, seed))
 
 
 KINDS = [kind for kind, mask in MASKS.items() if mask.hide is not None]
@@ -42,7 +48,7 @@ KINDS = [kind for kind, mask in MASKS.items() if mask.hide is not None]
 
 def test_the_words_of_a_recipe_are_those_of_the_table():
     assert get_args(MaskKind) == tuple(MASKS)
-    assert draw_mask("none", Patches(B, T, *GRID), 0.5) is None
+    assert draw_mask("none", Patches(B, T, *GRID), 0.5, _uniform(B)) is None
 
 
 @pytest.mark.parametrize("ratio", [0.0, 0.5, 0.8, 0.99])
@@ -80,11 +86,20 @@ def test_structure_of_each_kind(kind):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_generator_decides_and_clips_differ(kind):
+def test_chance_decides_and_clips_differ(kind):
     assert torch.equal(_draw(kind, 0.8), _draw(kind, 0.8))
     assert not torch.equal(_draw(kind, 0.8), _draw(kind, 0.8, seed=1))
     dropped = _draw(kind, 0.8)
     assert not torch.equal(dropped[0], dropped[1])
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_clip_hides_the_same_in_another_batch(kind):
+    attention = torch.rand(B, T, N)
+    all_clips = draw_mask(kind, Patches(B, T, *GRID, attention), 0.6, _uniform(B))
+    last = partial(uniform_rows, [B - 1])
+    alone = draw_mask(kind, Patches(1, T, *GRID, attention[-1:]), 0.6, last)
+    assert torch.equal(alone, all_clips[-1:])
 
 
 @pytest.mark.parametrize("kind", ["random", "tube", "frame_row", "clip_row"])
@@ -97,7 +112,7 @@ def test_attention_decides_who_stays_visible():
     attention = torch.rand(2, 3, 20, generator=_generator()) ** 3
     visible = torch.zeros(2, 60)
     for seed in range(600):
-        visible += (~_guided(attention, 0.95, _generator(seed)))[:, 1:] / 600
+        visible += (~_guided(attention, 0.95, seed))[:, 1:] / 600
     expected = (attention / attention.sum(-1, keepdim=True)).flatten(1)  # one patch is kept
     torch.testing.assert_close(visible, expected, atol=0.06, rtol=0)
 
@@ -107,7 +122,7 @@ def test_attention_that_underflowed_leaves_the_rest_to_chance():
     attention[0, ..., 4] = 1.0  # the other clip: nothing but zeros
     seen = torch.zeros(2, 3, 20)
     for seed in range(200):
-        visible = ~_guided(attention, 0.5, _generator(seed))[:, 1:].view(2, 3, 20)
+        visible = ~_guided(attention, 0.5, seed)[:, 1:].view(2, 3, 20)
         assert visible.sum(-1).eq(10).all()
         seen += visible
     assert seen[0, :, 4].eq(200).all()
@@ -151,7 +166,7 @@ def test_mlm_rates():
     ids = torch.full((200, 200), 7)
     ids[:, 0], ids[:, -20:], ids[:, -21] = 1, 0, 2  # class, padding, separator
     masked = mlm_mask(
-        ids, pad_id=0, cls_id=1, mask_id=3, vocab_size=1000, probability=0.3, generator=_generator()
+        ids, _uniform(200), pad_id=0, cls_id=1, mask_id=3, vocab_size=1000, probability=0.3
     )
     hidden = masked.labels != -100
     assert torch.equal(masked.labels[hidden], ids[hidden])
@@ -166,11 +181,12 @@ def test_mlm_rates():
     assert random.min() < 20 and random.max() > 980
 
 
-def test_mlm_takes_its_randomness_from_the_generator():
+def test_words_are_hidden_alike_behind_other_padding_and_in_another_batch():
     ids = torch.randint(10, 99, (4, 30))
-    draw = [
-        mlm_mask(ids, pad_id=0, cls_id=1, mask_id=3, vocab_size=99, generator=_generator(seed))
-        for seed in (0, 0, 1)
-    ]
-    assert torch.equal(draw[0].input_ids, draw[1].input_ids)
-    assert not torch.equal(draw[0].input_ids, draw[2].input_ids)
+    padded = torch.cat([ids, torch.zeros(4, 9, dtype=torch.int64)], 1)
+    kinds = {"pad_id": 0, "cls_id": 1, "mask_id": 3, "vocab_size": 99}
+    masked = mlm_mask(ids, _uniform(4), **kinds)
+    wider = mlm_mask(padded[2:], partial(uniform_rows, [2, 3]), **kinds)
+    assert torch.equal(masked.input_ids[2:], wider.input_ids[:, :30])
+    assert torch.equal(masked.labels[2:], wider.labels[:, :30])
+    assert not torch.equal(masked.input_ids, mlm_mask(ids, _uniform(4, 1), **kinds).input_ids)

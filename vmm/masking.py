@@ -1,9 +1,10 @@
 """Masks: which video tokens an encoder never sees, which words a model must guess.
 
-Pure functions of tensors and an optional generator. Video masks are ``dropped`` (B, 1 + T * N)
-bool, True = hidden, the class token (never hidden) first, then frame-major patches; the functions
-in ``MASKS`` leave the class token out. Kinds and ablations: VideoMamba (arXiv 2403.06977), section
-4.3. Shape legend: see ``vmm.types``; R rows and W columns of the patch grid, N = R * W.
+Pure functions of tensors and of numbers that chance gives (``vmm.drawing``). Video masks are
+``dropped`` (B, 1 + T * N) bool, True = hidden, the class token (never hidden) first, then
+frame-major patches; the functions in ``MASKS`` leave the class token out. Kinds and ablations:
+VideoMamba (arXiv 2403.06977), section 4.3. Shape legend: see ``vmm.types``; R rows and W columns of
+the patch grid, N = R * W.
 """
 
 from __future__ import annotations
@@ -14,6 +15,8 @@ from typing import Literal, NamedTuple
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from vmm.drawing import Uniform, choose
 
 
 class Patches(NamedTuple):
@@ -31,49 +34,45 @@ class Patches(NamedTuple):
     """(B, T, N) of the teacher, non-negative; rows need not sum to one."""
 
 
-def random_mask(patches: Patches, ratio: float, generator: torch.Generator | None) -> Tensor:
+def random_mask(patches: Patches, ratio: float, uniform: Uniform) -> Tensor:
     """Hide patches anywhere in the clip, ``int(ratio * T * N)`` of them: (B, T * N) bool."""
     total = patches.num_frames * patches.rows * patches.columns
-    return _choose(patches.num_clips, total, _count(total, ratio), generator)
+    return _hide(uniform(total), _count(total, ratio))
 
 
-def tube_mask(patches: Patches, ratio: float, generator: torch.Generator | None) -> Tensor:
+def tube_mask(patches: Patches, ratio: float, uniform: Uniform) -> Tensor:
     """Hide the same ``int(ratio * N)`` places in every frame: (B, T * N) bool."""
     places = patches.rows * patches.columns
-    hidden = _choose(patches.num_clips, places, _count(places, ratio), generator)
+    hidden = _hide(uniform(places), _count(places, ratio))
     return hidden.repeat(1, patches.num_frames)
 
 
-def frame_row_mask(patches: Patches, ratio: float, generator: torch.Generator | None) -> Tensor:
+def frame_row_mask(patches: Patches, ratio: float, uniform: Uniform) -> Tensor:
     """Hide ``int(ratio * R)`` whole rows in every frame, drawn anew for each: (B, T * N) bool."""
     clips, frames, rows, columns, _ = patches
-    hidden = _choose(clips * frames, rows, _count(rows, ratio), generator)
+    hidden = _hide(uniform(frames * rows).view(-1, rows), _count(rows, ratio))
     return hidden.view(clips, -1).repeat_interleave(columns, dim=1)
 
 
-def clip_row_mask(patches: Patches, ratio: float, generator: torch.Generator | None) -> Tensor:
+def clip_row_mask(patches: Patches, ratio: float, uniform: Uniform) -> Tensor:
     """Hide ``T * int(ratio * R)`` of all rows; frames may differ in number: (B, T * N) bool."""
-    clips, frames, rows, columns, _ = patches
-    hidden = _choose(clips, frames * rows, frames * _count(rows, ratio), generator)
+    _, frames, rows, columns, _ = patches
+    hidden = _hide(uniform(frames * rows), frames * _count(rows, ratio))
     return hidden.repeat_interleave(columns, dim=1)
 
 
-def attention_guided_mask(
-    patches: Patches, ratio: float, generator: torch.Generator | None
-) -> Tensor:
+def attention_guided_mask(patches: Patches, ratio: float, uniform: Uniform) -> Tensor:
     """Keep ``N - int(ratio * N)`` patches of each frame, drawn by the teacher's attention.
 
     Drawn without replacement, each frame on its own: (B, T * N) bool. What the teacher looks at is
     more likely to stay visible.
     """
     assert patches.attention is not None
-    weights = patches.attention.detach().float().flatten(0, 1)
-    if generator is not None:
-        weights = weights.to(generator.device)
     # Low-precision attention underflows; the floor leaves enough places to draw from.
-    weights = weights.clamp_min(1e-12)
-    kept = weights.shape[1] - _count(weights.shape[1], ratio)
-    visible = torch.multinomial(weights, kept, generator=generator)
+    weights = patches.attention.detach().float().flatten(0, 1).clamp_min(1e-12)
+    frames, places = weights.shape
+    numbers = uniform(frames // patches.num_clips * places).view(frames, places)
+    visible = choose(weights, places - _count(places, ratio), numbers)
     hidden = torch.ones_like(weights, dtype=torch.bool).scatter_(1, visible, False)
     return hidden.view(patches.num_clips, -1)
 
@@ -81,7 +80,7 @@ def attention_guided_mask(
 class Mask(NamedTuple):
     """A way to hide patches."""
 
-    hide: Callable[[Patches, float, torch.Generator | None], Tensor] | None
+    hide: Callable[[Patches, float, Uniform], Tensor] | None
     """Makes (B, T * N) bool, True = hidden, of a ratio in [0, 1); None hides nothing."""
     guided: bool = False
     """Whether it needs the teacher's attention."""
@@ -104,7 +103,7 @@ def draw_mask(
     kind: MaskKind,
     patches: Patches,
     ratio: float,
-    generator: torch.Generator | None = None,
+    uniform: Uniform,
     device: torch.device | str = "cpu",
 ) -> Tensor | None:
     """Draw which tokens stay hidden.
@@ -113,7 +112,7 @@ def draw_mask(
         kind: How they are chosen.
         patches: Among which.
         ratio: Share of hidden ones, in [0, 1).
-        generator: Source of randomness; any device.
+        uniform: What chance says, for each clip.
         device: Where the mask is wanted.
 
     Returns:
@@ -125,7 +124,7 @@ def draw_mask(
     hide = MASKS[kind].hide
     if hide is None:
         return None
-    return F.pad(hide(patches, ratio, generator), (1, 0), value=False).to(device)
+    return F.pad(hide(patches, ratio, uniform), (1, 0), value=False).to(device)
 
 
 def gather_visible(x: Tensor, dropped: Tensor) -> Tensor:
@@ -186,34 +185,29 @@ class MaskedWords(NamedTuple):
 
 def mlm_mask(
     input_ids: Tensor,
+    uniform: Uniform,
     *,
     pad_id: int,
     cls_id: int,
     mask_id: int,
     vocab_size: int,
     probability: float = 0.5,
-    generator: torch.Generator | None = None,
 ) -> MaskedWords:
     """Hide words: 80 % behind the mask token, 10 % behind a random word, 10 % stay (BERT, 3.1).
 
     Args:
         input_ids: (B, S) int64.
+        uniform: What chance says, for each caption.
         pad_id: Padding, never hidden.
         cls_id: First token, never hidden. The separator may be, as published.
         mask_id: The mask token.
         vocab_size: Random words come from the whole vocabulary.
         probability: Share of hidden words; VideoMamba hides half of them.
-        generator: Source of randomness; any device.
     """
-    shape = input_ids.shape
-    device = input_ids.device if generator is None else generator.device
-
-    def chance(share: float) -> Tensor:
-        draw = torch.rand(shape, dtype=torch.float32, generator=generator, device=device) < share
-        return draw.to(input_ids.device)
-
-    words = torch.randint(vocab_size, shape, generator=generator, device=device)
-    draws = MlmDraws(chance(probability), chance(0.8), chance(0.5), words.to(input_ids.device))
+    numbers = uniform(4 * input_ids.shape[1]).view(*input_ids.shape, 4).to(input_ids.device)
+    hide, replace, swap, word = numbers.unbind(-1)
+    words = (word.double() * vocab_size).long()  # in float32 the last could become vocab_size
+    draws = MlmDraws(hide < probability, replace < 0.8, swap < 0.5, words)
     return apply_mlm_draws(input_ids, draws, pad_id=pad_id, cls_id=cls_id, mask_id=mask_id)
 
 
@@ -235,9 +229,6 @@ def _count(total: int, ratio: float) -> int:
     return int(total * ratio)
 
 
-def _choose(rows: int, total: int, hidden: int, generator: torch.Generator | None) -> Tensor:
-    """(rows, total) bool with ``hidden`` True in each row, uniformly."""
-    device = "cpu" if generator is None else generator.device
-    # In a type of 16 bits many draws would be equal, and no order between them drawn.
-    draws = torch.rand(rows, total, dtype=torch.float32, generator=generator, device=device)
-    return draws.argsort(1) < hidden
+def _hide(numbers: Tensor, hidden: int) -> Tensor:
+    """Hide ``hidden`` columns of each row of (R, C) numbers, uniformly: (R, C) bool."""
+    return numbers.argsort(1) < hidden

@@ -1,5 +1,7 @@
 """Callbacks that tests put into runs of several processes."""
 
+import hashlib
+import json
 import os
 from pathlib import Path
 
@@ -23,3 +25,31 @@ class SpoilGradient(L.Callback):
     def on_before_optimizer_step(self, trainer, pl_module, optimizer):
         if trainer.global_step == 1 and trainer.global_rank == 1:
             next(p for p in pl_module.parameters() if p.grad is not None).grad.fill_(torch.nan)
+
+
+class NoteDraws(L.Callback):
+    """Write a line for every sample into ``draws-RANK`` of the run: its step, key and draws."""
+
+    def on_fit_start(self, trainer, pl_module):
+        draw_mask, mask_words = pl_module.draw_mask, pl_module._mask_words
+        file = Path(trainer.log_dir, f"draws-{trainer.global_rank}").open("a")
+
+        def note(what, keys, rows):
+            for key, row in zip(keys, rows, strict=True):
+                digest = hashlib.blake2b(repr(row).encode(), digest_size=8).hexdigest()
+                line = [trainer.fit_loop.epoch_loop.batch_progress.total.processed, what, key]
+                print(json.dumps([*line, digest]), file=file, flush=True)
+
+        def noted_mask(batch, attention):
+            dropped = draw_mask(batch, attention)
+            note("mask", batch["key"], dropped.tolist())
+            return dropped
+
+        def noted_words(tokens, keys):
+            masked = mask_words(tokens, keys)
+            real = tokens.attention_mask.sum(1).tolist()
+            rows = [row[:n] for row, n in zip(masked.input_ids.tolist(), real, strict=True)]
+            note("words", keys, rows)
+            return masked
+
+        pl_module.draw_mask, pl_module._mask_words = noted_mask, noted_words

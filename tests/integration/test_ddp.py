@@ -112,3 +112,30 @@ def test_a_bad_gradient_of_one_process_is_left_out_by_both(
     found = json.loads(line)
     assert (found["step"], found["process"], found["not_finite"]) == (1, 1, "gradient")
     assert len(found["samples"]) == 4
+
+
+@pytest.mark.slow
+def test_draws_are_those_of_the_sample_when_another_number_of_processes_goes_on(
+    root, demo_shards, bert_without_dropout, tmp_path
+):
+    def go(folder, *options):
+        train(
+            *(root, demo_shards, bert_without_dropout, tmp_path / folder),
+            *("--model.init_args.loss_weights.mlm=1", "--model.init_args.video_mask.kind=random"),
+            *("--model.init_args.image_mask.kind=tube", "--checkpoint.every_n_train_steps=1"),
+            *("--checkpoint.save_top_k=-1", "--checkpoint.monitor=null"),
+            "--trainer.callbacks+=tests.integration.onlookers.NoteDraws",
+            *options,
+        )
+        run = tmp_path / folder / "stage2_vtt/run"
+        lines = [line for f in run.glob("draws-*") for line in f.read_text().splitlines()]
+        assert len(set(lines)) == len(lines)
+        return set(lines), run
+
+    on_two, run = go("two", "-c", "recipes/overlays/ddp.yaml", "--trainer.devices=2")
+    (first,) = run.glob("checkpoints/*step=1*")
+    batch = ("--data.init_args.batch_size=8", "--data.init_args.image_batch_size=8")
+    on_one, _ = go("one", f"--ckpt_path={first}", *batch)
+    later = {line for line in on_two if json.loads(line)[0] >= 1}
+    assert len(later) == 2 * (STEPS - 1) * 8
+    assert on_one == later

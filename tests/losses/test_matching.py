@@ -1,16 +1,22 @@
+from functools import partial
+
 import pytest
 import torch
 from torch import tensor
 
+from vmm.drawing import uniform_rows
 from vmm.losses.matching import matching_loss, sample_hard_negatives
 
 
+def _uniform(rows, seed=0):
+    return partial(uniform_rows, range(seed * rows, (seed + 1) * rows))
+
+
 def _draws(similarity, idx, how="hard", n=4000):
-    g = torch.Generator().manual_seed(0)
     b = len(idx)
     videos, texts = torch.zeros(b, b), torch.zeros(b, b)
-    for _ in range(n):
-        drawn = sample_hard_negatives(similarity, idx, g, how)
+    for seed in range(n):
+        drawn = sample_hard_negatives(similarity, idx, _uniform(b, seed), how)
         videos[torch.arange(b), drawn.video_for_text] += 1 / n
         texts[torch.arange(b), drawn.text_for_video] += 1 / n
     return videos, texts
@@ -37,7 +43,7 @@ def test_random_negatives_ignore_the_similarity():
 
 def test_a_confident_model_still_finds_negatives():
     # softmax(1000) is exactly one-hot in float32: zeroing the positive after it leaves nothing.
-    drawn = sample_hard_negatives(torch.eye(5) * 1000, torch.arange(5))
+    drawn = sample_hard_negatives(torch.eye(5) * 1000, torch.arange(5), _uniform(5))
     assert drawn.valid.all()
     assert (drawn.video_for_text != torch.arange(5)).all()
     assert (drawn.text_for_video != torch.arange(5)).all()
@@ -49,13 +55,14 @@ def test_a_confident_model_still_finds_negatives():
     [([0], [False]), ([5, 5, 5], [False] * 3), ([5, 5, 6], [True] * 3)],
 )
 def test_rows_without_a_wrong_partner_are_marked(how, idx, valid):
-    drawn = sample_hard_negatives(torch.randn(len(idx), len(idx)), tensor(idx), how=how)
+    rows = len(idx)
+    drawn = sample_hard_negatives(torch.randn(rows, rows), tensor(idx), _uniform(rows), how)
     assert drawn.valid.tolist() == valid
     assert drawn.video_for_text.shape == drawn.text_for_video.shape == (len(idx),)
 
 
 def test_not_a_number_does_not_stop_the_run():
-    drawn = sample_hard_negatives(torch.full((3, 3), torch.nan), torch.arange(3))
+    drawn = sample_hard_negatives(torch.full((3, 3), torch.nan), torch.arange(3), _uniform(3))
     assert (drawn.video_for_text != torch.arange(3)).all()
 
 

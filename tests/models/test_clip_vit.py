@@ -1,5 +1,6 @@
 import json
 import logging
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -9,10 +10,12 @@ from safetensors.torch import load_file, save_file
 
 pytest.importorskip("open_clip", reason="the package open-clip-torch is not installed")
 
+from vmm.drawing import uniform_rows
 from vmm.masking import Patches, draw_mask
 from vmm.models.clip_tower import build_visual, load_visual, model_config
 from vmm.models.clip_vit import ClipTeacher, FrameViT
 
+UNIFORM = partial(uniform_rows, [0, 1])
 ROOT = Path(__file__).parents[2]
 GOLDEN = ROOT / "tests" / "golden" / "model_state.safetensors"
 DEMO = str(ROOT / "recipes" / "encoders" / "clip_vit_demo.json")
@@ -256,7 +259,7 @@ def test_frames_have_no_order(encoder):
     order = torch.tensor([2, 0, 3, 1])
     for masked in (False, True):
         dropped = (
-            draw_mask("attention", Patches(2, 4, 4, 4, torch.rand(2, 4, 16)), 0.5)
+            draw_mask("attention", Patches(2, 4, 4, 4, torch.rand(2, 4, 16)), 0.5, UNIFORM)
             if masked
             else None
         )
@@ -272,7 +275,7 @@ def test_frames_have_no_order(encoder):
 
 def test_hidden_patches_are_never_seen(encoder):
     video = _video(2, 4, 3, 64, 64)
-    dropped = draw_mask("attention", Patches(2, 4, 4, 4, torch.rand(2, 4, 16)), 0.75)
+    dropped = draw_mask("attention", Patches(2, 4, 4, 4, torch.rand(2, 4, 16)), 0.75, UNIFORM)
     out = encoder(video, dropped, with_taps=True)
     assert out.tokens.shape == (2, 4 * 4, 24)
     assert out.taps.shape == (1, 2, 1 + 4 * 4, 24)
@@ -291,7 +294,7 @@ def test_masking_nothing_changes_nothing(encoder):
 
 def test_masks_that_cannot_be_batched_are_refused(encoder):
     video = _video(2, 4, 3, 64, 64)
-    unequal = draw_mask("random", Patches(2, 4, 4, 4), 0.5, torch.Generator().manual_seed(0))
+    unequal = draw_mask("random", Patches(2, 4, 4, 4), 0.5, UNIFORM)
     with pytest.raises(ValueError, match="attention, tube or frame_row"):
         encoder(video, unequal)
     with pytest.raises(ValueError, match="does not fit 4 frames of 16"):

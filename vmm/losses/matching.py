@@ -12,6 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from vmm.drawing import Uniform, choose
+
 
 class HardNegatives(NamedTuple):
     """One wrong partner for every row of a batch."""
@@ -28,7 +30,7 @@ class HardNegatives(NamedTuple):
 def sample_hard_negatives(
     similarity: Tensor,
     idx: Tensor,
-    generator: torch.Generator | None = None,
+    uniform: Uniform,
     how: Literal["hard", "random"] = "hard",
 ) -> HardNegatives:
     """Draw a negative video per text and a negative text per video from the local batch.
@@ -36,7 +38,7 @@ def sample_hard_negatives(
     Args:
         similarity: (B, B) videos by texts, already divided by the temperature.
         idx: (B,) int64; rows with equal values are never negatives of each other.
-        generator: Source of randomness, on the device of ``similarity``.
+        uniform: What chance says, for each row.
         how: ``hard`` draws in proportion to the softmax of the similarity, ``random`` uniformly.
     """
     positive = idx[:, None] == idx
@@ -44,15 +46,19 @@ def sample_hard_negatives(
     if how == "random":
         similarity = torch.zeros_like(similarity)
 
-    def draw(scores: Tensor) -> Tensor:
-        # A diverged model must show as a NaN loss, not as a device assertion of multinomial.
+    numbers = uniform(2 * len(idx)).view(len(idx), len(idx), 2)
+
+    def draw(scores: Tensor, numbers: Tensor) -> Tensor:
+        # A diverged model must show as a NaN loss.
         scores = scores.detach().float().nan_to_num()
         # Hiding the positives before the softmax cannot underflow, zeroing them after it can.
         weights = scores.masked_fill(positive, -torch.inf).softmax(1)
         weights = weights.where(valid[:, None], 1.0)
-        return torch.multinomial(weights, 1, generator=generator).squeeze(1)
+        return choose(weights, 1, numbers).squeeze(1)
 
-    return HardNegatives(draw(similarity.T), draw(similarity), valid)
+    return HardNegatives(
+        draw(similarity.T, numbers[..., 0]), draw(similarity, numbers[..., 1]), valid
+    )
 
 
 def matching_loss(logits: Tensor, matched: Tensor) -> Tensor:

@@ -27,6 +27,7 @@ from vmm.models.clip_vit import ClipTeacher
 from vmm.models.video_encoder import VideoEncoder
 from vmm.models.weights import key_problems, shorten
 from vmm.optim import DecayPolicy, param_groups, warmup_cosine
+from vmm.tasks.draws import sample_draws
 from vmm.tasks.start import component_names, load_start_weights
 from vmm.types import VideoTextBatch
 
@@ -310,7 +311,7 @@ class PretrainTask(TrainingTask):
         teacher = self.teacher(video) if self.teacher is not None else None
         attention = teacher.attention if teacher is not None else None
         if dropped is None:
-            dropped = self.draw_mask(self.masks[batch["media"]], video, attention)
+            dropped = self.draw_mask(batch, attention)
         target = None
         if teacher is not None:
             target = teacher.tokens
@@ -318,16 +319,14 @@ class PretrainTask(TrainingTask):
                 target = masking.gather_visible(target, dropped)
         return View(dropped, target)
 
-    def draw_mask(
-        self, mask: MaskSettings, video: Tensor, attention: Tensor | None
-    ) -> Tensor | None:
-        """Draw which tokens of (B, T, C, H, W) stay hidden: (B, 1 + T * N) bool or None."""
-        encoder = self.video_encoder
-        clips, frames = video.shape[:2]
+    def draw_mask(self, batch: VideoTextBatch, attention: Tensor | None) -> Tensor | None:
+        """Draw which tokens of a batch stay hidden: (B, 1 + T * N) bool or None."""
+        encoder, video, mask = self.video_encoder, batch["video"], self.masks[batch["media"]]
         rows, columns = (side // encoder.patch_size for side in video.shape[-2:])
-        steps = frames // encoder.tubelet_size
-        patches = masking.Patches(clips, steps, rows, columns, attention)
-        return masking.draw_mask(mask.kind, patches, mask.ratio, device=video.device)
+        steps = video.shape[1] // encoder.tubelet_size
+        patches = masking.Patches(len(video), steps, rows, columns, attention)
+        uniform = sample_draws(self._trainer, "mask", batch["key"])
+        return masking.draw_mask(mask.kind, patches, mask.ratio, uniform, device=video.device)
 
     def make_align_head(self, encoder: VideoEncoder) -> AlignmentHead:
         """Make what maps the encoder's taps to the teacher's space."""

@@ -1,9 +1,11 @@
-"""What training draws at random is a function of the seed, the batch and the process."""
+"""What training draws at random is a function of the seed, the batch and the sample or process."""
 
 from __future__ import annotations
 
 import os
 import random
+from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import lightning as L
@@ -11,23 +13,50 @@ import numpy as np
 import torch
 
 from vmm.data.order import derive_seed
+from vmm.drawing import Uniform, uniform_rows
+
+
+def sample_draws(trainer: L.Trainer | None, purpose: str, keys: Sequence[str]) -> Uniform:
+    """Return the numbers for what is drawn for each sample of a batch.
+
+    They follow from the seed of the run, the batch's number, the purpose and the sample's key, so
+    that they are the same on any number of processes, and after any kill. In validation they are
+    the same every time; without a trainer torch's generator decides.
+
+    Args:
+        trainer: Of the run, if there is one.
+        purpose: What is drawn.
+        keys: Of the B samples.
+    """
+    if trainer is None:
+        number = int(torch.randint(2**62, (), device="cpu"))
+    else:
+        number = _batch_number(trainer) if trainer.training else -1
+    return partial(uniform_rows, [derive_seed(_run_seed(), number, purpose, key) for key in keys])
+
+
+def _run_seed() -> str:
+    return os.environ.get("PL_GLOBAL_SEED", "0")  # of seed_everything
+
+
+def _batch_number(trainer: L.Trainer) -> int:
+    """Count the batches before this one, since the run began."""
+    return int(trainer.fit_loop.epoch_loop.batch_progress.state_dict()["total"]["processed"])
 
 
 class SeededDraws(L.Callback):
-    """Seed all generators anew before every batch.
+    """Seed all generators anew before every batch, for what is not drawn by sample.
 
     So a run that goes on from a checkpoint draws what it would have drawn, whatever was drawn
-    between (a validation, a loader, a killed attempt), and processes draw apart: masks, negatives,
-    hidden words, dropout and drop path.
+    between (a validation, a loader, a killed attempt), and processes draw apart: dropout and drop
+    path.
     """
 
     def on_train_batch_start(
         self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int
     ) -> None:
         """Seed Python, NumPy and torch, for all devices."""
-        run = os.environ.get("PL_GLOBAL_SEED", "0")  # seed_everything
-        done = trainer.fit_loop.epoch_loop.batch_progress.state_dict()["total"]["processed"]
-        seed = derive_seed("draws", run, done, trainer.global_rank)
+        seed = derive_seed("draws", _run_seed(), _batch_number(trainer), trainer.global_rank)
         random.seed(seed)
         np.random.seed(seed % 2**32)
         torch.manual_seed(seed)

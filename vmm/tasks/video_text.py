@@ -27,6 +27,7 @@ from vmm.models.video_encoder import VideoEncoder
 from vmm.models.video_text import VideoTextModel
 from vmm.ops.similarity import frame_similarity
 from vmm.tasks.base import LossOutput, PretrainTask, refuse_outside
+from vmm.tasks.draws import sample_draws
 from vmm.types import TextTokens, VideoTextBatch
 
 
@@ -161,10 +162,10 @@ class VideoTextTask(PretrainTask):
         if weights.vtm or weights.mlm:
             vision = model.fusion.project_vision(video.tokens)
         if weights.vtm:
-            negatives = draws.negatives or self._negatives(video_proj, text_proj, batch["idx"])
+            negatives = draws.negatives or self._negatives(video_proj, text_proj, batch)
             terms["vtm"] = self._matching(text.tokens, tokens.attention_mask, vision, negatives)
         if weights.mlm:
-            masked = draws.masked_words or self._mask_words(tokens)
+            masked = draws.masked_words or self._mask_words(tokens, batch["key"])
             terms["mlm"] = self._masked_language(masked, tokens.attention_mask, vision)
         if weights.align:
             terms["align"] = self.align(video.aligned, view)
@@ -177,11 +178,14 @@ class VideoTextTask(PretrainTask):
         return dropped is None or all(MASKS[m.kind].same_places for m in self.masks.values())
 
     @torch.no_grad()
-    def _negatives(self, video_proj: Tensor, text_proj: Tensor, idx: Tensor) -> HardNegatives:
+    def _negatives(
+        self, video_proj: Tensor, text_proj: Tensor, batch: VideoTextBatch
+    ) -> HardNegatives:
         """Draw a wrong partner for every clip and caption of this process's batch."""
         similarity = self.model.similarity(video_proj, text_proj, self.model.temperature)
+        uniform = sample_draws(self._trainer, "negatives", batch["key"])
         return sample_hard_negatives(
-            similarity, idx, how="hard" if self.hard_negatives else "random"
+            similarity, batch["idx"], uniform, "hard" if self.hard_negatives else "random"
         )
 
     def _matching(
@@ -198,11 +202,12 @@ class VideoTextTask(PretrainTask):
         matched = torch.arange(len(text_rows), device=text.device) < len(own)
         return matching_loss(self.model.match_logits(fused), matched)
 
-    def _mask_words(self, tokens: TextTokens) -> MaskedWords:
+    def _mask_words(self, tokens: TextTokens, keys: list[str]) -> MaskedWords:
         """Draw which words stay hidden."""
         encoder = self.model.fusion
         return mlm_mask(
             tokens.input_ids,
+            sample_draws(self._trainer, "words", keys),
             cls_id=encoder.cls_id,
             pad_id=encoder.pad_id,
             mask_id=encoder.mask_id,
