@@ -32,13 +32,14 @@ class NoteDraws(L.Callback):
 
     def on_fit_start(self, trainer, pl_module):
         draw_mask, mask_words = pl_module.draw_mask, pl_module._mask_words
-        file = Path(trainer.log_dir, f"draws-{trainer.global_rank}").open("a")
+        path = Path(trainer.log_dir, f"draws-{trainer.global_rank}")
 
         def note(what, keys, rows):
-            for key, row in zip(keys, rows, strict=True):
-                digest = hashlib.blake2b(repr(row).encode(), digest_size=8).hexdigest()
-                line = [trainer.fit_loop.epoch_loop.batch_progress.total.processed, what, key]
-                print(json.dumps([*line, digest]), file=file, flush=True)
+            step = trainer.fit_loop.epoch_loop.batch_progress.total.processed
+            with path.open("a") as file:
+                for key, row in zip(keys, rows, strict=True):
+                    digest = hashlib.blake2b(repr(row).encode(), digest_size=8).hexdigest()
+                    file.write(json.dumps([step, what, key, digest]) + "\n")
 
         def noted_mask(batch, attention):
             dropped = draw_mask(batch, attention)
