@@ -25,7 +25,7 @@ from vmm.text_output import complain
 DEBUG = "VMM_DEBUG"
 """Environment variable; set to anything, the traceback of a mistake is shown."""
 
-MISTAKE, BAD_NUMBERS, PREEMPTED, STOPPED, NO_READER = 2, 65, 75, 130, 141
+MISTAKE, BAD_NUMBERS, LOST, PREEMPTED, STOPPED, NO_READER = 2, 65, 69, 75, 130, 141
 
 _OURS = ("vmm", "eval", "data_prep")
 _LONGEST = 400  # characters of a library's message

@@ -49,6 +49,7 @@ from vmm.tasks.resume import (
 )
 from vmm.tasks.run_record import RunRecord
 from vmm.tasks.video_text import VideoTextTask  # noqa: F401
+from vmm.tasks.watchdog import Lost, Watchdog
 
 logger = logging.getLogger(__name__)
 
@@ -170,6 +171,7 @@ class VmmCLI(LightningCLI):
         parser.add_lightning_class_args(LastCheckpoint, "last_checkpoint")
         parser.add_lightning_class_args(LearningRateMonitor, "lr_monitor")
         parser.add_lightning_class_args(NumberGuard, "number_guard")
+        parser.add_lightning_class_args(Watchdog, "watchdog")
         parser.set_defaults({"lr_monitor.logging_interval": "step"})
         help_text = "go on in the folder of this recipe's newest run, or begin one if there is none"
         parser.add_argument("--resume", action=ActionYesNo, default=False, help=help_text)
@@ -357,6 +359,10 @@ def run(args: list[str]) -> VmmCLI | None:
         return None
     except MisconfigurationException as error:
         raise ValueError(" ".join(str(error).split())) from error
+    except RuntimeError as error:
+        if lost := getattr(error, "lost", ""):
+            raise Lost(lost) from error
+        raise
     except SystemExit as stop:
         if isinstance(stop.__context__, KeyboardInterrupt):  # which Lightning turns into status 1
             raise stop.__context__ from None

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -46,6 +47,46 @@ def train(root, demo_shards, bert, out, *options):
     return torch.load(out / "stage2_vtt/run/checkpoints/last.ckpt", weights_only=True)["state_dict"]
 
 
+def start_two(root, demo_shards, folder, *options):
+    """Start a long run of two processes; give it, their pids, and what it says."""
+    command = [
+        *(sys.executable, "-m", "vmm", "fit", "-c", "recipes/stage2_vtt.yaml"),
+        *("-c", "recipes/overlays/debug.yaml", "-c", "recipes/overlays/ddp.yaml"),
+        *demo_shards.options(),
+        *("--trainer.accelerator=cpu", "--trainer.devices=2"),
+        "--data.init_args.steps_per_epoch=2000",
+        "--trainer.num_sanity_val_steps=0",
+        "--trainer.callbacks+=tests.integration.onlookers.WritePid",
+        f"--trainer.logger.init_args.save_dir={folder}",
+        "--trainer.logger.init_args.version=run",
+        *options,
+    ]
+    environment = os.environ | {"PYTHONPATH": str(root), "PID_FOLDER": str(folder)}
+    said = folder / "said"
+    with said.open("w") as file:
+        process = subprocess.Popen(
+            command, cwd=root, env=environment, start_new_session=True, stderr=file
+        )
+    files = [folder / f"pid-{rank}" for rank in (0, 1)]
+    while process.poll() is None and not all(file.exists() for file in files):
+        time.sleep(0.05)
+    assert process.poll() is None, said.read_text()[-3000:]
+    return process, [int(file.read_text()) for file in files], said
+
+
+def wait_for_end(pid):
+    """Fail if a process is there in half a minute."""
+    stat = Path(f"/proc/{pid}/stat")
+    for _ in range(300):
+        try:
+            if stat.read_text().rpartition(")")[2].split()[0] == "Z":
+                return
+        except OSError:
+            return
+        time.sleep(0.1)
+    raise AssertionError(f"{pid} is still there")
+
+
 @pytest.mark.slow
 def test_two_processes_equal_one(root, demo_shards, bert_without_dropout, tmp_path):
     one = train(
@@ -70,32 +111,39 @@ def test_two_processes_equal_one(root, demo_shards, bert_without_dropout, tmp_pa
 @pytest.mark.slow
 @pytest.mark.parametrize("to", [0, 1])
 def test_a_signal_to_one_process_ends_both_after_the_same_step(root, demo_shards, tmp_path, to):
-    command = [
-        *(sys.executable, "-m", "vmm", "fit", "-c", "recipes/stage2_vtt.yaml"),
-        *("-c", "recipes/overlays/debug.yaml", "-c", "recipes/overlays/ddp.yaml"),
-        *demo_shards.options(),
-        *("--trainer.accelerator=cpu", "--trainer.devices=2"),
-        "--data.init_args.steps_per_epoch=2000",
-        "--trainer.num_sanity_val_steps=0",
-        "--trainer.callbacks+=tests.integration.onlookers.WritePid",
-        f"--trainer.logger.init_args.save_dir={tmp_path}",
-        "--trainer.logger.init_args.version=run",
-    ]
-    environment = os.environ | {"PYTHONPATH": str(root), "PID_FOLDER": str(tmp_path)}
-    process = subprocess.Popen(command, cwd=root, env=environment, start_new_session=True)
-    pids = [tmp_path / f"pid-{rank}" for rank in (0, 1)]
+    process, pids, _ = start_two(root, demo_shards, tmp_path)
     try:
-        while process.poll() is None and not all(path.exists() for path in pids):
-            time.sleep(0.05)
-        os.kill(int(pids[to].read_text()), signal.SIGTERM)
+        os.kill(pids[to], signal.SIGTERM)
         assert process.wait(timeout=60) == 75
     finally:
         os.killpg(process.pid, signal.SIGKILL) if process.poll() is None else None
     state = torch.load(tmp_path / "stage2_vtt/run/checkpoints/last.ckpt", weights_only=True)
     assert state["global_step"] >= 3
-    time.sleep(0.5)
-    left = Path(f"/proc/{pids[1].read_text()}/stat")
-    assert not left.exists() or left.read_text().rpartition(")")[2].split()[0] == "Z"
+    wait_for_end(pids[1])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("number", "to"), [(signal.SIGKILL, 1), (signal.SIGSTOP, 1), (signal.SIGSTOP, 0)]
+)
+def test_a_lost_process_is_named_and_ends_the_run(root, demo_shards, tmp_path, number, to):
+    process, pids, said = start_two(root, demo_shards, tmp_path, "--watchdog.silence=4")
+    try:
+        os.kill(pids[to], number)
+        if number == signal.SIGSTOP and to == 0:  # whoever started it sees it killed in the end
+            assert process.wait(timeout=60) == -signal.SIGKILL
+        else:
+            assert process.wait(timeout=60) == 69
+    finally:
+        os.killpg(process.pid, signal.SIGKILL) if process.poll() is None else None
+    wait_for_end(pids[1 - to])
+    message = said.read_text()
+    assert f"process {to} of 2 " in message and f"(pid {pids[to]} on " in message
+    assert re.search(r"it was at (the batch for )?step \d+", message), message[-2000:]
+    if to == 1:
+        record = json.loads((tmp_path / "stage2_vtt/run/run.json").read_text())
+        assert (record["end"], record["status"]) == ("process lost", 69)
+        assert f"process {to} of 2 " in record["said"]
 
 
 @pytest.mark.slow

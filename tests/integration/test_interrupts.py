@@ -8,6 +8,7 @@ import subprocess
 import sys
 import tarfile
 import time
+from pathlib import Path
 
 import lightning as L
 import pytest
@@ -346,3 +347,40 @@ def test_a_data_set_that_was_not_finished_is_not_there(tmp_path, root):
     status, said = press(command, lambda: any(tmp_path.glob(".*/*.tar")), root)
     assert (status, said) == (130, "data_prep.synthesize: stopped by Ctrl-C; nothing was written")
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("how", "steps"), [("for ever", 900), ("for a while", 20)])
+def test_a_stopped_worker_is_named_or_waited_for(root, demo_shards, tmp_path, how, steps):
+    command = [
+        *(sys.executable, "-m", "vmm", "fit", "-c", "recipes/stage2_vtt.yaml"),
+        *("-c", "recipes/overlays/debug.yaml", *demo_shards.options()),
+        *("--data.init_args.num_workers=1", f"--data.init_args.steps_per_epoch={steps}"),
+        *("--trainer.limit_val_batches=0", "--watchdog.silence=3"),
+        "--trainer.callbacks+=tests.integration.onlookers.WritePid",
+        *(
+            f"--trainer.logger.init_args.save_dir={tmp_path}",
+            "--trainer.logger.init_args.version=r",
+        ),
+    ]
+    environment = os.environ | {"PYTHONPATH": str(root), "PID_FOLDER": str(tmp_path)}
+    said = tmp_path / "said"
+    with said.open("w") as file:
+        process = subprocess.Popen(command, cwd=root, env=environment, stderr=file)
+    while process.poll() is None and not (tmp_path / "pid-0").exists():
+        time.sleep(0.05)
+    lists = Path(f"/proc/{process.pid}/task").glob("*/children")
+    (worker,) = (int(pid) for path in lists for pid in path.read_text().split())
+    os.kill(worker, signal.SIGSTOP)
+    if how == "for a while":
+        time.sleep(1.5)
+        os.kill(worker, signal.SIGCONT)
+        assert process.wait(timeout=120) == 0, said.read_text()[-3000:]
+        return
+    assert process.wait(timeout=60) == 69
+    message = said.read_text().splitlines()[-1]
+    assert f"the worker with pid {worker} is stopped, at the batch for step " in message
+    assert "the workers were reading: worker 0: " in message
+    assert not Path(f"/proc/{worker}").exists()
+    record = json.loads((tmp_path / "stage2_vtt/r/run.json").read_text())
+    assert record["end"] == "process lost" and str(worker) in record["said"]

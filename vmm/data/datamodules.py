@@ -331,6 +331,10 @@ class WebVideoData(VideoDataModule):
         """Keep a saved state until the training data is opened."""
         self._saved = state or None
 
+    def reading(self) -> str:
+        """Say what the workers of training are reading."""
+        return str(self._stream.board) if self._stream else "nothing"
+
     def on_exception(self, exception: BaseException) -> None:
         """Say what a worker was reading that died while this process was training."""
         reason = self._loader.explain(exception) if self._loader else None

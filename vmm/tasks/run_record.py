@@ -10,7 +10,7 @@ from typing import Any
 
 import lightning as L
 
-from vmm.command_line import BAD_NUMBERS, MISTAKE, PREEMPTED, STOPPED
+from vmm.command_line import BAD_NUMBERS, LOST, MISTAKE, PREEMPTED, STOPPED
 from vmm.data.datamodules import run_folder
 from vmm.whole import whole_file
 
@@ -20,6 +20,7 @@ ENDS = {
     1: "defect",
     MISTAKE: "mistake",
     BAD_NUMBERS: "numbers not finite",
+    LOST: "process lost",
     PREEMPTED: "preempted",
     STOPPED: "stopped",
 }
@@ -33,10 +34,11 @@ class RunRecord(L.Callback):
     def __init__(self) -> None:
         self._folder: Path | None = None
         self._running = False
+        self._lost = False
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Find the folder, for which all processes have to ask together."""
-        self._folder, self._running = run_folder(trainer), False
+        self._folder, self._running, self._lost = run_folder(trainer), False, False
 
     def on_train_batch_start(
         self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int
@@ -44,11 +46,11 @@ class RunRecord(L.Callback):
         """Say that it trains; not before, as a run that cannot begin leaves nothing."""
         if not self._running:
             self._running = True
-            self._write(trainer, "running", None)
+            self.write(trainer, None)
 
     def on_fit_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Say that it is done."""
-        self._write(trainer, ENDS[0], 0)
+        self.write(trainer, 0)
 
     def on_exception(
         self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException
@@ -58,12 +60,21 @@ class RunRecord(L.Callback):
             usual = {KeyboardInterrupt: STOPPED, ValueError: MISTAKE, OSError: MISTAKE}
             kinds = (status for kind, status in usual.items() if isinstance(exception, kind))
             status = int(getattr(exception, "status", next(kinds, 1)))
-            self._write(trainer, ENDS.get(status, ENDS[1]), status, str(exception))
+            self.write(trainer, status, str(exception))
 
-    def _write(self, trainer: L.Trainer, end: str, status: int | None, said: str = "") -> None:
+    def write(self, trainer: L.Trainer, status: int | None, said: str = "") -> None:
+        """Write the file, if this is the first process.
+
+        Args:
+            trainer: Of the run.
+            status: Of its end; None while it trains.
+            said: Why it ended.
+        """
+        end = "running" if status is None else ENDS.get(status, ENDS[1])
         folder = self._folder
-        if folder is None or not trainer.is_global_zero:
-            return
+        if folder is None or not trainer.is_global_zero or self._lost:
+            return  # what a lost process brings about is not why the run ended
+        self._lost = status == LOST
         if not (folder / "config.yaml").is_file():
             return  # it did not begin
         content = {
