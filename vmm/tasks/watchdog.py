@@ -170,7 +170,7 @@ class Watchdog(L.Callback):
         """Note that a checkpoint is written."""
         self._do(f"the checkpoint of step {trainer.global_step}")
 
-    def teardown(self, *unused: Any) -> None:
+    def teardown(self, *unused: Any, **named: Any) -> None:
         """Stop looking, and tell the others that this is no silence."""
         self._leave(_END)
 
