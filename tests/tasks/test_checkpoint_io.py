@@ -1,5 +1,7 @@
 import argparse
 import pickle
+import time
+from types import SimpleNamespace
 
 import lightning as L
 import pytest
@@ -7,7 +9,9 @@ import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 from torch.utils.data import DataLoader
 
+from vmm.runs import find_checkpoint
 from vmm.tasks.checkpoint_io import LastCheckpoint, SafeCheckpointIO
+from vmm.tasks.resume import newest_whole, steps_of
 
 
 def test_round_trip_leaves_one_file(tmp_path):
@@ -144,3 +148,86 @@ def test_the_last_checkpoint_is_the_newest_also_when_the_best_is_old(tmp_path):
     fit(folder, 2, ckpt_path=str(folder / "last.ckpt"))
     assert torch.load(folder / "last.ckpt", weights_only=True)["global_step"] == 14
     assert (folder / "epoch=0-step=3.ckpt").is_file()
+
+
+def states(folder):
+    return {path.name: steps_of(path) for path in folder.glob("last*.ckpt")}
+
+
+def save_at(saver, folder, steps, clock=None):
+    """Save at each of some steps, after so many hours by the clock."""
+    saved = []
+    folder.mkdir()
+    for step, hours in steps:
+        trainer = SimpleNamespace(
+            global_step=step,
+            sanity_checking=False,
+            is_global_zero=True,
+            fast_dev_run=False,
+            log_dir=str(folder.parent),
+            loggers=[],
+            save_checkpoint=lambda path, weights_only, step=step: (
+                SafeCheckpointIO().save_checkpoint({"global_step": step}, path)
+            ),
+        )
+        if clock is not None:
+            clock.append(hours * 3600)
+        saver._save(trainer)
+        saved.append(states(folder))
+        time.sleep(0.01)  # between the times of two files
+    return saved
+
+
+def test_older_states_are_kept_by_number(tmp_path):
+    saved = save_at(LastCheckpoint(keep=2), tmp_path / "checkpoints", [(3, 0), (5, 0), (9, 0)])
+    assert saved == [
+        {"last.ckpt": 3},
+        {"last.ckpt": 5, "last-step=3.ckpt": 3},
+        {"last.ckpt": 9, "last-step=5.ckpt": 5},
+    ]
+    run = tmp_path
+    assert newest_whole(run).name == find_checkpoint(run, "last").name == "last.ckpt"
+    damage(run / "checkpoints/last.ckpt")
+    assert newest_whole(run).name == "last-step=5.ckpt"
+
+
+def test_a_state_of_each_few_hours_is_kept_for_ever(tmp_path, monkeypatch):
+    clock = [0.0]
+    monkeypatch.setattr(time, "monotonic", lambda: clock[-1])
+    saver = LastCheckpoint(keep_every_hours=2)
+    steps = [(1, 1.0), (2, 1.9), (3, 2.1), (4, 3.0), (5, 4.2)]
+    saved = save_at(saver, tmp_path / "checkpoints", steps, clock)
+    assert saved[1] == {"last.ckpt": 2}
+    assert saved[-1] == {"last.ckpt": 5, "last-kept-step=3.ckpt": 3}
+
+
+def test_minutes_make_a_save_due(tmp_path, monkeypatch):
+    saver = LastCheckpoint(every_minutes=5)
+    saved = []
+    monkeypatch.setattr(saver, "_save", lambda trainer: saved.append(trainer.global_step))
+    start = time.monotonic()
+    for step, minutes in ((1, 1), (2, 4.9), (3, 5.1)):
+        trainer = SimpleNamespace(global_step=step, max_steps=-1, should_stop=False)
+        monkeypatch.setattr(time, "monotonic", lambda now=start + 60 * minutes: now)
+        saver.on_train_batch_end(trainer, None)
+    assert saved == [3]
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"keep": 0}, "last_checkpoint.keep is 0; set it to 1 or more$"),
+        ({"every_minutes": -1}, "every_minutes is -1; set it to more than 0, or to null"),
+        ({"keep_every_hours": 0}, "keep_every_hours is 0; set it to more than 0, or to null"),
+        ({"every_n_train_steps": 0}, "every_n_train_steps is 0; set it to 1 or more, or to null"),
+    ],
+)
+def test_settings_that_keep_nothing_are_refused(options, said):
+    with pytest.raises(ValueError, match=said):
+        LastCheckpoint(**options)
+
+
+def damage(path):
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 0xFF
+    path.write_bytes(content[: len(content) * 2 // 3])

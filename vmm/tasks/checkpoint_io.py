@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import os
+import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,7 @@ from lightning.pytorch.callbacks import Checkpoint
 
 from vmm.data.datamodules import run_folder
 from vmm.models.weight_files import load_plain, plain_names, refuse_damaged
+from vmm.tasks.resume import steps_of
 from vmm.tasks.stopping import Stopped, StopSignals
 from vmm.whole import whole_file
 
@@ -125,26 +128,59 @@ class LastCheckpoint(Checkpoint):
 
     Args:
         every_n_train_steps: Also save this often between validations.
+        every_minutes: Also save when so many minutes have passed since the last time.
+        keep: States to keep, the newest; those before are ``last-step=N.ckpt``.
+        keep_every_hours: Also keep one state of each so many hours for ever, as
+            ``last-kept-step=N.ckpt``.
     """
 
-    def __init__(self, every_n_train_steps: int | None = None) -> None:
-        if every_n_train_steps is not None and every_n_train_steps < 1:
-            raise ValueError(
-                f"last_checkpoint.every_n_train_steps is {every_n_train_steps}; set it to 1 or "
-                "more, or to null"
-            )
+    def __init__(
+        self,
+        every_n_train_steps: int | None = None,
+        every_minutes: float | None = None,
+        keep: int = 1,
+        keep_every_hours: float | None = None,
+    ) -> None:
+        given = {"every_n_train_steps": every_n_train_steps, "keep": keep}
+        times = {"every_minutes": every_minutes, "keep_every_hours": keep_every_hours}
+        for name, value in (given | times).items():
+            if value is not None and (value <= 0 or (name in given and value < 1)):
+                least = "1 or more" if name in given else "more than 0"
+                null = "" if name == "keep" else ", or to null"
+                raise ValueError(f"last_checkpoint.{name} is {value}; set it to {least}{null}")
         self.every_n_train_steps = every_n_train_steps
+        self.every_minutes = every_minutes
+        self.keep, self.keep_every_hours = keep, keep_every_hours
         self._saved_step = 0
+        self._saved = self._kept = time.monotonic()
         self._signals = StopSignals()
 
     def _save(self, trainer: L.Trainer, again: bool = False) -> None:
         done, path = trainer.global_step, _last(trainer)
         if path is None or trainer.sanity_checking or (done == self._saved_step and not again):
             return
-        self._saved_step = done
         for curves in trainer.loggers:
             curves.save()  # or a run that goes on from here would miss some
+        if trainer.is_global_zero and path.is_file():
+            self._retain(path)
+        self._saved_step, self._saved = done, time.monotonic()
         trainer.save_checkpoint(path, weights_only=False)
+
+    def _retain(self, path: Path) -> None:
+        """Give the state that is about to be replaced a name of its own, if it is to stay."""
+        names = []
+        if self.keep > 1:
+            names.append("last-step={}.ckpt")
+        hours = self.keep_every_hours
+        if hours is not None and self._saved - self._kept >= 3600 * hours:
+            self._kept = self._saved
+            names.append("last-kept-step={}.ckpt")
+        for name in names:
+            with suppress(OSError, ValueError):  # a damaged one is no state to keep
+                os.link(path, path.with_name(name.format(steps_of(path))))
+        before = sorted(path.parent.glob("last-step=*.ckpt"), key=lambda p: p.stat().st_mtime_ns)
+        for old in before[: max(len(before) - self.keep + 1, 0)]:
+            old.unlink(missing_ok=True)
 
     def on_sanity_check_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Let signals wait from here on."""
@@ -185,7 +221,7 @@ class LastCheckpoint(Checkpoint):
         self, trainer: L.Trainer, pl_module: L.LightningModule, *unused: Any
     ) -> None:
         """Stop between two batches of a validation, which begins anew when the run goes on."""
-        if trainer.state.fn == "fit" and (number := self._signals.asked()):
+        if trainer.state.fn == "fit" and (number := self._signals.asked()[0]):
             if trainer.sanity_checking:
                 raise Stopped(number, "training had not begun")
             progress = trainer.fit_loop.epoch_loop.val_loop.batch_progress
@@ -209,9 +245,14 @@ class LastCheckpoint(Checkpoint):
     ) -> None:
         """Save between validations; stop if a signal came."""
         done, often = trainer.global_step, self.every_n_train_steps
-        if (often and done % often == 0) or done == trainer.max_steps or trainer.should_stop:
+        minutes = (time.monotonic() - self._saved) / 60
+        number, due = self._signals.asked(
+            self.every_minutes is not None and minutes >= self.every_minutes
+        )
+        due = due or done == trainer.max_steps or trainer.should_stop
+        if due or (often and done % often == 0):
             self._save(trainer)
-        if number := self._signals.asked():
+        if number:
             self._stop(trainer, number)
 
 

@@ -68,13 +68,20 @@ class StopSignals:
                 signal.signal(number, handler)  # type: ignore[arg-type]
         self._listens, self._old, self._group = False, {}, None
 
-    def asked(self) -> int:
-        """Give the signal that any process got, 0 for none; called by all processes together."""
+    def asked(self, due: bool = False) -> tuple[int, bool]:
+        """Agree on what any process got or wants; called by all processes together.
+
+        Args:
+            due: Whether this process's clock says that it is time to save.
+
+        Returns:
+            The signal that any process got, 0 for none, and whether any process's time has come.
+        """
         if self._group is None:
-            return self._noted
-        noted = torch.tensor([self._noted], dtype=torch.int64, device="cpu")
+            return self._noted, due
+        noted = torch.tensor([self._noted, due], dtype=torch.int64, device="cpu")
         dist.all_reduce(noted, dist.ReduceOp.MAX, group=self._group)
-        return int(noted)
+        return int(noted[0]), bool(noted[1])
 
     def _hear(self, number: int, frame: object) -> None:
         if number == signal.SIGINT and self._noted == signal.SIGINT:
