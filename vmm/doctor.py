@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import argparse
 import importlib.metadata
 import io
 import json
 import platform
 import subprocess
 import sys
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from functools import cache
+from itertools import chain
 from typing import Literal
 
 from packaging.requirements import Requirement
@@ -194,6 +197,14 @@ def examine() -> list[Finding]:
     return found
 
 
+def _deep(recipe: list[str]) -> Iterator[Finding]:
+    """Look at what a long run needs; see ``vmm.preflight``, which loads torch and Lightning."""
+    from vmm.preflight import deep_checks
+
+    for name, state, detail in deep_checks(recipe):
+        yield Finding(name, state, detail, needed=state == "broken")
+
+
 def main(argv: list[str]) -> int:
     """Print the report.
 
@@ -202,12 +213,15 @@ def main(argv: list[str]) -> int:
     """
     parser = CommandParser(prog="vmm doctor", description=__doc__)
     parser.add_argument("--json", action="store_true", help="print the findings as JSON")
+    deep = "also kernels, processes and, with -c RECIPE and options of vmm fit, data and disk"
+    parser.add_argument("--deep", nargs=argparse.REMAINDER, default=None, help=deep)
     options = parser.parse_args(argv)
-    found = examine()
+    found: list[Finding] = []
+    for finding in chain(examine(), () if options.deep is None else _deep(options.deep)):
+        found.append(finding)
+        if not options.json:
+            mark = {"ok": "ok", "missing": "--", "broken": "!!"}[finding.state]
+            say(f"{mark}  {finding.name:<28} {finding.detail}", lines=True)
     if options.json:
         say(json.dumps([asdict(f) for f in found], indent=2), lines=True)
-    else:
-        for f in found:
-            mark = {"ok": "ok", "missing": "--", "broken": "!!"}[f.state]
-            say(f"{mark}  {f.name:<28} {f.detail}", lines=True)
     return int(any(f.needed and f.state != "ok" for f in found))

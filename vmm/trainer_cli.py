@@ -312,11 +312,12 @@ class VmmCLI(LightningCLI):
         return given if "://" in given else str(path)
 
 
-def run(args: list[str]) -> VmmCLI | None:
+def run(args: list[str], kind: type[VmmCLI] = VmmCLI) -> VmmCLI | None:
     """Parse a command and its recipes and run it.
 
     Args:
         args: Command and options, as after ``vmm``.
+        kind: What runs it.
 
     Returns:
         The finished command line object, with ``trainer``, ``model`` and ``datamodule``; None if
@@ -340,7 +341,7 @@ def run(args: list[str]) -> VmmCLI | None:
     # Lightning starts the other processes of a distributed run with this one's sys.argv.
     argv, sys.argv = sys.argv, [sys.argv[0], *args]
     try:
-        return VmmCLI(
+        return kind(
             TrainingTask,
             VideoDataModule,
             subclass_mode_model=True,
