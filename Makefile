@@ -7,7 +7,7 @@ READY := $(VENV)/.ready
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 LOCKS := requirements/locked.txt requirements/assets.txt
 
-.PHONY: install lock demo demo-qa test test-all test-matrix check format bench clean
+.PHONY: install lock demo demo-qa test test-all test-matrix drills check format bench clean
 
 # Exactly the locked versions, so that a release of tomorrow cannot break what worked today.
 $(READY): pyproject.toml $(LOCKS)
@@ -47,6 +47,19 @@ test-all: $(READY)
 # Oldest allowed, locked and newest versions on every supported Python of this machine.
 test-matrix: $(READY)
 	$(BIN)/python -m tests.matrix
+
+# Kills, signals, damaged files and memory in their long forms; results are dated files.
+RESULTS := tests/stress/results
+drills: $(READY)
+	$(BIN)/python -m tests.stress.kills --kills 30 --out $(RESULTS)
+	$(BIN)/python -m tests.stress.kills --kills 30 --from 2 --out $(RESULTS)
+	$(BIN)/python -m tests.stress.kills --kills 10 --from 1 --to 2 --out $(RESULTS)
+	$(BIN)/python -m tests.stress.kills --kills 10 --from 2 --to 1 --out $(RESULTS)
+	$(BIN)/python -m tests.stress.signals --out $(RESULTS)
+	$(BIN)/python -m tests.stress.resume --kills 20 --fit-kills 2 --out $(RESULTS)
+	$(BIN)/python -m tests.stress.checkpoints --mutants 1000
+	$(BIN)/python -m tests.stress.shards --mutants 1000
+	$(BIN)/python -m tests.stress.memory --epochs 100
 
 check: $(READY)
 	$(BIN)/ruff check .

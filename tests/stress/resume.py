@@ -300,12 +300,12 @@ def fit_stream(folder):
     return TrainStream(sources, BATCH, settings, seed=3, steps_per_epoch=7)
 
 
-def write_result(options, results, seconds):
+def write_result(out, name, results):
     """Add a run to the file of today; long series go in pieces with different seeds."""
     today = datetime.date.today().isoformat()
-    path = options.out / f"resume_{today}.json"
+    path = out / f"{name}_{today}.json"
     runs = json.loads(path.read_text())["runs"] if path.exists() else []
-    runs.append({"seed": options.seed, "seconds": seconds, **results})
+    runs.append(results)
     versions = {"torch": torch.__version__, "lightning": L.__version__}
     versions["python"] = platform.python_version()
     content = {"date": today, "cores": os.cpu_count(), "versions": versions, "runs": runs}
@@ -335,7 +335,8 @@ def main(arguments=None):
     finally:
         shutil.rmtree(folder)
     if options.out is not None:
-        write_result(options, results, round(time.time() - begun))
+        took = {"seed": options.seed, "seconds": round(time.time() - begun)}
+        write_result(options.out, "resume", took | results)
     parts = (results[part] for part in ("loader", "vmm fit") if part in results)
     return int(any(part["differences"] for part in parts))
 

@@ -24,6 +24,13 @@ def test_killed_loaders_go_on_with_the_same_samples_on_other_workers_and_ranks(r
     assert '"kills": 6' in result.stdout and '"differences": 0' in result.stdout
 
 
+@pytest.mark.slow
+def test_killed_runs_go_on_to_the_very_same_weights(root):
+    result = run(root, "tests.stress.kills", "--kills", "2", "--batches", "12", "--seed", "3")
+    assert result.returncode == 0, result.stdout + result.stderr[-3000:]
+    assert '"kills": 2' in result.stdout and '"wrong": []' in result.stdout
+
+
 def test_damaged_weight_files_are_refused_or_whole(root):
     result = run(root, "tests.stress.checkpoints", "--mutants", "99", "--seed", "5")
     assert result.returncode == 0, result.stdout[-3000:] + result.stderr[-3000:]
