@@ -20,7 +20,6 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint, LearningRateMonitor, ModelCheckpoint
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.loggers import CSVLogger
-from lightning.pytorch.strategies import DeepSpeedStrategy, FSDPStrategy, ModelParallelStrategy
 
 from vmm.data.datamodules import VideoDataModule, run_folder
 
@@ -51,9 +50,6 @@ from vmm.tasks.run_record import RunRecord
 from vmm.tasks.video_text import VideoTextTask  # noqa: F401
 
 logger = logging.getLogger(__name__)
-
-_SHARDED = (DeepSpeedStrategy, FSDPStrategy, ModelParallelStrategy)
-"""Strategies whose checkpoints are folders."""
 
 
 def _configure_messages() -> None:
@@ -299,13 +295,12 @@ class VmmCLI(LightningCLI):
             path = find_checkpoint(path, which)
             logger.info("taking %s", path)
         sweep(path.parent.parent)
-        sharded = isinstance(self.trainer.strategy, _SHARDED) and path.is_dir()
         if path.suffix == ".safetensors":
             raise ValueError(
                 f"{path} holds weights without the state of a run; use them with "
                 f"--model.init_args.init_from {given}"
             )
-        if not path.is_file() and not sharded and "://" not in given and given != "hpc":
+        if not path.is_file() and "://" not in given and given != "hpc":
             refuse_as_weights(path)
         return given if "://" in given else str(path)
 

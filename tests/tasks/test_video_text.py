@@ -225,7 +225,7 @@ def test_batches_without_negatives_still_train(make, batch):
 def test_temperature_is_clamped_before_each_step(make, batch):
     task = make(temperature=0.07)
     task.model.temperature.data.fill_(3.0)
-    losses(task, batch)
+    task.on_train_batch_start(batch, 0)
     assert task.model.temperature.item() == 0.5
 
 

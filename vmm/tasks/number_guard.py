@@ -7,15 +7,17 @@ import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import lightning as L
 import torch
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 from torch.optim import Optimizer
 
 from vmm.command_line import BAD_NUMBERS
 from vmm.data.datamodules import run_folder
+from vmm.tasks.sharding import ShardedStrategy
 from vmm.types import VideoTextBatch
 
 logger = logging.getLogger(__name__)
@@ -82,7 +84,12 @@ class NumberGuard(L.Callback):
         Raises:
             Diverged: If there were too many such steps in a row.
         """
-        gradients = [p.grad for p in pl_module.parameters() if p.grad is not None]
+        strategy = trainer.strategy
+        shares = strategy if isinstance(strategy, ShardedStrategy) else None
+        if shares is None:
+            gradients = [p.grad for p in pl_module.parameters() if p.grad is not None]
+        else:
+            gradients = shares.local_gradients()
         norm = nn.utils.get_total_norm(gradients)
         loss, self._loss = self._loss, None
         scaled = getattr(trainer.precision_plugin, "scaler", None) is not None
@@ -90,13 +97,13 @@ class NumberGuard(L.Callback):
         bad = ~(found if loss is None else found + loss.to(norm)).isfinite()
         if not trainer.strategy.reduce(bad.float(), reduce_op="sum").item():
             self._in_a_row = 0
-            pl_module.log("train/grad_norm", norm)
+            pl_module.log("train/grad_norm", norm if shares is None else shares.total_norm(norm))
             return
         self.skipped += 1
         self._in_a_row += 1
         assert self._batch is not None
         # By all processes: losses gather, and the folder's name is told by the first one.
-        first, folder = _first_output(pl_module, self._batch), run_folder(trainer)
+        first, folder = _first_output(trainer, pl_module, self._batch), run_folder(trainer)
         if bool(bad):
             self._record(trainer, loss, first or _first_gradient(pl_module), folder)
         optimizer.zero_grad(set_to_none=True)
@@ -132,17 +139,23 @@ class NumberGuard(L.Callback):
 
 def _first_gradient(module: nn.Module) -> str | None:
     for name, parameter in module.named_parameters():
-        if parameter.grad is not None and not bool(parameter.grad.isfinite().all()):
+        gradient = parameter.grad
+        gradient = gradient.to_local() if isinstance(gradient, DTensor) else gradient
+        if gradient is not None and not bool(gradient.isfinite().all()):
             return f"the gradient of {name}"
     return None
 
 
 @torch.no_grad()
-def _first_output(module: L.LightningModule, batch: VideoTextBatch) -> str | None:
+def _first_output(
+    trainer: L.Trainer, module: L.LightningModule, batch: VideoTextBatch
+) -> str | None:
     """Look at a batch again, module by module."""
+    strategy = trainer.strategy
     found: list[str] = []
     with _watched(module, found), torch.random.fork_rng():
-        cast(Any, module).compute_losses(batch)
+        # Through the strategy, which may have to put the weights together first.
+        strategy._forward_redirection(strategy.model, module, "compute_losses", batch)
     if not bool(batch["video"].isfinite().all()):
         return "the pixels"
     return f"the output of {found[0]}" if found else None
