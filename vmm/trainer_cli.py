@@ -47,6 +47,7 @@ from vmm.tasks.resume import (
     sweep,
 )
 from vmm.tasks.run_record import RunRecord
+from vmm.tasks.strategies import check_strategy
 from vmm.tasks.video_text import VideoTextTask  # noqa: F401
 
 logger = logging.getLogger(__name__)
@@ -61,6 +62,7 @@ def _configure_messages() -> None:
     root.setLevel(logging.INFO if os.environ.get("LOCAL_RANK", "0") == "0" else logging.WARNING)
     logging.getLogger("lightning.pytorch.utilities.rank_zero").setLevel(logging.WARNING)
     warnings.filterwarnings("ignore", message=".*LeafSpec.*")
+    warnings.filterwarnings("ignore", message="FSDP2-wrapped module .* returned a view")
     # vmm keeps the curves and looks itself whether a folder is in use.
     warnings.filterwarnings("ignore", message="(Experiment logs|Checkpoint) directory .* not empty")
 
@@ -150,6 +152,7 @@ def check_trainer(command: str, settings: Namespace) -> None:
         value = settings[name]
         if isinstance(value, int | float) and value <= 0:
             raise ValueError(f"trainer.{name} is {value}; set it above 0, or leave it out")
+    check_strategy(settings["strategy"])
     if (settings["gradient_clip_val"] or 0) < 0:
         raise ValueError("trainer.gradient_clip_val is below 0; null does not clip")
 

@@ -87,10 +87,13 @@ class NoteGradients(L.Callback):
 
     def on_train_batch_end(self, trainer, pl_module, *_):
         losses = {k: v for k, v in trainer.callback_metrics.items() if k.startswith("train/")}
-        losses = {k: trainer.strategy.reduce(v.clone(), reduce_op="mean") for k, v in losses.items()}
+        losses = {
+            k: trainer.strategy.reduce(v.clone(), reduce_op="mean") for k, v in losses.items()
+        }
         if trainer.is_global_zero:
             self.steps[-1] |= losses
             torch.save(self.steps, Path(os.environ["NOTES"]) / "gradients.pt")
+        trainer.save_checkpoint(Path(os.environ["NOTES"]) / f"{trainer.global_step}.ckpt")
 
 
 def whole(parameter):
@@ -100,7 +103,7 @@ def whole(parameter):
     if hasattr(parameter, "ds_id") or hasattr(parameter, "_hp_mapping"):
         from deepspeed.utils import safe_get_full_grad
 
-        return safe_get_full_grad(parameter).clone()
+        return safe_get_full_grad(parameter).clone() if parameter.requires_grad else None
     gradient = parameter.grad
     if isinstance(gradient, DTensor):
         gradient = gradient.full_tensor()

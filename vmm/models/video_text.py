@@ -81,7 +81,7 @@ class VideoTextModel(nn.Module):
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:
         """Load weights; in older files the temperature has no dimension."""
         key = f"{prefix}temperature"
-        if key in state_dict:
+        if key in state_dict and state_dict[key].ndim == 0:
             state_dict[key] = state_dict[key].reshape(1)
         super()._load_from_state_dict(state_dict, prefix, *rest)
 

@@ -207,6 +207,9 @@ class TrainingTask(L.LightningModule):
         """
         if "state_dict" not in checkpoint:  # of DeepSpeed or FSDP, which load it by themselves
             return
+        for state in checkpoint.get("optimizer_states", []):
+            for entry in state["state"].values():  # the temperature of older files: no dimension
+                entry |= {k: v.reshape(1) for k, v in entry.items() if _single(k, v)}
         problems = key_problems(checkpoint["state_dict"], self.state_dict())
         if problems:
             raise ValueError(
@@ -259,6 +262,11 @@ class TrainingTask(L.LightningModule):
             "optimizer": optimizer,
             "lr_scheduler": {"scheduler": scheduler, "interval": "step"},
         }
+
+
+def _single(name: str, value: Any) -> bool:
+    """Tell a moment of a parameter without dimensions."""
+    return isinstance(value, Tensor) and value.ndim == 0 and name != "step"
 
 
 def _check_epsilon(optimizer: Optimizer) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 
 import lightning as L
 import torch
+from lightning.pytorch.strategies.strategy import Strategy
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 from torch.optim import Optimizer
@@ -18,6 +19,7 @@ from torch.optim import Optimizer
 from vmm.command_line import BAD_NUMBERS
 from vmm.data.datamodules import run_folder
 from vmm.tasks.sharding import ShardedStrategy
+from vmm.tasks.zero import ZeroStrategy
 from vmm.types import VideoTextBatch
 
 logger = logging.getLogger(__name__)
@@ -85,28 +87,29 @@ class NumberGuard(L.Callback):
             Diverged: If there were too many such steps in a row.
         """
         strategy = trainer.strategy
-        shares = strategy if isinstance(strategy, ShardedStrategy) else None
-        if shares is None:
-            gradients = [p.grad for p in pl_module.parameters() if p.grad is not None]
-        else:
-            gradients = shares.local_gradients()
-        norm = nn.utils.get_total_norm(gradients)
+        norm = _own_norm(strategy, pl_module)
         loss, self._loss = self._loss, None
         scaled = getattr(trainer.precision_plugin, "scaler", None) is not None
+        scaled |= isinstance(strategy, ZeroStrategy) and str(trainer.precision).startswith("16")
         found = norm.new_zeros(()) if scaled else norm
         bad = ~(found if loss is None else found + loss.to(norm)).isfinite()
         if not trainer.strategy.reduce(bad.float(), reduce_op="sum").item():
             self._in_a_row = 0
-            pl_module.log("train/grad_norm", norm if shares is None else shares.total_norm(norm))
+            shared = isinstance(strategy, ShardedStrategy)
+            pl_module.log("train/grad_norm", strategy.total_norm(norm) if shared else norm)
             return
         self.skipped += 1
         self._in_a_row += 1
         assert self._batch is not None
         # By all processes: losses gather, and the folder's name is told by the first one.
         first, folder = _first_output(trainer, pl_module, self._batch), run_folder(trainer)
+        first = first or _first_gradient(strategy, pl_module)
         if bool(bad):
-            self._record(trainer, loss, first or _first_gradient(pl_module), folder)
-        optimizer.zero_grad(set_to_none=True)
+            self._record(trainer, loss, first, folder)
+        if isinstance(strategy, ZeroStrategy):
+            strategy.skip_step()
+        else:
+            optimizer.zero_grad(set_to_none=True)
         if self._in_a_row >= self.max_in_a_row:
             raise Diverged(
                 f"loss or gradients were not finite in {self._in_a_row} steps in a row, the last "
@@ -137,9 +140,20 @@ class NumberGuard(L.Callback):
                 file.write(json.dumps(line) + "\n")
 
 
-def _first_gradient(module: nn.Module) -> str | None:
+def _own_norm(strategy: Strategy, module: nn.Module) -> Tensor:
+    """Measure the gradients that this process has, or all, if they cannot be told apart."""
+    if isinstance(strategy, ZeroStrategy):
+        return strategy.gradient_norm()
+    if isinstance(strategy, ShardedStrategy):
+        return nn.utils.get_total_norm(strategy.local_gradients())
+    return nn.utils.get_total_norm([p.grad for p in module.parameters() if p.grad is not None])
+
+
+def _first_gradient(strategy: Strategy, module: nn.Module) -> str | None:
+    """Name the first gradient that is not finite; called by all processes together."""
+    zero = isinstance(strategy, ZeroStrategy)
     for name, parameter in module.named_parameters():
-        gradient = parameter.grad
+        gradient = strategy.whole_gradient(parameter) if zero else parameter.grad
         gradient = gradient.to_local() if isinstance(gradient, DTensor) else gradient
         if gradient is not None and not bool(gradient.isfinite().all()):
             return f"the gradient of {name}"
