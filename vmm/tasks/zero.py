@@ -1,8 +1,8 @@
 """DeepSpeed's ZeRO: processes share moments, gradients (stage 2) and weights (stage 3).
 
-On CUDA devices, and on CPUs, where all of it can be tried. What Lightning's strategy does otherwise:
-it refuses CPUs, writes folders that only DeepSpeed reads, with the frozen teacher in them, and
-leaves out how a step can be skipped.
+On CUDA devices, and on CPUs, where all of it can be tried. What Lightning's strategy does
+otherwise: it refuses CPUs, writes folders that only DeepSpeed reads, with the frozen teacher in
+them, and does not let a step be skipped.
 """
 
 from __future__ import annotations
@@ -216,7 +216,7 @@ class ZeroStrategy(DeepSpeedStrategy):
         return state | {name: x.cpu() for name, x in persistent.items() if name in buffers}
 
     def optimizer_state(self, optimizer: Optimizer) -> dict[str, Any]:
-        """Put the optimizer's state together for the first process, as one process would have it."""
+        """Put the optimizer's state together for the first process, as if it were alone."""
         from deepspeed.utils import safe_get_full_optimizer_state
 
         sharing: Any = self.deepspeed_engine.optimizer
