@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import signal
 from pathlib import Path
 
 import lightning as L
@@ -58,7 +59,7 @@ class NoteDraws(L.Callback):
 class NoteGradients(L.Callback):
     """Write the losses and whole gradients of all steps into ``gradients.pt`` of NOTES.
 
-    Of step 1 the last sample is left out: on the last process, or in the batch of a single one.
+    Of the last of three steps the last sample is left out: on the last process, or in the batch of a single one.
     Negatives are the neighbours among the GROUP samples that a process of two would have.
     """
 
@@ -78,7 +79,7 @@ class NoteGradients(L.Callback):
         return HardNegatives(partner, partner, batch["idx"] != batch["idx"][partner])
 
     def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
-        if trainer.global_step == 1 and trainer.global_rank == trainer.world_size - 1:
+        if trainer.global_step == 2 and trainer.global_rank == trainer.world_size - 1:
             for name in ("video", "text", "idx", "key"):
                 batch[name] = batch[name][:-1]
 
@@ -108,3 +109,21 @@ def whole(parameter):
     if isinstance(gradient, DTensor):
         gradient = gradient.full_tensor()
     return None if gradient is None else gradient.clone()
+
+
+class SpoilLossThenSignal(L.Callback):
+    """Make the loss of process 1 NaN in step 1; after step 3 send it SIGTERM."""
+
+    def on_fit_start(self, trainer, pl_module):
+        inner = pl_module.compute_losses
+
+        def spoiled(batch):
+            losses = inner(batch)
+            due = trainer.global_step == 1 and trainer.global_rank == 1
+            return losses._replace(total=losses.total * torch.nan) if due else losses
+
+        pl_module.compute_losses = spoiled
+
+    def on_train_batch_end(self, trainer, *_):
+        if trainer.global_step == 3 and trainer.global_rank == 1:
+            os.kill(os.getpid(), signal.SIGTERM)

@@ -18,7 +18,7 @@ from torch.optim import Optimizer
 
 from vmm.command_line import BAD_NUMBERS
 from vmm.data.datamodules import run_folder
-from vmm.tasks.sharding import ShardedStrategy
+from vmm.tasks.sharding import ShardedStrategy, reshard
 from vmm.tasks.zero import ZeroStrategy
 from vmm.types import VideoTextBatch
 
@@ -170,6 +170,7 @@ def _first_output(
     with _watched(module, found), torch.random.fork_rng():
         # Through the strategy, which may have to put the weights together first.
         strategy._forward_redirection(strategy.model, module, "compute_losses", batch)
+    reshard(module)
     if not bool(batch["video"].isfinite().all()):
         return "the pixels"
     return f"the output of {found[0]}" if found else None

@@ -56,6 +56,12 @@ def share_out(task: nn.Module, mesh: Any) -> None:
         register_fsdp_forward_method(task, name)
 
 
+def reshard(task: nn.Module | None) -> None:
+    """Free what a pass without a backward has gathered."""
+    if isinstance(task, FSDPModule):
+        task.reshard()
+
+
 def gathered(state: Any, keep: bool) -> Any:
     """Put the shares of all processes together, on the CPU; called by all of them.
 
@@ -137,6 +143,10 @@ class ShardedStrategy(ModelParallelStrategy):
         if trainer.training and not isinstance(task, FSDPModule):
             share_out(task, self.device_mesh)
         super().setup(trainer)
+
+    def on_validation_end(self) -> None:
+        """Forget the whole weights that a validation leaves: a training step begins with shares."""
+        reshard(self.lightning_module)
 
     def local_gradients(self) -> list[Tensor]:
         """Give this process's shares of the gradients."""

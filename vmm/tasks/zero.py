@@ -100,6 +100,9 @@ class ZeroStrategy(DeepSpeedStrategy):
         """Connect the processes, on any device."""
         if self.root_device.type == "cpu":
             os.environ.setdefault("DS_ACCELERATOR", "cpu")
+            import deepspeed.comm.torch as backend
+
+            backend.build_shm_op = lambda: None  # compiles what serves inference alone
         Strategy.setup_environment(self)
         self.setup_distributed()
 
