@@ -59,7 +59,8 @@ class NoteDraws(L.Callback):
 class NoteGradients(L.Callback):
     """Write the losses and whole gradients of all steps into ``gradients.pt`` of NOTES.
 
-    Of the last of three steps the last sample is left out: on the last process, or in the batch of a single one.
+    Of the last of three steps the last sample is left out: on the last process, or in the batch of
+    a single one.
     Negatives are the neighbours among the GROUP samples that a process of two would have.
     """
 
