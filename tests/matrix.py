@@ -114,6 +114,7 @@ def install(case: Case, interpreter: Path) -> Path:
         uv(
             *("pip", "compile", "pyproject.toml", "--extra", "dev", "--resolution", rule),
             *("--python", python, "--only-binary", ":all:", "--output-file", requirements),
+            *("--no-binary", "deepspeed"),  # of which there are no wheels
         )
     uv("pip", "install", "--python", python, "-r", requirements)
     uv("pip", "install", "--python", python, "--no-deps", "-r", ASSETS)

@@ -4,8 +4,6 @@ import csv
 import inspect
 import math
 import shutil
-import subprocess
-import sys
 from importlib import import_module
 from pathlib import Path
 
@@ -114,12 +112,9 @@ CHANGES = {
         "model": small(video_encoder=SMALL_STUDENT, teacher=SMALL_TEACHER),
         "trainer": {"max_epochs": 1},
     },
-    "ddp": {"trainer": {"accelerator": "cpu", "devices": 2}},
 }
-PROCESSES = {"ddp"}
-"""They start others of themselves, which a test must not be."""
-IMPOSSIBLE = {"deepspeed_zero2": "deepspeed, and GPUs for it"}
-"""What has to be there for an overlay to train at all."""
+STRATEGIES = {"ddp", "fsdp2", "hsdp", "zero1", "zero2", "zero3"}
+"""They start others of themselves: tests/integration/test_strategies.py trains them."""
 PRECISIONS = {
     "as_published": "bf16-true",
     "videomamba_m_5m": "bf16-mixed",
@@ -127,12 +122,9 @@ PRECISIONS = {
 }
 
 
-def fit(*arguments, processes=False):
-    """Run ``vmm fit`` here, or in a process of its own; returns its status."""
-    if not processes:
-        return main(["fit", *map(str, arguments)])
-    command = [sys.executable, "-m", "vmm", "fit", *map(str, arguments)]
-    return subprocess.run(command, cwd=ROOT, check=False, timeout=300).returncode
+def fit(*arguments):
+    """Run ``vmm fit`` here; returns its status."""
+    return main(["fit", *map(str, arguments)])
 
 
 def recipes(*names):
@@ -178,12 +170,10 @@ def films(tmp_path_factory):
     ]
 
 
-@pytest.mark.parametrize("overlay", OVERLAYS, ids=name)
+@pytest.mark.parametrize("overlay", [p for p in OVERLAYS if p.stem not in STRATEGIES], ids=name)
 def test_overlay_trains_two_steps_at_its_own_precision(
     overlay, in_root, demo_shards, tmp_path, request
 ):
-    if overlay.stem in IMPOSSIBLE:
-        pytest.skip(f"{overlay.name} was not trained: it needs {IMPOSSIBLE[overlay.stem]}")
     stage1 = overlay.stem in STAGE1_ONLY
     shards = demo_shards.options(images=not stage1)
     if overlay.stem == "long_videos":
@@ -192,24 +182,12 @@ def test_overlay_trains_two_steps_at_its_own_precision(
     changes = tmp_path / "changes.yaml"
     changes.write_text(yaml.safe_dump(CHANGES.get(overlay.stem, {})))
     arguments += [*recipes("overlays/debug"), "-c", changes, *shards]
-    assert fit(*arguments, *logged_in(tmp_path), processes=overlay.stem in PROCESSES) == 0
+    assert fit(*arguments, *logged_in(tmp_path)) == 0
     settings, _, weights = trained(tmp_path)
     precision = PRECISIONS.get(overlay.stem)
     assert settings["trainer"]["precision"] == precision
     kind = torch.bfloat16 if precision == "bf16-true" else torch.float32
     assert {value.dtype for value in weights.values()} == {kind}
-
-
-@pytest.mark.parametrize("overlay", IMPOSSIBLE)
-def test_an_overlay_that_cannot_train_here_says_what_is_missing(
-    overlay, in_root, demo_shards, tmp_path, capfd
-):
-    shards = [*demo_shards.options(), *logged_in(tmp_path)]
-    try:
-        status = fit(*recipes("stage2_vtt", f"overlays/{overlay}", "overlays/debug"), *shards)
-    except SystemExit as stop:
-        status = stop.code
-    assert status == 2 and "you must have DeepSpeed installed" in capfd.readouterr().err
 
 
 @pytest.mark.parametrize(

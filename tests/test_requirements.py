@@ -61,6 +61,8 @@ def test_every_requirement_is_locked_within_its_bounds_on_every_python(project, 
             "platform_system": platform[1],
         }
         for wanted in requirements:
+            if wanted.marker is not None and not wanted.marker.evaluate(environment):
+                continue
             pins = [
                 pin
                 for pin, _ in locked[canonicalize_name(wanted.name)]

@@ -303,8 +303,8 @@ def test_the_best_of_several_is_what_the_callback_says(tmp_path):
     ("inside", "remedy"),
     [
         ("zero_to_fp32.py", "zero_to_fp32.py"),
-        ("checkpoint/mp_rank_00_model_states.pt", "zero_to_fp32.py"),
-        (".metadata", "dcp_to_torch"),
+        ("checkpoint/mp_rank_00_model_states.pt", "is empty"),
+        (".metadata", "missing or damaged"),
         ("something.bin", "name the weight file in it"),
     ],
 )
@@ -313,6 +313,20 @@ def test_a_sharded_checkpoint_folder_says_what_to_do(tmp_path, inside, remedy):
     (tmp_path / inside).touch()
     with pytest.raises(ValueError, match=remedy):
         read_state_dict(tmp_path)
+
+
+@pytest.mark.filterwarnings("ignore:torch.distributed is disabled")
+def test_a_run_whose_checkpoint_is_a_folder(run):
+    import torch.distributed.checkpoint as dcp
+
+    folder, _, model = run
+    last = folder / "checkpoints" / "last.ckpt"
+    state = {f"model.{key}": value for key, value in model.state_dict().items()}
+    last.unlink()
+    dcp.save({"state_dict": state}, checkpoint_id=last, no_dist=True)
+    loaded = load_run(folder, "last")
+    assert all(torch.equal(loaded.model.state_dict()[k], v) for k, v in model.state_dict().items())
+    assert len(loaded.sha256) == 64
 
 
 def with_weights(folder, model):

@@ -26,7 +26,7 @@ def rank() -> int:
     return dist.get_rank() if dist.is_available() and dist.is_initialized() else 0
 
 
-def all_gather(x: Tensor, gradient: GatherGradient) -> Tensor:
+def all_gather(x: Tensor, gradient: GatherGradient, rows: list[int] | None = None) -> Tensor:
     """Concatenate the rows of all processes, in the order of their ranks.
 
     Data-parallel training averages the parameter gradients of W processes. When each of them
@@ -38,18 +38,48 @@ def all_gather(x: Tensor, gradient: GatherGradient) -> Tensor:
     - ``none``: zero; for indices and metrics.
 
     Args:
-        x: (B, ...) any dtype; B and the rest are the same on every process.
+        x: (B, ...) any dtype; all but B is the same on every process.
         gradient: What backward does.
+        rows: B of every process, as from ``rows_of_all``; None = all the same.
 
     Returns:
-        (W * B, ...).
+        (sum of B, ...).
     """
     if gradient == "none":
         x = x.detach()
     if world_size() == 1:
         return x
-    gathered: Tensor = _AllGather.apply(x, gradient)
+    gathered: Tensor = _AllGather.apply(x, gradient, rows or [len(x)] * world_size())
     return gathered
+
+
+def rows_of_all(x: Tensor) -> list[int]:
+    """Say how many rows each process has; fewer than others where samples were left out."""
+    if world_size() == 1:
+        return [len(x)]
+    own = torch.tensor([len(x)], device=x.device)
+    return [int(rows) for rows in all_gather(own, "none").tolist()]
+
+
+def share(count: Tensor | int, device: torch.device) -> Tensor | float:
+    """Weigh a mean over ``count`` things of this process.
+
+    Training averages gradients over processes, so with this weight they are those of the mean over
+    all things of all processes, however many each of them has.
+
+    Args:
+        count: How many this process has.
+        device: Of this process.
+
+    Returns:
+        ``count`` over the mean count of all processes; 1 for a single process.
+    """
+    if world_size() == 1:
+        return 1.0
+    own = torch.as_tensor(count, dtype=torch.float32, device=device)
+    total = own.clone()
+    dist.all_reduce(total)
+    return own * world_size() / total.clamp(min=1)
 
 
 def gather_objects(item: Any) -> list[Any]:
@@ -63,16 +93,22 @@ def gather_objects(item: Any) -> list[Any]:
 
 class _AllGather(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: FunctionCtx, x: Tensor, gradient: GatherGradient) -> Tensor:
+    def forward(ctx: FunctionCtx, x: Tensor, gradient: GatherGradient, rows: list[int]) -> Tensor:
         ctx.sum_over_ranks = gradient == "exact"  # type: ignore[attr-defined]
-        gathered = x.new_empty((world_size() * x.shape[0], *x.shape[1:]))
-        dist.all_gather_into_tensor(gathered, x.contiguous())
-        return gathered
+        ctx.rows = rows  # type: ignore[attr-defined]
+        most = max(rows)
+        filled = x.new_zeros((most, *x.shape[1:]))
+        filled[: len(x)] = x
+        gathered = x.new_empty((world_size() * most, *x.shape[1:]))
+        dist.all_gather_into_tensor(gathered, filled)
+        if min(rows) == most:
+            return gathered
+        return torch.cat([part[:own] for part, own in zip(gathered.split(most), rows, strict=True)])
 
     @staticmethod
-    def backward(ctx: FunctionCtx, *grads: Tensor) -> tuple[Tensor, None]:
+    def backward(ctx: FunctionCtx, *grads: Tensor) -> tuple[Tensor, None, None]:
         grad = grads[0]
         if ctx.sum_over_ranks:  # type: ignore[attr-defined]
             grad = grad.clone(memory_format=torch.contiguous_format)
             dist.all_reduce(grad)
-        return grad.chunk(world_size())[rank()], None
+        return grad.split(ctx.rows)[rank()], None, None  # type: ignore[attr-defined]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from typing import Any, Literal
 
 from torch import nn
@@ -19,6 +19,7 @@ def param_groups(
     weight_decay: float,
     policy: DecayPolicy = "standard",
     lr_ratios: Mapping[str, float] | None = None,
+    unread: Set[nn.Parameter] = frozenset(),
 ) -> list[dict[str, Any]]:
     """Split the trainable parameters by weight decay and learning rate.
 
@@ -32,6 +33,8 @@ def param_groups(
             position tables and the class token as well (``reference_stage1``).
         lr_ratios: Start of a parameter's name to its learning rate as a share of the optimizer's;
             1 for the others.
+        unread: Parameters that are frozen only because no loss of this recipe reaches them; they
+            keep their place in the groups, so that a recipe with that loss can go on from here.
 
     Returns:
         Groups in the form that optimizers take, decayed ones first, each with its ``lr_ratio``.
@@ -39,9 +42,10 @@ def param_groups(
     spared = _spared_names(model, policy)
     groups: dict[tuple[bool, float], list[nn.Parameter]] = {}
     for name, parameter in model.named_parameters():
-        if not parameter.requires_grad:
+        if not parameter.requires_grad and parameter not in unread:
             continue
-        vector = parameter.ndim == 1 or (policy == "standard" and parameter.ndim == 0)
+        # A single number, such as the temperature, had no dimension in the published code.
+        vector = policy == "standard" if parameter.numel() == 1 else parameter.ndim == 1
         keep = vector or name.endswith(".bias") or name in spared
         ratios = [r for start, r in (lr_ratios or {}).items() if name.startswith(start)]
         groups.setdefault((keep, ratios[0] if ratios else 1.0), []).append(parameter)

@@ -359,6 +359,10 @@ def _chosen(kept: list[Path], newest: Path) -> Path:
 
 
 def sha256(path: Path) -> str:
-    """Give a file's SHA-256 as hexadecimal digits."""
+    """Give the SHA-256 of a file, or of the names and sums of a folder, as hexadecimal digits."""
+    if path.is_dir():
+        inside = sorted(file for file in path.rglob("*") if file.is_file())
+        listed = [f"{file.relative_to(path)} {sha256(file)}" for file in inside]
+        return hashlib.sha256("\n".join(listed).encode()).hexdigest()
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

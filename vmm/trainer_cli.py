@@ -20,7 +20,6 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint, LearningRateMonitor, ModelCheckpoint
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.loggers import CSVLogger
-from lightning.pytorch.strategies import DeepSpeedStrategy, FSDPStrategy, ModelParallelStrategy
 
 from vmm.data.datamodules import VideoDataModule, run_folder
 
@@ -48,13 +47,11 @@ from vmm.tasks.resume import (
     sweep,
 )
 from vmm.tasks.run_record import RunRecord
+from vmm.tasks.strategies import check_strategy
 from vmm.tasks.video_text import VideoTextTask  # noqa: F401
 from vmm.tasks.watchdog import Lost, Watchdog
 
 logger = logging.getLogger(__name__)
-
-_SHARDED = (DeepSpeedStrategy, FSDPStrategy, ModelParallelStrategy)
-"""Strategies whose checkpoints are folders."""
 
 
 def _configure_messages() -> None:
@@ -66,6 +63,7 @@ def _configure_messages() -> None:
     root.setLevel(logging.INFO if os.environ.get("LOCAL_RANK", "0") == "0" else logging.WARNING)
     logging.getLogger("lightning.pytorch.utilities.rank_zero").setLevel(logging.WARNING)
     warnings.filterwarnings("ignore", message=".*LeafSpec.*")
+    warnings.filterwarnings("ignore", message="FSDP2-wrapped module .* returned a view")
     # vmm keeps the curves and looks itself whether a folder is in use.
     warnings.filterwarnings("ignore", message="(Experiment logs|Checkpoint) directory .* not empty")
 
@@ -155,6 +153,7 @@ def check_trainer(command: str, settings: Namespace) -> None:
         value = settings[name]
         if isinstance(value, int | float) and value <= 0:
             raise ValueError(f"trainer.{name} is {value}; set it above 0, or leave it out")
+    check_strategy(settings["strategy"])
     if (settings["gradient_clip_val"] or 0) < 0:
         raise ValueError("trainer.gradient_clip_val is below 0; null does not clip")
 
@@ -301,13 +300,12 @@ class VmmCLI(LightningCLI):
             path = find_checkpoint(path, which)
             logger.info("taking %s", path)
         sweep(path.parent.parent)
-        sharded = isinstance(self.trainer.strategy, _SHARDED) and path.is_dir()
         if path.suffix == ".safetensors":
             raise ValueError(
                 f"{path} holds weights without the state of a run; use them with "
                 f"--model.init_args.init_from {given}"
             )
-        if not path.is_file() and not sharded and "://" not in given and given != "hpc":
+        if not path.is_file() and "://" not in given and given != "hpc":
             refuse_as_weights(path)
         return given if "://" in given else str(path)
 

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import signal
 from pathlib import Path
 
 import lightning as L
@@ -54,3 +55,77 @@ class NoteDraws(L.Callback):
             return masked
 
         pl_module.draw_mask, pl_module._mask_words = noted_mask, noted_words
+
+
+class NoteGradients(L.Callback):
+    """Write the losses and whole gradients of all steps into ``gradients.pt`` of NOTES.
+
+    Of the last of three steps the last sample is left out: on the last process, or in the batch of
+    a single one.
+    Negatives are the neighbours among the GROUP samples that a process of two would have.
+    """
+
+    def __init__(self):
+        self.steps = []
+
+    def on_fit_start(self, trainer, pl_module):
+        pl_module._negatives = self.neighbours
+
+    def neighbours(self, video, text, batch):
+        from vmm.losses.matching import HardNegatives
+
+        group = int(os.environ["GROUP"])
+        rows = torch.arange(len(video))
+        start = rows - rows % group
+        partner = start + (rows - start + 1) % (torch.clamp(len(rows) - start, max=group))
+        return HardNegatives(partner, partner, batch["idx"] != batch["idx"][partner])
+
+    def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
+        if trainer.global_step == 2 and trainer.global_rank == trainer.world_size - 1:
+            for name in ("video", "text", "idx", "key"):
+                batch[name] = batch[name][:-1]
+
+    def on_before_optimizer_step(self, trainer, pl_module, optimizer):
+        self.steps.append({name: whole(p) for name, p in pl_module.named_parameters()})
+
+    def on_train_batch_end(self, trainer, pl_module, *_):
+        losses = {k: v for k, v in trainer.callback_metrics.items() if k.startswith("train/")}
+        losses = {
+            k: trainer.strategy.reduce(v.clone(), reduce_op="mean") for k, v in losses.items()
+        }
+        if trainer.is_global_zero:
+            self.steps[-1] |= losses
+            torch.save(self.steps, Path(os.environ["NOTES"]) / "gradients.pt")
+        trainer.save_checkpoint(Path(os.environ["NOTES"]) / f"{trainer.global_step}.ckpt")
+
+
+def whole(parameter):
+    """The gradient of a parameter, put together from all processes; None if there is none."""
+    from torch.distributed.tensor import DTensor
+
+    if hasattr(parameter, "ds_id") or hasattr(parameter, "_hp_mapping"):
+        from deepspeed.utils import safe_get_full_grad
+
+        return safe_get_full_grad(parameter).clone() if parameter.requires_grad else None
+    gradient = parameter.grad
+    if isinstance(gradient, DTensor):
+        gradient = gradient.full_tensor()
+    return None if gradient is None else gradient.clone()
+
+
+class SpoilLossThenSignal(L.Callback):
+    """Make the loss of process 1 NaN in step 1; after step 3 send it SIGTERM."""
+
+    def on_fit_start(self, trainer, pl_module):
+        inner = pl_module.compute_losses
+
+        def spoiled(batch):
+            losses = inner(batch)
+            due = trainer.global_step == 1 and trainer.global_rank == 1
+            return losses._replace(total=losses.total * torch.nan) if due else losses
+
+        pl_module.compute_losses = spoiled
+
+    def on_train_batch_end(self, trainer, *_):
+        if trainer.global_step == 3 and trainer.global_rank == 1:
+            os.kill(os.getpid(), signal.SIGTERM)

@@ -89,3 +89,12 @@ def test_teacher_is_not_in_the_checkpoint(task):
 def test_every_kind_of_mask_trains(task, batch, kind):
     task.masks["video"] = MaskSettings(kind, 0.5)
     assert torch.isfinite(task.compute_losses(batch).total)
+
+
+def test_what_no_loss_reaches_is_all_that_has_no_gradient(task, batch):
+    task.train()
+    unread = {p for part in task.unread() for p in part.parameters()}
+    assert len(unread) == 20  # the last mixer and its norm, the two norms behind it
+    task.compute_losses(batch).total.backward()
+    trained = [p for p in task.parameters() if p.requires_grad]
+    assert {p for p in trained if p.grad is None} == unread

@@ -225,7 +225,7 @@ def test_batches_without_negatives_still_train(make, batch):
 def test_temperature_is_clamped_before_each_step(make, batch):
     task = make(temperature=0.07)
     task.model.temperature.data.fill_(3.0)
-    losses(task, batch)
+    task.on_train_batch_start(batch, 0)
     assert task.model.temperature.item() == 0.5
 
 
@@ -293,3 +293,29 @@ def test_batches_of_which_nothing_can_be_used_are_passed_over_in_validation(
         ValueError, match=r"no val sample can be used; see data\.init_args\.val_videos"
     ):
         task.on_validation_epoch_end()
+
+
+@pytest.mark.parametrize("media", ["video", "image"])
+@pytest.mark.parametrize("terms", ["vtc", "vtm", "mlm", "align", "vtc mlm", "vtm align"])
+def test_what_no_loss_reaches_is_all_that_has_no_gradient(make, teacher, batch, terms, media):
+    weights = LossWeights(**{name: float(name in terms) for name in vars(LossWeights())})
+    task = make(loss_weights=weights, teacher=teacher).train()
+    parts = [p.parameters() if isinstance(p, torch.nn.Module) else [p] for p in task.unread()]
+    unread = {p for part in parts for p in part}
+    batch |= {"media": media, "video": batch["video"][:, : 4 if media == "video" else 1]}
+    losses(task, batch).total.backward()
+    trained = [p for p in task.parameters() if p.requires_grad]
+    assert {p for p in trained if p.grad is None} == unread
+
+
+def test_an_older_checkpoint_has_a_temperature_without_dimension(make):
+    task = make(temperature=0.2)
+    moments = {"step": torch.tensor(3.0), "exp_avg": torch.tensor(0.5)}
+    state = task.state_dict() | {"model.temperature": torch.tensor(0.3)}
+    checkpoint = {"state_dict": state, "optimizer_states": [{"state": {0: moments}}]}
+    task.on_load_checkpoint(checkpoint)
+    task.load_state_dict(checkpoint["state_dict"])
+    assert task.model.temperature.shape == (1,) and task.model.temperature.item() == pytest.approx(
+        0.3
+    )
+    assert moments["exp_avg"].shape == (1,) and moments["step"].shape == ()

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from vmm.distributed import GatherGradient, all_gather
+from vmm.distributed import GatherGradient, all_gather, rows_of_all
 from vmm.ops.similarity import mean_unit
 
 
@@ -47,10 +47,11 @@ def contrastive_loss(
     """
     with torch.autocast(video.device.type, enabled=False):
         # The mean over P is linear, so one vector per clip crosses processes, not P of them.
-        videos = all_gather(mean_unit(video), gather)
-        texts = all_gather(F.normalize(text.float(), dim=-1), gather)
+        rows = rows_of_all(idx)
+        videos = all_gather(mean_unit(video), gather, rows)
+        texts = all_gather(F.normalize(text.float(), dim=-1), gather, rows)
         logits = videos @ texts.T / temperature.float()
-        ids = all_gather(idx, "none")
+        ids = all_gather(idx, "none", rows)
         positive = ids[:, None] == ids
         target = positive.float() / positive.sum(1, keepdim=True)
         loss = (F.cross_entropy(logits, target) + F.cross_entropy(logits.T, target)) / 2

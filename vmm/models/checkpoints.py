@@ -195,6 +195,8 @@ def save_published(
     if family == "image_classifier":
         state[_PATCHES] = state[_PATCHES].squeeze(2)
         del state[f"{_ENCODER}temporal_pos_embedding"]
+    if "temperature" in state:
+        state["temperature"] = state["temperature"].reshape(())
     published = join_published(state, family)
     heads = {"num_attention_heads": text_num_heads}
     config = {"model": {"text_encoder": heads}} if text_num_heads is not None else {}

@@ -198,6 +198,10 @@ class FrameViT(VideoEncoder):
         taps = _join_frames(x)[None] if with_taps else None
         return VideoFeatures(normed[:, :, 1:].flatten(1, 2), pooled, taps)
 
+    def unread(self, tokens: bool, pooled: bool) -> list[nn.Module]:
+        """The norm after the tap; see ``VideoEncoder``."""
+        return [] if tokens or pooled else [self.visual.ln_post]
+
     def no_weight_decay(self) -> set[str]:
         """The position table and the class token."""
         return {"visual.positional_embedding", "visual.class_embedding"}

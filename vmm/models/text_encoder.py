@@ -172,6 +172,11 @@ class BertTextEncoder(FusionEncoder):
             states = layer(states, mask)
         return states
 
+    def unread(self, fused: bool, words: bool) -> list[nn.Module]:
+        """The fusion layers, and the head that guesses words; see ``TextEncoder``."""
+        fusion: list[nn.Module] = list(self.bert.encoder.layers()[self.fusion_layer :])
+        return (fusion if not fused else []) + ([self.cls] if not words else [])
+
     def exported_arguments(self, given: Mapping[str, Any]) -> dict[str, Any]:
         """Return the sizes; the vocabulary goes with the folder, the weights are the model's."""
         return {

@@ -73,6 +73,15 @@ class TextEncoder(nn.Module, ABC):
             return self
         raise ValueError(f"no layer of this text encoder looks at a video; {remedy}")
 
+    def unread(self, fused: bool, words: bool) -> list[nn.Module]:
+        """Name the parts that no loss reaches; by default none.
+
+        Args:
+            fused: Whether a loss reads the states of the layers that look at a video.
+            words: Whether a loss reads the guesses of masked words.
+        """
+        return []
+
     def load_pretrained(self) -> object:
         """Load published weights that the constructor's arguments name; by default none."""
         return None

@@ -90,6 +90,15 @@ class VideoEncoder(nn.Module, ABC):
             ValueError: If a shape does not fit, or rows of ``dropped`` hide unequal numbers.
         """
 
+    def unread(self, tokens: bool, pooled: bool) -> list[nn.Module]:
+        """Name the parts that no loss reaches; by default none.
+
+        Args:
+            tokens: Whether a loss reads the tokens; the taps are always read.
+            pooled: Whether a loss reads the pooled features, which are made of the tokens.
+        """
+        return []
+
     def load_pretrained(self) -> object:
         """Load published weights that the constructor's arguments name; by default none."""
         return None

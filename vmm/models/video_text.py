@@ -6,7 +6,7 @@ joint width, Dt the text width, Bv and Bt count clips and captions, M pairs of b
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -74,8 +74,16 @@ class VideoTextModel(nn.Module):
         self.vision_proj = nn.Linear(video_encoder.embed_dim, proj_dim)
         self.text_proj = nn.Linear(text_encoder.embed_dim, proj_dim)
         self.itm_head = nn.Linear(text_encoder.embed_dim, 2)
-        self.temperature = nn.Parameter(torch.tensor(float(temperature)))
+        # Of one dimension: DeepSpeed and FSDP2 cannot share out a number of none.
+        self.temperature = nn.Parameter(torch.tensor([float(temperature)]))
         self.align_head = align_head
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:
+        """Load weights; in older files the temperature has no dimension."""
+        key = f"{prefix}temperature"
+        if key in state_dict and state_dict[key].ndim == 0:
+            state_dict[key] = state_dict[key].reshape(1)
+        super()._load_from_state_dict(state_dict, prefix, *rest)
 
     @torch.no_grad()
     def clamp_temperature(self, low: float = 0.001, high: float = 0.5) -> None:

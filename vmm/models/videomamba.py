@@ -129,6 +129,14 @@ class VideoMamba(VideoEncoder):
         """The position tables and the class token."""
         return {"cls_token", "pos_embed", "temporal_pos_embedding"}
 
+    def unread(self, tokens: bool, pooled: bool) -> list[nn.Module]:
+        """The norms after the taps, and the mixer after the last one; see ``VideoEncoder``."""
+        parts: list[nn.Module] = [] if pooled else [self.pool_norm]
+        if not (tokens or pooled):
+            parts += [self.norm] if len(self.tap_layers) == 1 else []
+            parts += [self.layers[-1]] if self.tap == "before_last_mixer" else []
+        return parts
+
     def adapt_state(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
         """Interpolate the position tables of a state dict to this encoder's sizes."""
         side = self.image_size // self.patch_size
@@ -174,6 +182,8 @@ class VideoMamba(VideoEncoder):
         if total > 1:
             table = interpolate_temporal(self.temporal_pos_embedding, total)
             patches = patches + table[:, first : first + t].unsqueeze(2)
+        elif self.training:  # its gradient is zero then, not missing: processes exchange it
+            patches = patches + 0 * self.temporal_pos_embedding.sum()
         return patches
 
     def forward(

@@ -20,6 +20,8 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from vmm.models.sharded_files import is_sharded, read_sharded
+
 _WRAPPERS = ("state_dict", "model", "module")
 # What torch.compile, DeepSpeed and FSDP put into the names of weights.
 _IN_NAMES = re.compile(r"(?:^|(?<=\.))(?:_orig_mod|_forward_module|_fsdp_wrapped_module)\.")
@@ -83,11 +85,16 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
 def read_weight_file(path: Path) -> WeightFile:
     """Read a ``.safetensors`` or PyTorch file on the CPU, without running code that it names.
 
+    The folder that sharded training saves is read as well.
+
     Raises:
         ValueError: If the file is missing, broken, or holds more than plain data.
     """
-    refuse_as_weights(path)
-    content = _load_safe(path) if path.suffix == ".safetensors" else _load_pickle(path)
+    if is_sharded(path):
+        content: Any = read_sharded(path, _load_pickle)
+    else:
+        refuse_as_weights(path)
+        content = _load_safe(path) if path.suffix == ".safetensors" else _load_pickle(path)
     settings: Any = {}
     if isinstance(content, Mapping):
         settings = _settings(content)
@@ -240,6 +247,7 @@ def _load_pickle(path: Path) -> object:
     named = _unknown_globals(path)
     # Projects carry their own copy of this class under all kinds of module names.
     stand_ins |= {name: OrderedDict for name in named if name.endswith(".EasyDict")}
+    stand_ins |= {name: _Inert for name in named if name.startswith("deepspeed.")}
     unknown = sorted(set(named) - set(stand_ins))
     if unknown:
         raise _refusal(path, unknown)

@@ -104,7 +104,8 @@ def load_accounted(
 
 def _misfit(value: Tensor, wanted: Tensor) -> str | None:
     """Say why a tensor cannot take the place of another one, or return None."""
-    if value.shape != wanted.shape:
+    single = value.ndim == 0 and wanted.shape == (1,)  # as the temperature was, and is
+    if value.shape != wanted.shape and not single:
         return f"has shape {tuple(value.shape)}, wanted {tuple(wanted.shape)}"
     if value.is_floating_point() != wanted.is_floating_point():
         return f"is of type {value.dtype}, wanted {wanted.dtype}"

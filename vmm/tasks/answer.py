@@ -14,9 +14,10 @@ from typing import Any
 
 import torch
 from lightning.pytorch.cli import OptimizerCallable
+from torch import nn
 
 from vmm.data.annotations.questions import read_answer_list
-from vmm.distributed import gather_objects
+from vmm.distributed import gather_objects, share
 from vmm.losses.answer import answer_loss, weigh_answers
 from vmm.models.answer import AnswerList, AnswerModel
 from vmm.models.text_encoder import clean_caption
@@ -72,6 +73,10 @@ class AnswerTask(TrainingTask):
         """The decoder's."""
         return {"model.answer_decoder.": self.decoder_lr_ratio}
 
+    def unread(self) -> list[nn.Module | nn.Parameter]:
+        """What makes the pooled features."""
+        return [*self.video_encoder.unread(tokens=True, pooled=False)]
+
     def load_start(self) -> list[str]:
         """Load all weights; the decoder's from the text encoder, unless a run has one."""
         if self.init_from is None:
@@ -93,6 +98,8 @@ class AnswerTask(TrainingTask):
         tokens = self.model.text_encoder.tokenize(texts, self.device)
         likelihood = self.model.log_likelihood(tokens, questions[rows.to(self.device)])
         loss = answer_loss(likelihood, weights.to(self.device), len(batch["text"]))
+        if self.training:  # else a process may have no batch, and not come here
+            loss = loss * share(len(batch["text"]), self.device)
         return LossOutput(loss, {"answer": loss}, {})
 
     def validation_step(self, batch: VideoTextBatch, batch_idx: int) -> None:

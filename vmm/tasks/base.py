@@ -9,6 +9,7 @@ import logging
 import math
 from abc import abstractmethod
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
@@ -21,6 +22,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
 from vmm import masking
+from vmm.distributed import share
 from vmm.losses.alignment import AlignmentKind, alignment_loss
 from vmm.models.alignment_head import AlignmentHead
 from vmm.models.clip_vit import ClipTeacher
@@ -146,6 +148,10 @@ class TrainingTask(L.LightningModule):
         """Parameters that learn at another rate; see ``vmm.optim.param_groups``."""
         return {}
 
+    def unread(self) -> list[nn.Module | nn.Parameter]:
+        """Name the parts that no loss reaches, in no step; see ``configure_model``."""
+        return []
+
     def load_pretrained(self) -> None:
         """Load published weights that the recipe names; ``init_from`` comes after and wins."""
         self.video_encoder.load_pretrained()
@@ -161,6 +167,9 @@ class TrainingTask(L.LightningModule):
     def configure_model(self) -> None:
         """Load the start weights when fitting begins, or to evaluate them; once per process.
 
+        Parts that no loss reaches are frozen: processes exchange the gradients of all others, and
+        would wait for theirs. They stay in the optimizer's groups, which hold nothing of them.
+
         Raises:
             ValueError: If parts of what is to be evaluated would have random weights.
         """
@@ -168,6 +177,9 @@ class TrainingTask(L.LightningModule):
             return
         self._started = True
         loaded = self.load_start()
+        if self.trainer.training:
+            for part in self.unread():
+                part.requires_grad_(False)
         untrained = sorted(component_names(self) - set(loaded) - self.training_only)
         if untrained and not self.trainer.training:
             raise ValueError(
@@ -195,6 +207,9 @@ class TrainingTask(L.LightningModule):
         """
         if "state_dict" not in checkpoint:  # of DeepSpeed or FSDP, which load it by themselves
             return
+        for state in checkpoint.get("optimizer_states", []):
+            for entry in state["state"].values():  # the temperature of older files: no dimension
+                entry |= {k: v.reshape(1) for k, v in entry.items() if _single(k, v)}
         problems = key_problems(checkpoint["state_dict"], self.state_dict())
         if problems:
             raise ValueError(
@@ -220,7 +235,10 @@ class TrainingTask(L.LightningModule):
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """Parameter groups, the injected optimizer, warm-up and cosine decay by step."""
-        groups = param_groups(self, self.weight_decay, self.decay_policy, self.lr_ratios())
+        unread = [p.parameters() if isinstance(p, nn.Module) else [p] for p in self.unread()]
+        groups = param_groups(
+            self, self.weight_decay, self.decay_policy, self.lr_ratios(), set(chain(*unread))
+        )
         optimizer = self.optimizer(groups)
         _check_epsilon(optimizer)
         for group in optimizer.param_groups:
@@ -244,6 +262,11 @@ class TrainingTask(L.LightningModule):
             "optimizer": optimizer,
             "lr_scheduler": {"scheduler": scheduler, "interval": "step"},
         }
+
+
+def _single(name: str, value: Any) -> bool:
+    """Tell a moment of a parameter without dimensions."""
+    return isinstance(value, Tensor) and value.ndim == 0 and name != "step"
 
 
 def _check_epsilon(optimizer: Optimizer) -> None:
@@ -336,7 +359,10 @@ class PretrainTask(TrainingTask):
     def align(self, aligned: Tensor | None, view: View) -> Tensor:
         """Alignment loss of the student with the teacher's tokens at the visible places."""
         assert aligned is not None and view.target is not None
-        return alignment_loss(aligned, view.target, self.align_kind)
+        loss = alignment_loss(aligned, view.target, self.align_kind)
+        if not self.training:  # a process may have no batch then, and not come here
+            return loss
+        return loss * share(aligned.shape[1], aligned.device)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Leave the frozen teacher out of the file."""

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 from lightning.pytorch.cli import OptimizerCallable
-from torch import Tensor
+from torch import Tensor, nn
 
 from vmm.models.clip_vit import ClipTeacher
 from vmm.models.masked_student import MaskedStudent
@@ -55,6 +55,10 @@ class MaskedPretrainTask(PretrainTask):
             **shared,
         )
         self.model = MaskedStudent(video_encoder, self.make_align_head(video_encoder))
+
+    def unread(self) -> list[nn.Module | nn.Parameter]:
+        """What comes after the encoder's taps."""
+        return [*self.video_encoder.unread(tokens=False, pooled=False)]
 
     def compute_losses(self, batch: VideoTextBatch) -> LossOutput:
         """Alignment at the visible tokens of one batch."""

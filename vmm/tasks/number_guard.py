@@ -7,15 +7,19 @@ import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import lightning as L
 import torch
+from lightning.pytorch.strategies.strategy import Strategy
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 from torch.optim import Optimizer
 
 from vmm.command_line import BAD_NUMBERS
 from vmm.data.datamodules import run_folder
+from vmm.tasks.sharding import ShardedStrategy, reshard
+from vmm.tasks.zero import ZeroStrategy
 from vmm.types import VideoTextBatch
 
 logger = logging.getLogger(__name__)
@@ -82,24 +86,30 @@ class NumberGuard(L.Callback):
         Raises:
             Diverged: If there were too many such steps in a row.
         """
-        gradients = [p.grad for p in pl_module.parameters() if p.grad is not None]
-        norm = nn.utils.get_total_norm(gradients)
+        strategy = trainer.strategy
+        norm = _own_norm(strategy, pl_module)
         loss, self._loss = self._loss, None
         scaled = getattr(trainer.precision_plugin, "scaler", None) is not None
+        scaled |= isinstance(strategy, ZeroStrategy) and str(trainer.precision).startswith("16")
         found = norm.new_zeros(()) if scaled else norm
         bad = ~(found if loss is None else found + loss.to(norm)).isfinite()
         if not trainer.strategy.reduce(bad.float(), reduce_op="sum").item():
             self._in_a_row = 0
-            pl_module.log("train/grad_norm", norm)
+            shared = isinstance(strategy, ShardedStrategy)
+            pl_module.log("train/grad_norm", strategy.total_norm(norm) if shared else norm)
             return
         self.skipped += 1
         self._in_a_row += 1
         assert self._batch is not None
         # By all processes: losses gather, and the folder's name is told by the first one.
-        first, folder = _first_output(pl_module, self._batch), run_folder(trainer)
+        first, folder = _first_output(trainer, pl_module, self._batch), run_folder(trainer)
+        first = first or _first_gradient(strategy, pl_module)
         if bool(bad):
-            self._record(trainer, loss, first or _first_gradient(pl_module), folder)
-        optimizer.zero_grad(set_to_none=True)
+            self._record(trainer, loss, first, folder)
+        if isinstance(strategy, ZeroStrategy):
+            strategy.skip_step()
+        else:
+            optimizer.zero_grad(set_to_none=True)
         if self._in_a_row >= self.max_in_a_row:
             raise Diverged(
                 f"loss or gradients were not finite in {self._in_a_row} steps in a row, the last "
@@ -130,19 +140,37 @@ class NumberGuard(L.Callback):
                 file.write(json.dumps(line) + "\n")
 
 
-def _first_gradient(module: nn.Module) -> str | None:
+def _own_norm(strategy: Strategy, module: nn.Module) -> Tensor:
+    """Measure the gradients that this process has, or all, if they cannot be told apart."""
+    if isinstance(strategy, ZeroStrategy):
+        return strategy.gradient_norm()
+    if isinstance(strategy, ShardedStrategy):
+        return nn.utils.get_total_norm(strategy.local_gradients())
+    return nn.utils.get_total_norm([p.grad for p in module.parameters() if p.grad is not None])
+
+
+def _first_gradient(strategy: Strategy, module: nn.Module) -> str | None:
+    """Name the first gradient that is not finite; called by all processes together."""
+    zero = isinstance(strategy, ZeroStrategy)
     for name, parameter in module.named_parameters():
-        if parameter.grad is not None and not bool(parameter.grad.isfinite().all()):
+        gradient = strategy.whole_gradient(parameter) if zero else parameter.grad
+        gradient = gradient.to_local() if isinstance(gradient, DTensor) else gradient
+        if gradient is not None and not bool(gradient.isfinite().all()):
             return f"the gradient of {name}"
     return None
 
 
 @torch.no_grad()
-def _first_output(module: L.LightningModule, batch: VideoTextBatch) -> str | None:
+def _first_output(
+    trainer: L.Trainer, module: L.LightningModule, batch: VideoTextBatch
+) -> str | None:
     """Look at a batch again, module by module."""
+    strategy = trainer.strategy
     found: list[str] = []
     with _watched(module, found), torch.random.fork_rng():
-        cast(Any, module).compute_losses(batch)
+        # Through the strategy, which may have to put the weights together first.
+        strategy._forward_redirection(strategy.model, module, "compute_losses", batch)
+    reshard(module)
     if not bool(batch["video"].isfinite().all()):
         return "the pixels"
     return f"the output of {found[0]}" if found else None

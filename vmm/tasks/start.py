@@ -12,6 +12,7 @@ from pathlib import Path
 
 from torch import Tensor, nn
 
+from vmm.models.sharded_files import is_sharded
 from vmm.models.video_encoder import VideoEncoder
 from vmm.models.weight_files import read_state_dict
 from vmm.models.weights import load_accounted
@@ -53,7 +54,7 @@ def load_start_weights(task: nn.Module, path: Path) -> list[str]:
     Raises:
         ValueError: If the file has no video encoder, or a shared component does not fit.
     """
-    file = find_checkpoint(path) if path.is_dir() else path
+    file = find_checkpoint(path) if path.is_dir() and not is_sharded(path) else path
     offered = _components(read_state_dict(file))
     if "video_encoder" not in offered:
         raise ValueError(

@@ -13,9 +13,9 @@ from typing import Any, NamedTuple
 
 import torch
 from lightning.pytorch.cli import OptimizerCallable
-from torch import Tensor
+from torch import Tensor, nn
 
-from vmm.distributed import GatherGradient, gather_objects
+from vmm.distributed import GatherGradient, gather_objects, share
 from vmm.losses.contrastive import contrastive_loss
 from vmm.losses.matching import HardNegatives, matching_loss, sample_hard_negatives
 from vmm.losses.mlm import mlm_loss
@@ -133,6 +133,20 @@ class VideoTextTask(PretrainTask):
         """The text encoder's."""
         return {"model.text_encoder.": self.text_lr_ratio}
 
+    def unread(self) -> list[nn.Module | nn.Parameter]:
+        """What serves a term that is off."""
+        weights, model = self.loss_weights, self.model
+        fused = bool(weights.vtm or weights.mlm)
+        parts: list[nn.Module | nn.Parameter] = []
+        if not weights.vtc:
+            parts += [model.vision_proj, model.text_proj, model.temperature]
+        if not weights.vtm:
+            parts += [model.itm_head]
+        if not (weights.vtc or fused):
+            parts += [model.text_encoder]
+        parts += model.text_encoder.unread(fused, words=bool(weights.mlm))
+        return parts + model.video_encoder.unread(tokens=fused, pooled=bool(weights.vtc))
+
     def compute_losses(self, batch: VideoTextBatch, draws: Draws = _DRAW_ALL) -> LossOutput:
         """All terms with a weight, on what the mask leaves visible.
 
@@ -142,7 +156,6 @@ class VideoTextTask(PretrainTask):
         """
         weights = self.loss_weights
         model = self.model
-        model.clamp_temperature()
 
         view = self.view(batch, draws.dropped)
         keep_temporal = self._keep_temporal(view.dropped)
@@ -152,7 +165,7 @@ class VideoTextTask(PretrainTask):
 
         video_proj, text_proj = model.project_video(video.pooled), model.project_text(text.pooled)
         terms: dict[str, Tensor] = {}
-        log = {"temperature": model.temperature.detach()}
+        log = {"temperature": model.temperature.detach().squeeze()}
         if weights.vtc:
             vtc = contrastive_loss(
                 video_proj, text_proj, model.temperature, batch["idx"], self.gather
@@ -200,7 +213,8 @@ class VideoTextTask(PretrainTask):
             text.index_select(0, text_rows), attention_mask[text_rows], vision[video_rows]
         )
         matched = torch.arange(len(text_rows), device=text.device) < len(own)
-        return matching_loss(self.model.match_logits(fused), matched)
+        loss = matching_loss(self.model.match_logits(fused), matched)
+        return loss * share(len(text_rows), text.device)
 
     def _mask_words(self, tokens: TextTokens, keys: list[str]) -> MaskedWords:
         """Draw which words stay hidden."""
@@ -223,7 +237,12 @@ class VideoTextTask(PretrainTask):
         text = model.encode_text(masked.input_ids, attention_mask)
         states = model.fuse(text.tokens, attention_mask, vision)
         hidden = masked.labels != IGNORED
-        return mlm_loss(model.mlm_logits(states[hidden]), masked.labels[hidden])
+        loss = mlm_loss(model.mlm_logits(states[hidden]), masked.labels[hidden])
+        return loss * share(hidden.sum(), hidden.device)
+
+    def on_train_batch_start(self, batch: VideoTextBatch, batch_idx: int) -> None:
+        """Keep the temperature in range."""
+        self.model.clamp_temperature()
 
     def validation_step(self, batch: VideoTextBatch, batch_idx: int) -> None:
         """Encode held-out clips and captions for the retrieval metrics of the epoch."""

@@ -1,0 +1,165 @@
+"""Every strategy trains two processes as one, and goes on from what another one has saved."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+import yaml
+
+pytest.importorskip("deepspeed", reason="DeepSpeed is for Linux only")
+pytestmark = pytest.mark.slow
+
+ZERO = "--trainer.strategy.init_args.offload"
+RUNS = {
+    "one": ([], None),
+    "fsdp2": (["fsdp2"], None),
+    "zero2": (["zero2"], None),
+    "ddp": (["ddp"], "one/1"),
+    "zero3": (["zero3", f"{ZERO}_optimizer=true", f"{ZERO}_parameters=true"], "fsdp2/1"),
+    "hsdp": (["hsdp", "--trainer.strategy.init_args.copies=2"], "zero2/1"),
+    "zero1": (["zero1", f"{ZERO}_optimizer=true"], "zero3/2"),
+}
+"""Overlay and options, and the checkpoint of another run that it begins with."""
+
+
+@pytest.fixture(scope="module")
+def fit(root, demo_shards, tmp_path_factory):
+    """Train three steps, of one process with batches of eight or two with batches of four."""
+    folder = tmp_path_factory.mktemp("strategies")
+    bert = folder / "bert"
+    bert.mkdir()
+    for file in (root / "recipes/encoders/bert_demo").iterdir():
+        (bert / file.name).write_bytes(file.read_bytes())
+    config = json.loads((bert / "config.json").read_text())
+    config |= {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
+    (bert / "config.json").write_text(json.dumps(config))
+
+    from vmm.models.clip_tower import build_visual
+
+    tower = "recipes/encoders/clip_vit_demo.json"
+    torch.save(build_visual(str(root / tower), 64).state_dict(), folder / "teacher.pt")
+    teacher = {"name": tower, "pretrained": str(folder / "teacher.pt"), "image_size": 64}
+    arguments = {
+        "loss_weights": {"vtc": 1.0, "vtm": 1.0, "mlm": 1.0, "align": 1.0},
+        "teacher": {"class_path": "vmm.models.clip_vit.ClipTeacher", "init_args": teacher},
+        "video_mask": {"kind": "attention", "ratio": 0.8},
+        "image_mask": {"kind": "attention", "ratio": 0.5},
+    }
+    (folder / "all.yaml").write_text(yaml.safe_dump({"model": {"init_args": arguments}}))
+
+    def run(name, *options, status=0):
+        out = folder / name
+        out.mkdir()
+        two = any("overlays" in option for option in options)
+        command = [
+            *(sys.executable, "-m", "vmm", "fit", "-c", "recipes/stage2_vtt.yaml"),
+            *("-c", "recipes/overlays/debug.yaml", "-c", str(folder / "all.yaml")),
+            *demo_shards.options(),
+            "--data.init_args.steps_per_epoch=3",
+            f"--data.init_args.batch_size={4 if two else 8}",
+            f"--data.init_args.image_batch_size={4 if two else 8}",
+            f"--model.init_args.text_encoder.init_args.name={bert}",
+            "--trainer.num_sanity_val_steps=0",
+            "--trainer.enable_progress_bar=false",
+            f"--trainer.logger.init_args.save_dir={out}",
+            "--trainer.logger.init_args.version=run",
+            *options,
+            *("--trainer.accelerator=cpu", f"--trainer.devices={2 if two else 1}"),
+        ]
+        own = {"NOTES": str(out), "GROUP": "4", "OMP_NUM_THREADS": "1", "PYTHONPATH": str(root)}
+        result = subprocess.run(
+            command, cwd=root, env=os.environ | own, capture_output=True, text=True, timeout=300
+        )
+        assert result.returncode == status, result.stderr[-3000:]
+        return out
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def run(fit):
+    """The folder of a run of ``RUNS``, which is done once."""
+    done = {}
+
+    def get(name):
+        if name not in done:
+            overlay, start = RUNS[name]
+            options = [
+                *(f"-crecipes/overlays/{o}.yaml" if o.isalnum() else o for o in overlay),
+                "--trainer.callbacks+=tests.integration.onlookers.NoteGradients",
+            ]
+            if start is not None:
+                source, _, step = start.partition("/")
+                options.append(f"--ckpt_path={get(source) / step}.ckpt")
+            done[name] = fit(name, *options)
+        return done[name]
+
+    return get
+
+
+def checkpoint(folder):
+    return torch.load(folder / "stage2_vtt/run/checkpoints/last.ckpt", weights_only=True)
+
+
+def apart(one, other):
+    """The largest difference, as a share of the largest number."""
+    return ((one - other).abs().max() / one.abs().max().clamp(min=1e-3)).item()
+
+
+@pytest.mark.parametrize("strategy", [name for name in RUNS if name != "one"])
+def test_losses_and_gradients_are_those_of_one_process(run, strategy):
+    """Of all terms and parameters, with a last batch that is smaller on one process."""
+    one = torch.load(run("one") / "gradients.pt")
+    two = torch.load(run(strategy) / "gradients.pt")
+    assert 1 <= len(two) <= len(one) == 3
+    for expected, got in zip(one[-len(two) :], two, strict=True):
+        assert expected.keys() == got.keys()
+        terms = {name for name in expected if name.startswith("train/")}
+        assert terms >= {f"train/{term}" for term in ("loss", "vtc", "vtm", "mlm", "align")}
+        for name, value in expected.items():
+            if value is None:
+                assert got[name] is None and name.startswith("teacher.")
+            else:
+                assert apart(value, got[name]) < (2e-6 if name in terms else 2e-5), name
+        largest = max(apart(value, got[n]) for n, value in expected.items() if value is not None)
+        assert largest < 2e-5
+
+
+@pytest.mark.parametrize("strategy", [name for name in RUNS if name != "one"])
+def test_all_end_with_the_same_checkpoint(run, strategy):
+    """Whatever wrote the one that they began with: weights, moments and groups, no teacher."""
+    one, two = checkpoint(run("one")), checkpoint(run(strategy))
+    assert one.keys() == two.keys()
+    assert one["state_dict"].keys() == two["state_dict"].keys()
+    assert not any(name.startswith("teacher.") for name in two["state_dict"])
+    for name, value in one["state_dict"].items():
+        torch.testing.assert_close(two["state_dict"][name], value, rtol=0, atol=2e-5)
+    (moments,), (others,) = one["optimizer_states"], two["optimizer_states"]
+    assert moments["param_groups"] == others["param_groups"]
+    assert moments["state"].keys() == others["state"].keys()
+    for number, entry in moments["state"].items():
+        assert entry.keys() == others["state"][number].keys()
+        for name, value in entry.items():
+            torch.testing.assert_close(others["state"][number][name], value, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("strategy", ["fsdp2", "zero2"])
+def test_bad_numbers_are_left_out_and_a_signal_ends_all_processes(fit, strategy):
+    out = fit(
+        f"faults-{strategy}",
+        f"-crecipes/overlays/{strategy}.yaml",
+        "--trainer.callbacks+=tests.integration.onlookers.SpoilLossThenSignal",
+        "--data.init_args.steps_per_epoch=100",
+        status=75,
+    )
+    lines = (out / "stage2_vtt/run/bad_steps.jsonl").read_text().splitlines()
+    found = {line["process"]: line["not_finite"] for line in map(json.loads, lines)}
+    assert found == {0: "gradient", 1: "loss"}
+    state = checkpoint(out)
+    assert state["global_step"] == 3
+    assert all(bool(w.isfinite().all()) for w in state["state_dict"].values())
+    (optimizer,) = state["optimizer_states"]
+    assert {float(entry["step"]) for entry in optimizer["state"].values()} == {2.0}

@@ -1,0 +1,51 @@
+"""Which of Lightning's strategies train as one process would, and what to take for the others."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+_NAMES = {"auto", "ddp", "ddp_find_unused_parameters_false", "ddp_find_unused_parameters_true"}
+_CLASSES = {"DDPStrategy", "SingleDeviceStrategy", "ShardedStrategy", "ZeroStrategy"}
+_ALONE = ("model_averaging_period", "ddp_comm_state", "ddp_comm_hook")
+"""Settings of ``DDPStrategy`` with which processes do not have the same gradients."""
+
+
+def check_strategy(given: Any) -> None:
+    """Refuse a strategy under which training would be another one, or that nobody has tried.
+
+    Args:
+        given: ``trainer.strategy``: a name, or a node with ``class_path`` and ``init_args``.
+
+    Raises:
+        ValueError: With what to take instead.
+    """
+    arguments: Mapping[str, Any] = {}
+    if isinstance(given, str):
+        name, known = given, given in _NAMES
+    else:
+        name = str(given["class_path"])
+        arguments = given.get("init_args") or {}
+        ours = name.startswith(("lightning.", "vmm."))
+        known = ours and name.rpartition(".")[2] in _CLASSES
+    alone = [key for key in _ALONE if arguments.get(key) is not None]
+    if arguments.get("start_method", "popen") != "popen":
+        alone.append("start_method")
+    if alone:
+        raise ValueError(
+            f"trainer.strategy.init_args.{alone[0]} is {arguments[alone[0]]!r}, with which this "
+            "training was never compared to that of one process; leave it out"
+        )
+    if not known:
+        raise ValueError(
+            f"trainer.strategy {name} would not train as one process does; take "
+            f"-c recipes/overlays/{_instead(name)}.yaml"
+        )
+
+
+def _instead(name: str) -> str:
+    if re.search("deepspeed|zero", name, re.IGNORECASE):
+        stage = re.search("[13]", name)
+        return f"zero{stage[0] if stage else 2}"
+    return "fsdp2" if re.search("fsdp|ModelParallel", name, re.IGNORECASE) else "ddp"
