@@ -17,7 +17,12 @@ from typing import IO, Any
 from jsonargparse import ActionYesNo, Namespace
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.callbacks import Checkpoint, LearningRateMonitor, ModelCheckpoint
+from lightning.pytorch.callbacks import (
+    Checkpoint,
+    EarlyStopping,
+    LearningRateMonitor,
+    ModelCheckpoint,
+)
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.loggers import CSVLogger
 from lightning.pytorch.strategies import DeepSpeedStrategy, FSDPStrategy, ModelParallelStrategy
@@ -37,6 +42,7 @@ from vmm.tasks.checkpoint_io import LastCheckpoint, SafeCheckpointIO  # noqa: F4
 from vmm.tasks.draws import SeededDraws
 from vmm.tasks.embedding_writer import EmbeddingWriter
 from vmm.tasks.masked_pretrain import MaskedPretrainTask  # noqa: F401
+from vmm.tasks.monitors import check_monitors
 from vmm.tasks.number_guard import NumberGuard
 from vmm.tasks.resume import (
     continue_curves,
@@ -172,7 +178,14 @@ class VmmCLI(LightningCLI):
         parser.add_lightning_class_args(LearningRateMonitor, "lr_monitor")
         parser.add_lightning_class_args(NumberGuard, "number_guard")
         parser.add_lightning_class_args(Watchdog, "watchdog")
-        parser.set_defaults({"lr_monitor.logging_interval": "step"})
+        parser.add_lightning_class_args(EarlyStopping, "early_stopping")
+        parser.set_defaults(
+            {
+                "lr_monitor.logging_interval": "step",
+                "early_stopping.monitor": "",  # off
+                "early_stopping.mode": "max",
+            }
+        )
         help_text = "go on in the folder of this recipe's newest run, or begin one if there is none"
         parser.add_argument("--resume", action=ActionYesNo, default=False, help=help_text)
 
@@ -219,6 +232,7 @@ class VmmCLI(LightningCLI):
             callbacks = [c for c in callbacks if not isinstance(c, Checkpoint)]
         if config["logger"] is False:
             callbacks = [c for c in callbacks if not isinstance(c, LearningRateMonitor)]
+        callbacks = [c for c in callbacks if not isinstance(c, EarlyStopping) or c.monitor]
         try:
             return super()._instantiate_trainer(config, callbacks)
         except (MisconfigurationException, ImportError, TypeError, ValueError) as error:
@@ -232,6 +246,10 @@ class VmmCLI(LightningCLI):
         """Settle which checkpoint is used; an evaluation needs one, or ``init_from``."""
         kwargs = super()._prepare_subcommand_kwargs(subcommand)
         given = kwargs.get("ckpt_path")
+        if subcommand == "fit":
+            data = getattr(self.datamodule, "val_videos", "there may be some")
+            validates = bool(data and self.trainer.limit_val_batches)
+            check_monitors(self.trainer, self.model.curves(), validates)
         own = run_folder(self.trainer)
         in_place = given in ("best", "last") and own is not None and (own / "config.yaml").exists()
         if self.resume or (in_place and subcommand == "fit"):

@@ -177,6 +177,26 @@ def test_recipes_and_settings(told, line, said):
             "text.txt/stage2_vtt: Not a directory",
         ),
         ("--checkpoint.mode=highest", "`mode` can be"),
+        (
+            "--early_stopping.monitor=val/t2v_recal_1",
+            "early_stopping.monitor is 'val/t2v_recal_1', which this run does not log; did you "
+            "mean 'val/t2v_recall_1'?",
+        ),
+        ("--checkpoint.monitor=R@1 --checkpoint.mode=max", "checkpoint.monitor is 'R@1', which"),
+        ("--checkpoint.monitor=train/align", "There are also"),  # a term without weight
+        (
+            "--checkpoint.monitor=val/t2v_recall_1",
+            "checkpoint.mode is min, which takes the worst val/t2v_recall_1 for the best one",
+        ),
+        ("--early_stopping.monitor=train/loss", "set it to min"),
+        (
+            "--early_stopping.monitor=val/t2v_recall_1 --data.init_args.val_videos=null",
+            "and nothing is validated",
+        ),
+        (
+            "--trainer.callbacks+=EarlyStopping --trainer.callbacks.monitor=val/los",
+            "'val/los', which this run does not log",
+        ),
         ("--ckpt_path=nowhere.ckpt", "no weight file nowhere.ckpt"),
         ("--ckpt_path=last", "the newest run beside this one's folder"),
         ("--ckpt_path=''", "--ckpt_path is empty"),

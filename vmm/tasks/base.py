@@ -142,6 +142,10 @@ class TrainingTask(L.LightningModule):
     def compute_losses(self, batch: VideoTextBatch) -> LossOutput:
         """Losses of one batch: no logging, no trainer."""
 
+    def curves(self) -> set[str]:
+        """Names of what it logs beside ``train/loss``; none: anything may be watched."""
+        return set()
+
     def lr_ratios(self) -> dict[str, float]:
         """Parameters that learn at another rate; see ``vmm.optim.param_groups``."""
         return {}

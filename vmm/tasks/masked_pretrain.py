@@ -56,6 +56,10 @@ class MaskedPretrainTask(PretrainTask):
         )
         self.model = MaskedStudent(video_encoder, self.make_align_head(video_encoder))
 
+    def curves(self) -> set[str]:
+        """Of training and validation."""
+        return {"train/align", "val/align"}
+
     def compute_losses(self, batch: VideoTextBatch) -> LossOutput:
         """Alignment at the visible tokens of one batch."""
         view = self.view(batch)
