@@ -37,6 +37,7 @@ from vmm.ops.tuning.cpu_setup import tune_cpu
 from vmm.recipe_parser import RecipeParser, check_recipes, one_sentence
 from vmm.runs import find_checkpoint
 from vmm.tasks.answer import AnswerTask  # noqa: F401
+from vmm.tasks.averaging import WeightAverage
 from vmm.tasks.base import TrainingTask
 from vmm.tasks.checkpoint_io import LastCheckpoint, SafeCheckpointIO  # noqa: F401
 from vmm.tasks.draws import SeededDraws
@@ -178,6 +179,7 @@ class VmmCLI(LightningCLI):
         parser.add_lightning_class_args(LearningRateMonitor, "lr_monitor")
         parser.add_lightning_class_args(NumberGuard, "number_guard")
         parser.add_lightning_class_args(Watchdog, "watchdog")
+        parser.add_lightning_class_args(WeightAverage, "ema")
         parser.add_lightning_class_args(EarlyStopping, "early_stopping")
         parser.set_defaults(
             {

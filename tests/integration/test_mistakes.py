@@ -182,6 +182,10 @@ def test_recipes_and_settings(told, line, said):
             "early_stopping.monitor is 'val/t2v_recal_1', which this run does not log; did you "
             "mean 'val/t2v_recall_1'?",
         ),
+        ("--ema.decay=1", "ema.decay is 1.0; set it between 0 and 1"),
+        ("--ema.decay=0.9 --ema.update_every_n_steps=0", "update_every_n_steps is 0"),
+        ("--ema.decay=0.9 --trainer.precision=bf16-true", "are rounded away; use bf16-mixed"),
+        ("--ema.decay=0.9 --checkpoint.save_weights_only=true", "would be in no checkpoint"),
         ("--checkpoint.monitor=R@1 --checkpoint.mode=max", "checkpoint.monitor is 'R@1', which"),
         ("--checkpoint.monitor=train/align", "There are also"),  # a term without weight
         (
