@@ -55,6 +55,7 @@ from vmm.tasks.resume import (
     sweep,
 )
 from vmm.tasks.run_record import RunRecord
+from vmm.tasks.throughput import Throughput
 from vmm.tasks.video_text import VideoTextTask  # noqa: F401
 from vmm.tasks.watchdog import Lost, Watchdog
 
@@ -179,6 +180,7 @@ class VmmCLI(LightningCLI):
         parser.add_lightning_class_args(LearningRateMonitor, "lr_monitor")
         parser.add_lightning_class_args(NumberGuard, "number_guard")
         parser.add_lightning_class_args(Watchdog, "watchdog")
+        parser.add_lightning_class_args(Throughput, "throughput")
         parser.add_lightning_class_args(WeightAverage, "ema")
         parser.add_lightning_class_args(EarlyStopping, "early_stopping")
         parser.set_defaults(

@@ -327,6 +327,12 @@ class WebVideoData(VideoDataModule):
             return {}
         return {"completed": self._stepped_batches(), **self._stream.identity()}
 
+    def samples_taken(self) -> dict[str, int]:
+        """Count the samples that were trained on, as ``TrainStream.taken``."""
+        if not isinstance(self._stream, TrainStream):
+            return {}
+        return self._stream.taken(self._completed_batches())
+
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Keep a saved state until the training data is opened."""
         self._saved = state or None
