@@ -268,7 +268,7 @@ class WebVideoData(VideoDataModule):
         identity = self._stream.identity()
         refuse_unequal_data(identity)
         self._continue(identity)
-        self._loader = TrainLoader(self._stream, self.num_workers, self._completed_batches)
+        self._loader = TrainLoader(self._stream, self.num_workers, self._position)
         return self._loader
 
     def _open_indexed(self, sources: dict[Media, Shards], record: bool) -> dict[Media, Mixture]:
@@ -329,7 +329,8 @@ class WebVideoData(VideoDataModule):
 
     def samples_taken(self) -> dict[str, int]:
         """Count the samples that were trained on, as ``TrainStream.taken``."""
-        if not isinstance(self._stream, TrainStream):
+        overfits = self.trainer is not None and self.trainer.overfit_batches
+        if overfits or not isinstance(self._stream, TrainStream):
             return {}
         return self._stream.taken(self._completed_batches())
 
@@ -367,6 +368,13 @@ class WebVideoData(VideoDataModule):
         if self.trainer is None:
             return {"total": {"processed": 0}, "current": {"processed": 0}}
         return self.trainer.fit_loop.epoch_loop.batch_progress.state_dict()
+
+    def _position(self) -> int:
+        """Return the step that comes next; ``trainer.overfit_batches`` repeats the first ones."""
+        done = self._completed_batches()
+        if self.trainer is None or not self.trainer.overfit_batches:
+            return done
+        return done % int(self.trainer.num_training_batches)
 
     def _completed_batches(self) -> int:
         """Count the batches that training has finished."""
