@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -118,8 +119,12 @@ CHANGES = {
 }
 PROCESSES = {"ddp"}
 """They start others of themselves, which a test must not be."""
-IMPOSSIBLE = {"deepspeed_zero2": "deepspeed, and GPUs for it"}
+IMPOSSIBLE = {"deepspeed_zero2": "deepspeed, and GPUs for it"} | {
+    package: package for package in ("tensorboard", "wandb", "mlflow") if find_spec(package) is None
+}
 """What has to be there for an overlay to train at all."""
+SAID = {"deepspeed_zero2": "you must have DeepSpeed installed"}
+"""What is said without it, if not which package to install."""
 PRECISIONS = {
     "as_published": "bf16-true",
     "videomamba_m_5m": "bf16-mixed",
@@ -209,7 +214,8 @@ def test_an_overlay_that_cannot_train_here_says_what_is_missing(
         status = fit(*recipes("stage2_vtt", f"overlays/{overlay}", "overlays/debug"), *shards)
     except SystemExit as stop:
         status = stop.code
-    assert status == 2 and "you must have DeepSpeed installed" in capfd.readouterr().err
+    said = SAID.get(overlay, f"needs {overlay}: pip install {overlay}")
+    assert status == 2 and said in capfd.readouterr().err
 
 
 @pytest.mark.parametrize(

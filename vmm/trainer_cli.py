@@ -24,7 +24,7 @@ from lightning.pytorch.callbacks import (
     ModelCheckpoint,
 )
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
-from lightning.pytorch.loggers import CSVLogger
+from lightning.pytorch.loggers import CSVLogger, Logger
 from lightning.pytorch.strategies import DeepSpeedStrategy, FSDPStrategy, ModelParallelStrategy
 
 from vmm.data.datamodules import VideoDataModule, run_folder
@@ -42,6 +42,7 @@ from vmm.tasks.base import TrainingTask
 from vmm.tasks.checkpoint_io import LastCheckpoint, SafeCheckpointIO  # noqa: F401
 from vmm.tasks.draws import SeededDraws
 from vmm.tasks.embedding_writer import EmbeddingWriter
+from vmm.tasks.loggers import check_logger, forget_later, make_logger
 from vmm.tasks.masked_pretrain import MaskedPretrainTask  # noqa: F401
 from vmm.tasks.monitors import check_monitors
 from vmm.tasks.number_guard import NumberGuard
@@ -154,6 +155,7 @@ def check_trainer(command: str, settings: Namespace) -> None:
             "trainer.logger is false, and a run keeps its checkpoints, recipe and embeddings in "
             "the logger's folder; leave the logger on"
         )
+    check_logger(settings["logger"])
     limit = {"fit": "train", "validate": "val"}.get(command, command)
     ends = ("max_epochs", "max_steps", "max_time") if command == "fit" else ()
     for name in (f"limit_{limit}_batches", *ends):
@@ -189,6 +191,14 @@ class VmmCLI(LightningCLI):
                 "early_stopping.monitor": "",  # off
                 "early_stopping.mode": "max",
             }
+        )
+        parser.add_subclass_arguments(
+            Logger,
+            "also_log_to",
+            skip={"save_dir"},  # the run's folder
+            instantiate=False,
+            required=False,
+            help="what gets the curves beside metrics.csv; see recipes/overlays/tensorboard.yaml",
         )
         help_text = "go on in the folder of this recipe's newest run, or begin one if there is none"
         parser.add_argument("--resume", action=ActionYesNo, default=False, help=help_text)
@@ -237,6 +247,7 @@ class VmmCLI(LightningCLI):
         if config["logger"] is False:
             callbacks = [c for c in callbacks if not isinstance(c, LearningRateMonitor)]
         callbacks = [c for c in callbacks if not isinstance(c, EarlyStopping) or c.monitor]
+        config = config | self._loggers(config)
         try:
             return super()._instantiate_trainer(config, callbacks)
         except (MisconfigurationException, ImportError, TypeError, ValueError) as error:
@@ -245,6 +256,13 @@ class VmmCLI(LightningCLI):
                 f"these settings of the trainer do not work here (trainer.accelerator auto with "
                 f"trainer.devices 1 always does): {said}"
             ) from error
+
+    def _loggers(self, config: dict[str, Any]) -> dict[str, Any]:
+        """Put what also gets the curves after the logger whose folder is the run's."""
+        own, node = config["logger"], self.config[self.subcommand]["also_log_to"]
+        if self.subcommand != "fit" or node is None or own is False or config["fast_dev_run"]:
+            return {}
+        return {"logger": [own, make_logger(node, Path(own.log_dir))]}
 
     def _prepare_subcommand_kwargs(self, subcommand: str) -> dict[str, Any]:
         """Settle which checkpoint is used; an evaluation needs one, or ``init_from``."""
@@ -285,6 +303,8 @@ class VmmCLI(LightningCLI):
             if isinstance(callback, SaveRecipe):
                 callback.take(run)
         for curves in self.trainer.loggers:
+            if checkpoint is not None:
+                forget_later(curves, steps_of(checkpoint))
             if isinstance(curves, CSVLogger) and checkpoint is not None:
                 continue_curves(curves, steps_of(checkpoint))
         return None if checkpoint is None else str(checkpoint)

@@ -172,6 +172,8 @@ def test_recipes_and_settings(told, line, said):
         ("--trainer.devices=-1 --trainer.accelerator=cpu", "should be an int > 0"),
         ("--trainer.strategy=nope", "invalid strategy name"),
         ("--trainer.logger=false", "leave the logger on"),
+        ("--trainer.logger=true", "trainer.logger is True; a run's folder and its metrics.csv are"),
+        ("--trainer.logger=TensorBoardLogger", "as also_log_to (-c recipes/overlays/tensorboard"),
         (
             "--trainer.logger.init_args.save_dir={t}/text.txt",
             "text.txt/stage2_vtt: Not a directory",
