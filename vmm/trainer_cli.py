@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 import os
-import re
 import sys
 import warnings
 from pathlib import Path
@@ -24,7 +23,7 @@ from lightning.pytorch.callbacks import (
     ModelCheckpoint,
 )
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
-from lightning.pytorch.loggers import CSVLogger, Logger
+from lightning.pytorch.loggers import Logger
 from lightning.pytorch.strategies import DeepSpeedStrategy, FSDPStrategy, ModelParallelStrategy
 
 from vmm.data.datamodules import VideoDataModule, run_folder
@@ -42,12 +41,12 @@ from vmm.tasks.base import TrainingTask
 from vmm.tasks.checkpoint_io import LastCheckpoint, SafeCheckpointIO  # noqa: F401
 from vmm.tasks.draws import SeededDraws
 from vmm.tasks.embedding_writer import EmbeddingWriter
-from vmm.tasks.loggers import check_logger, forget_later, make_logger
+from vmm.tasks.loggers import go_on, make_logger
+from vmm.tasks.lr_finder import RateFinder
 from vmm.tasks.masked_pretrain import MaskedPretrainTask  # noqa: F401
 from vmm.tasks.monitors import check_monitors
 from vmm.tasks.number_guard import NumberGuard
 from vmm.tasks.resume import (
-    continue_curves,
     lock,
     newest_run,
     newest_whole,
@@ -57,6 +56,12 @@ from vmm.tasks.resume import (
 )
 from vmm.tasks.run_record import RunRecord
 from vmm.tasks.throughput import Throughput
+from vmm.tasks.trainer_settings import (
+    check_trainer,
+    refusal,
+    refuse_finders,
+    with_safe_files,
+)
 from vmm.tasks.video_text import VideoTextTask  # noqa: F401
 from vmm.tasks.watchdog import Lost, Watchdog
 
@@ -139,36 +144,6 @@ def _nothing_to_train(trainer: Trainer) -> NothingToTrain:
     )
 
 
-def check_trainer(command: str, settings: Namespace) -> None:
-    """Refuse settings of the trainer that Lightning takes and that end in nothing or in a crash.
-
-    Args:
-        command: ``fit``, ``validate``, ``test`` or ``predict``.
-        settings: Of the recipe's trainer.
-
-    Raises:
-        ValueError: With the setting and the remedy.
-    """
-    needs_folder = command in ("fit", "predict") and not settings["fast_dev_run"]
-    if settings["logger"] is False and needs_folder:
-        raise ValueError(
-            "trainer.logger is false, and a run keeps its checkpoints, recipe and embeddings in "
-            "the logger's folder; leave the logger on"
-        )
-    check_logger(settings["logger"])
-    limit = {"fit": "train", "validate": "val"}.get(command, command)
-    ends = ("max_epochs", "max_steps", "max_time") if command == "fit" else ()
-    for name in (f"limit_{limit}_batches", *ends):
-        if settings[name] == 0 or re.fullmatch("[0:]+", str(settings[name])):
-            raise ValueError(f"trainer.{name} is 0, so there is nothing to do; set it above 0")
-    for name in ("accumulate_grad_batches", "val_check_interval", "check_val_every_n_epoch"):
-        value = settings[name]
-        if isinstance(value, int | float) and value <= 0:
-            raise ValueError(f"trainer.{name} is {value}; set it above 0, or leave it out")
-    if (settings["gradient_clip_val"] or 0) < 0:
-        raise ValueError("trainer.gradient_clip_val is below 0; null does not clip")
-
-
 class VmmCLI(LightningCLI):
     """LightningCLI over vmm's own base classes."""
 
@@ -184,6 +159,7 @@ class VmmCLI(LightningCLI):
         parser.add_lightning_class_args(Watchdog, "watchdog")
         parser.add_lightning_class_args(Throughput, "throughput")
         parser.add_lightning_class_args(WeightAverage, "ema")
+        parser.add_lightning_class_args(RateFinder, "lr_finder")
         parser.add_lightning_class_args(EarlyStopping, "early_stopping")
         parser.set_defaults(
             {
@@ -246,16 +222,27 @@ class VmmCLI(LightningCLI):
             callbacks = [c for c in callbacks if not isinstance(c, Checkpoint)]
         if config["logger"] is False:
             callbacks = [c for c in callbacks if not isinstance(c, LearningRateMonitor)]
-        callbacks = [c for c in callbacks if not isinstance(c, EarlyStopping) or c.monitor]
-        config = config | self._loggers(config)
+        off = {EarlyStopping: "monitor", RateFinder: "steps"}
+        callbacks = [c for c in callbacks if getattr(c, off.get(type(c), "__class__"))]
+        refuse_finders(config["callbacks"])
+        config |= self._loggers(config) | {"plugins": with_safe_files(config["plugins"])}
+        if any(isinstance(c, RateFinder) for c in callbacks):
+            config, callbacks = self._to_find_rate(config, callbacks)
         try:
             return super()._instantiate_trainer(config, callbacks)
         except (MisconfigurationException, ImportError, TypeError, ValueError) as error:
-            said = " ".join(str(error).split())
-            raise ValueError(
-                f"these settings of the trainer do not work here (trainer.accelerator auto with "
-                f"trainer.devices 1 always does): {said}"
-            ) from error
+            raise refusal(error) from error
+
+    def _to_find_rate(
+        self, config: dict[str, Any], callbacks: list[Callback]
+    ) -> tuple[dict[str, Any], list[Callback]]:
+        """Leave a run nothing that makes it one, so that it only looks for a learning rate."""
+        if self.subcommand != "fit" or self.resume:
+            raise ValueError("lr_finder.steps is for a fit that begins; set it to 0")
+        self.save_config_callback = None
+        (finder,) = (c for c in callbacks if isinstance(c, RateFinder))
+        kept = (RateFinder, Throughput, Watchdog)
+        return config | finder.changed(), [c for c in callbacks if isinstance(c, kept)]
 
     def _loggers(self, config: dict[str, Any]) -> dict[str, Any]:
         """Put what also gets the curves after the logger whose folder is the run's."""
@@ -302,11 +289,8 @@ class VmmCLI(LightningCLI):
         for callback in self.trainer.callbacks if run.is_dir() else ():  # type: ignore[attr-defined]
             if isinstance(callback, SaveRecipe):
                 callback.take(run)
-        for curves in self.trainer.loggers:
-            if checkpoint is not None:
-                forget_later(curves, steps_of(checkpoint))
-            if isinstance(curves, CSVLogger) and checkpoint is not None:
-                continue_curves(curves, steps_of(checkpoint))
+        for curves in self.trainer.loggers if checkpoint is not None else ():
+            go_on(curves, steps_of(checkpoint))
         return None if checkpoint is None else str(checkpoint)
 
     def _refuse_used_folder(self) -> None:

@@ -11,6 +11,8 @@ from typing import Any
 from jsonargparse import Namespace
 from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
 
+from vmm.tasks.resume import continue_curves
+
 _PACKAGES = {"TensorBoardLogger": "tensorboard", "WandbLogger": "wandb", "MLFlowLogger": "mlflow"}
 
 
@@ -64,8 +66,8 @@ def make_logger(node: Namespace, run: Path) -> Logger:
     return made
 
 
-def forget_later(curves: Logger, steps: int) -> None:
-    """Let TensorBoard forget what a run that goes on logged after the checkpoint.
+def go_on(curves: Logger, steps: int) -> None:
+    """Let a logger go on without what comes after a checkpoint.
 
     Args:
         curves: Before its first use.
@@ -73,6 +75,8 @@ def forget_later(curves: Logger, steps: int) -> None:
     """
     if isinstance(curves, TensorBoardLogger):
         curves._kwargs["purge_step"] = steps
+    elif isinstance(curves, CSVLogger):
+        continue_curves(curves, steps)
 
 
 def _class_of(node: Namespace) -> type:
