@@ -289,9 +289,11 @@ class VmmCLI(LightningCLI):
         for callback in self.trainer.callbacks if run.is_dir() else ():  # type: ignore[attr-defined]
             if isinstance(callback, SaveRecipe):
                 callback.take(run)
-        for curves in self.trainer.loggers if checkpoint is not None else ():
+        if checkpoint is None:
+            return None
+        for curves in self.trainer.loggers:
             go_on(curves, steps_of(checkpoint))
-        return None if checkpoint is None else str(checkpoint)
+        return str(checkpoint)
 
     def _refuse_used_folder(self) -> None:
         """Refuse a folder that holds a run, before the logger deletes what is in it."""

@@ -77,7 +77,6 @@ def attached(datamodule, encoder=None):
         lightning_module=SimpleNamespace(video_encoder=encoder or Encoder()),
         fit_loop=SimpleNamespace(epoch_loop=SimpleNamespace(batch_progress=progress)),
         state=SimpleNamespace(fn="fit"),
-        overfit_batches=0,
         loggers=[],
     )
     return datamodule

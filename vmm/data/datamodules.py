@@ -328,11 +328,9 @@ class WebVideoData(VideoDataModule):
         return {"completed": self._stepped_batches(), **self._stream.identity()}
 
     def samples_taken(self) -> dict[str, int]:
-        """Count the samples that were trained on, as ``TrainStream.taken``."""
-        overfits = self.trainer is not None and self.trainer.overfit_batches
-        if overfits or not isinstance(self._stream, TrainStream):
-            return {}
-        return self._stream.taken(self._completed_batches())
+        """Count the samples before the next step, as ``TrainStream.taken``."""
+        known = isinstance(self._stream, TrainStream)
+        return self._stream.taken(self._position()) if known else {}  # type: ignore[union-attr]
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Keep a saved state until the training data is opened."""
@@ -371,10 +369,10 @@ class WebVideoData(VideoDataModule):
 
     def _position(self) -> int:
         """Return the step that comes next; ``trainer.overfit_batches`` repeats the first ones."""
+        trainer: Any = self.trainer
         done = self._completed_batches()
-        if self.trainer is None or not self.trainer.overfit_batches:
-            return done
-        return done % int(self.trainer.num_training_batches)
+        overfits = getattr(trainer, "overfit_batches", 0)
+        return done % int(trainer.num_training_batches) if overfits else done
 
     def _completed_batches(self) -> int:
         """Count the batches that training has finished."""

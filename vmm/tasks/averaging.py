@@ -66,7 +66,7 @@ class WeightAverage(EMAWeightAveraging):
             pl_module,
             device=self._device or trainer.strategy.root_device,
             use_buffers=True,
-            multi_avg_fn=get_ema_multi_avg_fn(self.decay),
+            multi_avg_fn=get_ema_multi_avg_fn(self.decay),  # type: ignore[no-untyped-call]
         )
         if getattr(pl_module, "teacher", None) is not None:
             self._average_model.module.teacher = pl_module.teacher

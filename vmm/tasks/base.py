@@ -222,6 +222,16 @@ class TrainingTask(L.LightningModule):
             self.log(f"train/{name}", value, batch_size=size)
         return losses.total
 
+    def configure_gradient_clipping(
+        self,
+        optimizer: Optimizer,
+        gradient_clip_val: float | None = None,
+        gradient_clip_algorithm: str | None = None,
+    ) -> None:
+        """Clip, unless the number guard has dropped all gradients, which torch cannot clip."""
+        if any(p.grad is not None for group in optimizer.param_groups for p in group["params"]):
+            self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
+
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """Parameter groups, the injected optimizer, warm-up and cosine decay by step."""
         groups = param_groups(self, self.weight_decay, self.decay_policy, self.lr_ratios())

@@ -114,7 +114,8 @@ class Throughput(L.Callback):
             curves["speed/tokens_per_s"] = clips * tokens / len(batch["text"])
         if self._peak is not None:
             curves["speed/utilisation"] = self._done / seconds / self._peak
-        taken = getattr(trainer.datamodule, "samples_taken", dict)()  # type: ignore[attr-defined]
+        data: Any = trainer.datamodule  # type: ignore[attr-defined]
+        taken: dict[str, int] = data.samples_taken() if hasattr(data, "samples_taken") else {}
         return curves | {f"samples/{name}": float(count) for name, count in taken.items()}
 
     def _find_peak(self, trainer: L.Trainer) -> float | None:
