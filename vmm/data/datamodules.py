@@ -225,10 +225,7 @@ class WebVideoData(VideoDataModule):
         Raises:
             ValueError: If there is no data, or other data than in the run that is continued.
         """
-        named: dict[Media, Shards | None] = {
-            "video": self.train_videos,
-            "image": self.train_images,
-        }
+        named: dict[Media, Shards | None] = {"video": self.train_videos, "image": self.train_images}
         sources = {media: shards for media, shards in named.items() if shards}
         if not sources:
             raise ValueError(
