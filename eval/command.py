@@ -32,7 +32,11 @@ def new_parser(module: str, description: str | None, run_help: str) -> argparse.
     )
     add = parser.add_argument
     add("--run", type=Path, help=run_help)
-    add("--checkpoint", default="best", help="best, last or a path (default: best)")
+    add(
+        "--checkpoint",
+        default="best",
+        help="best, last or a path (default: best); with :raw at the end, not its average",
+    )
     add("--device", help="where to compute (default: cuda if there is one, else cpu)")
     add("--out", type=Path, help="folder for the results (default: inside the run)")
     add("--name", help="name of the result (default: the encoder's)")

@@ -5,6 +5,7 @@ import inspect
 import math
 import shutil
 from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -115,6 +116,10 @@ CHANGES = {
 }
 STRATEGIES = {"ddp", "fsdp2", "hsdp", "zero1", "zero2", "zero3"}
 """They start others of themselves: tests/integration/test_strategies.py trains them."""
+IMPOSSIBLE = {
+    package: package for package in ("tensorboard", "wandb", "mlflow") if find_spec(package) is None
+}
+"""What has to be there for an overlay to train at all."""
 PRECISIONS = {
     "as_published": "bf16-true",
     "videomamba_m_5m": "bf16-mixed",
@@ -174,6 +179,8 @@ def films(tmp_path_factory):
 def test_overlay_trains_two_steps_at_its_own_precision(
     overlay, in_root, demo_shards, tmp_path, request
 ):
+    if overlay.stem in IMPOSSIBLE:
+        pytest.skip(f"{overlay.name} was not trained: it needs {IMPOSSIBLE[overlay.stem]}")
     stage1 = overlay.stem in STAGE1_ONLY
     shards = demo_shards.options(images=not stage1)
     if overlay.stem == "long_videos":
@@ -188,6 +195,18 @@ def test_overlay_trains_two_steps_at_its_own_precision(
     assert settings["trainer"]["precision"] == precision
     kind = torch.bfloat16 if precision == "bf16-true" else torch.float32
     assert {value.dtype for value in weights.values()} == {kind}
+
+
+@pytest.mark.parametrize("overlay", IMPOSSIBLE)
+def test_an_overlay_that_cannot_train_here_says_what_is_missing(
+    overlay, in_root, demo_shards, tmp_path, capfd
+):
+    shards = [*demo_shards.options(), *logged_in(tmp_path)]
+    try:
+        status = fit(*recipes("stage2_vtt", f"overlays/{overlay}", "overlays/debug"), *shards)
+    except SystemExit as stop:
+        status = stop.code
+    assert status == 2 and f"needs {overlay}: pip install {overlay}" in capfd.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -134,6 +134,11 @@ METRICS: dict[str, Metric] = {
 each after its direction: ``t2v_recall_1``."""
 
 
+def metric_names() -> list[str]:
+    """Name what ``retrieval_metrics`` gives."""
+    return [f"{d}_{name}" for d in ("t2v", "v2t") for name in METRICS] + ["recall_mean", "ties"]
+
+
 def retrieval_metrics(
     similarity: Tensor, video_of_text: Tensor, similarity_v2t: Tensor | None = None
 ) -> dict[str, float]:

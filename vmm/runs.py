@@ -46,6 +46,7 @@ _TRAINING_ONLY = {
 _MODEL_ROOT = "vmm.models."
 
 CONFIG = "config.yaml"
+_RAW = ":raw"
 
 IMPORTED_WEIGHTS = "model.safetensors"
 """Weights in a folder that ``vmm import`` wrote, which otherwise looks like a run directory."""
@@ -60,7 +61,7 @@ class TrainedModel(Generic[ModelT]):
         clip: How a video becomes its input, as in training.
         config: The run's whole recipe.
         checkpoint: The file the weights came from.
-        sha256: Of that file.
+        sha256: Of that file; ``:raw`` follows if not the average in it was taken.
     """
 
     model: ModelT
@@ -85,14 +86,17 @@ def load_model(run: Path, wanted: type[ModelT], checkpoint: str = "best") -> Tra
     Args:
         run: The run directory.
         wanted: The model's class, one of those in ``TASKS``; it has a ``video_encoder``.
-        checkpoint: As ``which`` of ``find_checkpoint``.
+        checkpoint: As ``which`` of ``find_checkpoint``. Of a run that kept a moving average of its
+            weights that average is taken; with ``:raw`` at the end, the weights themselves.
 
     Raises:
         ValueError: If a file is missing or damaged, the run is not one of such a model, or the
             weights do not fit it.
     """
     config = read_config(run)
-    path = find_checkpoint(run, checkpoint)
+    which = checkpoint.removesuffix(_RAW)
+    averaged = which == checkpoint
+    path = find_checkpoint(run, which)
     try:
         with usual_types():
             model = build(config, wanted)
@@ -101,7 +105,8 @@ def load_model(run: Path, wanted: type[ModelT], checkpoint: str = "best") -> Tra
         clip = _clip_settings(_init_args(config.get("data")), encoder)
     except ValueError as error:
         raise ValueError(f"{run / CONFIG}: {error}") from error
-    weights = {key.removeprefix("model."): value for key, value in read_state_dict(path).items()}
+    state = read_state_dict(path, averaged)
+    weights = {key.removeprefix("model."): value for key, value in state.items()}
     report = load_accounted(model, weights, str(path), {}, _TRAINING_ONLY)
     logger.info("%s: %s", path, report)
     return TrainedModel(
@@ -109,7 +114,7 @@ def load_model(run: Path, wanted: type[ModelT], checkpoint: str = "best") -> Tra
         clip=clip,
         config=config,
         checkpoint=path,
-        sha256=sha256(path),
+        sha256=sha256(path) + ("" if averaged else _RAW),
     )
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 import os
-import re
 import sys
 import warnings
 from pathlib import Path
@@ -17,9 +16,14 @@ from typing import IO, Any
 from jsonargparse import ActionYesNo, Namespace
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.callbacks import Checkpoint, LearningRateMonitor, ModelCheckpoint
+from lightning.pytorch.callbacks import (
+    Checkpoint,
+    EarlyStopping,
+    LearningRateMonitor,
+    ModelCheckpoint,
+)
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
-from lightning.pytorch.loggers import CSVLogger
+from lightning.pytorch.loggers import Logger
 
 from vmm.data.datamodules import VideoDataModule, run_folder
 
@@ -31,14 +35,17 @@ from vmm.ops.tuning.cpu_setup import tune_cpu
 from vmm.recipe_parser import RecipeParser, check_recipes, one_sentence
 from vmm.runs import find_checkpoint
 from vmm.tasks.answer import AnswerTask  # noqa: F401
+from vmm.tasks.averaging import WeightAverage
 from vmm.tasks.base import TrainingTask
 from vmm.tasks.checkpoint_io import LastCheckpoint, SafeCheckpointIO  # noqa: F401
 from vmm.tasks.draws import SeededDraws
 from vmm.tasks.embedding_writer import EmbeddingWriter
+from vmm.tasks.loggers import go_on, make_logger
+from vmm.tasks.lr_finder import RateFinder
 from vmm.tasks.masked_pretrain import MaskedPretrainTask  # noqa: F401
+from vmm.tasks.monitors import check_monitors
 from vmm.tasks.number_guard import NumberGuard
 from vmm.tasks.resume import (
-    continue_curves,
     lock,
     newest_run,
     newest_whole,
@@ -47,7 +54,13 @@ from vmm.tasks.resume import (
     sweep,
 )
 from vmm.tasks.run_record import RunRecord
-from vmm.tasks.strategies import check_strategy
+from vmm.tasks.throughput import Throughput
+from vmm.tasks.trainer_settings import (
+    check_trainer,
+    refusal,
+    refuse_finders,
+    with_safe_files,
+)
 from vmm.tasks.video_text import VideoTextTask  # noqa: F401
 from vmm.tasks.watchdog import Lost, Watchdog
 
@@ -128,36 +141,6 @@ def _nothing_to_train(trainer: Trainer) -> NothingToTrain:
     )
 
 
-def check_trainer(command: str, settings: Namespace) -> None:
-    """Refuse settings of the trainer that Lightning takes and that end in nothing or in a crash.
-
-    Args:
-        command: ``fit``, ``validate``, ``test`` or ``predict``.
-        settings: Of the recipe's trainer.
-
-    Raises:
-        ValueError: With the setting and the remedy.
-    """
-    needs_folder = command in ("fit", "predict") and not settings["fast_dev_run"]
-    if settings["logger"] is False and needs_folder:
-        raise ValueError(
-            "trainer.logger is false, and a run keeps its checkpoints, recipe and embeddings in "
-            "the logger's folder; leave the logger on"
-        )
-    limit = {"fit": "train", "validate": "val"}.get(command, command)
-    ends = ("max_epochs", "max_steps", "max_time") if command == "fit" else ()
-    for name in (f"limit_{limit}_batches", *ends):
-        if settings[name] == 0 or re.fullmatch("[0:]+", str(settings[name])):
-            raise ValueError(f"trainer.{name} is 0, so there is nothing to do; set it above 0")
-    for name in ("accumulate_grad_batches", "val_check_interval", "check_val_every_n_epoch"):
-        value = settings[name]
-        if isinstance(value, int | float) and value <= 0:
-            raise ValueError(f"trainer.{name} is {value}; set it above 0, or leave it out")
-    check_strategy(settings["strategy"])
-    if (settings["gradient_clip_val"] or 0) < 0:
-        raise ValueError("trainer.gradient_clip_val is below 0; null does not clip")
-
-
 class VmmCLI(LightningCLI):
     """LightningCLI over vmm's own base classes."""
 
@@ -171,7 +154,25 @@ class VmmCLI(LightningCLI):
         parser.add_lightning_class_args(LearningRateMonitor, "lr_monitor")
         parser.add_lightning_class_args(NumberGuard, "number_guard")
         parser.add_lightning_class_args(Watchdog, "watchdog")
-        parser.set_defaults({"lr_monitor.logging_interval": "step"})
+        parser.add_lightning_class_args(Throughput, "throughput")
+        parser.add_lightning_class_args(WeightAverage, "ema")
+        parser.add_lightning_class_args(RateFinder, "lr_finder")
+        parser.add_lightning_class_args(EarlyStopping, "early_stopping")
+        parser.set_defaults(
+            {
+                "lr_monitor.logging_interval": "step",
+                "early_stopping.monitor": "",  # off
+                "early_stopping.mode": "max",
+            }
+        )
+        parser.add_subclass_arguments(
+            Logger,
+            "also_log_to",
+            skip={"save_dir"},  # the run's folder
+            instantiate=False,
+            required=False,
+            help="what gets the curves beside metrics.csv; see recipes/overlays/tensorboard.yaml",
+        )
         help_text = "go on in the folder of this recipe's newest run, or begin one if there is none"
         parser.add_argument("--resume", action=ActionYesNo, default=False, help=help_text)
 
@@ -218,19 +219,43 @@ class VmmCLI(LightningCLI):
             callbacks = [c for c in callbacks if not isinstance(c, Checkpoint)]
         if config["logger"] is False:
             callbacks = [c for c in callbacks if not isinstance(c, LearningRateMonitor)]
+        off = {EarlyStopping: "monitor", RateFinder: "steps"}
+        callbacks = [c for c in callbacks if getattr(c, off.get(type(c), "__class__"))]
+        refuse_finders(config["callbacks"])
+        config |= self._loggers(config) | {"plugins": with_safe_files(config["plugins"])}
+        if any(isinstance(c, RateFinder) for c in callbacks):
+            config, callbacks = self._to_find_rate(config, callbacks)
         try:
             return super()._instantiate_trainer(config, callbacks)
         except (MisconfigurationException, ImportError, TypeError, ValueError) as error:
-            said = " ".join(str(error).split())
-            raise ValueError(
-                f"these settings of the trainer do not work here (trainer.accelerator auto with "
-                f"trainer.devices 1 always does): {said}"
-            ) from error
+            raise refusal(error) from error
+
+    def _to_find_rate(
+        self, config: dict[str, Any], callbacks: list[Callback]
+    ) -> tuple[dict[str, Any], list[Callback]]:
+        """Leave a run nothing that makes it one, so that it only looks for a learning rate."""
+        if self.subcommand != "fit" or self.resume:
+            raise ValueError("lr_finder.steps is for a fit that begins; set it to 0")
+        self.save_config_callback = None
+        (finder,) = (c for c in callbacks if isinstance(c, RateFinder))
+        kept = (RateFinder, Throughput, Watchdog)
+        return config | finder.changed(), [c for c in callbacks if isinstance(c, kept)]
+
+    def _loggers(self, config: dict[str, Any]) -> dict[str, Any]:
+        """Put what also gets the curves after the logger whose folder is the run's."""
+        own, node = config["logger"], self.config[self.subcommand]["also_log_to"]
+        if self.subcommand != "fit" or node is None or own is False or config["fast_dev_run"]:
+            return {}
+        return {"logger": [own, make_logger(node, Path(own.log_dir))]}
 
     def _prepare_subcommand_kwargs(self, subcommand: str) -> dict[str, Any]:
         """Settle which checkpoint is used; an evaluation needs one, or ``init_from``."""
         kwargs = super()._prepare_subcommand_kwargs(subcommand)
         given = kwargs.get("ckpt_path")
+        if subcommand == "fit":
+            data = getattr(self.datamodule, "val_videos", "there may be some")
+            validates = bool(data and self.trainer.limit_val_batches)
+            check_monitors(self.trainer, self.model.curves(), validates)
         own = run_folder(self.trainer)
         in_place = given in ("best", "last") and own is not None and (own / "config.yaml").exists()
         if self.resume or (in_place and subcommand == "fit"):
@@ -261,10 +286,11 @@ class VmmCLI(LightningCLI):
         for callback in self.trainer.callbacks if run.is_dir() else ():  # type: ignore[attr-defined]
             if isinstance(callback, SaveRecipe):
                 callback.take(run)
+        if checkpoint is None:
+            return None
         for curves in self.trainer.loggers:
-            if isinstance(curves, CSVLogger) and checkpoint is not None:
-                continue_curves(curves, steps_of(checkpoint))
-        return None if checkpoint is None else str(checkpoint)
+            go_on(curves, steps_of(checkpoint))
+        return str(checkpoint)
 
     def _refuse_used_folder(self) -> None:
         """Refuse a folder that holds a run, before the logger deletes what is in it."""

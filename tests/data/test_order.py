@@ -121,3 +121,20 @@ def test_the_order_does_not_change_between_versions():
         (0, 0, 3),
         (1, 0, 1),
     ]
+
+
+@pytest.mark.parametrize(("sizes", "weights"), [([7], [1]), ([5, 9, 2], [1, 0.5, 4])])
+def test_what_was_taken_of_each_corpus_is_counted_without_going_through_it(sizes, weights):
+    order = MixtureOrder(sizes, weights, seed=3, block=6)
+    found = [0] * len(sizes)
+    for position in range(3 * len(order)):
+        assert order.taken(position) == found
+        found[order.locate(position)[0]] += 1
+
+
+def test_the_batches_of_each_media_type_are_counted_without_going_through_them():
+    plan = StepPlan({"video": 5, "image": 3}, seed=1)
+    found = {"video": 0, "image": 0}
+    for step in range(30):
+        assert plan.before(step) == found
+        found[plan.at(step)[0]] += 1

@@ -5,6 +5,7 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
+from vmm.tasks.base import TrainingTask
 from vmm.tasks.number_guard import Diverged, NumberGuard
 
 
@@ -38,12 +39,13 @@ class Sick(L.LightningModule):
         return torch.optim.AdamW(self.parameters(), 0.1)
 
 
-def fit(model, folder, guard, steps=6):
+def fit(model, folder, guard, steps=6, **options):
     torch.manual_seed(0)
     batches = [{"video": torch.randn(3, 2), "key": [f"{i}", "x"]} for i in range(steps)]
     trainer = L.Trainer(
         default_root_dir=folder, accelerator="cpu", max_epochs=1, logger=False, callbacks=[guard],
         enable_progress_bar=False, enable_model_summary=False, enable_checkpointing=False,
+        **options,
     )  # fmt: skip
     trainer.fit(model, DataLoader(batches, batch_size=None))
     return trainer
@@ -84,6 +86,36 @@ def test_it_learns_as_without_the_guard_where_all_is_finite(tmp_path):
         assert torch.equal(a, b)
     assert trainer.callback_metrics["train/grad_norm"] > 0
     assert not (tmp_path / "bad_steps.jsonl").exists()
+
+
+class Stepping(Sick):
+    """A model whose steps are its gradients, clipped as those of all tasks."""
+
+    configure_gradient_clipping = TrainingTask.configure_gradient_clipping
+
+    def configure_optimizers(self):
+        return torch.optim.SGD(self.parameters(), 1.0)
+
+
+@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed", "16-mixed", "bf16-true"])
+@pytest.mark.parametrize("algorithm", ["norm", "value"])
+def test_what_is_left_is_clipped_and_the_norm_before_is_logged(tmp_path, algorithm, precision):
+    model = Stepping("loss", {2})
+    before = [p.detach().clone() for p in model.parameters()]
+    trainer = fit(
+        model, tmp_path, NumberGuard(), gradient_clip_val=0.01, gradient_clip_algorithm=algorithm,
+        precision=precision,
+    )  # fmt: skip
+    assert trainer.callback_metrics["train/grad_norm"] > 0.02
+    steps = []
+    for now in model.weights:
+        parts = zip(now, before, strict=True)
+        steps.append(torch.cat([(a.float() - b.float()).flatten() for a, b in parts]))
+        before = now
+    sizes = [float(step.norm() if algorithm == "norm" else step.abs().max()) for step in steps]
+    assert sizes.pop(2) == 0
+    # bfloat16 weights move by what they can: their own rounding is added
+    assert sizes == pytest.approx([0.01] * 5, rel=0.02, abs=0.01 * (precision == "bf16-true"))
 
 
 def test_too_many_in_a_row_end_the_run_with_a_status_of_their_own(tmp_path):

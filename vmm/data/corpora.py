@@ -83,7 +83,7 @@ class Mixture:
         weights: Mapping[str, float] | None = None,
         seed: int = 0,
     ) -> None:
-        self.sets = list(sets.values())
+        self.names, self.sets = list(sets), list(sets.values())
         self.media = self.sets[0].media
         self._weights = [(weights or {}).get(name, 1.0) for name in sets]
         sizes = [len(own) for own in self.sets]
@@ -111,6 +111,10 @@ class Mixture:
     def __len__(self) -> int:
         """Samples of one pass: each corpus times its weight."""
         return len(self._mixture)
+
+    def taken(self, positions: int) -> dict[str, int]:
+        """Return how many samples each corpus, by name, has given before an endless position."""
+        return dict(zip(self.names, self._mixture.taken(positions), strict=True))
 
     def locate(self, position: int) -> Place:
         """Return where the sample of an endless position is."""

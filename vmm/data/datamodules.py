@@ -225,10 +225,7 @@ class WebVideoData(VideoDataModule):
         Raises:
             ValueError: If there is no data, or other data than in the run that is continued.
         """
-        named: dict[Media, Shards | None] = {
-            "video": self.train_videos,
-            "image": self.train_images,
-        }
+        named: dict[Media, Shards | None] = {"video": self.train_videos, "image": self.train_images}
         sources = {media: shards for media, shards in named.items() if shards}
         if not sources:
             raise ValueError(
@@ -268,7 +265,7 @@ class WebVideoData(VideoDataModule):
         identity = self._stream.identity()
         refuse_unequal_data(identity)
         self._continue(identity)
-        self._loader = TrainLoader(self._stream, self.num_workers, self._completed_batches)
+        self._loader = TrainLoader(self._stream, self.num_workers, self._position)
         return self._loader
 
     def _open_indexed(self, sources: dict[Media, Shards], record: bool) -> dict[Media, Mixture]:
@@ -327,6 +324,11 @@ class WebVideoData(VideoDataModule):
             return {}
         return {"completed": self._stepped_batches(), **self._stream.identity()}
 
+    def samples_taken(self) -> dict[str, int]:
+        """Count the samples before the next step, as ``TrainStream.taken``."""
+        known = isinstance(self._stream, TrainStream)
+        return self._stream.taken(self._position()) if known else {}  # type: ignore[union-attr]
+
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Keep a saved state until the training data is opened."""
         self._saved = state or None
@@ -361,6 +363,13 @@ class WebVideoData(VideoDataModule):
         if self.trainer is None:
             return {"total": {"processed": 0}, "current": {"processed": 0}}
         return self.trainer.fit_loop.epoch_loop.batch_progress.state_dict()
+
+    def _position(self) -> int:
+        """Return the step that comes next; ``trainer.overfit_batches`` repeats the first ones."""
+        trainer: Any = self.trainer
+        done = self._completed_batches()
+        overfits = getattr(trainer, "overfit_batches", 0)
+        return done % int(trainer.num_training_batches) if overfits else done
 
     def _completed_batches(self) -> int:
         """Count the batches that training has finished."""

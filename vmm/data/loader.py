@@ -63,6 +63,8 @@ class TrainLoader:
         self._num_workers = num_workers
         self._completed = completed
         self._timeout = timeout
+        self.waited = 0.0
+        """Seconds that training has waited for batches."""
 
     def __len__(self) -> int:
         return len(self._stream)
@@ -87,6 +89,7 @@ class TrainLoader:
         )
         batches = iter(loader)
         while True:
+            began = time.perf_counter()
             try:
                 batch = next(batches)
             except StopIteration:
@@ -97,6 +100,7 @@ class TrainLoader:
                     kill_workers()  # or closing the loader waits for those that are stuck
                     raise RuntimeError(reason) from error
                 raise
+            self.waited += time.perf_counter() - began
             if isinstance(batch, UnusableData):
                 kill_workers()
                 raise batch

@@ -108,6 +108,18 @@ class MixtureOrder:
             corpus, turn = self._turn(pass_number, position)
         return corpus, *divmod(pass_number * self._turns[corpus] + turn, self._sizes[corpus])
 
+    def taken(self, positions: int) -> list[int]:
+        """Return how many samples each corpus has given before an endless position."""
+        pass_number, position = divmod(positions, len(self))
+        if len(self._turns) == 1:
+            return [positions]
+        self._turn(pass_number, position)
+        assert self._current is not None
+        before = self._before(self._current[1])
+        inside = np.bincount(self._order[: position - sum(before)], minlength=len(before))
+        counts = zip(self._turns, before, inside.tolist(), strict=True)
+        return [pass_number * turns + first + more for turns, first, more in counts]
+
     def _turn(self, pass_number: int, position: int) -> tuple[int, int]:
         """Return (corpus, how often it was taken from in this pass before)."""
         block = position * self._blocks // len(self)
@@ -153,9 +165,25 @@ class StepPlan:
         """Steps of a round."""
         return len(self._round_media)
 
+    def before(self, step: int) -> dict[Media, int]:
+        """Return how many batches of each media type come before a global step."""
+        number, place = divmod(step, self.round_length)
+        self._open(number)
+        counts: dict[Media, int] = {}
+        for index, media in enumerate(self._media):
+            share = int((self._round_media == index).sum())
+            counts[media] = number * share + int((self._order[:place] == index).sum())
+        return counts
+
     def at(self, step: int) -> tuple[Media, int]:
         """Return (media, how many batches of it came before) of a global step."""
         number, place = divmod(step, self.round_length)
+        self._open(number)
+        media = self._order[place]
+        share = int((self._round_media == media).sum())
+        return self._media[media], number * share + int(self._batch[place])
+
+    def _open(self, number: int) -> None:
         if self._round != number:
             rng = derive_rng(self._seed, "steps", number)
             self._order = rng.permutation(self._round_media)
@@ -164,6 +192,3 @@ class StepPlan:
                 of_media = self._order == media
                 self._batch[of_media] = np.arange(of_media.sum())
             self._round = number
-        media = self._order[place]
-        share = int((self._round_media == media).sum())
-        return self._media[media], number * share + int(self._batch[place])

@@ -136,6 +136,21 @@ class TrainStream(IterableDataset[VideoTextBatch | UnusableData]):
             samples = [s for s in (self._sample(media, first, "replace"),) if s is not None]
         return make_batch(samples, media)
 
+    def taken(self, steps: int) -> dict[str, int]:
+        """Count the samples that all ranks together have taken before a step.
+
+        Returns:
+            By media type, ``video``, and where several corpora have names ``video/name``.
+        """
+        counts: dict[str, int] = {}
+        for media, batches in self._plan.before(steps).items():
+            positions = batches * self._batch_sizes[media] * self._world_size
+            counts[media] = positions
+            corpora = self._sources[media].taken(positions)
+            if len(corpora) > 1:
+                counts |= {f"{media}/{name}": count for name, count in corpora.items()}
+        return counts
+
     def identity(self) -> dict[str, Any]:
         """Describe what the order of batches depends on; a resumed run must have the same."""
         data = [(media, source.identity()) for media, source in sorted(self._sources.items())]

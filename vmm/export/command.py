@@ -122,7 +122,11 @@ def main(argv: Sequence[str]) -> int:
     add("run", type=Path, help="run directory, checkpoint inside one, or an encoder folder")
     add("out", type=Path, help="folder to create")
     add("--format", choices=FORMATS, default="folder", help="default: %(default)s")
-    add("--checkpoint", default="best", help="of a run directory: best, last or a file name")
+    add(
+        "--checkpoint",
+        default="best",
+        help="of a run directory: best, last or a file name; with :raw, not its average",
+    )
     add(
         "--num-frames",
         type=whole(1),

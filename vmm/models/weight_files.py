@@ -23,6 +23,8 @@ from torch import Tensor
 from vmm.models.sharded_files import is_sharded, read_sharded
 
 _WRAPPERS = ("state_dict", "model", "module")
+# Where Lightning keeps the weights of a run that also has an average of them.
+_NOT_AVERAGED = "current_model_state"
 # What torch.compile, DeepSpeed and FSDP put into the names of weights.
 _IN_NAMES = re.compile(r"(?:^|(?<=\.))(?:_orig_mod|_forward_module|_fsdp_wrapped_module)\.")
 
@@ -77,15 +79,19 @@ class WeightFile(NamedTuple):
     """The ``config`` or ``args`` saved beside them, as plain dictionaries; often empty."""
 
 
-def read_state_dict(path: Path) -> dict[str, Tensor]:
+def read_state_dict(path: Path, averaged: bool = True) -> dict[str, Tensor]:
     """Read the tensors of a ``.safetensors`` or PyTorch file; see ``read_weight_file``."""
-    return read_weight_file(path).state
+    return read_weight_file(path, averaged).state
 
 
-def read_weight_file(path: Path) -> WeightFile:
+def read_weight_file(path: Path, averaged: bool = True) -> WeightFile:
     """Read a ``.safetensors`` or PyTorch file on the CPU, without running code that it names.
 
     The folder that sharded training saves is read as well.
+
+    Args:
+        path: The file.
+        averaged: Where a run kept an average of its weights, take that one.
 
     Raises:
         ValueError: If the file is missing, broken, or holds more than plain data.
@@ -96,6 +102,13 @@ def read_weight_file(path: Path) -> WeightFile:
         refuse_as_weights(path)
         content = _load_safe(path) if path.suffix == ".safetensors" else _load_pickle(path)
     settings: Any = {}
+    if not averaged:
+        if not isinstance(content, Mapping) or _NOT_AVERAGED not in content:
+            raise ValueError(
+                f"{path} holds no average of weights, so its weights are the raw ones; name it "
+                "without :raw"
+            )
+        content = content[_NOT_AVERAGED]
     if isinstance(content, Mapping):
         settings = _settings(content)
     for wrapper in _WRAPPERS:

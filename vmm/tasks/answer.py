@@ -69,6 +69,10 @@ class AnswerTask(TrainingTask):
         self._list: AnswerList | None = None
         self._right: list[tuple[str, bool]] = []
 
+    def curves(self) -> set[str]:
+        """Of training and validation."""
+        return {"train/answer", "val/loss", "val/accuracy"}
+
     def lr_ratios(self) -> dict[str, float]:
         """The decoder's."""
         return {"model.answer_decoder.": self.decoder_lr_ratio}

@@ -144,6 +144,10 @@ class TrainingTask(L.LightningModule):
     def compute_losses(self, batch: VideoTextBatch) -> LossOutput:
         """Losses of one batch: no logging, no trainer."""
 
+    def curves(self) -> set[str]:
+        """Names of what it logs beside ``train/loss``; none: anything may be watched."""
+        return set()
+
     def lr_ratios(self) -> dict[str, float]:
         """Parameters that learn at another rate; see ``vmm.optim.param_groups``."""
         return {}
@@ -232,6 +236,16 @@ class TrainingTask(L.LightningModule):
         for name, value in (losses.terms | losses.log).items():
             self.log(f"train/{name}", value, batch_size=size)
         return losses.total
+
+    def configure_gradient_clipping(
+        self,
+        optimizer: Optimizer,
+        gradient_clip_val: float | None = None,
+        gradient_clip_algorithm: str | None = None,
+    ) -> None:
+        """Clip, unless the number guard has dropped all gradients, which torch cannot clip."""
+        if any(p.grad is not None for group in optimizer.param_groups for p in group["params"]):
+            self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """Parameter groups, the injected optimizer, warm-up and cosine decay by step."""

@@ -60,6 +60,10 @@ class MaskedPretrainTask(PretrainTask):
         """What comes after the encoder's taps."""
         return [*self.video_encoder.unread(tokens=False, pooled=False)]
 
+    def curves(self) -> set[str]:
+        """Of training and validation."""
+        return {"train/align", "val/align"}
+
     def compute_losses(self, batch: VideoTextBatch) -> LossOutput:
         """Alignment at the visible tokens of one batch."""
         view = self.view(batch)

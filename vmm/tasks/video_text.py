@@ -20,7 +20,7 @@ from vmm.losses.contrastive import contrastive_loss
 from vmm.losses.matching import HardNegatives, matching_loss, sample_hard_negatives
 from vmm.losses.mlm import mlm_loss
 from vmm.masking import IGNORED, MASKS, MaskedWords, mlm_mask
-from vmm.metrics import retrieval_metrics
+from vmm.metrics import metric_names, retrieval_metrics
 from vmm.models.clip_vit import ClipTeacher
 from vmm.models.text_interface import TextEncoder, VisionKV
 from vmm.models.video_encoder import VideoEncoder
@@ -128,6 +128,13 @@ class VideoTextTask(PretrainTask):
             text.fusing("set loss_weights.vtm and loss_weights.mlm to 0")
         self.model = VideoTextModel(video_encoder, text, proj_dim, temperature, head)
         self._retrieved: list[Retrieved] = []
+
+    def curves(self) -> set[str]:
+        """The terms that have a weight, and the metrics of validation."""
+        terms = {name for name, weight in vars(self.loss_weights).items() if weight}
+        right = {"vtc_t2v_accuracy", "vtc_v2t_accuracy"} if "vtc" in terms else set()
+        train = terms | right | {"temperature"}
+        return {f"train/{name}" for name in train} | {f"val/{name}" for name in metric_names()}
 
     def lr_ratios(self) -> dict[str, float]:
         """The text encoder's."""
