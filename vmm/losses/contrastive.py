@@ -11,8 +11,10 @@ from typing import NamedTuple
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint
 
 from vmm.distributed import GatherGradient, all_gather
+from vmm.ops.op_tools import at_least_float32
 from vmm.ops.similarity import mean_unit
 
 
@@ -33,6 +35,7 @@ def contrastive_loss(
     temperature: Tensor,
     idx: Tensor,
     gather: GatherGradient = "exact",
+    rows: int | None = None,
 ) -> ContrastiveOutput:
     """Symmetric cross-entropy over the batch of all processes.
 
@@ -44,17 +47,48 @@ def contrastive_loss(
         temperature: Scalar; similarities are divided by it.
         idx: (B,) int64.
         gather: How gradients cross processes, see ``vmm.distributed.all_gather``.
+        rows: Of the similarities, so many are in memory at a time, in backward too; None = all.
     """
     with torch.autocast(video.device.type, enabled=False):
         # The mean over P is linear, so one vector per clip crosses processes, not P of them.
         videos = all_gather(mean_unit(video), gather)
-        texts = all_gather(F.normalize(text.float(), dim=-1), gather)
-        logits = videos @ texts.T / temperature.float()
+        texts = all_gather(F.normalize(at_least_float32(text), dim=-1), gather)
+        temperature = at_least_float32(temperature)
         ids = all_gather(idx, "none")
+        if rows is not None:
+            return _some_rows_at_a_time(videos, texts, temperature, ids, rows)
+        logits = videos @ texts.T / temperature
         positive = ids[:, None] == ids
-        target = positive.float() / positive.sum(1, keepdim=True)
+        target = positive.to(logits) / positive.sum(1, keepdim=True)
         loss = (F.cross_entropy(logits, target) + F.cross_entropy(logits.T, target)) / 2
     return ContrastiveOutput(loss, _accuracy(logits.T, positive), _accuracy(logits, positive))
+
+
+def _some_rows_at_a_time(
+    videos: Tensor, texts: Tensor, temperature: Tensor, ids: Tensor, rows: int
+) -> ContrastiveOutput:
+    """Sum up the loss of (N, E) videos and texts over rows of the similarities and of their turn.
+
+    Backward computes each anew: the (N, N) similarities never exist.
+    """
+
+    def one_way(queries: Tensor, own: Tensor, others: Tensor) -> tuple[Tensor, Tensor]:
+        logits = queries @ others.T / temperature
+        positive = own[:, None] == ids
+        target = positive.to(logits) / positive.sum(1, keepdim=True)
+        return F.cross_entropy(logits, target, reduction="sum"), _accuracy(logits, positive) * len(
+            own
+        )
+
+    def both(queries: Tensor, others: Tensor) -> tuple[Tensor, Tensor]:
+        some = zip(queries.split(rows), ids.split(rows), strict=True)
+        parts = [checkpoint(one_way, q, own, others, use_reentrant=False) for q, own in some]
+        loss, right = map(torch.stack, zip(*parts, strict=True))
+        return loss.sum() / len(ids), right.sum() / len(ids)
+
+    v2t_loss, v2t_accuracy = both(videos, texts)
+    t2v_loss, t2v_accuracy = both(texts, videos)
+    return ContrastiveOutput((v2t_loss + t2v_loss) / 2, t2v_accuracy, v2t_accuracy)
 
 
 def _accuracy(logits: Tensor, positive: Tensor) -> Tensor:

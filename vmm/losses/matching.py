@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from vmm.drawing import Uniform, choose
+from vmm.ops.op_tools import at_least_float32
 
 
 class HardNegatives(NamedTuple):
@@ -71,4 +72,4 @@ def matching_loss(logits: Tensor, matched: Tensor) -> Tensor:
     Returns:
         Scalar float32.
     """
-    return F.cross_entropy(logits.float(), matched.long())
+    return F.cross_entropy(at_least_float32(logits), matched.long())

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from vmm.masking import IGNORED
+from vmm.ops.op_tools import at_least_float32
 
 
 def mlm_loss(logits: Tensor, labels: Tensor) -> Tensor:
@@ -24,6 +25,6 @@ def mlm_loss(logits: Tensor, labels: Tensor) -> Tensor:
     Returns:
         Scalar float32; 0, still part of the graph, when nothing is to be guessed.
     """
-    logits, labels = logits.float().flatten(0, -2), labels.flatten()
+    logits, labels = at_least_float32(logits).flatten(0, -2), labels.flatten()
     total = F.cross_entropy(logits, labels, ignore_index=IGNORED, reduction="sum")
     return total / (labels != IGNORED).sum().clamp(min=1)

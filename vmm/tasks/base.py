@@ -28,6 +28,7 @@ from vmm.models.video_encoder import VideoEncoder
 from vmm.models.weights import key_problems, shorten
 from vmm.optim import DecayPolicy, param_groups, warmup_cosine
 from vmm.tasks.draws import sample_draws
+from vmm.tasks.gradient_cache import Parts, joined
 from vmm.tasks.start import component_names, load_start_weights
 from vmm.types import VideoTextBatch
 
@@ -305,10 +306,15 @@ class PretrainTask(TrainingTask):
             self.teacher.load()
         super().configure_model()
 
-    def view(self, batch: VideoTextBatch, dropped: Tensor | None = None) -> View:
+    def view(
+        self, batch: VideoTextBatch, dropped: Tensor | None = None, parts: Parts | None = None
+    ) -> View:
         """Draw the mask of a batch, if none is given, and ask the teacher about what is visible."""
-        video = batch["video"]
-        teacher = self.teacher(video) if self.teacher is not None else None
+        video, teacher = batch["video"], None
+        if self.teacher is not None:
+            parts = parts or Parts(len(video), None)
+            with torch.no_grad():
+                teacher = joined(parts(self.teacher, video))
         attention = teacher.attention if teacher is not None else None
         if dropped is None:
             dropped = self.draw_mask(batch, attention)

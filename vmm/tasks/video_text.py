@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -26,8 +27,9 @@ from vmm.models.text_interface import TextEncoder, VisionKV
 from vmm.models.video_encoder import VideoEncoder
 from vmm.models.video_text import VideoTextModel
 from vmm.ops.similarity import frame_similarity
-from vmm.tasks.base import LossOutput, PretrainTask, refuse_outside
+from vmm.tasks.base import LossOutput, PretrainTask, View, refuse_outside
 from vmm.tasks.draws import sample_draws
+from vmm.tasks.gradient_cache import Parts, joined, mean_of_means
 from vmm.types import TextTokens, VideoTextBatch
 
 
@@ -60,6 +62,21 @@ class Draws(NamedTuple):
 
 
 _DRAW_ALL = Draws()
+
+
+class Encoded(NamedTuple):
+    """What the encoders say about a batch, or a part of it."""
+
+    video_tokens: Tensor
+    """(B, visible patches, D)."""
+    video_proj: Tensor
+    """(B, P, E)."""
+    text_tokens: Tensor
+    """(B, S, Dt)."""
+    text_proj: Tensor
+    """(B, E)."""
+    align: Tensor | None
+    """(1,) alignment loss, if it has a weight; one for each part."""
 
 
 class Retrieved(NamedTuple):
@@ -109,6 +126,7 @@ class VideoTextTask(PretrainTask):
         gather: GatherGradient = "exact",
         optimizer: OptimizerCallable = lambda p: torch.optim.AdamW(p, lr=4e-4),
         text_lr_ratio: float = 1.0,
+        micro_batch: int | None = None,
         **shared: Any,
     ) -> None:
         super().__init__(optimizer=optimizer, **shared)
@@ -116,12 +134,14 @@ class VideoTextTask(PretrainTask):
         refuse_outside(0.001, math.inf, temperature=temperature)
         refuse_outside(0, 1, mlm_probability=mlm_probability)
         refuse_outside(0, math.inf, text_lr_ratio=text_lr_ratio, **vars(loss_weights))
+        refuse_outside(1, math.inf, micro_batch=1 if micro_batch is None else micro_batch)
         _check_weights(loss_weights, self.teacher)
         self.loss_weights = loss_weights
         self.mlm_probability = mlm_probability
         self.hard_negatives = hard_negatives
         self.gather: GatherGradient = gather
         self.text_lr_ratio = text_lr_ratio
+        self.micro_batch = micro_batch
         head = self.make_align_head(video_encoder) if loss_weights.align else None
         text = text_encoder(video_encoder.embed_dim)
         if loss_weights.vtm or loss_weights.mlm:
@@ -140,38 +160,53 @@ class VideoTextTask(PretrainTask):
             batch: Clips or stills with captions.
             draws: What not to draw at random.
         """
-        weights = self.loss_weights
-        model = self.model
+        weights, model = self.loss_weights, self.model
+        parts = Parts(len(batch["text"]), self.micro_batch)
         model.clamp_temperature()
 
-        view = self.view(batch, draws.dropped)
-        keep_temporal = self._keep_temporal(view.dropped)
-        video = model.encode_video(batch["video"], view.dropped, keep_temporal)
+        view = self.view(batch, draws.dropped, parts)
+        encode = partial(self._encode, keep_temporal=self._keep_temporal(view.dropped))
         tokens = model.text_encoder.tokenize(batch["text"], self.device)
-        text = model.encode_text(tokens.input_ids, tokens.attention_mask)
-
-        video_proj, text_proj = model.project_video(video.pooled), model.project_text(text.pooled)
+        video_tokens, video_proj, text_tokens, text_proj, align = joined(
+            parts(encode, batch["video"], view, tokens)
+        )
         terms: dict[str, Tensor] = {}
         log = {"temperature": model.temperature.detach()}
         if weights.vtc:
+            rows = None if parts.whole else self.micro_batch
             vtc = contrastive_loss(
-                video_proj, text_proj, model.temperature, batch["idx"], self.gather
+                video_proj, text_proj, model.temperature, batch["idx"], self.gather, rows
             )
             terms["vtc"] = vtc.loss
             log |= {"vtc_t2v_accuracy": vtc.t2v_accuracy, "vtc_v2t_accuracy": vtc.v2t_accuracy}
-        if weights.vtm or weights.mlm:
-            vision = model.fusion.project_vision(video.tokens)
+        mask = tokens.attention_mask
+        vision: Tensor | VisionKV = video_tokens
+        if parts.whole and (weights.vtm or weights.mlm):
+            vision = model.fusion.project_vision(video_tokens)  # once for both
         if weights.vtm:
             negatives = draws.negatives or self._negatives(video_proj, text_proj, batch)
-            terms["vtm"] = self._matching(text.tokens, tokens.attention_mask, vision, negatives)
+            terms["vtm"] = self._matching(text_tokens, mask, vision, negatives, parts)
         if weights.mlm:
             masked = draws.masked_words or self._mask_words(tokens, batch["key"])
-            terms["mlm"] = self._masked_language(masked, tokens.attention_mask, vision)
-        if weights.align:
-            terms["align"] = self.align(video.aligned, view)
+            guessed = parts(self._masked_language, masked, mask, vision)
+            hidden = parts.counts((masked.labels != IGNORED).sum(1))
+            terms["mlm"] = mean_of_means(torch.stack(guessed), hidden)
+        if align is not None:
+            terms["align"] = mean_of_means(align, parts.counts(torch.ones_like(batch["idx"])))
 
         total = torch.stack([getattr(weights, name) * term for name, term in terms.items()]).sum()
         return LossOutput(total, terms, log)
+
+    def _encode(
+        self, video: Tensor, view: View, tokens: TextTokens, keep_temporal: bool
+    ) -> Encoded:
+        """Encode clips and captions, each alone."""
+        model = self.model
+        encoding = model.encode_video(video, view.dropped, keep_temporal)
+        text = model.encode_text(*tokens)
+        proj = model.project_video(encoding.pooled), model.project_text(text.pooled)
+        align = self.align(encoding.aligned, view)[None] if self.loss_weights.align else None
+        return Encoded(encoding.tokens, proj[0], text.tokens, proj[1], align)
 
     def _keep_temporal(self, dropped: Tensor | None) -> bool:
         """Whether every frame is pooled apart, which only comparable frames can be."""
@@ -189,15 +224,52 @@ class VideoTextTask(PretrainTask):
         )
 
     def _matching(
-        self, text: Tensor, attention_mask: Tensor, vision: VisionKV, negatives: HardNegatives
+        self,
+        text: Tensor,
+        mask: Tensor,
+        vision: Tensor | VisionKV,
+        negatives: HardNegatives,
+        parts: Parts,
     ) -> Tensor:
         """Matching loss over true pairs, negative videos and negative captions."""
-        own = torch.arange(len(text), device=text.device)
+        if isinstance(vision, VisionKV):
+            return self._match(text, mask, vision, negatives)
+        # Each part gets the videos and captions that its negatives are, which may be of others.
+        some, own = negatives.valid, torch.arange(len(text), device=text.device)
+        videos = negatives.video_for_text.where(some, own)
+        texts = negatives.text_for_video.where(some, own)
+        wrong = text.index_select(0, texts), mask[texts], vision.index_select(0, videos)
+        means = parts(self._match_part, text, mask, vision, *wrong, some)
+        return mean_of_means(torch.stack(means), parts.counts(1 + 2 * some.long()))
+
+    def _match_part(
+        self,
+        text: Tensor,
+        mask: Tensor,
+        video: Tensor,
+        wrong_text: Tensor,
+        wrong_mask: Tensor,
+        wrong_video: Tensor,
+        valid: Tensor,
+    ) -> Tensor:
+        """Matching loss of some rows, with their negatives."""
+        vision = self.model.fusion.project_vision(torch.cat([video, wrong_video]))
+        wrong = torch.arange(len(valid), 2 * len(valid), device=valid.device)
+        negatives = HardNegatives(wrong, wrong, valid)
+        return self._match(
+            torch.cat([text, wrong_text]), torch.cat([mask, wrong_mask]), vision, negatives
+        )
+
+    def _match(
+        self, text: Tensor, mask: Tensor, vision: VisionKV, negatives: HardNegatives
+    ) -> Tensor:
+        """Matching loss of the first rows, for which there are negatives among all rows."""
         some = negatives.valid
+        own = torch.arange(len(some), device=text.device)
         text_rows = torch.cat([own, own[some], negatives.text_for_video[some]])
         video_rows = torch.cat([own, negatives.video_for_text[some], own[some]])
         fused = self.model.fuse(
-            text.index_select(0, text_rows), attention_mask[text_rows], vision[video_rows]
+            text.index_select(0, text_rows), mask[text_rows], vision[video_rows]
         )
         matched = torch.arange(len(text_rows), device=text.device) < len(own)
         return matching_loss(self.model.match_logits(fused), matched)
@@ -216,7 +288,7 @@ class VideoTextTask(PretrainTask):
         )
 
     def _masked_language(
-        self, masked: MaskedWords, attention_mask: Tensor, vision: VisionKV
+        self, masked: MaskedWords, attention_mask: Tensor, vision: Tensor | VisionKV
     ) -> Tensor:
         """Guess hidden words from the others and the video."""
         model = self.model
@@ -233,9 +305,15 @@ class VideoTextTask(PretrainTask):
         if not batch["key"]:  # none of its samples can be used
             return Retrieved([], torch.empty(0), torch.empty(0))
         tokens = self.model.text_encoder.tokenize(batch["text"], self.device)
-        video = self.model.project_video(self.model.encode_video(batch["video"]).pooled)
-        text = self.model.project_text(self.model.encode_text(*tokens).pooled)
+        parts = Parts(len(batch["text"]), self.micro_batch)
+        video, text = map(torch.cat, zip(*parts(self._joint, batch["video"], tokens), strict=True))
         return Retrieved(batch["key"], video.float().cpu(), text.float().cpu())
+
+    def _joint(self, video: Tensor, tokens: TextTokens) -> tuple[Tensor, Tensor]:
+        """Encode clips and captions as vectors of the joint space."""
+        model = self.model
+        video = model.project_video(model.encode_video(video).pooled)
+        return video, model.project_text(model.encode_text(*tokens).pooled)
 
     def on_validation_epoch_end(self) -> None:
         """Log the retrieval metrics of the epoch."""

@@ -1,0 +1,105 @@
+"""Losses over more clips than encoders can hold: the rows of a batch, some at a time.
+
+Gradient caching (Gao et al. 2021, arXiv 2101.06983): forward keeps what the encoders say about
+each part of a batch and forgets how they came to it, the losses look at all of it at once, and
+backward lets one part after the other through the encoders again, with the same dropout. Losses
+and gradients are those of the whole batch. Each part is a checkpoint of PyTorch, in one graph, so
+nothing that looks at a backward (DDP, FSDP, gradient clipping) sees a difference.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any, TypeVar, cast
+
+import torch
+from torch import Tensor
+from torch.utils.checkpoint import checkpoint
+
+_R = TypeVar("_R")
+
+
+class Parts:
+    """Consecutive rows of a batch.
+
+    Args:
+        rows: B, of the whole batch.
+        size: Rows of a part; the last one may have fewer. None: there is one part.
+    """
+
+    def __init__(self, rows: int, size: int | None) -> None:
+        step = max(rows, 1) if size is None else size
+        self.slices = [slice(first, first + step) for first in range(0, max(rows, 1), step)]
+
+    @property
+    def whole(self) -> bool:
+        """Whether the batch is in one part, for which nothing is done twice."""
+        return len(self.slices) == 1
+
+    def __call__(self, function: Callable[..., _R], *batch: Any) -> list[_R]:
+        """Apply a function to every part; of several, backward does each anew.
+
+        Args:
+            function: Of the arguments below; it may draw random numbers, and draws the same ones
+                again.
+            batch: Tensors (B, ...), tuples of such, or None.
+        """
+        if self.whole:
+            return [function(*batch)]
+        device = next(x.device for x in batch if isinstance(x, Tensor))
+
+        def apart(*rows: Any) -> _R:
+            with _weights_cast_anew(device):
+                return function(*rows)
+
+        def recomputed(*rows: Any) -> _R:
+            if not torch.is_grad_enabled():
+                return function(*rows)
+            result: _R = checkpoint(apart, *rows, use_reentrant=False)
+            return result
+
+        return [recomputed(*(_cut(x, rows) for x in batch)) for rows in self.slices]
+
+    def counts(self, rows: Tensor) -> Tensor:
+        """Sum what every row (B,) counts, for each part: (parts,)."""
+        return torch.stack([rows[part].sum() for part in self.slices])
+
+
+def joined(parts: Sequence[_R]) -> _R:
+    """Put the rows of named tuples of tensors together again."""
+    first: Any = parts[0]
+    if len(parts) == 1:
+        return parts[0]
+    columns: Any = zip(*(cast(Any, parts)), strict=True)
+    result: _R = type(first)(*(None if x[0] is None else torch.cat(x) for x in columns))
+    return result
+
+
+def mean_of_means(means: Tensor, counts: Tensor) -> Tensor:
+    """Return the mean over all of what parts give the means of.
+
+    Args:
+        means: (parts,).
+        counts: (parts,) int64, how many each is the mean of.
+    """
+    if len(means) == 1:
+        return means[0]
+    weights = counts.to(means)
+    return (means * weights).sum() / weights.sum().clamp(min=1)
+
+
+def _cut(x: Any, rows: slice) -> Any:
+    if isinstance(x, tuple):
+        return type(x)(*(_cut(field, rows) for field in x))
+    return None if x is None else x[rows]
+
+
+def _weights_cast_anew(device: torch.device) -> AbstractContextManager[object]:
+    """Let autocast cast the weights for each part.
+
+    If it kept them, the gradients of all parts would be summed in bfloat16.
+    """
+    if torch.is_autocast_enabled(device.type):
+        return torch.autocast(device.type, cache_enabled=False)
+    return nullcontext()
