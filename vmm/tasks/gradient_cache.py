@@ -9,8 +9,8 @@ nothing that looks at a backward (DDP, FSDP, gradient clipping) sees a differenc
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, TypeVar, cast
 
 import torch
@@ -47,10 +47,9 @@ class Parts:
         """
         if self.whole:
             return [function(*batch)]
-        device = next(x.device for x in batch if isinstance(x, Tensor))
 
         def apart(*rows: Any) -> _R:
-            with _weights_cast_anew(device):
+            with _weights_cast_anew():
                 return function(*rows)
 
         def recomputed(*rows: Any) -> _R:
@@ -95,11 +94,15 @@ def _cut(x: Any, rows: slice) -> Any:
     return None if x is None else x[rows]
 
 
-def _weights_cast_anew(device: torch.device) -> AbstractContextManager[object]:
+@contextmanager
+def _weights_cast_anew() -> Iterator[None]:
     """Let autocast cast the weights for each part.
 
     If it kept them, the gradients of all parts would be summed in bfloat16.
     """
-    if torch.is_autocast_enabled(device.type):
-        return torch.autocast(device.type, cache_enabled=False)
-    return nullcontext()
+    kept = torch.is_autocast_cache_enabled()
+    torch.set_autocast_cache_enabled(False)
+    try:
+        yield
+    finally:
+        torch.set_autocast_cache_enabled(kept)

@@ -6,6 +6,7 @@ VideoMamba (arXiv 2403.06977), section 3.3; the order of a step is the order of
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -31,6 +32,8 @@ from vmm.tasks.base import LossOutput, PretrainTask, View, refuse_outside
 from vmm.tasks.draws import sample_draws
 from vmm.tasks.gradient_cache import Parts, joined, mean_of_means
 from vmm.types import TextTokens, VideoTextBatch
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -105,6 +108,9 @@ class VideoTextTask(PretrainTask):
         optimizer: Makes the optimizer from parameter groups.
         text_lr_ratio: Learning rate of the text encoder, as a share of the optimizer's: a BERT
             wants smaller steps than a state-space encoder.
+        micro_batch: Clips that go through the encoders at once, where memory has no room for the
+            whole batch; the losses still see all of it, and are the same. Costs a second forward.
+            Other tasks have no negatives: there trainer.accumulate_grad_batches does as much.
         shared: As for ``PretrainTask``.
 
     Raises:
@@ -152,6 +158,17 @@ class VideoTextTask(PretrainTask):
     def lr_ratios(self) -> dict[str, float]:
         """The text encoder's."""
         return {"model.text_encoder.": self.text_lr_ratio}
+
+    def on_fit_start(self) -> None:
+        """Say what gradient accumulation does not do."""
+        batches = self.trainer.accumulate_grad_batches
+        if self.loss_weights.vtc and batches > 1 and self.trainer.is_global_zero:
+            logger.warning(
+                "accumulate_grad_batches %d adds no negatives, since each batch is contrasted with "
+                "itself alone; for more of them raise data.init_args.batch_size, and set "
+                "model.init_args.micro_batch to the clips that memory has room for",
+                batches,
+            )
 
     def compute_losses(self, batch: VideoTextBatch, draws: Draws = _DRAW_ALL) -> LossOutput:
         """All terms with a weight, on what the mask leaves visible.
