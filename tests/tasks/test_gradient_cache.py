@@ -17,7 +17,6 @@ from torch.distributed.tensor import DTensor
 from torch.nn.parallel import DistributedDataParallel
 
 from vmm.losses import contrastive
-from vmm.losses.contrastive import contrastive_loss
 from vmm.models import videomamba
 from vmm.models.clip_vit import ClipTeacher
 from vmm.models.text_encoder import BertTextEncoder
@@ -180,21 +179,6 @@ def test_gradients_of_parts_are_summed_in_float32_under_autocast(root):
     with torch.autocast("cpu", torch.bfloat16):
         torch.stack([y.sum() for y in Parts(301, 1)(layer, x)]).float().sum().backward()
     torch.testing.assert_close(layer.weight.grad, x.sum(0)[None], rtol=1e-5, atol=0)
-
-
-@pytest.mark.parametrize("idx", [[0, 1, 2, 3, 4], [7, 7, 1, 2, 7]])
-def test_similarities_in_rows_give_the_contrastive_loss(idx):
-    g = torch.Generator().manual_seed(0)
-    results = []
-    video, text = (torch.randn(5, *n, generator=g, dtype=torch.float64) for n in ((3, 8), (8,)))
-    for rows in (None, 2, 9):
-        leaves = [x.clone().requires_grad_() for x in (video, text)]
-        leaves.append(torch.tensor(0.07, dtype=torch.float64, requires_grad=True))
-        out = contrastive_loss(*leaves, torch.tensor(idx), rows=rows)
-        out.loss.backward()
-        results.append([*(x.double() for x in out), *(x.grad for x in leaves)])
-    for other in results[1:]:
-        torch.testing.assert_close(other, results[0], rtol=1e-12, atol=1e-12)
 
 
 def test_accumulation_says_that_it_adds_no_negatives(root, caplog):

@@ -28,7 +28,7 @@ def alignment_loss(student: Tensor, teacher: Tensor, kind: AlignmentKind = "l2")
             and ``smooth_l1`` average over E too, so they are smaller by about E.
 
     Returns:
-        Scalar float32.
+        Scalar, at least float32.
 
     Raises:
         ValueError: If the tokens of both do not correspond.

@@ -67,24 +67,22 @@ def contrastive_loss(
 def _some_rows_at_a_time(
     videos: Tensor, texts: Tensor, temperature: Tensor, ids: Tensor, rows: int
 ) -> ContrastiveOutput:
-    """Sum up the loss of (N, E) videos and texts over rows of the similarities and of their turn.
+    """Sum up the loss of (N, E) videos and texts: of some videos with all texts, and the reverse.
 
-    Backward computes each anew: the (N, N) similarities never exist.
+    Backward computes the similarities of each part anew: all (N, N) of them never exist.
     """
 
     def one_way(queries: Tensor, own: Tensor, others: Tensor) -> tuple[Tensor, Tensor]:
         logits = queries @ others.T / temperature
         positive = own[:, None] == ids
         target = positive.to(logits) / positive.sum(1, keepdim=True)
-        return F.cross_entropy(logits, target, reduction="sum"), _accuracy(logits, positive) * len(
-            own
-        )
+        return F.cross_entropy(logits, target, reduction="sum"), _hits(logits, positive).sum()
 
     def both(queries: Tensor, others: Tensor) -> tuple[Tensor, Tensor]:
-        some = zip(queries.split(rows), ids.split(rows), strict=True)
-        parts = [checkpoint(one_way, q, own, others, use_reentrant=False) for q, own in some]
-        loss, right = map(torch.stack, zip(*parts, strict=True))
-        return loss.sum() / len(ids), right.sum() / len(ids)
+        some = zip(torch.split(queries, rows), torch.split(ids, rows), strict=True)
+        sums = [checkpoint(one_way, q, own, others, use_reentrant=False) for q, own in some]
+        loss, hits = map(torch.stack, zip(*sums, strict=True))
+        return loss.sum() / len(ids), hits.sum() / len(ids)
 
     v2t_loss, v2t_accuracy = both(videos, texts)
     t2v_loss, t2v_accuracy = both(texts, videos)
@@ -92,5 +90,9 @@ def _some_rows_at_a_time(
 
 
 def _accuracy(logits: Tensor, positive: Tensor) -> Tensor:
-    best = logits.detach().argmax(1, keepdim=True)
-    return positive.gather(1, best).float().mean()
+    return _hits(logits, positive).float().mean()
+
+
+def _hits(logits: Tensor, positive: Tensor) -> Tensor:
+    """Whether the most similar of each row of (N, M) is a right one: (N, 1) bool."""
+    return positive.gather(1, logits.detach().argmax(1, keepdim=True))

@@ -70,6 +70,6 @@ def matching_loss(logits: Tensor, matched: Tensor) -> Tensor:
         matched: (M,) bool.
 
     Returns:
-        Scalar float32.
+        Scalar, at least float32.
     """
     return F.cross_entropy(at_least_float32(logits), matched.long())

@@ -23,7 +23,7 @@ def mlm_loss(logits: Tensor, labels: Tensor) -> Tensor:
         labels: (...) int64; ``IGNORED`` where nothing is to be guessed.
 
     Returns:
-        Scalar float32; 0, still part of the graph, when nothing is to be guessed.
+        Scalar, at least float32; 0, still part of the graph, when nothing is to be guessed.
     """
     logits, labels = at_least_float32(logits).flatten(0, -2), labels.flatten()
     total = F.cross_entropy(logits, labels, ignore_index=IGNORED, reduction="sum")

@@ -9,6 +9,7 @@ nothing that looks at a backward (DDP, FSDP, gradient clipping) sees a differenc
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, TypeVar, cast
@@ -29,13 +30,13 @@ class Parts:
     """
 
     def __init__(self, rows: int, size: int | None) -> None:
-        step = max(rows, 1) if size is None else size
-        self.slices = [slice(first, first + step) for first in range(0, max(rows, 1), step)]
+        self.size = max(rows, 1) if size is None else size
+        self.number = max(1, math.ceil(rows / self.size))
 
     @property
     def whole(self) -> bool:
         """Whether the batch is in one part, for which nothing is done twice."""
-        return len(self.slices) == 1
+        return self.number == 1
 
     def __call__(self, function: Callable[..., _R], *batch: Any) -> list[_R]:
         """Apply a function to every part; of several, backward does each anew.
@@ -43,7 +44,7 @@ class Parts:
         Args:
             function: Of the arguments below; it may draw random numbers, and draws the same ones
                 again.
-            batch: Tensors (B, ...), tuples of such, or None.
+            batch: Tensors (B, ...), tuples of such, None, or lists of what is in parts already.
         """
         if self.whole:
             return [function(*batch)]
@@ -58,11 +59,20 @@ class Parts:
             result: _R = checkpoint(apart, *rows, use_reentrant=False)
             return result
 
-        return [recomputed(*(_cut(x, rows) for x in batch)) for rows in self.slices]
+        return [recomputed(*rows) for rows in zip(*map(self.split, batch), strict=True)]
+
+    def split(self, x: Any) -> list[Any]:
+        """Return the rows of each part."""
+        if isinstance(x, list):
+            return x
+        if isinstance(x, tuple):
+            return [type(x)(*fields) for fields in zip(*map(self.split, x), strict=True)]
+        # The gradient of a slice would be as large as the whole, for each part.
+        return [None] * self.number if x is None else list(torch.split(x, self.size))
 
     def counts(self, rows: Tensor) -> Tensor:
         """Sum what every row (B,) counts, for each part: (parts,)."""
-        return torch.stack([rows[part].sum() for part in self.slices])
+        return torch.stack([part.sum() for part in self.split(rows)])
 
 
 def joined(parts: Sequence[_R]) -> _R:
@@ -86,12 +96,6 @@ def mean_of_means(means: Tensor, counts: Tensor) -> Tensor:
         return means[0]
     weights = counts.to(means)
     return (means * weights).sum() / weights.sum().clamp(min=1)
-
-
-def _cut(x: Any, rows: slice) -> Any:
-    if isinstance(x, tuple):
-        return type(x)(*(_cut(field, rows) for field in x))
-    return None if x is None else x[rows]
 
 
 @contextmanager

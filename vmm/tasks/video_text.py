@@ -70,8 +70,6 @@ _DRAW_ALL = Draws()
 class Encoded(NamedTuple):
     """What the encoders say about a batch, or a part of it."""
 
-    video_tokens: Tensor
-    """(B, visible patches, D)."""
     video_proj: Tensor
     """(B, P, E)."""
     text_tokens: Tensor
@@ -184,9 +182,8 @@ class VideoTextTask(PretrainTask):
         view = self.view(batch, draws.dropped, parts)
         encode = partial(self._encode, keep_temporal=self._keep_temporal(view.dropped))
         tokens = model.text_encoder.tokenize(batch["text"], self.device)
-        video_tokens, video_proj, text_tokens, text_proj, align = joined(
-            parts(encode, batch["video"], view, tokens)
-        )
+        seen, said = zip(*parts(encode, batch["video"], view, tokens), strict=True)
+        video_proj, text_tokens, text_proj, align = joined(said)
         terms: dict[str, Tensor] = {}
         log = {"temperature": model.temperature.detach()}
         if weights.vtc:
@@ -197,9 +194,9 @@ class VideoTextTask(PretrainTask):
             terms["vtc"] = vtc.loss
             log |= {"vtc_t2v_accuracy": vtc.t2v_accuracy, "vtc_v2t_accuracy": vtc.v2t_accuracy}
         mask = tokens.attention_mask
-        vision: Tensor | VisionKV = video_tokens
+        vision: list[Tensor] | VisionKV = list(seen)
         if parts.whole and (weights.vtm or weights.mlm):
-            vision = model.fusion.project_vision(video_tokens)  # once for both
+            vision = model.fusion.project_vision(seen[0])  # once for both
         if weights.vtm:
             negatives = draws.negatives or self._negatives(video_proj, text_proj, batch)
             terms["vtm"] = self._matching(text_tokens, mask, vision, negatives, parts)
@@ -216,14 +213,14 @@ class VideoTextTask(PretrainTask):
 
     def _encode(
         self, video: Tensor, view: View, tokens: TextTokens, keep_temporal: bool
-    ) -> Encoded:
-        """Encode clips and captions, each alone."""
+    ) -> tuple[Tensor, Encoded]:
+        """Encode clips and captions, each alone: tokens (B, visible patches, D), and the rest."""
         model = self.model
         encoding = model.encode_video(video, view.dropped, keep_temporal)
         text = model.encode_text(*tokens)
         proj = model.project_video(encoding.pooled), model.project_text(text.pooled)
         align = self.align(encoding.aligned, view)[None] if self.loss_weights.align else None
-        return Encoded(encoding.tokens, proj[0], text.tokens, proj[1], align)
+        return encoding.tokens, Encoded(proj[0], text.tokens, proj[1], align)
 
     def _keep_temporal(self, dropped: Tensor | None) -> bool:
         """Whether every frame is pooled apart, which only comparable frames can be."""
@@ -244,7 +241,7 @@ class VideoTextTask(PretrainTask):
         self,
         text: Tensor,
         mask: Tensor,
-        vision: Tensor | VisionKV,
+        vision: list[Tensor] | VisionKV,
         negatives: HardNegatives,
         parts: Parts,
     ) -> Tensor:
@@ -255,7 +252,8 @@ class VideoTextTask(PretrainTask):
         some, own = negatives.valid, torch.arange(len(text), device=text.device)
         videos = negatives.video_for_text.where(some, own)
         texts = negatives.text_for_video.where(some, own)
-        wrong = text.index_select(0, texts), mask[texts], vision.index_select(0, videos)
+        wrong_video = torch.cat(vision).index_select(0, videos)
+        wrong = text.index_select(0, texts), mask[texts], wrong_video
         means = parts(self._match_part, text, mask, vision, *wrong, some)
         return mean_of_means(torch.stack(means), parts.counts(1 + 2 * some.long()))
 
