@@ -74,3 +74,18 @@ def test_dividing_by_the_temperature_sharpens():
         contrastive_loss(video, torch.eye(4), tensor(t), torch.arange(4)).loss for t in (0.5, 0.05)
     ]
     assert losses[1] < losses[0] * 1e-3
+
+
+@pytest.mark.parametrize("idx", [[0, 1, 2, 3, 4], [7, 7, 1, 2, 7]])
+def test_some_rows_at_a_time_give_the_same_loss(idx):
+    g = torch.Generator().manual_seed(0)
+    video, text = (torch.randn(5, *n, generator=g, dtype=torch.float64) for n in ((3, 8), (8,)))
+    results = []
+    for rows in (None, 2, 9):
+        leaves = [x.clone().requires_grad_() for x in (video, text)]
+        leaves.append(tensor(0.07, dtype=torch.float64, requires_grad=True))
+        out = contrastive_loss(*leaves, tensor(idx), rows=rows)
+        out.loss.backward()
+        results.append([*(x.detach() for x in out), *(x.grad for x in leaves)])
+    for other in results[1:]:
+        torch.testing.assert_close(other, results[0], rtol=1e-12, atol=1e-12)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Literal, NamedTuple, cast
 
 import torch
@@ -77,24 +77,38 @@ def draw_item(raw: RawSample, content: Content, generator: torch.Generator) -> I
     return items[int(torch.randint(len(items), (), generator=generator, device="cpu"))]
 
 
-def make_batch(samples: list[Sample], media: Media, like: Tensor | None = None) -> VideoTextBatch:
+def make_batch(
+    samples: Iterable[Sample], media: Media, size: int | None = None, like: Tensor | None = None
+) -> VideoTextBatch:
     """Stack samples of one media type.
 
     Args:
         samples: With equal fields.
         media: The type.
+        size: The most samples that there can be, if they are yet to be made: then no two copies of
+            all pixels are in memory.
         like: (T, C, H, W), a clip as an empty batch has none; if there may be no sample.
     """
-    clips = [sample.video for sample in samples]
+    if size is None:
+        samples = list(samples)
+        size = len(samples)
+    video = None if like is None else like.new_empty(size, *like.shape)
+    kept: list[Sample] = []
+    for sample in samples:
+        if video is None:
+            video = sample.video.new_empty(size, *sample.video.shape)
+        video[len(kept)] = sample.video
+        kept.append(sample._replace(video=video))
+    assert video is not None
     batch: VideoTextBatch = {
-        "video": torch.stack(clips) if like is None or clips else like[None][:0],
-        "text": [sample.item.text for sample in samples],
-        "idx": torch.tensor([s.idx for s in samples], dtype=torch.int64, device="cpu"),
-        "key": [sample.key for sample in samples],
+        "video": video[: len(kept)],
+        "text": [sample.item.text for sample in kept],
+        "idx": torch.tensor([s.idx for s in kept], dtype=torch.int64, device="cpu"),
+        "key": [sample.key for sample in kept],
         "media": media,
     }
-    names = samples[0].item.fields if samples else ()
-    fields = {name: [sample.item.fields[name] for sample in samples] for name in names}
+    names = kept[0].item.fields if kept else ()
+    fields = {name: [sample.item.fields[name] for sample in kept] for name in names}
     return cast(VideoTextBatch, {**batch, **fields})
 
 

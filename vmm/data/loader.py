@@ -105,6 +105,7 @@ class TrainLoader:
                 kill_workers()
                 raise batch
             yield batch
+            del batch  # or its pixels stay while the next ones are read
 
     def explain(self, error: BaseException) -> str | None:
         """Say what the workers were reading, if the error is about a dead or stuck worker.

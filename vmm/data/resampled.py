@@ -12,6 +12,7 @@ import shlex
 import tarfile
 from collections.abc import Iterator, Mapping
 from importlib.util import find_spec
+from itertools import islice
 from typing import Any, BinaryIO, cast
 
 import numpy as np
@@ -142,11 +143,13 @@ class ResampledStream(IterableDataset[VideoTextBatch | UnusableData]):
         for step in range(self.first_step + own, self.first_step + len(self), workers):
             media, _ = self._plan.at(step)
             try:
-                drawn = [next(samples[media]) for _ in range(self._batch_sizes[media])]
+                size = self._batch_sizes[media]
+                batch = make_batch(islice(samples[media], size), media, size)
             except UnusableData as error:
                 yield error
                 return
-            yield make_batch(drawn, media)
+            yield batch
+            del batch  # or its pixels stay while the next ones are read
 
     def _samples(self, media: Media, worker: int) -> Iterator[Sample]:
         """Yield the usable samples of a media type for ever."""

@@ -120,6 +120,7 @@ class TrainStream(IterableDataset[VideoTextBatch | UnusableData]):
                 yield error
                 return
             yield batch
+            del batch  # or its pixels stay while the next ones are read
 
     def batch(self, step: int) -> VideoTextBatch:
         """Return this rank's share of a step.
@@ -130,11 +131,20 @@ class TrainStream(IterableDataset[VideoTextBatch | UnusableData]):
         media, number = self._plan.at(step)
         size = self._batch_sizes[media]
         first = (number * self._world_size + self._rank) * size
-        drawn = [self._sample(media, first + i, self._on_bad) for i in range(size)]
-        samples = [sample for sample in drawn if sample is not None]
-        if not samples:  # a batch must hold something
-            samples = [s for s in (self._sample(media, first, "replace"),) if s is not None]
-        return make_batch(samples, media)
+        return make_batch(self._samples(media, first, size), media, size)
+
+    def _samples(self, media: Media, first: int, size: int) -> Iterator[Sample]:
+        """Yield the samples of a batch from a position on; it must hold something."""
+        usable = 0
+        for position in range(first, first + size):
+            sample = self._sample(media, position, self._on_bad)
+            if sample is not None:
+                usable += 1
+                yield sample
+        if not usable:
+            sample = self._sample(media, first, "replace")
+            assert sample is not None
+            yield sample
 
     def taken(self, steps: int) -> dict[str, int]:
         """Count the samples that all ranks together have taken before a step.

@@ -13,6 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from vmm.ops.op_tools import at_least_float32
+
 AlignmentKind = Literal["l2", "mse", "smooth_l1"]
 
 
@@ -26,7 +28,7 @@ def alignment_loss(student: Tensor, teacher: Tensor, kind: AlignmentKind = "l2")
             and ``smooth_l1`` average over E too, so they are smaller by about E.
 
     Returns:
-        Scalar float32.
+        Scalar, at least float32.
 
     Raises:
         ValueError: If the tokens of both do not correspond.
@@ -37,8 +39,8 @@ def alignment_loss(student: Tensor, teacher: Tensor, kind: AlignmentKind = "l2")
             "do not correspond; give both the same frames, patch grid, mask and width"
         )
     with torch.autocast(student.device.type, enabled=False):
-        s = F.normalize(student.float(), dim=-1)
-        t = F.normalize(teacher.float(), dim=-1).expand_as(s)
+        s = F.normalize(at_least_float32(student), dim=-1)
+        t = F.normalize(at_least_float32(teacher), dim=-1).expand_as(s)
         if kind == "l2":
             return (2 - 2 * (s * t).sum(-1)).mean()
         if kind == "mse":

@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from vmm.drawing import Uniform, choose
+from vmm.ops.op_tools import at_least_float32
 
 
 class HardNegatives(NamedTuple):
@@ -69,6 +70,6 @@ def matching_loss(logits: Tensor, matched: Tensor) -> Tensor:
         matched: (M,) bool.
 
     Returns:
-        Scalar float32.
+        Scalar, at least float32.
     """
-    return F.cross_entropy(logits.float(), matched.long())
+    return F.cross_entropy(at_least_float32(logits), matched.long())

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from vmm.masking import IGNORED
+from vmm.ops.op_tools import at_least_float32
 
 
 def mlm_loss(logits: Tensor, labels: Tensor) -> Tensor:
@@ -22,8 +23,8 @@ def mlm_loss(logits: Tensor, labels: Tensor) -> Tensor:
         labels: (...) int64; ``IGNORED`` where nothing is to be guessed.
 
     Returns:
-        Scalar float32; 0, still part of the graph, when nothing is to be guessed.
+        Scalar, at least float32; 0, still part of the graph, when nothing is to be guessed.
     """
-    logits, labels = logits.float().flatten(0, -2), labels.flatten()
+    logits, labels = at_least_float32(logits).flatten(0, -2), labels.flatten()
     total = F.cross_entropy(logits, labels, ignore_index=IGNORED, reduction="sum")
     return total / (labels != IGNORED).sum().clamp(min=1)

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from vmm.masking import gather_visible
 from vmm.models.layers import sinusoid_table
+from vmm.ops.op_tools import at_least_float32
 
 
 class _Decoder(nn.Module):
@@ -65,6 +66,6 @@ class AlignmentHead(nn.Module):
         table = table.expand(taps.shape[1], -1, -1)
         if dropped is not None:
             table = gather_visible(table, dropped)
-        taps = taps.float() + table
+        taps = at_least_float32(taps) + table
         pairs = zip(self.decoders, taps, strict=True)
         return torch.stack([decoder(tap) for decoder, tap in pairs])

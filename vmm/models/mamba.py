@@ -15,14 +15,11 @@ from torch import Tensor, nn
 
 from vmm.models.layers import rms_norm
 from vmm.ops.conv.causal_conv import Taps, bidirectional_conv1d, causal_conv1d
+from vmm.ops.op_tools import at_least_float32
 from vmm.ops.scan.bidirectional import Direction, bidirectional_scan
 from vmm.ops.scan.selective_scan import continue_scan
 
 MixerInit = Literal["mamba", "reference"]
-
-
-def _at_least_float32(x: Tensor) -> Tensor:
-    return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
 class BiMambaMixer(nn.Module):
@@ -143,11 +140,11 @@ class BiMambaMixer(nn.Module):
         return Direction(
             u,
             delta.transpose(1, 2),
-            -torch.exp(_at_least_float32(a_log)),
+            -torch.exp(at_least_float32(a_log)),
             b.transpose(1, 2),
             c.transpose(1, 2),
-            _at_least_float32(skip),
-            _at_least_float32(dt_proj.bias),
+            at_least_float32(skip),
+            at_least_float32(dt_proj.bias),
         )
 
     @torch.no_grad()
@@ -212,7 +209,7 @@ class BiMambaBlock(nn.Module):
         batch, _, dim = residual.shape
         return (
             residual.new_zeros(batch, reach, dim, dtype=self.norm.weight.dtype),
-            residual.new_zeros(batch, *mixer.A_log.shape, dtype=_at_least_float32(residual).dtype),
+            residual.new_zeros(batch, *mixer.A_log.shape, dtype=at_least_float32(residual).dtype),
         )
 
     def scan_back(
@@ -223,7 +220,7 @@ class BiMambaBlock(nn.Module):
         Returns:
             (B, P, E) for ``mix_piece``; context and state for the piece before it.
         """
-        hidden = torch.cat([rms_norm(self.norm, _at_least_float32(piece)), context], 1)
+        hidden = torch.cat([rms_norm(self.norm, at_least_float32(piece)), context], 1)
         y, state = self.mixer.scan_back(hidden, state)
         return y, hidden[:, : context.shape[1]], state
 
@@ -235,6 +232,6 @@ class BiMambaBlock(nn.Module):
         Returns:
             The block's output (B, P, D); context and state for the piece behind it.
         """
-        hidden = torch.cat([context, rms_norm(self.norm, _at_least_float32(piece))], 1)
+        hidden = torch.cat([context, rms_norm(self.norm, at_least_float32(piece))], 1)
         mixed, state = self.mixer.mix_piece(hidden, back, state)
         return mixed, hidden[:, hidden.shape[1] - context.shape[1] :], state

@@ -1,4 +1,4 @@
-"""Help for operators registered with ``torch.library``: layouts, absent tensors, autograd."""
+"""Help for operators: types, layouts, absent tensors, autograd."""
 
 from __future__ import annotations
 
@@ -27,6 +27,11 @@ def without_autocast(device: torch.device) -> AbstractContextManager[object]:
     if torch.is_autocast_enabled(device.type):
         return torch.autocast(device.type, enabled=False)
     return nullcontext()
+
+
+def at_least_float32(x: Tensor) -> Tensor:
+    """Return x in float32, or in float64 if it is so already."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
 def empty_packed(x: Tensor, dtype: torch.dtype | None = None) -> Tensor:

@@ -9,10 +9,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from vmm.ops.op_tools import at_least_float32
+
 
 def mean_unit(video: Tensor) -> Tensor:
     """Normalise every pooled vector of (B, P, E), then average over P: (B, E) float32."""
-    return F.normalize(video.float(), dim=-1).mean(1)
+    return F.normalize(at_least_float32(video), dim=-1).mean(1)
 
 
 def frame_similarity(video: Tensor, text: Tensor) -> Tensor:
@@ -28,4 +30,4 @@ def frame_similarity(video: Tensor, text: Tensor) -> Tensor:
         (Bv, Bt) float32 in [-1, 1].
     """
     with torch.autocast(video.device.type, enabled=False):
-        return mean_unit(video) @ F.normalize(text.float(), dim=-1).T
+        return mean_unit(video) @ F.normalize(at_least_float32(text), dim=-1).T

@@ -22,7 +22,6 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
 from vmm import masking
-from vmm.distributed import share
 from vmm.losses.alignment import AlignmentKind, alignment_loss
 from vmm.models.alignment_head import AlignmentHead
 from vmm.models.clip_vit import ClipTeacher
@@ -30,6 +29,7 @@ from vmm.models.video_encoder import VideoEncoder
 from vmm.models.weights import key_problems, shorten
 from vmm.optim import DecayPolicy, param_groups, warmup_cosine
 from vmm.tasks.draws import sample_draws
+from vmm.tasks.gradient_cache import Parts, joined
 from vmm.tasks.start import component_names, load_start_weights
 from vmm.types import VideoTextBatch
 
@@ -342,10 +342,15 @@ class PretrainTask(TrainingTask):
             self.teacher.load()
         super().configure_model()
 
-    def view(self, batch: VideoTextBatch, dropped: Tensor | None = None) -> View:
+    def view(
+        self, batch: VideoTextBatch, dropped: Tensor | None = None, parts: Parts | None = None
+    ) -> View:
         """Draw the mask of a batch, if none is given, and ask the teacher about what is visible."""
-        video = batch["video"]
-        teacher = self.teacher(video) if self.teacher is not None else None
+        video, teacher = batch["video"], None
+        if self.teacher is not None:
+            parts = parts or Parts(len(video), None)
+            with torch.no_grad():
+                teacher = joined(parts(self.teacher, video))
         attention = teacher.attention if teacher is not None else None
         if dropped is None:
             dropped = self.draw_mask(batch, attention)
@@ -373,10 +378,7 @@ class PretrainTask(TrainingTask):
     def align(self, aligned: Tensor | None, view: View) -> Tensor:
         """Alignment loss of the student with the teacher's tokens at the visible places."""
         assert aligned is not None and view.target is not None
-        loss = alignment_loss(aligned, view.target, self.align_kind)
-        if not self.training:  # a process may have no batch then, and not come here
-            return loss
-        return loss * share(aligned.shape[1], aligned.device)
+        return alignment_loss(aligned, view.target, self.align_kind)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Leave the frozen teacher out of the file."""

@@ -13,6 +13,7 @@ import torch
 from lightning.pytorch.cli import OptimizerCallable
 from torch import Tensor, nn
 
+from vmm.distributed import share
 from vmm.models.clip_vit import ClipTeacher
 from vmm.models.masked_student import MaskedStudent
 from vmm.models.video_encoder import VideoEncoder
@@ -68,6 +69,8 @@ class MaskedPretrainTask(PretrainTask):
         """Alignment at the visible tokens of one batch."""
         view = self.view(batch)
         loss = self.align(self.model(batch["video"], view.dropped), view)
+        if self.training:  # else a process may have no batch, and not come here
+            loss = loss * share(len(batch["key"]), self.device)
         return LossOutput(loss, {"align": loss}, {})
 
     def test_step(self, batch: VideoTextBatch, batch_idx: int) -> None:

@@ -71,6 +71,10 @@ class NumberGuard(L.Callback):
         """Remember the batch, in case that it is a bad one."""
         self._batch = batch
 
+    def on_train_batch_end(self, *unused: Any, **named: Any) -> None:
+        """Let the batch go before the next one is loaded: a large one is much memory."""
+        self._batch = None
+
     def on_before_backward(
         self, trainer: L.Trainer, pl_module: L.LightningModule, loss: Tensor
     ) -> None:

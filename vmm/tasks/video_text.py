@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -26,8 +27,9 @@ from vmm.models.text_interface import TextEncoder, VisionKV
 from vmm.models.video_encoder import VideoEncoder
 from vmm.models.video_text import VideoTextModel
 from vmm.ops.similarity import frame_similarity
-from vmm.tasks.base import LossOutput, PretrainTask, refuse_outside
+from vmm.tasks.base import LossOutput, PretrainTask, View, refuse_outside
 from vmm.tasks.draws import sample_draws
+from vmm.tasks.gradient_cache import Parts, joined, mean_of_means, say_of_accumulation
 from vmm.types import TextTokens, VideoTextBatch
 
 
@@ -62,6 +64,19 @@ class Draws(NamedTuple):
 _DRAW_ALL = Draws()
 
 
+class Encoded(NamedTuple):
+    """What the encoders say about a batch, or a part of it."""
+
+    video_proj: Tensor
+    """(B, P, E)."""
+    text_tokens: Tensor
+    """(B, S, Dt)."""
+    text_proj: Tensor
+    """(B, E)."""
+    align: Tensor | None
+    """(1,) alignment loss, if it has a weight; one for each part."""
+
+
 class Retrieved(NamedTuple):
     """Joint vectors of one validation batch, on the CPU."""
 
@@ -88,6 +103,9 @@ class VideoTextTask(PretrainTask):
         optimizer: Makes the optimizer from parameter groups.
         text_lr_ratio: Learning rate of the text encoder, as a share of the optimizer's: a BERT
             wants smaller steps than a state-space encoder.
+        micro_batch: Clips that go through the encoders at once, where memory has no room for the
+            whole batch; the losses still see all of it, and are the same. Costs a second forward.
+            Other tasks have no negatives: there trainer.accumulate_grad_batches does as much.
         shared: As for ``PretrainTask``.
 
     Raises:
@@ -109,6 +127,7 @@ class VideoTextTask(PretrainTask):
         gather: GatherGradient = "exact",
         optimizer: OptimizerCallable = lambda p: torch.optim.AdamW(p, lr=4e-4),
         text_lr_ratio: float = 1.0,
+        micro_batch: int | None = None,
         **shared: Any,
     ) -> None:
         super().__init__(optimizer=optimizer, **shared)
@@ -116,12 +135,14 @@ class VideoTextTask(PretrainTask):
         refuse_outside(0.001, math.inf, temperature=temperature)
         refuse_outside(0, 1, mlm_probability=mlm_probability)
         refuse_outside(0, math.inf, text_lr_ratio=text_lr_ratio, **vars(loss_weights))
+        refuse_outside(1, math.inf, micro_batch=1 if micro_batch is None else micro_batch)
         _check_weights(loss_weights, self.teacher)
         self.loss_weights = loss_weights
         self.mlm_probability = mlm_probability
         self.hard_negatives = hard_negatives
         self.gather: GatherGradient = gather
         self.text_lr_ratio = text_lr_ratio
+        self.micro_batch = micro_batch
         head = self.make_align_head(video_encoder) if loss_weights.align else None
         text = text_encoder(video_encoder.embed_dim)
         if loss_weights.vtm or loss_weights.mlm:
@@ -154,6 +175,11 @@ class VideoTextTask(PretrainTask):
         parts += model.text_encoder.unread(fused, words=bool(weights.mlm))
         return parts + model.video_encoder.unread(tokens=fused, pooled=bool(weights.vtc))
 
+    def on_fit_start(self) -> None:
+        """Say what gradient accumulation does not do."""
+        if self.loss_weights.vtc and self.trainer.is_global_zero:
+            say_of_accumulation(self.trainer.accumulate_grad_batches)
+
     def compute_losses(self, batch: VideoTextBatch, draws: Draws = _DRAW_ALL) -> LossOutput:
         """All terms with a weight, on what the mask leaves visible.
 
@@ -161,37 +187,55 @@ class VideoTextTask(PretrainTask):
             batch: Clips or stills with captions.
             draws: What not to draw at random.
         """
-        weights = self.loss_weights
-        model = self.model
+        weights, model = self.loss_weights, self.model
+        parts = Parts(len(batch["text"]), self.micro_batch)
 
-        view = self.view(batch, draws.dropped)
-        keep_temporal = self._keep_temporal(view.dropped)
-        video = model.encode_video(batch["video"], view.dropped, keep_temporal)
+        view = self.view(batch, draws.dropped, parts)
+        encode = partial(self._encode, keep_temporal=self._keep_temporal(view.dropped))
         tokens = model.text_encoder.tokenize(batch["text"], self.device)
-        text = model.encode_text(tokens.input_ids, tokens.attention_mask)
-
-        video_proj, text_proj = model.project_video(video.pooled), model.project_text(text.pooled)
+        seen, said = zip(*parts(encode, batch["video"], view, tokens), strict=True)
+        video_proj, text_tokens, text_proj, align = joined(said)
         terms: dict[str, Tensor] = {}
         log = {"temperature": model.temperature.detach().squeeze()}
         if weights.vtc:
+            rows = None if parts.whole else self.micro_batch
             vtc = contrastive_loss(
-                video_proj, text_proj, model.temperature, batch["idx"], self.gather
+                video_proj, text_proj, model.temperature, batch["idx"], self.gather, rows
             )
             terms["vtc"] = vtc.loss
             log |= {"vtc_t2v_accuracy": vtc.t2v_accuracy, "vtc_v2t_accuracy": vtc.v2t_accuracy}
-        if weights.vtm or weights.mlm:
-            vision = model.fusion.project_vision(video.tokens)
+        mask = tokens.attention_mask
+        vision: list[Tensor] | VisionKV = list(seen)
+        if parts.whole and (weights.vtm or weights.mlm):
+            vision = model.fusion.project_vision(seen[0])  # once for both
         if weights.vtm:
             negatives = draws.negatives or self._negatives(video_proj, text_proj, batch)
-            terms["vtm"] = self._matching(text.tokens, tokens.attention_mask, vision, negatives)
+            matching = self._matching(text_tokens, mask, vision, negatives, parts)
+            pairs = len(mask) + 2 * negatives.valid.sum()
+            terms["vtm"] = matching * share(pairs, mask.device)
         if weights.mlm:
             masked = draws.masked_words or self._mask_words(tokens, batch["key"])
-            terms["mlm"] = self._masked_language(masked, tokens.attention_mask, vision)
-        if weights.align:
-            terms["align"] = self.align(video.aligned, view)
+            guessed = parts(self._masked_language, masked, mask, vision)
+            hidden = parts.counts((masked.labels != IGNORED).sum(1))
+            language = mean_of_means(torch.stack(guessed), hidden)
+            terms["mlm"] = language * share(hidden.sum(), mask.device)
+        if align is not None:
+            aligned = mean_of_means(align, parts.counts(torch.ones_like(batch["idx"])))
+            terms["align"] = aligned * share(len(mask), mask.device)
 
         total = torch.stack([getattr(weights, name) * term for name, term in terms.items()]).sum()
         return LossOutput(total, terms, log)
+
+    def _encode(
+        self, video: Tensor, view: View, tokens: TextTokens, keep_temporal: bool
+    ) -> tuple[Tensor, Encoded]:
+        """Encode clips and captions, each alone: tokens (B, visible patches, D), and the rest."""
+        model = self.model
+        encoding = model.encode_video(video, view.dropped, keep_temporal)
+        text = model.encode_text(*tokens)
+        proj = model.project_video(encoding.pooled), model.project_text(text.pooled)
+        align = self.align(encoding.aligned, view)[None] if self.loss_weights.align else None
+        return encoding.tokens, Encoded(proj[0], text.tokens, proj[1], align)
 
     def _keep_temporal(self, dropped: Tensor | None) -> bool:
         """Whether every frame is pooled apart, which only comparable frames can be."""
@@ -209,19 +253,56 @@ class VideoTextTask(PretrainTask):
         )
 
     def _matching(
-        self, text: Tensor, attention_mask: Tensor, vision: VisionKV, negatives: HardNegatives
+        self,
+        text: Tensor,
+        mask: Tensor,
+        vision: list[Tensor] | VisionKV,
+        negatives: HardNegatives,
+        parts: Parts,
     ) -> Tensor:
         """Matching loss over true pairs, negative videos and negative captions."""
-        own = torch.arange(len(text), device=text.device)
+        if isinstance(vision, VisionKV):
+            return self._match(text, mask, vision, negatives)
+        # Each part gets the videos and captions that its negatives are, which may be of others.
+        some, own = negatives.valid, torch.arange(len(text), device=text.device)
+        videos = negatives.video_for_text.where(some, own)
+        texts = negatives.text_for_video.where(some, own)
+        wrong_video = torch.cat(vision).index_select(0, videos)
+        wrong = text.index_select(0, texts), mask[texts], wrong_video
+        means = parts(self._match_part, text, mask, vision, *wrong, some)
+        return mean_of_means(torch.stack(means), parts.counts(1 + 2 * some.long()))
+
+    def _match_part(
+        self,
+        text: Tensor,
+        mask: Tensor,
+        video: Tensor,
+        wrong_text: Tensor,
+        wrong_mask: Tensor,
+        wrong_video: Tensor,
+        valid: Tensor,
+    ) -> Tensor:
+        """Matching loss of some rows, with their negatives."""
+        vision = self.model.fusion.project_vision(torch.cat([video, wrong_video]))
+        wrong = torch.arange(len(valid), 2 * len(valid), device=valid.device)
+        negatives = HardNegatives(wrong, wrong, valid)
+        return self._match(
+            torch.cat([text, wrong_text]), torch.cat([mask, wrong_mask]), vision, negatives
+        )
+
+    def _match(
+        self, text: Tensor, mask: Tensor, vision: VisionKV, negatives: HardNegatives
+    ) -> Tensor:
+        """Matching loss of the first rows, for which there are negatives among all rows."""
         some = negatives.valid
+        own = torch.arange(len(some), device=text.device)
         text_rows = torch.cat([own, own[some], negatives.text_for_video[some]])
         video_rows = torch.cat([own, negatives.video_for_text[some], own[some]])
         fused = self.model.fuse(
-            text.index_select(0, text_rows), attention_mask[text_rows], vision[video_rows]
+            text.index_select(0, text_rows), mask[text_rows], vision[video_rows]
         )
         matched = torch.arange(len(text_rows), device=text.device) < len(own)
-        loss = matching_loss(self.model.match_logits(fused), matched)
-        return loss * share(len(text_rows), text.device)
+        return matching_loss(self.model.match_logits(fused), matched)
 
     def _mask_words(self, tokens: TextTokens, keys: list[str]) -> MaskedWords:
         """Draw which words stay hidden."""
@@ -237,15 +318,14 @@ class VideoTextTask(PretrainTask):
         )
 
     def _masked_language(
-        self, masked: MaskedWords, attention_mask: Tensor, vision: VisionKV
+        self, masked: MaskedWords, attention_mask: Tensor, vision: Tensor | VisionKV
     ) -> Tensor:
         """Guess hidden words from the others and the video."""
         model = self.model
         text = model.encode_text(masked.input_ids, attention_mask)
         states = model.fuse(text.tokens, attention_mask, vision)
         hidden = masked.labels != IGNORED
-        loss = mlm_loss(model.mlm_logits(states[hidden]), masked.labels[hidden])
-        return loss * share(hidden.sum(), hidden.device)
+        return mlm_loss(model.mlm_logits(states[hidden]), masked.labels[hidden])
 
     def on_train_batch_start(self, batch: VideoTextBatch, batch_idx: int) -> None:
         """Keep the temperature in range."""
@@ -259,9 +339,15 @@ class VideoTextTask(PretrainTask):
         if not batch["key"]:  # none of its samples can be used
             return Retrieved([], torch.empty(0), torch.empty(0))
         tokens = self.model.text_encoder.tokenize(batch["text"], self.device)
-        video = self.model.project_video(self.model.encode_video(batch["video"]).pooled)
-        text = self.model.project_text(self.model.encode_text(*tokens).pooled)
+        parts = Parts(len(batch["text"]), self.micro_batch)
+        video, text = map(torch.cat, zip(*parts(self._joint, batch["video"], tokens), strict=True))
         return Retrieved(batch["key"], video.float().cpu(), text.float().cpu())
+
+    def _joint(self, video: Tensor, tokens: TextTokens) -> tuple[Tensor, Tensor]:
+        """Encode clips and captions as vectors of the joint space."""
+        model = self.model
+        video = model.project_video(model.encode_video(video).pooled)
+        return video, model.project_text(model.encode_text(*tokens).pooled)
 
     def on_validation_epoch_end(self) -> None:
         """Log the retrieval metrics of the epoch."""
