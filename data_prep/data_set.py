@@ -175,7 +175,7 @@ class DataSet(Generic[_Arguments, _Job]):
             running = [pool.submit(_make_each, make, chunk, arguments) for chunk in chunks]
             yield (made for future in running for made in future.result())
 
-    def command(self, argv: Sequence[str] | None) -> int:
+    def command(self, argv: Sequence[str] | None = None) -> int:
         """Be the program's command line; return the exit status."""
         parser = CommandParser(
             prog=f"python -m {self.module}",

@@ -151,10 +151,7 @@ FILMS = DataSet(
 )
 
 
-def main(argv: list[str] | None = None) -> int:
-    """Command line; returns the exit code."""
-    return FILMS.command(argv)
-
+main = FILMS.command
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -126,10 +126,7 @@ CLIPS = DataSet(
 )
 
 
-def main(argv: list[str] | None = None) -> int:
-    """Command line; returns the exit code."""
-    return CLIPS.command(argv)
-
+main = CLIPS.command
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -214,7 +214,7 @@ def mlm_mask(
 def apply_mlm_draws(
     input_ids: Tensor, draws: MlmDraws, *, pad_id: int, cls_id: int, mask_id: int
 ) -> MaskedWords:
-    """The deterministic part of ``mlm_mask``."""
+    """The deterministic part of ``mlm_mask``, for (B, S) int64."""
     hidden = draws.masked & (input_ids != pad_id) & (input_ids != cls_id)
     labels = input_ids.where(hidden, IGNORED)
     substitute = torch.where(draws.random, draws.words, input_ids)

@@ -6,7 +6,6 @@ from vmm.data.text_input import (
     clean_json,
     clean_text,
     decode_text,
-    read_lines,
     read_text,
     split_lines,
 )
@@ -79,13 +78,13 @@ def test_halves_that_were_written_one_by_one_are_put_together():
 def test_what_is_no_text_is_refused_by_name(tmp_path, data, message):
     (tmp_path / "a.txt").write_bytes(data)
     with pytest.raises(ValueError, match=message) as caught:
-        read_lines(tmp_path / "a.txt")
+        read_text(tmp_path / "a.txt")
     assert str(tmp_path / "a.txt") in str(caught.value)
 
 
 def test_a_file_that_is_not_there_is_refused_by_name(tmp_path):
     with pytest.raises(ValueError, match=r"a\.txt cannot be read: No such file"):
-        read_lines(tmp_path / "a.txt")
+        read_text(tmp_path / "a.txt")
 
 
 def test_lines_end_where_the_file_ends_them(tmp_path):
@@ -94,4 +93,4 @@ def test_lines_end_where_the_file_ends_them(tmp_path):
     assert split_lines("a\rb\n\nc\n") == ["a\rb", "", "c"]
     assert split_lines("") == [] and split_lines("\n") == [""]
     (tmp_path / "a.txt").write_text(f"x{NOT_LINE_ENDS}y\nz\n", encoding="utf-8", newline="")
-    assert read_lines(tmp_path / "a.txt") == [f"x{NOT_LINE_ENDS}y", "z"]
+    assert split_lines(read_text(tmp_path / "a.txt")) == [f"x{NOT_LINE_ENDS}y", "z"]

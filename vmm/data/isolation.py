@@ -76,6 +76,9 @@ class IsolatedDecoder:
 
         The child is not free for other files before all parts have been taken.
 
+        Returns:
+            (T, H, W, 3) uint8 RGB, for each part.
+
         Raises:
             DecodeError: As ``decode_parts``, or because the child hung or crashed.
             OSError: As ``decode_parts``.
@@ -197,9 +200,9 @@ def serve(
     """Decode what the parent sends until it hangs up; the child's whole life.
 
     Args:
-        video: Decodes videos.
-        image: Decodes images.
-        parts: Decodes parts of videos.
+        video: Decodes videos, to (T, H, W, 3) uint8.
+        image: Decodes images, to (1, H, W, 3) uint8.
+        parts: Decodes parts of videos, to (T, H, W, 3) uint8 each.
     """
     connection = socket.socket(fileno=int(sys.argv[1]))
     messages = connection.makefile("rb")

@@ -122,12 +122,3 @@ def split_lines(text: str) -> list[str]:
     if not lines[-1]:
         lines.pop()
     return [line.removesuffix("\r") for line in lines]
-
-
-def read_lines(path: Path) -> list[str]:
-    """Read the lines of a text file, see ``read_text`` and ``split_lines``.
-
-    Raises:
-        ValueError: If it cannot be read or decoded; names the file.
-    """
-    return split_lines(read_text(path))

@@ -44,7 +44,7 @@ def write_tower(parts: EncoderParts, name: str, inputs: tuple[Tensor, ...], path
     Args:
         parts: The model.
         name: A key of ``vmm.export.programs.example_inputs``.
-        inputs: Its value.
+        inputs: Its value: (B, T, C, H, W), or twice (B, S).
         path: The file to write.
 
     Returns:
@@ -79,7 +79,7 @@ def check_onnx(parts: EncoderParts, name: str, inputs: tuple[Tensor, ...], path:
     Args:
         parts: The model.
         name: A key of ``vmm.export.programs.example_inputs``.
-        inputs: Its value.
+        inputs: Its value: (B, T, C, H, W), or twice (B, S).
         path: The file.
 
     Returns:

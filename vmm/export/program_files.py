@@ -54,7 +54,7 @@ def write_tower(parts: EncoderParts, name: str, inputs: tuple[Tensor, ...], path
     Args:
         parts: The model.
         name: A key of ``vmm.export.programs.example_inputs``.
-        inputs: Its value.
+        inputs: Its value: (B, T, C, H, W), or twice (B, S).
         path: The file to write.
 
     Returns:
@@ -70,7 +70,10 @@ def write_tower(parts: EncoderParts, name: str, inputs: tuple[Tensor, ...], path
 
 
 def compile_tower(parts: EncoderParts, name: str, inputs: tuple[Tensor, ...], path: Path) -> float:
-    """Compile, write and check one package; arguments and result as for ``write_tower``."""
+    """Compile, write and check one package; arguments and result as for ``write_tower``.
+
+    So ``inputs`` are (B, T, C, H, W), or twice (B, S).
+    """
     program = trace(parts, name, inputs)
     torch._inductor.aoti_compile_and_package(program, package_path=str(path))
     run = torch._inductor.aoti_load_package(str(path))

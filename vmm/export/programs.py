@@ -30,6 +30,9 @@ def video_name(num_frames: int) -> str:
 def example_inputs(parts: EncoderParts, frames: Sequence[int]) -> dict[str, tuple[Tensor, ...]]:
     """Make inputs of every graph by its name: two clips each, and two captions.
 
+    Returns:
+        (2, T, C, H, W) float32 for each number T of frames; ids and mask (2, S) int64.
+
     Raises:
         ValueError: If a number of frames is not a multiple of the tubelet size.
     """
@@ -58,7 +61,7 @@ def trace(parts: EncoderParts, name: str, inputs: tuple[Tensor, ...]) -> Exporte
     Args:
         parts: The model.
         name: A key of ``example_inputs``.
-        inputs: Its value.
+        inputs: Its value: (B, T, C, H, W), or twice (B, S).
 
     Returns:
         A graph with vmm's operators inside, which runs where vmm is installed.
@@ -78,8 +81,8 @@ def largest_difference(path: Path, got: Tensor, want: Tensor, advice: str) -> fl
 
     Args:
         path: The file, for the message.
-        got: What it computes.
-        want: What the model computes.
+        got: What it computes, of any shape.
+        want: What the model computes, of any shape.
         advice: What to try if they differ.
 
     Raises:
@@ -104,7 +107,7 @@ def largest_difference(path: Path, got: Tensor, want: Tensor, advice: str) -> fl
 
 
 def expected(parts: EncoderParts, name: str, inputs: tuple[Tensor, ...]) -> Tensor:
-    """Compute what a graph must give."""
+    """Compute what a graph must give for (B, T, C, H, W), or (B, S) and its mask: (B, E)."""
     tower = TextTower(parts.model) if name == TEXT else VideoTower(parts.model)
     with torch.no_grad():
         vectors: Tensor = tower(*inputs)

@@ -173,7 +173,8 @@ def save_published(
     """Write weights in the published layout.
 
     Args:
-        state: State dict of a model as ``load_published`` returns it for this family.
+        state: State dict of a model as ``load_published`` returns it for this family;
+            weights of any shape.
         family: Layout to write.
         path: ``.safetensors``, or a PyTorch file otherwise; replaced if it exists.
         dtype: Convert the weights to this type; None = as they are.

@@ -98,7 +98,7 @@ LAYOUTS: dict[Family, Layout] = {
 
 
 def unwrap_keys(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Take off the prefixes that wrappers put before every key."""
+    """Take off the prefixes that wrappers put before every key; tensors have any shape."""
     result = dict(state)
     for prefix in _STRIPPED:
         if result and all(key.startswith(prefix) for key in result):
@@ -143,6 +143,8 @@ def split_published(
 ) -> tuple[dict[str, Tensor], dict[str, str], dict[str, str]]:
     """Rename the keys of a file and take out those that have no place here.
 
+    Tensors may have any shape, which stays.
+
     Returns:
         Tensors under our names; published name of each; dropped published keys with the reason.
 
@@ -176,6 +178,8 @@ def split_published(
 
 def join_published(state: Mapping[str, Tensor], family: Family) -> dict[str, Tensor]:
     """Give a state dict of ours its published key names, derived tensors included.
+
+    Tensors may have any shape, which stays.
 
     Raises:
         ValueError: If the family has no place for a key.

@@ -39,6 +39,8 @@ class ShapeError(ValueError):
 def video_encoder_arguments(state: Mapping[str, Tensor]) -> dict[str, Any]:
     """Constructor arguments of ``VideoMamba`` for the keys under ``video_encoder.``.
 
+    Tensors may have any shape: it is what is read.
+
     Raises:
         ShapeError: If blocks are missing or sizes contradict each other.
     """
@@ -70,7 +72,7 @@ def video_encoder_arguments(state: Mapping[str, Tensor]) -> dict[str, Any]:
 
 
 def num_taps(state: Mapping[str, Tensor]) -> int:
-    """Decoders of the alignment head; 0 if there is none."""
+    """Decoders of the alignment head; 0 if there is none. Tensors may have any shape."""
     if not any(key.startswith("align_head.") for key in state):
         return 0
     return _count(state, r"^align_head\.decoders\.(\d+)\.")
@@ -80,7 +82,7 @@ def text_encoder_arguments(state: Mapping[str, Tensor], num_heads: int | None) -
     """Constructor arguments of ``BertTextEncoder`` for the keys under ``text_encoder.``.
 
     Args:
-        state: The checkpoint.
+        state: The checkpoint; tensors may have any shape, which is what is read.
         num_heads: Attention heads; None = those of the published text encoder of this width.
 
     Raises:
@@ -124,7 +126,7 @@ def clip_config(state: Mapping[str, Tensor], num_heads: int | None) -> dict[str,
     """An open_clip model config for the keys under ``visual.``.
 
     Args:
-        state: The checkpoint.
+        state: The checkpoint; tensors may have any shape, which is what is read.
         num_heads: Attention heads; None = as CLIP's and OpenCLIP's ViTs of this width.
 
     Raises:
@@ -159,6 +161,8 @@ def clip_config(state: Mapping[str, Tensor], num_heads: int | None) -> dict[str,
 
 def shape_of(state: Mapping[str, Tensor], key: str, *dims: int) -> tuple[int, ...]:
     """Return the shape of a tensor that must be there, not empty, with one of these dimensions.
+
+    Others may have any shape.
 
     Raises:
         ShapeError: If it is not.

@@ -195,13 +195,13 @@ class BertTextEncoder(FusionEncoder):
         return {**exported, "name": str(folder), "pretrained": False}
 
     def project_vision(self, vision: Tensor, mask: Tensor | None = None) -> VisionKV:
-        """See ``FusionEncoder.project_vision``."""
+        """See ``FusionEncoder.project_vision``: (B, N, Dv), mask (B, N)."""
         pairs = [layer.project_vision(vision) for layer in self._fusion_layers()]
         keys, values = zip(*pairs, strict=True)
         return VisionKV(keys, values, None if mask is None else mask.bool())
 
     def fuse(self, states: Tensor, attention_mask: Tensor, vision: VisionKV) -> Tensor:
-        """See ``FusionEncoder.fuse``."""
+        """See ``FusionEncoder.fuse``: (M, S, Dt), mask (M, S)."""
         mask = _expand_mask(attention_mask)
         vision_mask = None if vision.mask is None else _expand_mask(vision.mask)
         layers = zip(self._fusion_layers(), vision.keys, vision.values, strict=True)

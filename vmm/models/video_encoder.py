@@ -108,5 +108,8 @@ class VideoEncoder(nn.Module, ABC):
         return set()
 
     def adapt_state(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Fit a state dict of another frame count or image size to this encoder's."""
+        """Fit a state dict of another frame count or image size to this encoder's.
+
+        Tensors of any shape may come.
+        """
         return state

@@ -138,7 +138,10 @@ class VideoMamba(VideoEncoder):
         return parts
 
     def adapt_state(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Interpolate the position tables of a state dict to this encoder's sizes."""
+        """Interpolate the position tables of a state dict to this encoder's sizes.
+
+        ``pos_embed`` becomes (1, 1 + N, D) and ``temporal_pos_embedding`` (1, T, D); others stay.
+        """
         side = self.image_size // self.patch_size
         state = dict(state)
         if "pos_embed" in state:  # load_state_dict names what is missing

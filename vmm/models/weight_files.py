@@ -80,7 +80,10 @@ class WeightFile(NamedTuple):
 
 
 def read_state_dict(path: Path, averaged: bool = True) -> dict[str, Tensor]:
-    """Read the tensors of a ``.safetensors`` or PyTorch file; see ``read_weight_file``."""
+    """Read the tensors of a ``.safetensors`` or PyTorch file; see ``read_weight_file``.
+
+    They may have any shape.
+    """
     return read_weight_file(path, averaged).state
 
 

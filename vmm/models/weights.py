@@ -45,7 +45,10 @@ def usual_types() -> Iterator[None]:
 
 
 def key_problems(state: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> list[str]:
-    """Say why weights are not those of a module, key by key; nothing if they are."""
+    """Say why weights are not those of a module, key by key; nothing if they are.
+
+    Both may have any shape.
+    """
     problems = [f"{key} is missing in the file" for key in own if key not in state]
     problems += [f"{key} is not known here" for key in state if key not in own]
     problems += [
@@ -73,7 +76,8 @@ def load_accounted(
 
     Args:
         module: Gets the weights.
-        state: Its keys are those of the module as far as they mean the same.
+        state: Its keys are those of the module as far as they mean the same;
+            tensors of any shape, which must be the module's.
         source: Where the weights come from, for messages.
         new: Regular expressions of keys that the source may lack, with the reason.
         dropped: Regular expressions of keys that the module may lack, with the reason.
@@ -124,7 +128,7 @@ def check_finite(state: Mapping[str, Tensor], source: str) -> None:
     """Refuse weights that are no numbers.
 
     Args:
-        state: The weights.
+        state: The weights, of any shape.
         source: Where they come from, for the message.
 
     Raises:

@@ -102,7 +102,7 @@ def why_no_triton(device: torch.device) -> str | None:
 
 
 def why_no_cuda_kernel(x: Tensor) -> str | None:
-    """Say why the CUDA kernels of other packages cannot take an input, or return None."""
+    """Say why the CUDA kernels of other packages cannot take x, of any shape, or return None."""
     if x.device.type != "cuda":
         return f"needs tensors on a CUDA device, these are on {x.device.type}"
     return "computes in float32, these are float64" if x.dtype == torch.float64 else None
@@ -119,7 +119,10 @@ def why_no_package(name: str, load: Callable[[], object]) -> str | None:
 
 
 def why_no_compiled_code(x: Tensor, parameter: Tensor) -> str | None:
-    """Say why the kernels that llvmlite compiles cannot take these inputs, or return None."""
+    """Say why the kernels that llvmlite compiles cannot take these inputs, or return None.
+
+    They may have any shape.
+    """
     if x.device.type != "cpu":
         return f"needs tensors on the CPU, these are on {x.device.type}"
     if torch.float64 in (x.dtype, parameter.dtype):

@@ -88,7 +88,7 @@ def empty_gradients(inputs: Sequence[Tensor | None]) -> list[Tensor]:
 
 
 def given(gradients: Sequence[Tensor], inputs: Sequence[Tensor | None]) -> list[Tensor | None]:
-    """Return the gradients of the given inputs, and None for the absent ones."""
+    """Return the gradients of the given inputs, and None for the absent ones; any shape goes."""
     return [None if x is None else y for x, y in zip(inputs, gradients, strict=True)]
 
 
@@ -99,7 +99,7 @@ def recomputed_gradients(
 ) -> list[Tensor | None]:
     """Differentiate ``function(*inputs)`` by running it again under autograd.
 
-    Outputs whose gradient is None do not count.
+    Outputs whose gradient is None do not count. All may have any shape; a gradient has its input's.
 
     Inside of an operator autograd is switched off below ``torch.enable_grad``, by dispatch keys
     that are excluded for this thread; for the duration of the call they are let in again.

@@ -229,7 +229,7 @@ class TrainingTask(L.LightningModule):
             )
 
     def training_step(self, batch: VideoTextBatch, batch_idx: int) -> Tensor:
-        """One step: losses, then their curves."""
+        """One step: losses, then their curves; gives the total, a scalar."""
         losses = self.compute_losses(batch)
         size = len(batch["text"])
         self.log("train/loss", losses.total, prog_bar=True, batch_size=size)
@@ -345,7 +345,10 @@ class PretrainTask(TrainingTask):
     def view(
         self, batch: VideoTextBatch, dropped: Tensor | None = None, parts: Parts | None = None
     ) -> View:
-        """Draw the mask of a batch, if none is given, and ask the teacher about what is visible."""
+        """Draw the mask of a batch, if none is given, and ask the teacher about what is visible.
+
+        ``dropped`` is (B, 1 + T * N) bool, True = hidden.
+        """
         video, teacher = batch["video"], None
         if self.teacher is not None:
             parts = parts or Parts(len(video), None)
@@ -376,7 +379,7 @@ class PretrainTask(TrainingTask):
         return AlignmentHead(encoder.embed_dim, self.teacher.output_dim, self.num_taps)
 
     def align(self, aligned: Tensor | None, view: View) -> Tensor:
-        """Alignment loss of the student with the teacher's tokens at the visible places."""
+        """Scalar loss of the student (K, B, visible, E) against the teacher's visible tokens."""
         assert aligned is not None and view.target is not None
         return alignment_loss(aligned, view.target, self.align_kind)
 

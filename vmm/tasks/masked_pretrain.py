@@ -82,7 +82,7 @@ class MaskedPretrainTask(PretrainTask):
         raise ValueError("stage 1 has no embeddings; predict with a run of stage 2")
 
     def validation_step(self, batch: VideoTextBatch, batch_idx: int) -> Tensor | None:
-        """The same loss on held-out clips; none if no clip of the batch can be used."""
+        """The same loss, a scalar, on held-out clips; none if no clip of the batch can be used."""
         if not batch["key"]:
             return None
         loss = self.compute_losses(batch).total

@@ -78,7 +78,7 @@ class NumberGuard(L.Callback):
     def on_before_backward(
         self, trainer: L.Trainer, pl_module: L.LightningModule, loss: Tensor
     ) -> None:
-        """Remember the loss; with accumulation one bad one is enough."""
+        """Remember the loss, a scalar; with accumulation one bad one is enough."""
         loss = loss.detach().float()
         self._loss = loss if self._loss is None else self._loss + loss
 

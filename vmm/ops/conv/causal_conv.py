@@ -27,7 +27,10 @@ Activation = Literal["silu"] | None
 
 
 def choose_backend(x: Tensor, weight: Tensor) -> tuple[str, dict[str, str]]:
-    """Say which backend "auto" takes, and why not the better ones (see ``selective_scan``)."""
+    """Say which backend "auto" takes, and why not the better ones (see ``selective_scan``).
+
+    For x (B, E, L) and weight (E, K).
+    """
     return backends.choose(BACKENDS, BACKEND_VARIABLE, x, weight)
 
 

@@ -18,7 +18,7 @@ def _kernel() -> Callable[..., Tensor]:
 
 
 def why_not(x: Tensor, weight: Tensor) -> str | None:
-    """Say why causal-conv1d cannot take these inputs, or return None."""
+    """Say why causal-conv1d cannot take x (B, E, L) and weight (E, K), or return None."""
     if why := why_no_cuda_kernel(x):
         return why
     if not 2 <= weight.shape[1] <= 4:

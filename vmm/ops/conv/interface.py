@@ -59,7 +59,7 @@ class ConvModule(Protocol):
     """What a backend's module offers."""
 
     def why_not(self, x: Tensor, weight: Tensor) -> str | None:
-        """Say why it cannot take these inputs, or return None."""
+        """Say why it cannot take x (B, E, L) and weight (E, K), or return None."""
 
     def forward(self, inputs: ConvInputs, silu: bool) -> ConvOutputs:
         """Return the output (B, E, L) of every direction."""

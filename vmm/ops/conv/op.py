@@ -53,7 +53,7 @@ def _(*arguments: Any) -> tuple[Tensor, Tensor]:
     f"({', '.join(['Tensor'] * _NUM_INPUTS)})",
 )
 def conv_backward_op(*arguments: Any) -> tuple[Tensor, ...]:
-    """Return the gradient of every input; an absent one gets an empty tensor."""
+    """Return the gradient of every input, of its shape; an absent one gets (0,)."""
     inputs = ConvInputs(*arguments[:_NUM_INPUTS])
     silu, d_back, d_ahead, backend = arguments[_NUM_INPUTS:]
     module: ConvModule = BACKENDS[backend].module

@@ -27,7 +27,7 @@ _SPAN = 256
 
 
 def why_not(x: Tensor, weight: Tensor) -> str | None:
-    """Say why the Triton convolution cannot take these inputs, or return None."""
+    """Say why the Triton convolution cannot take x (B, E, L) and weight (E, K), or return None."""
     if x.dtype == torch.float64 or weight.dtype == torch.float64:
         return "computes in float32, these are float64"
     return why_no_triton(x.device)

@@ -178,6 +178,15 @@ def _store_sums(
 
 
 @jit
+def _zeros(OPTIONS: tl.constexpr) -> Any:
+    """Return a tile of zeros."""
+    # Triton 3.5 and 3.6 take sizes in a list for numbers unless a name makes them constants.
+    STEPS: tl.constexpr = OPTIONS.tile_steps
+    CHANNELS: tl.constexpr = OPTIONS.tile_channels
+    return tl.zeros([STEPS, CHANNELS], tl.float32)
+
+
+@jit
 def backward_kernel(
     x: tl.tuple,
     back: tl.tuple,
@@ -206,24 +215,21 @@ def backward_kernel(
         OPTIONS: An ``Options``.
     """
     TAPS: tl.constexpr = OPTIONS.taps
-    # Triton 3.5 and 3.6 take sizes in a list for numbers unless a name makes them constants.
-    STEPS: tl.constexpr = OPTIONS.tile_steps
-    CHANNELS: tl.constexpr = OPTIONS.tile_channels
     batch = tl.cast(tl.program_id(2), tl.int64)
-    e = tl.program_id(1) * CHANNELS + tl.arange(0, CHANNELS)
+    e = tl.program_id(1) * OPTIONS.tile_channels + tl.arange(0, OPTIONS.tile_channels)
     sizes = (length, width)
     of_back = _parameters(back, e, width, TAPS)
     of_ahead = _parameters(ahead, e, width, TAPS)
     zeros = ()
     for _ in tl.static_range(TAPS + 1):
-        zeros = zeros + (tl.zeros([STEPS, CHANNELS], tl.float32),)
+        zeros = zeros + (_zeros(OPTIONS),)
     back_sums = zeros
     ahead_sums = zeros
     begin = tl.program_id(0) * span
     for t0 in range(begin, tl.minimum(begin + span, length), OPTIONS.tile_steps):
         t = t0 + tl.arange(0, OPTIONS.tile_steps)
         window = _window((x[0] + batch * x[1], x[2]), t, e, sizes, TAPS)
-        total = tl.zeros([STEPS, CHANNELS], tl.float32)
+        total = _zeros(OPTIONS)
         if OPTIONS.back:
             rows = (d_outs[0][0] + batch * d_outs[0][1], d_outs[0][2])
             total, back_sums = _backward_one(

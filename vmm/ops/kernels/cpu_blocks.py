@@ -34,7 +34,7 @@ def from_blocks(x: Tensor, channels: int) -> Tensor:
 
 
 def row_dtype(x: Tensor) -> torch.dtype:
-    """Return the type in which kernels read and write what is like x: float32 or bfloat16."""
+    """Return the type in which kernels take what is like x: float32 or bfloat16; any shape."""
     return x.dtype if x.dtype == torch.bfloat16 else torch.float32
 
 

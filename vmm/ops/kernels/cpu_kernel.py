@@ -100,7 +100,7 @@ def _scratch(size: int) -> Tensor:
 
 
 def address_of(name: str, x: Tensor, *dtypes: torch.dtype) -> int:
-    """Return where a kernel finds the numbers of a tensor.
+    """Return where a kernel finds the numbers of a tensor of any shape.
 
     Kernels know nothing but addresses: a tensor of another type, as global settings can make them
     (the default type, the default device), would be read and written beyond its end.
@@ -118,7 +118,7 @@ def address_of(name: str, x: Tensor, *dtypes: torch.dtype) -> int:
 
 
 def packed_address(name: str, x: Tensor | None) -> int:
-    """Return the address of a float32 tensor without gaps; 0 for None.
+    """Return the address of a float32 tensor of any shape without gaps; 0 for None.
 
     Raises:
         ValueError: If it is anything else.

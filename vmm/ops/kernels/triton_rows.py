@@ -61,17 +61,18 @@ def row_offset(t: tl.tensor, distance: tl.tensor, length: tl.tensor, REVERSE: tl
 def load_rows(
     rows: tl.tuple,
     at: tl.tuple,
-    e: tl.tensor,
-    channels: tl.tensor,
+    tile: tl.tuple,
     STEPS: tl.constexpr,
     REVERSE: tl.constexpr,
 ) -> Any:
     """Load a sub-tile of ``rows``, (pointer, distance of rows); zeros beyond the end.
 
-    ``at`` is the first step of the sub-tile, the end of the part and L.
+    ``at`` is the first step of the sub-tile, the end of the part and L; ``tile`` its states, its
+    channels and E.
     """
     pointer, distance = rows
     t0, end, length = at
+    _, e, channels = tile
     loaded = ()
     for k in tl.static_range(STEPS):
         limit = tl.where(t0 + k < end, channels, 0)
@@ -85,14 +86,14 @@ def store_rows(
     rows: tl.tuple,
     values: tl.tuple,
     at: tl.tuple,
-    e: tl.tensor,
-    channels: tl.tensor,
+    tile: tl.tuple,
     STEPS: tl.constexpr,
     REVERSE: tl.constexpr,
 ) -> None:
     """Undo ``load_rows``."""
     pointer, distance = rows
     t0, end, length = at
+    _, e, channels = tile
     for k in tl.static_range(STEPS):
         limit = tl.where(t0 + k < end, channels, 0)
         address = pointer + row_offset(t0 + k, distance, length, REVERSE) + e

@@ -116,7 +116,11 @@ def _empty_starts(inputs: PairInputs, keep: bool, module: PairModule) -> Tensor:
     schema=f"({_INPUTS}, bool delta_softplus, bool keep, str backend) -> (Tensor, Tensor)",
 )
 def bidirectional_op(*arguments: Any) -> tuple[Tensor, Tensor]:
-    """Scan with one backend; see ``vmm.ops.scan.op.scan_op``."""
+    """Scan with one backend; see ``vmm.ops.scan.op.scan_op``.
+
+    Returns:
+        The output (B, E, L); the kept states, flat.
+    """
     inputs = PairInputs(*arguments[:_NUM_INPUTS])
     softplus, keep, backend = arguments[_NUM_INPUTS:]
     module = _module(backend)
@@ -141,7 +145,7 @@ def _(*arguments: Any) -> tuple[Tensor, Tensor]:
     f"({', '.join(['Tensor'] * _NUM_INPUTS)})",
 )
 def bidirectional_backward_op(*arguments: Any) -> tuple[Tensor, ...]:
-    """Return the gradient of every input; an absent one gets an empty tensor."""
+    """Return the gradient of every input, of its shape; an absent one gets (0,)."""
     inputs = PairInputs(*arguments[:_NUM_INPUTS])
     softplus, starts, d_out, backend = arguments[_NUM_INPUTS:]
     module = _module(backend)

@@ -24,7 +24,7 @@ CHUNK = 32
 
 
 def why_not(u: Tensor, A: Tensor) -> str | None:
-    """Return None: it runs everywhere."""
+    """Return None: it runs everywhere, for u (B, E, L) and A (E, N)."""
     return None
 
 
@@ -85,7 +85,10 @@ def starts_shape(u: Tensor, A: Tensor) -> tuple[int, ...]:
 def forward(
     inputs: ScanInputs, options: ScanOptions, starts: Tensor | None, last: Tensor | None
 ) -> Tensor:
-    """Compute the contract of ``vmm.ops.scan.selective_scan.selective_scan`` chunk by chunk."""
+    """Compute the contract of ``vmm.ops.scan.selective_scan.selective_scan`` chunk by chunk.
+
+    Fills ``starts`` (chunks, B, N, E) and ``last`` (B, E, N); returns (B, E, L).
+    """
     scan = _Scanner(inputs, *options)
     out = empty_packed(inputs.u)
     batch, channels, _ = out.shape
@@ -111,7 +114,7 @@ def forward(
 def backward(
     inputs: ScanInputs, options: ScanOptions, starts: Tensor, d_out: Tensor, d_last: Tensor | None
 ) -> ScanInputs:
-    """Walk the chunks from the last to the first; ``carry`` is the gradient of the state."""
+    """Walk the chunks of ``d_out`` (B, E, L) from the last; ``carry`` is the state's gradient."""
     scan = _Scanner(inputs, *options)
     d_u, d_delta, d_b, d_c = (empty_packed(x) for x in (inputs.u, inputs.delta, inputs.B, inputs.C))
     d_z = None if inputs.z is None else empty_packed(inputs.z)

@@ -47,14 +47,17 @@ def starts_shape(u: Tensor, A: Tensor) -> tuple[int, ...]:
 
 
 def pair_starts_shape(u: Tensor, A: Tensor) -> tuple[int, ...]:
-    """Return the shape of the kept states of two directions."""
+    """Return (2, tiles, B, blocks, N, lanes), the shape of two directions' kept states."""
     return 2, *starts_shape(u, A)
 
 
 def forward(
     inputs: ScanInputs, options: ScanOptions, starts: Tensor | None, last: Tensor | None
 ) -> Tensor:
-    """Compute the contract of ``vmm.ops.scan.selective_scan.selective_scan`` in compiled code."""
+    """Compute the contract of ``vmm.ops.scan.selective_scan.selective_scan`` in compiled code.
+
+    Fills ``starts``, of ``starts_shape``, and ``last`` (B, E, N); returns (B, E, L).
+    """
     out = empty_packed(inputs.u, row_dtype(inputs.u))
     state = _scan(inputs, options, starts, out)
     if last is not None:
@@ -65,7 +68,7 @@ def forward(
 def pair_forward(inputs: PairInputs, delta_softplus: bool, starts: Tensor | None) -> Tensor:
     """Compute the contract of ``vmm.ops.scan.bidirectional.bidirectional_scan``.
 
-    One common gate takes the sum of the directions.
+    One common gate takes the sum of the directions, (B, E, L).
     """
     first, second = (one._replace(z=None) for one in inputs.split())
     of_first, of_second = (None, None) if starts is None else starts.unbind(0)
@@ -121,7 +124,10 @@ def backward(
     d_out: Tensor,
     d_last: Tensor | None,
 ) -> ScanInputs:
-    """Return the gradients, in float32 or the inputs' bfloat16."""
+    """Return the gradients, in float32 or the inputs' bfloat16.
+
+    ``starts`` is of ``starts_shape``, ``d_out`` (B, E, L), ``d_last`` (B, E, N).
+    """
     d_state = _to_state(d_last, inputs)
     results = {name: getattr(inputs, name) for name in ("z", "other")}
     results = {
@@ -136,7 +142,10 @@ def backward(
 def pair_backward(
     inputs: PairInputs, delta_softplus: bool, starts: Tensor, d_out: Tensor
 ) -> PairInputs:
-    """Return the gradients of both directions, in float32 or the inputs' bfloat16."""
+    """Return the gradients of both directions, in float32 or the inputs' bfloat16.
+
+    ``starts`` is of ``pair_starts_shape``, ``d_out`` (B, E, L).
+    """
     first, second = inputs.split()
     of_first, of_second = {}, {}
     if inputs.z is not None:

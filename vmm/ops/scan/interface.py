@@ -89,7 +89,7 @@ class PairInputs(NamedTuple):
 
     @classmethod
     def join(cls, first: ScanInputs, second: ScanInputs, z: Tensor | None) -> PairInputs:
-        """Put two directions, whose own z are ignored, and the shared z together."""
+        """Put two directions, whose own z are ignored, and the shared z (B, E, L) together."""
         both = ((*x[:6], x.delta_bias) for x in (first, second))
         return cls(*next(both), *next(both), z)
 
@@ -106,10 +106,10 @@ class ScanModule(Protocol):
     """What a backend's module offers."""
 
     def why_not(self, u: Tensor, A: Tensor) -> str | None:
-        """Say why it cannot take these inputs, or return None."""
+        """Say why it cannot take u (B, E, L) and A (E, N), or return None."""
 
     def starts_shape(self, u: Tensor, A: Tensor) -> tuple[int, ...]:
-        """Return the shape of the states that it keeps for the gradient."""
+        """Return the shape of the states that it keeps of u (B, E, L) and A (E, N)."""
 
     def forward(
         self, inputs: ScanInputs, options: ScanOptions, starts: Tensor | None, last: Tensor | None
@@ -127,14 +127,17 @@ class ScanModule(Protocol):
         d_out: Tensor | None,
         d_last: Tensor | None,
     ) -> ScanInputs:
-        """Return the gradient of every input."""
+        """Return the gradient of every input, of its shape.
+
+        From those of the output (B, E, L) and of the last state (B, E, N); None: there is none.
+        """
 
 
 class PairModule(Protocol):
     """What the module of a backend that is ``fused`` offers besides."""
 
     def pair_starts_shape(self, u: Tensor, A: Tensor) -> tuple[int, ...]:
-        """Return the shape of the states that it keeps for the gradient."""
+        """Return the shape of the states that it keeps of u (B, E, L) and A (E, N)."""
 
     def pair_forward(
         self, inputs: PairInputs, delta_softplus: bool, starts: Tensor | None
@@ -144,7 +147,7 @@ class PairModule(Protocol):
     def pair_backward(
         self, inputs: PairInputs, delta_softplus: bool, starts: Tensor, d_out: Tensor
     ) -> PairInputs:
-        """Return the gradient of every input."""
+        """Return the gradient of every input, of its shape, from that of the output (B, E, L)."""
 
 
 class RecordedScan(Protocol):

@@ -20,7 +20,7 @@ def _kernel() -> Callable[..., Tensor]:
 
 
 def why_not(u: Tensor, A: Tensor) -> str | None:
-    """Say why mamba-ssm cannot take these inputs, or return None."""
+    """Say why mamba-ssm cannot take u (B, E, L) and A (E, N), or return None."""
     if why := why_no_cuda_kernel(u):
         return why
     if A.shape[1] > _MOST_STATES:
@@ -32,7 +32,7 @@ def scan(inputs: ScanInputs, options: ScanOptions) -> tuple[Tensor, None]:
     """Compute the contract of ``vmm.ops.scan.selective_scan.selective_scan`` with the CUDA kernel.
 
     The kernel wants time innermost and knows one direction, so memory is rearranged and, for the
-    other direction, flipped.
+    other direction, flipped. The output is (B, E, L); there is no last state.
     """
 
     def sequence(x: Tensor | None) -> Tensor | None:

@@ -99,7 +99,7 @@ def _(*arguments: Any) -> tuple[Tensor, Tensor, Tensor]:
     f"({', '.join(['Tensor'] * _NUM_INPUTS)})",
 )
 def scan_backward_op(*arguments: Any) -> tuple[Tensor, ...]:
-    """Return the gradient of every input; an absent one gets an empty tensor."""
+    """Return the gradient of every input, of its shape; an absent one gets (0,)."""
     inputs, options = _split(arguments)
     starts, d_out, d_last, backend = arguments[-4:]
     gradients: Sequence[Tensor | None]

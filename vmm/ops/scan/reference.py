@@ -10,12 +10,16 @@ from vmm.ops.scan.interface import ScanInputs, ScanOptions
 
 
 def why_not(u: Tensor, A: Tensor) -> str | None:
-    """Return None: it runs everywhere."""
+    """Return None: it runs everywhere, for u (B, E, L) and A (E, N)."""
     return None
 
 
 def scan(inputs: ScanInputs, options: ScanOptions) -> tuple[Tensor, Tensor]:
-    """Compute the contract of ``vmm.ops.scan.selective_scan.selective_scan`` in the obvious way."""
+    """Compute the contract of ``vmm.ops.scan.selective_scan.selective_scan`` in the obvious way.
+
+    Returns:
+        The output (B, E, L) and the last state (B, E, N).
+    """
     u = inputs.u
     dtype = torch.promote_types(u.dtype, torch.float32)
     a, d_skip = inputs.A.to(dtype), None if inputs.D is None else inputs.D.to(dtype)

@@ -196,7 +196,10 @@ def check_shapes(
     z: Tensor | None,
     delta_bias: Tensor | None,
 ) -> None:
-    """Raise a ValueError that names what does not fit."""
+    """Raise a ValueError that names what does not fit.
+
+    u, delta and z are to be (B, E, L), A (E, N), B and C (B, N, L), D and delta_bias (E,).
+    """
     if u.dim() != 3 or 0 in u.shape[1:]:
         raise ValueError(f"u must be (batch, d_inner > 0, length > 0), got {tuple(u.shape)}")
     if not u.is_floating_point():

@@ -35,7 +35,7 @@ _MOST_STATES = 256
 
 
 def why_not(u: Tensor, A: Tensor) -> str | None:
-    """Say why the Triton scan cannot take these inputs, or return None."""
+    """Say why the Triton scan cannot take u (B, E, L) and A (E, N), or return None."""
     if u.dtype == torch.float64 or A.dtype == torch.float64:
         return "computes in float32, these are float64"
     if A.shape[1] > _MOST_STATES:
@@ -57,7 +57,10 @@ def pair_starts_shape(u: Tensor, A: Tensor) -> tuple[int, ...]:
 def forward(
     inputs: ScanInputs, options: ScanOptions, starts: Tensor | None, last: Tensor | None
 ) -> Tensor:
-    """Compute the contract of ``vmm.ops.scan.selective_scan.selective_scan``."""
+    """Compute the contract of ``vmm.ops.scan.selective_scan.selective_scan``.
+
+    Fills ``starts``, of ``starts_shape``, and ``last`` (B, E, N); returns (B, E, L).
+    """
     launch = _Launch([inputs], inputs.z, options)
     out = launch.forward(starts)
     if last is not None:
@@ -72,7 +75,10 @@ def backward(
     d_out: Tensor,
     d_last: Tensor | None,
 ) -> ScanInputs:
-    """Return the gradient of every input."""
+    """Return the gradient of every input, of its shape.
+
+    ``starts`` is of ``starts_shape``, ``d_out`` (B, E, L), ``d_last`` (B, E, N).
+    """
     launch = _Launch([inputs], inputs.z, options)
     if launch.stateful:
         launch.carry.zero_()
@@ -84,14 +90,20 @@ def backward(
 
 
 def pair_forward(inputs: PairInputs, delta_softplus: bool, starts: Tensor | None) -> Tensor:
-    """Compute the contract of ``vmm.ops.scan.bidirectional.bidirectional_scan``."""
+    """Compute the contract of ``vmm.ops.scan.bidirectional.bidirectional_scan``.
+
+    Fills ``starts``, of ``pair_starts_shape``; returns (B, E, L).
+    """
     return _pair(inputs, delta_softplus).forward(starts)
 
 
 def pair_backward(
     inputs: PairInputs, delta_softplus: bool, starts: Tensor, d_out: Tensor
 ) -> PairInputs:
-    """Return the gradient of every input of both directions."""
+    """Return the gradient of every input of both directions, of its shape.
+
+    ``starts`` is of ``pair_starts_shape``, ``d_out`` (B, E, L).
+    """
     (first, second), d_z = _pair(inputs, delta_softplus).backward(starts, d_out)
     return PairInputs.join(first, second, d_z)
 

@@ -21,6 +21,7 @@ from vmm.ops.kernels.triton_rows import (
 from vmm.ops.scan.triton_forward import (
     FIRST,
     SECOND,
+    own_tile,
     part_interval,
     sample_inputs,
     selected,
@@ -99,10 +100,8 @@ def _sweep(
     scratch: tl.tensor,
     chunk: tl.tensor,
     at: tl.tuple,
-    n: tl.tensor,
-    e: tl.tensor,
+    tile: tl.tuple,
     here: tl.tensor,
-    channels: tl.tensor,
     OPTIONS: tl.constexpr,
     REVERSE: tl.constexpr,
 ) -> Any:
@@ -112,11 +111,9 @@ def _sweep(
     tl.store(scratch, state, mask=here)
     for j in range(1, subtiles):
         before = (chunk + (j - 1) * STEPS, at[1], at[2])
-        _, _, _, states, _ = walk(
-            rows, parameters, state, before, n, e, channels, OPTIONS, False, REVERSE
-        )
+        _, _, _, states, _ = walk(rows, parameters, state, before, tile, OPTIONS, False, REVERSE)
         state = states[STEPS]
-        tl.store(scratch + j * OPTIONS.states * channels, state, mask=here)
+        tl.store(scratch + j * OPTIONS.states * tile[2], state, mask=here)
     tl.debug_barrier()
     return subtiles
 
@@ -129,21 +126,20 @@ def _undo_gate(
     d_outs: tl.tuple,
     ys: tl.tuple,
     at: tl.tuple,
-    e: tl.tensor,
-    channels: tl.tensor,
+    tile: tl.tuple,
     STEPS: tl.constexpr,
     PART: tl.constexpr,
     REVERSE: tl.constexpr,
 ) -> Any:
     """Store d_z, or outputs for the part that comes later; returns gradients before the gate."""
-    gates = load_rows(z_rows, at, e, channels, STEPS, REVERSE)
+    gates = load_rows(z_rows, at, tile, STEPS, REVERSE)
     if PART == SECOND:
-        store_rows(left, ys, at, e, channels, STEPS, REVERSE)
+        store_rows(left, ys, at, tile, STEPS, REVERSE)
     else:
         if PART == FIRST:
-            ys = added(ys, load_rows(left, at, e, channels, STEPS, REVERSE), STEPS)
+            ys = added(ys, load_rows(left, at, tile, STEPS, REVERSE), STEPS)
         d_gates = _gate_gradients(d_outs, ys, gates, STEPS)
-        store_rows(d_z_rows, d_gates, at, e, channels, STEPS, REVERSE)
+        store_rows(d_z_rows, d_gates, at, tile, STEPS, REVERSE)
     return gated(d_outs, gates, STEPS)
 
 
@@ -156,9 +152,7 @@ def _subtile(
     sums: tl.tuple,
     state: tl.tensor,
     at: tl.tuple,
-    n: tl.tensor,
-    e: tl.tensor,
-    channels: tl.tensor,
+    tile: tl.tuple,
     OPTIONS: tl.constexpr,
     PART: tl.constexpr,
     REVERSE: tl.constexpr,
@@ -166,9 +160,9 @@ def _subtile(
     """Store the gradients of a sub-tile that starts from ``state``; returns the new ``sums``."""
     d_out_rows, z_rows, d_z_rows, left = others
     d_u_rows, d_delta_rows, d_selected = results
-    d_ys = load_rows(d_out_rows, at, e, channels, OPTIONS.steps, REVERSE)
+    d_ys = load_rows(d_out_rows, at, tile, OPTIONS.steps, REVERSE)
     raws, steps, us, states, ys = walk(
-        rows, parameters, state, at, n, e, channels, OPTIONS, OPTIONS.gate, REVERSE
+        rows, parameters, state, at, tile, OPTIONS, OPTIONS.gate, REVERSE
     )
     if OPTIONS.gate:
         d_ys = _undo_gate(
@@ -178,8 +172,7 @@ def _subtile(
             d_ys,
             ys,
             at,
-            e,
-            channels,
+            tile,
             OPTIONS.steps,
             PART,
             REVERSE,
@@ -192,27 +185,28 @@ def _subtile(
         d_ys,
         sums,
         at,
-        n,
+        tile[0],
         OPTIONS,
         REVERSE,
     )
-    store_rows(d_u_rows, d_us, at, e, channels, OPTIONS.steps, REVERSE)
-    store_rows(d_delta_rows, d_deltas, at, e, channels, OPTIONS.steps, REVERSE)
+    store_rows(d_u_rows, d_us, at, tile, OPTIONS.steps, REVERSE)
+    store_rows(d_delta_rows, d_deltas, at, tile, OPTIONS.steps, REVERSE)
     return sums
 
 
 @jit
 def _first_sums(
-    carry: tl.tensor,
-    d_a: tl.tensor,
-    d_d: tl.tensor,
-    d_bias: tl.tensor,
+    places: tl.tuple,
     here: tl.tensor,
     inside: tl.tensor,
     OPTIONS: tl.constexpr,
     PART: tl.constexpr,
 ) -> Any:
-    """Return the sums to start from: zeros, or those of the second half, which was before."""
+    """Return the sums to start from: zeros, or those of the second half, which was before.
+
+    ``places`` are those of the carried gradient of the state, and of d_A, d_D and d_delta_bias.
+    """
+    carry, d_a, d_d, d_bias = places
     STATES: tl.constexpr = OPTIONS.tile_states  # Triton 3.5 and 3.6 want names in lists of sizes
     CHANNELS: tl.constexpr = OPTIONS.tile_channels
     if PART == FIRST or OPTIONS.stateful:
@@ -231,6 +225,24 @@ def _first_sums(
 
 
 @jit
+def _store_sums(
+    places: tl.tuple,
+    sums: tl.tuple,
+    here: tl.tensor,
+    inside: tl.tensor,
+    OPTIONS: tl.constexpr,
+    PART: tl.constexpr,
+) -> None:
+    """Undo ``_first_sums``; the gradient of the state goes to the first half, or outside."""
+    carry, d_a, d_d, d_bias = places
+    tl.store(d_a, sums[1], mask=here)
+    tl.store(d_d, sums[2], mask=inside)
+    tl.store(d_bias, sums[3], mask=inside)
+    if PART == SECOND or OPTIONS.stateful:
+        tl.store(carry, sums[0], mask=here)
+
+
+@jit
 def _chunk(
     inputs: tl.tuple,
     others: tl.tuple,
@@ -240,9 +252,7 @@ def _chunk(
     scratch: tl.tensor,
     chunk: tl.tensor,
     at: tl.tuple,
-    n: tl.tensor,
-    e: tl.tensor,
-    channels: tl.tensor,
+    tile: tl.tuple,
     OPTIONS: tl.constexpr,
     PART: tl.constexpr,
     REVERSE: tl.constexpr,
@@ -250,13 +260,11 @@ def _chunk(
     """Store the gradients of a chunk that starts from ``state``; returns the new ``sums``."""
     rows, parameters, here = inputs
     _, end, length = at
-    subtiles = _sweep(
-        rows, parameters, state, scratch, chunk, at, n, e, here, channels, OPTIONS, REVERSE
-    )
+    subtiles = _sweep(rows, parameters, state, scratch, chunk, at, tile, here, OPTIONS, REVERSE)
     for j in range(0, subtiles):
         place = subtiles - 1 - j
         own = (chunk + place * OPTIONS.steps, end, length)
-        state = tl.load(scratch + place * OPTIONS.states * channels, mask=here, other=0.0)
+        state = tl.load(scratch + place * OPTIONS.states * tile[2], mask=here, other=0.0)
         sums = _subtile(
             rows,
             parameters,
@@ -265,15 +273,25 @@ def _chunk(
             sums,
             state,
             own,
-            n,
-            e,
-            channels,
+            tile,
             OPTIONS,
             PART,
             REVERSE,
         )
     tl.debug_barrier()
     return sums
+
+
+@jit
+def _other_rows(shared: tl.tuple, batch: tl.tensor, sample: tl.tensor, channels: tl.tensor) -> Any:
+    """Go to a sample: d_out, z, d_z and ``partial`` as (pointer, distance of rows)."""
+    d_out, z, d_z, partial, _, _, _ = shared
+    return (
+        (d_out[0] + batch * d_out[1], d_out[2]),
+        (z[0] + batch * z[1], z[2]),
+        (d_z + sample, channels),
+        (partial + sample, channels),
+    )
 
 
 @jit
@@ -289,42 +307,34 @@ def _gradient_part(
 ) -> None:
     """Walk one part of one direction backwards, chunk by chunk."""
     d_u, d_delta, d_b, d_c, d_a, d_d, d_bias = results
-    d_out, z, d_z, partial, starts, carry, scratch = shared
+    _, _, _, _, starts, carry, scratch = shared
     length, split, channels, batches, slots = sizes
     CHUNK: tl.constexpr = OPTIONS.chunk
     batch = tl.cast(tl.program_id(1), tl.int64)
-    e = tl.program_id(0) * OPTIONS.tile_channels + tl.arange(0, OPTIONS.tile_channels)
-    n = tl.arange(0, OPTIONS.tile_states)
-    inputs = sample_inputs(own, batch, n, e, channels, OPTIONS)
+    tile = own_tile(channels, OPTIONS)
+    inputs = sample_inputs(own, batch, tile, OPTIONS)
     here = inputs[2]
     sample = batch * length * channels
     block = (tl.program_id(0) * batches + batch) * length * OPTIONS.states
     own_index = direction * batches + batch
-    carry += tile_offsets(own_index, n, e, OPTIONS.states, channels)
-    subtiles = CHUNK // OPTIONS.steps
-    scratch += tile_offsets(own_index * subtiles, n, e, OPTIONS.states, channels)
-    d_a += tile_offsets(batch, n, e, OPTIONS.states, channels)
-    d_d += batch * channels + e
-    d_bias += batch * channels + e
+    carry += tile_offsets(own_index, tile, OPTIONS)
+    scratch += tile_offsets(own_index * (CHUNK // OPTIONS.steps), tile, OPTIONS)
+    d_a += tile_offsets(batch, tile, OPTIONS)
+    d_d += batch * channels + tile[1]
+    d_bias += batch * channels + tile[1]
+    places = (carry, d_a, d_d, d_bias)
 
     begin, end = part_interval(length, split, PART, REVERSE)
     slot = direction * slots + (slots // 2 if PART == SECOND else 0)
-    sums = _first_sums(carry, d_a, d_d, d_bias, here, e < channels, OPTIONS, PART)
+    sums = _first_sums(places, here, tile[1] < channels, OPTIONS, PART)
     d_selected = (d_b + block, d_c + block)
     results_here = ((d_u + sample, channels), (d_delta + sample, channels), d_selected)
-    others = (
-        (d_out[0] + batch * d_out[1], d_out[2]),
-        (z[0] + batch * z[1], z[2]),
-        (d_z + sample, channels),
-        (partial + sample, channels),
-    )
+    others = _other_rows(shared, batch, sample, channels)
     chunks = (end - begin + CHUNK - 1) // CHUNK
     for i in range(0, chunks):
         chunk = begin + (chunks - 1 - i) * CHUNK
         index = (slot + chunks - 1 - i) * batches + batch
-        state = tl.load(
-            starts + tile_offsets(index, n, e, OPTIONS.states, channels), mask=here, other=0.0
-        )
+        state = tl.load(starts + tile_offsets(index, tile, OPTIONS), mask=here, other=0.0)
         sums = _chunk(
             inputs,
             others,
@@ -334,18 +344,12 @@ def _gradient_part(
             scratch,
             chunk,
             (0, end, length),
-            n,
-            e,
-            channels,
+            tile,
             OPTIONS,
             PART,
             REVERSE,
         )
-    tl.store(d_a, sums[1], mask=here)
-    tl.store(d_d, sums[2], mask=e < channels)
-    tl.store(d_bias, sums[3], mask=e < channels)
-    if PART == SECOND or OPTIONS.stateful:
-        tl.store(carry, sums[0], mask=here)
+    _store_sums(places, sums, here, tile[1] < channels, OPTIONS, PART)
 
 
 @jit

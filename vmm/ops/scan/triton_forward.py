@@ -79,12 +79,19 @@ def selected(
 
 
 @jit
-def tile_offsets(
-    index: tl.tensor, n: tl.tensor, e: tl.tensor, states: tl.tensor, channels: tl.tensor
-) -> Any:
+def tile_offsets(index: tl.tensor, tile: tl.tuple, OPTIONS: tl.constexpr) -> Any:
     """Return the offsets of a tile of a tensor (..., N, E), given how many (N, E) precede it."""
-    rows = tl.cast(index, tl.int64) * states + n
+    n, e, channels = tile
+    rows = tl.cast(index, tl.int64) * OPTIONS.states + n
     return rows[:, None] * channels + e[None, :]
+
+
+@jit
+def own_tile(channels: tl.tensor, OPTIONS: tl.constexpr) -> Any:
+    """Return the states and the channels of this program, and E."""
+    e = tl.program_id(0) * OPTIONS.tile_channels + tl.arange(0, OPTIONS.tile_channels)
+    n = tl.arange(0, OPTIONS.tile_states)
+    return n, e, channels
 
 
 @jit
@@ -102,13 +109,12 @@ def part_interval(
 def sample_inputs(
     own: tl.tuple,
     batch: tl.tensor,
-    n: tl.tensor,
-    e: tl.tensor,
-    channels: tl.tensor,
+    tile: tl.tuple,
     OPTIONS: tl.constexpr,
 ) -> Any:
     """Go to a sample: u, delta, B, C as (pointer, distance of rows), and A, D, bias loaded."""
     u, delta, b, c, a, d, bias = own
+    n, e, channels = tile
     here = (n[:, None] < OPTIONS.states) & (e[None, :] < channels)
     rows = (
         (u[0] + batch * u[1], u[2]),
@@ -117,7 +123,7 @@ def sample_inputs(
         (c[0] + batch * c[1] * OPTIONS.unit, c[2]),
     )
     parameters = (
-        tl.load(a + tile_offsets(0, n, e, OPTIONS.states, channels), mask=here, other=0.0),
+        tl.load(a + tile_offsets(0, tile, OPTIONS), mask=here, other=0.0),
         tl.load(d + e, mask=e < channels, other=0.0),
         tl.load(bias + e, mask=e < channels, other=0.0),
     )
@@ -130,9 +136,7 @@ def walk(
     parameters: tl.tuple,
     state: tl.tensor,
     at: tl.tuple,
-    n: tl.tensor,
-    e: tl.tensor,
-    channels: tl.tensor,
+    tile: tl.tuple,
     OPTIONS: tl.constexpr,
     OUTPUTS: tl.constexpr,
     REVERSE: tl.constexpr,
@@ -146,8 +150,8 @@ def walk(
     a, skip, offset = parameters
     u_rows, delta_rows, b_rows, c_rows = rows
     STEPS: tl.constexpr = OPTIONS.steps
-    deltas = load_rows(delta_rows, at, e, channels, STEPS, REVERSE)
-    us = load_rows(u_rows, at, e, channels, STEPS, REVERSE)
+    deltas = load_rows(delta_rows, at, tile, STEPS, REVERSE)
+    us = load_rows(u_rows, at, tile, STEPS, REVERSE)
     raws = ()
     steps = ()
     states = (state,)
@@ -158,11 +162,11 @@ def walk(
         step = tl.where(t < at[1], softplus(raw) if OPTIONS.softplus else raw, 0.0)
         raws = raws + (raw,)
         steps = steps + (step,)
-        b = selected(b_rows, t, at, n, OPTIONS, REVERSE)
+        b = selected(b_rows, t, at, tile[0], OPTIONS, REVERSE)
         state = tl.exp2(step[None, :] * a) * state + (step * us[k])[None, :] * b
         states = states + (state,)
         if OUTPUTS:
-            c = selected(c_rows, t, at, n, OPTIONS, REVERSE)
+            c = selected(c_rows, t, at, tile[0], OPTIONS, REVERSE)
             ys = ys + (tl.sum(state * c, axis=0) + skip * us[k],)
     return raws, steps, us, states, ys
 
@@ -183,13 +187,12 @@ def _scan_part(
     length, split, channels, batches, slots = sizes
     STEPS: tl.constexpr = OPTIONS.steps
     batch = tl.cast(tl.program_id(1), tl.int64)
-    e = tl.program_id(0) * OPTIONS.tile_channels + tl.arange(0, OPTIONS.tile_channels)
-    n = tl.arange(0, OPTIONS.tile_states)
-    rows, parameters, here = sample_inputs(own, batch, n, e, channels, OPTIONS)
+    tile = own_tile(channels, OPTIONS)
+    rows, parameters, here = sample_inputs(own, batch, tile, OPTIONS)
     sample = batch * length * channels
     z_rows = (z[0] + batch * z[1], z[2])
     left = (partial + sample, channels)
-    carry += tile_offsets(direction * batches + batch, n, e, OPTIONS.states, channels)
+    carry += tile_offsets(direction * batches + batch, tile, OPTIONS)
 
     begin, end = part_interval(length, split, PART, REVERSE)
     slot = direction * slots + (slots // 2 if PART == SECOND else 0)
@@ -201,23 +204,21 @@ def _scan_part(
     for chunk in range(begin, end, OPTIONS.chunk):
         if KEEP:
             index = (slot + (chunk - begin) // OPTIONS.chunk) * batches + batch
-            tl.store(starts + tile_offsets(index, n, e, OPTIONS.states, channels), state, mask=here)
+            tl.store(starts + tile_offsets(index, tile, OPTIONS), state, mask=here)
         for t0 in range(chunk, tl.minimum(chunk + OPTIONS.chunk, end), STEPS):
             at = (t0, end, length)
-            _, _, _, states, ys = walk(
-                rows, parameters, state, at, n, e, channels, OPTIONS, True, REVERSE
-            )
+            _, _, _, states, ys = walk(rows, parameters, state, at, tile, OPTIONS, True, REVERSE)
             state = states[STEPS]
             if PART == FIRST:
-                store_rows(left, ys, at, e, channels, STEPS, REVERSE)
+                store_rows(left, ys, at, tile, STEPS, REVERSE)
             else:
                 if PART == SECOND:
-                    others = load_rows(left, at, e, channels, STEPS, REVERSE)
+                    others = load_rows(left, at, tile, STEPS, REVERSE)
                     ys = added(ys, others, STEPS)
                 if OPTIONS.gate:
-                    gates = load_rows(z_rows, at, e, channels, STEPS, REVERSE)
+                    gates = load_rows(z_rows, at, tile, STEPS, REVERSE)
                     ys = gated(ys, gates, STEPS)
-                store_rows((out + sample, channels), ys, at, e, channels, STEPS, REVERSE)
+                store_rows((out + sample, channels), ys, at, tile, STEPS, REVERSE)
     if PART == FIRST or OPTIONS.stateful:
         tl.store(carry, state, mask=here)
 
