@@ -103,7 +103,9 @@ class _AllGather(torch.autograd.Function):
         dist.all_gather_into_tensor(gathered, filled)
         if min(rows) == most:
             return gathered
-        return torch.cat([part[:own] for part, own in zip(gathered.split(most), rows, strict=True)])
+        return torch.cat(
+            [part[:own] for part, own in zip(gathered.chunk(len(rows)), rows, strict=True)]
+        )
 
     @staticmethod
     def backward(ctx: FunctionCtx, *grads: Tensor) -> tuple[Tensor, None, None]:
@@ -111,4 +113,5 @@ class _AllGather(torch.autograd.Function):
         if ctx.sum_over_ranks:  # type: ignore[attr-defined]
             grad = grad.clone(memory_format=torch.contiguous_format)
             dist.all_reduce(grad)
-        return grad.split(ctx.rows)[rank()], None, None  # type: ignore[attr-defined]
+        rows = ctx.rows  # type: ignore[attr-defined]
+        return grad.narrow(0, sum(rows[: rank()]), rows[rank()]), None, None

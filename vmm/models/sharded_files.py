@@ -78,9 +78,10 @@ class _Description(pickle.Unpickler):
 
 
 def _read_torch(path: Path) -> dict[str, Tensor]:
-    import torch.distributed.checkpoint as dcp
     from torch.distributed.checkpoint.api import CheckpointException
+    from torch.distributed.checkpoint.filesystem import FileSystemReader
     from torch.distributed.checkpoint.metadata import Metadata, StorageMeta, TensorStorageMetadata
+    from torch.distributed.checkpoint.state_dict_loader import load
 
     try:
         with (path / _METADATA).open("rb") as file:
@@ -89,11 +90,12 @@ def _read_torch(path: Path) -> dict[str, Tensor]:
         raise _damaged(path, f"{_METADATA}: {error}") from error
     if not isinstance(described, Metadata):
         raise _damaged(path, f"{_METADATA} describes no checkpoint")
-    described.storage_meta = StorageMeta()
+    whole: Metadata = described
+    whole.storage_meta = StorageMeta()
 
-    class Reader(dcp.FileSystemReader):
+    class Reader(FileSystemReader):
         def read_metadata(self, *unused: Any, **named: Any) -> Metadata:
-            return described
+            return whole
 
     entries = {
         key: entry
@@ -111,7 +113,7 @@ def _read_torch(path: Path) -> dict[str, Tensor]:
         for key, entry in entries.items()
     }
     try:
-        dcp.load(state, storage_reader=Reader(path), no_dist=True)
+        load(state, storage_reader=Reader(path), no_dist=True)
     except CheckpointException as error:
         raise _damaged(path, "a file of weights cannot be read") from error
     wrapper = next((w for w in _WRAPPERS if state and all(k.startswith(w) for k in state)), "")

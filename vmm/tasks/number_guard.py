@@ -99,8 +99,9 @@ class NumberGuard(L.Callback):
         bad = ~(found if loss is None else found + loss.to(norm)).isfinite()
         if not trainer.strategy.reduce(bad.float(), reduce_op="sum").item():
             self._in_a_row = 0
-            shared = isinstance(strategy, ShardedStrategy)
-            pl_module.log("train/grad_norm", strategy.total_norm(norm) if shared else norm)
+            if isinstance(strategy, ShardedStrategy):
+                norm = strategy.total_norm(norm)
+            pl_module.log("train/grad_norm", norm)
             return
         self.skipped += 1
         self._in_a_row += 1
@@ -155,9 +156,10 @@ def _own_norm(strategy: Strategy, module: nn.Module) -> Tensor:
 
 def _first_gradient(strategy: Strategy, module: nn.Module) -> str | None:
     """Name the first gradient that is not finite; called by all processes together."""
-    zero = isinstance(strategy, ZeroStrategy)
     for name, parameter in module.named_parameters():
-        gradient = strategy.whole_gradient(parameter) if zero else parameter.grad
+        gradient = parameter.grad
+        if isinstance(strategy, ZeroStrategy):
+            gradient = strategy.whole_gradient(parameter)
         gradient = gradient.to_local() if isinstance(gradient, DTensor) else gradient
         if gradient is not None and not bool(gradient.isfinite().all()):
             return f"the gradient of {name}"
@@ -170,6 +172,7 @@ def _first_output(
 ) -> str | None:
     """Look at a batch again, module by module."""
     strategy = trainer.strategy
+    assert strategy.model is not None
     found: list[str] = []
     with _watched(module, found), torch.random.fork_rng():
         # Through the strategy, which may have to put the weights together first.

@@ -56,7 +56,7 @@ def share_out(task: nn.Module, mesh: Any) -> None:
         register_fsdp_forward_method(task, name)
 
 
-def reshard(task: nn.Module | None) -> None:
+def reshard(task: Any) -> None:
     """Free what a pass without a backward has gathered."""
     if isinstance(task, FSDPModule):
         task.reshard()

@@ -79,6 +79,7 @@ class ZeroStrategy(DeepSpeedStrategy):
             timeout=timeout,
         )
         self.stage = stage
+        assert isinstance(self.config, dict)
         self.config["zero_force_ds_cpu_optimizer"] = False  # the recipe names the optimizer
         self._groups: list[list[nn.Parameter]] = []
         self._skips = False
@@ -124,7 +125,8 @@ class ZeroStrategy(DeepSpeedStrategy):
         if task.trainer.training:
             super().init_deepspeed()
             return
-        task.to(self.root_device, self.precision_plugin._desired_dtype)
+        precision: Any = self.precision_plugin
+        task.to(self.root_device, precision._desired_dtype)
         _sync_module_states(task)
 
     def _setup_model_and_optimizer(
@@ -193,7 +195,8 @@ class ZeroStrategy(DeepSpeedStrategy):
             norm = combine_grad_norm_groups(sharing._get_norm_groups())
         else:
             norm = sharing.scaled_global_norm()
-        return torch.as_tensor(norm, device=self.root_device) / sharing.loss_scale
+        whole: Tensor = torch.as_tensor(norm, device=self.root_device) / sharing.loss_scale
+        return whole
 
     def whole_gradient(self, parameter: nn.Parameter) -> Tensor | None:
         """Put a gradient together; called by all processes, before the optimizer's step."""
@@ -326,7 +329,7 @@ def _by_number(value: Any) -> bool:
 
 def _kinds(optimizer: Optimizer) -> dict[str, Any]:
     """Name what an optimizer keeps; with the value, where it is one of the whole."""
-    entry = next((state for state in optimizer.state.values() if state), {})
+    entry: dict[str, Any] = next((state for state in optimizer.state.values() if state), {})
     return {kind: None if _by_number(value) else value for kind, value in entry.items()}
 
 
