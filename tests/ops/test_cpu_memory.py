@@ -37,3 +37,28 @@ def test_tensors_reuse_the_pages_of_freed_ones():
 def test_other_systems_say_so():
     sentence, *_ = run("cpu_memory.sys.platform = 'win32'; print(cpu_memory.keep_freed_memory())")
     assert "no mallopt" in sentence
+
+
+GIVEN_BACK = """
+import torch
+from vmm.ops.tuning import cpu_memory
+def pages():
+    return int(open("/proc/self/statm").read().split()[1])
+cpu_memory.keep_freed_memory()
+kept = []
+for _ in range(50):
+    torch.ones(2**20)  # 4 MiB
+    kept.append([torch.ones(2**20), torch.ones(2**10)])
+for pair in kept:
+    del pair[0]  # holes between small ones
+before = pages()
+cpu_memory.return_freed_memory()
+print(before - pages())
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="of glibc")
+def test_freed_memory_between_what_is_in_use_can_be_given_back():
+    command = [sys.executable, "-c", GIVEN_BACK]
+    result = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert int(result.stdout) > 45 * 2**10  # pages of 4 KiB: most of 50 times 4 MiB

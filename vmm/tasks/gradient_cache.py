@@ -19,9 +19,14 @@ import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
+from vmm.ops.tuning.cpu_memory import keep_freed_memory, return_freed_memory
+
 logger = logging.getLogger(__name__)
 
 _R = TypeVar("_R")
+
+_LARGEST_OF_A_PART = 2**25
+"""Bytes; larger tensors are those of a whole batch, of which a step needs each once."""
 
 
 class Parts:
@@ -62,7 +67,9 @@ class Parts:
             result: _R = checkpoint(apart, *rows, use_reentrant=False)
             return result
 
-        return [recomputed(*rows) for rows in zip(*map(self.split, batch), strict=True)]
+        results = [recomputed(*rows) for rows in zip(*map(self.split, batch), strict=True)]
+        return_freed_memory()  # holes between the results, too small for the next part
+        return results
 
     def split(self, x: Any) -> list[Any]:
         """Return the rows of each part."""
@@ -99,6 +106,11 @@ def mean_of_means(means: Tensor, counts: Tensor) -> Tensor:
         return means[0]
     weights = counts.to(means)
     return (means * weights).sum() / weights.sum().clamp(min=1)
+
+
+def keep_little() -> None:
+    """Let the tensors of a whole batch go back to the system when they are freed."""
+    keep_freed_memory(_LARGEST_OF_A_PART)
 
 
 def say_of_accumulation(batches: int) -> None:

@@ -29,7 +29,7 @@ from vmm.models.video_text import VideoTextModel
 from vmm.ops.similarity import frame_similarity
 from vmm.tasks.base import LossOutput, PretrainTask, View, refuse_outside
 from vmm.tasks.draws import sample_draws
-from vmm.tasks.gradient_cache import Parts, joined, mean_of_means, say_of_accumulation
+from vmm.tasks.gradient_cache import Parts, joined, keep_little, mean_of_means, say_of_accumulation
 from vmm.types import TextTokens, VideoTextBatch
 
 
@@ -176,7 +176,9 @@ class VideoTextTask(PretrainTask):
         return parts + model.video_encoder.unread(tokens=fused, pooled=bool(weights.vtc))
 
     def on_fit_start(self) -> None:
-        """Say what gradient accumulation does not do."""
+        """Say what gradient accumulation does not do; keep little memory that is not in use."""
+        if self.micro_batch is not None:
+            keep_little()
         if self.loss_weights.vtc and self.trainer.is_global_zero:
             say_of_accumulation(self.trainer.accumulate_grad_batches)
 
