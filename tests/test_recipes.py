@@ -120,6 +120,8 @@ IMPOSSIBLE = {
     package: package for package in ("tensorboard", "wandb", "mlflow") if find_spec(package) is None
 }
 """What has to be there for an overlay to train at all."""
+NO_RUN = {"find_lr": "tests/tasks/test_lr_finder.py"}
+"""Overlays that train no model, and where they are tested."""
 PRECISIONS = {
     "as_published": "bf16-true",
     "videomamba_m_5m": "bf16-mixed",
@@ -175,7 +177,10 @@ def films(tmp_path_factory):
     ]
 
 
-@pytest.mark.parametrize("overlay", [p for p in OVERLAYS if p.stem not in STRATEGIES], ids=name)
+TRAINING = [path for path in OVERLAYS if path.stem not in {*STRATEGIES, *NO_RUN}]
+
+
+@pytest.mark.parametrize("overlay", TRAINING, ids=name)
 def test_overlay_trains_two_steps_at_its_own_precision(
     overlay, in_root, demo_shards, tmp_path, request
 ):
