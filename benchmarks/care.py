@@ -1,0 +1,133 @@
+"""What it costs a training step that ``vmm fit`` takes care of the run.
+
+``python -m benchmarks.care [--short]``: one run of the demo recipe in which steps with all of vmm's
+callbacks (number guard, draws, signals, watchdog, curves of speed, run record) and steps without
+any take turns.
+"""
+
+from __future__ import annotations
+
+import statistics
+import tempfile
+import time
+from typing import TYPE_CHECKING, Any
+
+import lightning as L
+
+from benchmarks import report
+from vmm.trainer_cli import run
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+WITH, WITHOUT = "vmm's callbacks", "none"
+
+TEXT = """Stage 2 of the demo on one process, shards decoded by the training process, the same run
+all along. After every few steps the trainer's callbacks are taken out or put back; the first step
+after a change is not counted. A step is what passes from the end of one batch to the end of the
+next. The ratio is that of the medians; its range is that of five parts of the run."""
+
+
+class Turns(L.Callback):
+    """Take the other callbacks out for some steps, and put them back for as many.
+
+    Args:
+        length: Steps of a turn.
+    """
+
+    def __init__(self, length: int = 6) -> None:
+        self.length = length
+        self.times: dict[str, list[float]] = {WITH: [], WITHOUT: []}
+        self._all: list[L.Callback] = []
+        self._before: float | None = None
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Remember the callbacks."""
+        self._all = list(trainer.callbacks)  # type: ignore[attr-defined]
+
+    def on_train_batch_end(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, *unused: Any
+    ) -> None:
+        """Note the time of a step; change at the end of a turn."""
+        now = time.perf_counter()
+        turn, step = divmod(trainer.global_step - 1, self.length)
+        if step and self._before is not None and turn > 1:
+            self.times[WITHOUT if turn % 2 else WITH].append(now - self._before)
+        if step == self.length - 1:
+            chosen = self._all if turn % 2 else [self]
+            trainer.callbacks = list(chosen)  # type: ignore[attr-defined]
+        self._before = time.perf_counter()
+
+
+def measure(steps: int) -> list[dict[str, Any]]:
+    """Train so many steps; give the time of every one that counts."""
+    with tempfile.TemporaryDirectory() as folder:
+        done = run(
+            [
+                *("fit", "-c", "recipes/stage2_vtt.yaml", "--trainer.accelerator=cpu"),
+                *("--trainer.limit_val_batches=0", f"--data.init_args.steps_per_epoch={steps}"),
+                *("--trainer.max_epochs=1", "--data.init_args.num_workers=0"),
+                *("--trainer.enable_progress_bar=false", "--trainer.enable_model_summary=false"),
+                *("--data.init_args.batch_size=8", "--data.init_args.image_batch_size=8"),
+                f"--trainer.logger.init_args.save_dir={folder}",
+                "--trainer.callbacks+=benchmarks.care.Turns",
+            ]
+        )
+    assert done is not None
+    (turns,) = (c for c in done.trainer.callbacks if type(c).__name__ == Turns.__name__)
+    return [
+        {"variant": name, "number": number, "s": seconds}
+        for name, times in turns.times.items()
+        for number, seconds in enumerate(times)
+    ]
+
+
+def ratio(rows: list[dict[str, Any]], part: int = 0, parts: int = 1) -> float:
+    """Return how much longer the median step with the callbacks is, in a part of the run."""
+    medians = {}
+    for name in (WITH, WITHOUT):
+        times = [row["s"] for row in rows if row["variant"] == name]
+        size = len(times) // parts
+        medians[name] = statistics.median(times[part * size : (part + 1) * size])
+    return medians[WITH] / medians[WITHOUT]
+
+
+def draw(rows: list[dict[str, Any]]) -> Figure:
+    """Draw how the times of both kinds of steps are distributed."""
+    figure, axes = report.new_figure(1)
+    axis = axes[0][0]
+    for name in (WITHOUT, WITH):
+        times = sorted(1e3 * row["s"] for row in rows if row["variant"] == name)
+        axis.plot(times, [(i + 1) / len(times) for i in range(len(times))], label=name)
+    axis.set_xlabel("ms per step")
+    axis.set_ylabel("share of the steps that take less")
+    axis.legend()
+    return figure
+
+
+def main() -> None:
+    """Measure, and write the report."""
+    options = report.options("benchmarks.care", __doc__ or "", "a fifth of the steps")
+    rows = measure(180 if options.short else 900)
+    measured = ratio(rows)
+    spread = [ratio(rows, part, 5) for part in range(5)]
+    medians = {
+        name: 1e3 * statistics.median(row["s"] for row in rows if row["variant"] == name)
+        for name in (WITH, WITHOUT)
+    }
+    lines = [[name, f"{value:.2f}"] for name, value in medians.items()]
+    found = report.Report(
+        name="care",
+        title="What the care of a run costs a step",
+        text=TEXT,
+        settings={"recipe": "stage2_vtt", "batch": 8, "workers": 0},
+        rows=rows,
+        tables={"Median step": report.table(["callbacks", "ms"], lines)},
+        bars=[report.Bar("step with them, as a share of one without", 1.02, measured, True)],
+        notes=[f"medians of five parts: {min(spread):.3f} to {max(spread):.3f}"],
+    )
+    print(found.write(options, draw(rows)))
+
+
+if __name__ == "__main__":
+    main()
