@@ -39,6 +39,7 @@ def fit(root, demo_shards, tmp_path_factory):
 
     from vmm.models.clip_tower import build_visual
 
+    torch.manual_seed(0)
     tower = "recipes/encoders/clip_vit_demo.json"
     torch.save(build_visual(str(root / tower), 64).state_dict(), folder / "teacher.pt")
     teacher = {"name": tower, "pretrained": str(folder / "teacher.pt"), "image_size": 64}
@@ -105,8 +106,8 @@ def checkpoint(folder):
 
 
 def apart(one, other):
-    """The largest difference, as a share of the largest number."""
-    return ((one - other).abs().max() / one.abs().max().clamp(min=1e-3)).item()
+    """The largest difference, as a share of the largest number, or of 0.1 where all are small."""
+    return ((one - other).abs().max() / one.abs().max().clamp(min=0.1)).item()
 
 
 @pytest.mark.parametrize("strategy", [name for name in RUNS if name != "one"])
@@ -123,9 +124,7 @@ def test_losses_and_gradients_are_those_of_one_process(run, strategy):
             if value is None:
                 assert got[name] is None and name.startswith("teacher.")
             else:
-                assert apart(value, got[name]) < (2e-6 if name in terms else 2e-5), name
-        largest = max(apart(value, got[n]) for n, value in expected.items() if value is not None)
-        assert largest < 2e-5
+                assert apart(value, got[name]) < (2e-6 if name in terms else 1e-5), name
 
 
 @pytest.mark.parametrize("strategy", [name for name in RUNS if name != "one"])
