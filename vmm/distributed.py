@@ -54,7 +54,7 @@ def all_gather(x: Tensor, gradient: GatherGradient, rows: list[int] | None = Non
 
 
 def rows_of_all(x: Tensor) -> list[int]:
-    """Say how many rows each process has; fewer than others where samples were left out."""
+    """Say how many rows x (rows, ...) has in each process: fewer where samples were left out."""
     if world_size() == 1:
         return [len(x)]
     own = torch.tensor([len(x)], device=x.device)
@@ -68,7 +68,7 @@ def share(count: Tensor | int, device: torch.device) -> Tensor | float:
     all things of all processes, however many each of them has.
 
     Args:
-        count: How many this process has.
+        count: How many this process has; a scalar.
         device: Of this process.
 
     Returns:

@@ -47,6 +47,9 @@ def read_sharded(path: Path, load: Loader) -> dict[str, Tensor]:
         path: The folder.
         load: For single files in it.
 
+    Returns:
+        Tensors of any shape, by name.
+
     Raises:
         ValueError: If parts are missing or damaged, or would run code.
     """

@@ -30,7 +30,7 @@ def without_autocast(device: torch.device) -> AbstractContextManager[object]:
 
 
 def at_least_float32(x: Tensor) -> Tensor:
-    """Return x in float32, or in float64 if it is so already."""
+    """Return x, of any shape, in float32, or in float64 if it is so already."""
     return x.to(torch.promote_types(x.dtype, torch.float32))
 
 

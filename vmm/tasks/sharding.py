@@ -149,13 +149,13 @@ class ShardedStrategy(ModelParallelStrategy):
         reshard(self.lightning_module)
 
     def local_gradients(self) -> list[Tensor]:
-        """Give this process's shares of the gradients."""
+        """Give this process's shares of the gradients, of any shape."""
         assert self.lightning_module is not None
         gradients = (p.grad for p in self.lightning_module.parameters())
         return [g.to_local() if isinstance(g, DTensor) else g for g in gradients if g is not None]
 
     def total_norm(self, local: Tensor) -> Tensor:
-        """Make the norm of all gradients of the norms of the shares."""
+        """Make the norm of all gradients of those of the shares; both are scalars."""
         squares = local.square()
         dist.all_reduce(squares)
         return (squares / self.copies).sqrt()

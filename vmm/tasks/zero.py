@@ -187,7 +187,7 @@ class ZeroStrategy(DeepSpeedStrategy):
         return result
 
     def gradient_norm(self) -> Tensor:
-        """Measure all gradients, before they are clipped; infinity if any is not finite."""
+        """Measure all gradients before they are clipped: a scalar, infinity if any is not."""
         from deepspeed.runtime.utils import combine_grad_norm_groups
 
         sharing: Any = self.deepspeed_engine.optimizer
@@ -199,7 +199,7 @@ class ZeroStrategy(DeepSpeedStrategy):
         return whole
 
     def whole_gradient(self, parameter: nn.Parameter) -> Tensor | None:
-        """Put a gradient together; called by all processes, before the optimizer's step."""
+        """Put a gradient, of any shape, together; all processes call it before a step."""
         from deepspeed.utils import safe_get_full_grad
 
         gradient: Tensor | None = safe_get_full_grad(parameter) if parameter.requires_grad else None
