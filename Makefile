@@ -39,7 +39,7 @@ demo-qa: $(READY)
 	$(BIN)/python -m eval.demo_qa
 
 test: $(READY)
-	$(BIN)/python -m pytest -m "not gpu" -n 2 --dist loadfile
+	$(BIN)/python -m pytest -m "not gpu" -n 2 --dist loadfile --no-loadscope-reorder
 
 test-all: $(READY)
 	$(BIN)/python -m pytest

@@ -1,3 +1,4 @@
+import logging
 import os
 import shutil
 from pathlib import Path
@@ -47,8 +48,18 @@ def relative_error():
 
 
 @pytest.fixture(autouse=True)
-def _one_thread():
+def _alike_everywhere():
+    """Leave nothing of the tests before: draws, and messages into a stream that is closed."""
     torch.manual_seed(0)
+    logging.getLogger("vmm").handlers = []
+
+
+_LONGEST = ("test_readme.py", "test_strategies.py", "test_averaging.py", "test_interrupts.py")
+
+
+def pytest_collection_modifyitems(items):
+    """Begin with the files that take longest, or one of two processes waits for them at the end."""
+    items.sort(key=lambda item: item.path.name not in _LONGEST)
 
 
 @pytest.fixture(scope="session")

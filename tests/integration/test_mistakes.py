@@ -170,7 +170,10 @@ def test_recipes_and_settings(told, line, said):
         ("--trainer.accelerator=tpu", "trainer.accelerator auto"),
         ("--trainer.accelerator=fast", "invalid accelerator name"),
         ("--trainer.devices=-1 --trainer.accelerator=cpu", "should be an int > 0"),
-        ("--trainer.strategy=nope", "invalid strategy name"),
+        (
+            "--trainer.strategy=nope",
+            "would not train as one process does; take -c recipes/overlays/ddp",
+        ),
         ("--trainer.logger=false", "leave the logger on"),
         ("--trainer.logger=true", "trainer.logger is True; a run's folder and its metrics.csv are"),
         ("--trainer.logger=TensorBoardLogger", "as also_log_to (-c recipes/overlays/tensorboard"),
