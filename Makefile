@@ -78,6 +78,7 @@ bench: $(READY)
 	$(BIN)/python -m benchmarks.encoder --short
 	$(BIN)/python -m benchmarks.export --short
 	$(BIN)/python -m benchmarks.long_video --short
+	$(BIN)/python -m benchmarks.care --short
 	$(BIN)/python -m benchmarks.rerank --short
 	$(BIN)/python -m benchmarks.search --short
 

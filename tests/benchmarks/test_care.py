@@ -3,10 +3,11 @@ from types import SimpleNamespace
 import pytest
 
 from benchmarks.care import WITH, WITHOUT, Turns, ratio
+from vmm.tasks.number_guard import NumberGuard
 
 
 def test_turns_alternate_and_leave_out_the_first_step_of_each(monkeypatch):
-    turns, other = Turns(length=3), object()
+    turns, other = Turns(length=3), NumberGuard()
     trainer = SimpleNamespace(callbacks=[turns, other], global_step=0)
     clock = [0.0]
     monkeypatch.setattr("time.perf_counter", lambda: clock[0])
