@@ -190,6 +190,7 @@ def test_recipes_and_settings(told, line, said):
         ("--lr_finder.steps=3", "lr_finder.steps is 3; set it to 20 or more"),
         ("--lr_finder.steps=30 --resume", "lr_finder.steps is for a fit that begins"),
         ("--trainer.callbacks+=LearningRateFinder", "with -c recipes/overlays/find_lr.yaml"),
+        ("--trainer.callbacks+=BatchSizeFinder", "try sizes with data.init_args.batch_size"),
         ("--trainer.barebones=true", "trainer.barebones switches off the logger"),
         ("--trainer.log_every_n_steps=-1", "log_every_n_steps is -1; set it to 0 or more"),
         ("--trainer.num_sanity_val_steps=-2", "num_sanity_val_steps is -2; set it to -1 or more"),

@@ -7,7 +7,7 @@ from typing import Any
 
 from jsonargparse import Namespace
 from lightning.fabric.plugins import CheckpointIO
-from lightning.pytorch.callbacks import LearningRateFinder
+from lightning.pytorch.callbacks import BatchSizeFinder, LearningRateFinder
 
 from vmm.tasks.checkpoint_io import SafeCheckpointIO
 from vmm.tasks.loggers import check_logger
@@ -77,6 +77,12 @@ def refuse_finders(callbacks: Any) -> None:
             raise ValueError(
                 "trainer.callbacks has Lightning's LearningRateFinder, which gives all parameters "
                 "one rate; find it with -c recipes/overlays/find_lr.yaml"
+            )
+        if isinstance(callback, BatchSizeFinder):
+            raise ValueError(
+                "trainer.callbacks has Lightning's BatchSizeFinder, which leaves files in the "
+                "working folder; try sizes with data.init_args.batch_size, and take "
+                "model.init_args.micro_batch for more than memory holds"
             )
 
 
