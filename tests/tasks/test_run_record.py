@@ -44,3 +44,15 @@ def test_a_run_that_does_not_begin_again_stays_what_it_was(trainer, tmp_path):
     record.on_train_start(trainer, None)
     record.on_exception(trainer, None, ValueError("nothing to train"))
     assert said(tmp_path) == ("done", 0)
+
+
+def test_what_a_lost_process_brings_about_is_not_why_the_run_ended(trainer, tmp_path):
+    record = RunRecord()
+    record.on_train_start(trainer, None)
+    record.on_train_batch_start(trainer, None, {}, 0)
+    record.write(trainer, 69, "process 1 is gone")
+    record.on_exception(trainer, None, RuntimeError("connection closed"))
+    assert said(tmp_path) == ("process lost", 69)
+    record.on_train_start(trainer, None)  # the next run of this object
+    record.on_train_batch_start(trainer, None, {}, 0)
+    assert said(tmp_path) == ("running", None)

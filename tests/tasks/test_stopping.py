@@ -1,7 +1,10 @@
+import multiprocessing
 import os
 import signal
+import socket
 
 import pytest
+import torch.distributed as dist
 
 from vmm.command_line import run_to_status
 from vmm.tasks.stopping import Stopped, StopSignals
@@ -45,6 +48,33 @@ def test_ctrl_c_that_means_something_else_is_left_alone():
     finally:
         signals.end()
         signal.signal(signal.SIGINT, old)
+
+
+def agree(rank, port, results):
+    address = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": "2"}
+    os.environ.update(address | {"RANK": str(rank)})
+    dist.init_process_group("gloo")
+    signals = StopSignals()
+    signals.begin()
+    if rank == 1:
+        os.kill(os.getpid(), signal.SIGTERM)
+    results.put(signals.asked(due=rank == 1))
+    signals.end()
+    dist.destroy_process_group()
+
+
+def test_processes_agree_on_the_signal_and_on_the_time_to_save():
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    context = multiprocessing.get_context("spawn")
+    results = context.Queue()
+    both = [context.Process(target=agree, args=(rank, port, results)) for rank in (0, 1)]
+    for process in both:
+        process.start()
+    assert [results.get(timeout=100) for _ in both] == [(signal.SIGTERM, True)] * 2
+    for process in both:
+        process.join(30)
+        assert process.exitcode == 0
 
 
 @pytest.mark.parametrize(

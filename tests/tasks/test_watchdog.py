@@ -80,7 +80,7 @@ def test_a_long_step_does_not(watch):
 def test_after_a_suspension_everybody_gets_time_again(watch, monkeypatch):
     dog = Watchdog(silence=0.05, patience=0.05)
     long_ago = time.monotonic() - 1000
-    dog._peers = {1: Peer(sign(), long_ago)}
+    dog._peers = {0: Peer(sign(), long_ago)}
     dog._looked = dog._answered = long_ago
     times = iter([long_ago + 1000 + i * 0.01 for i in range(3)])
     monkeypatch.setattr(time, "monotonic", lambda: next(times, long_ago + 1000.03))
@@ -91,7 +91,7 @@ def test_silence_of_the_store_is_that_of_process_0(watch, monkeypatch):
     monkeypatch.setattr("vmm.tasks.watchdog.world_size", lambda: 3)
     dog = Watchdog(silence=0.05, patience=9)
     now = time.monotonic()
-    dog._peers = {number: Peer(sign(), now - 5) for number in (0, 1)}
+    dog._peers = {number: Peer(sign(), now - 5) for number in (1, 0)}
     dog._answered = now - 5
     dog._looked = now
     (said,) = watch(dog)
