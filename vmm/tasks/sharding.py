@@ -79,7 +79,27 @@ def gathered(state: Any, keep: bool) -> Any:
     return whole if keep else {}
 
 
-class ShardedStrategy(ModelParallelStrategy):
+class OneFile(Strategy):
+    """Base of strategies that share out weights and keep checkpoints as one process does."""
+
+    @property
+    def restore_checkpoint_after_setup(self) -> bool:
+        """Weights are loaded before they are shared out."""
+        return False
+
+    @property
+    def lightning_restore_optimizer(self) -> bool:
+        """The optimizer's state is one of our files', too."""
+        return True
+
+    def save_checkpoint(
+        self, checkpoint: dict[str, Any], filepath: str | Path, storage_options: Any = None
+    ) -> None:
+        """Write one file, as every other strategy."""
+        Strategy.save_checkpoint(self, checkpoint, filepath, storage_options)
+
+
+class ShardedStrategy(OneFile, ModelParallelStrategy):
     """FSDP2 over all processes, or over those of one copy of several (HSDP).
 
     Checkpoints are those of one process: the shares are put together and written as one file.
@@ -109,16 +129,6 @@ class ShardedStrategy(ModelParallelStrategy):
     def distributed_sampler_kwargs(self) -> dict[str, Any]:
         """Every process sees samples of its own."""
         return {"num_replicas": self.world_size, "rank": self.global_rank}
-
-    @property
-    def restore_checkpoint_after_setup(self) -> bool:
-        """Weights are loaded before they are shared out."""
-        return False
-
-    @property
-    def lightning_restore_optimizer(self) -> bool:
-        """The optimizer's state is one of our files', too."""
-        return True
 
     def setup_environment(self) -> None:
         """Connect the processes and say which of them share what."""
@@ -171,12 +181,6 @@ class ShardedStrategy(ModelParallelStrategy):
         own = optimizer._optimizer if isinstance(optimizer, LightningOptimizer) else optimizer
         whole: dict[str, Any] = gathered(own.state_dict(), self.is_global_zero)
         return whole
-
-    def save_checkpoint(
-        self, checkpoint: dict[str, Any], filepath: str | Path, storage_options: Any = None
-    ) -> None:
-        """Write one file, as every other strategy."""
-        Strategy.save_checkpoint(self, checkpoint, filepath, storage_options)
 
     def load_checkpoint(
         self, checkpoint_path: str | os.PathLike[str], weights_only: bool | None = None

@@ -26,6 +26,8 @@ from lightning.pytorch.strategies.strategy import Strategy
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from vmm.tasks.sharding import OneFile
+
 _BY_NUMBER = {
     *("Adam", "AdamW", "Adamax", "NAdam", "RAdam", "SGD", "ASGD", "RMSprop", "Adadelta", "Rprop"),
     *("DeepSpeedCPUAdam", "FusedAdam"),
@@ -33,7 +35,7 @@ _BY_NUMBER = {
 """Optimizers that do to each number what they would do to it alone."""
 
 
-class ZeroStrategy(DeepSpeedStrategy):
+class ZeroStrategy(OneFile, DeepSpeedStrategy):
     """ZeRO 1, 2 or 3, with or without offload to the CPU's memory.
 
     Checkpoints are those of one process, with weights and moments in float32: the shares are put
@@ -86,16 +88,6 @@ class ZeroStrategy(DeepSpeedStrategy):
 
     def _load_config(self, config: Any) -> None:
         """Take no settings from a file that the environment names."""
-
-    @property
-    def restore_checkpoint_after_setup(self) -> bool:
-        """Weights are loaded before they are shared out."""
-        return False
-
-    @property
-    def lightning_restore_optimizer(self) -> bool:
-        """The optimizer's state is one of our files', too."""
-        return True
 
     def setup_environment(self) -> None:
         """Connect the processes, on any device."""
@@ -261,12 +253,6 @@ class ZeroStrategy(DeepSpeedStrategy):
             return whole
         with deepspeed.zero.GatheredParameters([parameter]):
             return parameter.detach().clone()
-
-    def save_checkpoint(
-        self, checkpoint: dict[str, Any], filepath: str | Path, storage_options: Any = None
-    ) -> None:
-        """Write one file, as every other strategy."""
-        Strategy.save_checkpoint(self, checkpoint, filepath, storage_options)
 
     def load_checkpoint(
         self, checkpoint_path: str | Path, weights_only: bool | None = None
