@@ -191,6 +191,16 @@ def test_older_states_are_kept_by_number(tmp_path):
     assert newest_whole(run).name == "last-step=5.ckpt"
 
 
+def test_a_disk_without_links_is_said(tmp_path, monkeypatch, caplog):
+    def link(old, new):
+        raise OSError("Operation not supported")
+
+    monkeypatch.setattr("os.link", link)
+    saved = save_at(LastCheckpoint(keep=2), tmp_path / "checkpoints", [(3, 0), (5, 0)])
+    assert saved[-1] == {"last.ckpt": 5}
+    assert "the state before is not kept: Operation not supported" in caplog.text
+
+
 def test_a_state_of_each_few_hours_is_kept_for_ever(tmp_path, monkeypatch):
     clock = [0.0]
     monkeypatch.setattr(time, "monotonic", lambda: clock[-1])

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import os
 import time
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -176,8 +175,12 @@ class LastCheckpoint(Checkpoint):
             self._kept = self._saved
             names.append("last-kept-step={}.ckpt")
         for name in names:
-            with suppress(OSError, ValueError):  # a damaged one is no state to keep
+            try:
                 os.link(path, path.with_name(name.format(steps_of(path))))
+            except FileExistsError:
+                continue  # kept before a run went on
+            except (OSError, ValueError) as error:  # no links here, or a damaged file
+                logger.warning("the state before is not kept: %s", error)
         before = sorted(path.parent.glob("last-step=*.ckpt"), key=lambda p: p.stat().st_mtime_ns)
         for old in before[: max(len(before) - self.keep + 1, 0)]:
             old.unlink(missing_ok=True)
