@@ -38,11 +38,17 @@ def test_portions_are_what_evaluation_sees(film):
 def test_shuffled_frames_are_the_same_frames(film):
     frames = read_frames(film, CLIP, 6.0)
     shuffled = frames.shuffled(3)
-    assert not torch.equal(shuffled.pixels, frames.pixels)
-    assert torch.equal(shuffled.pixels, frames.shuffled(3).pixels)
-    assert not torch.equal(shuffled.pixels, frames.shuffled(4).pixels)
-    bags = [sorted(p.numpy().tobytes() for p in f.pixels) for f in (frames, shuffled)]
+    pictures = [torch.cat(list(f.portions(CLIP))) for f in (frames, shuffled, frames.shuffled(3))]
+    assert not torch.equal(pictures[0], pictures[1]) and torch.equal(pictures[1], pictures[2])
+    assert not torch.equal(shuffled.rows, frames.shuffled(4).rows)
+    bags = [sorted(p.numpy().tobytes() for p in f) for f in pictures]
     assert bags[0] == bags[1]
+
+
+def test_no_view_of_a_film_copies_its_pixels(film):
+    frames = read_frames(film, CLIP, 6.0)
+    views = [frames.shuffled(1), frames.blank(), *windows(frames, 8)]
+    assert {view.pixels.data_ptr() for view in views} == {frames.pixels.data_ptr()}
 
 
 def test_blank_frames_are_as_many_and_empty(film):
@@ -62,7 +68,7 @@ def test_windows_cover_all_frames(film, total, length, starts):
         assert {float(s) for w in cut for s in w.seconds} == set(frames.seconds.tolist())
         assert {len(torch.cat(list(w.portions(CLIP)))) for w in cut} == {length}
     last = windows(frames, length)[-1]
-    assert torch.equal(last.pixels[-1], frames.pixels[-1])
+    assert torch.equal(list(last.portions(CLIP))[-1][-1], list(frames.portions(CLIP))[-1][-1])
 
 
 def test_what_is_no_video():

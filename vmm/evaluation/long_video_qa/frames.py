@@ -1,7 +1,7 @@
 """All frames of a video that a model looks at, however long it is.
 
-They are kept at the model's size, one byte per value: an hour at one frame per second and 224
-pixels is half a gigabyte.
+They are kept once, at the model's size, one byte per value: an hour at one frame per second and 224
+pixels is half a gigabyte. Windows and another order are rows of the same pixels.
 """
 
 from __future__ import annotations
@@ -28,7 +28,9 @@ class Frames(NamedTuple):
     """Some frames of a video."""
 
     pixels: Tensor
-    """(T, C, S, S) uint8."""
+    """(all frames, C, S, S) uint8."""
+    rows: Tensor
+    """(T,) int64: those of ``pixels``; -1 is a frame that shows nothing, all of the mean colour."""
     seconds: npt.NDArray[np.float64]
     """(T,) when they are shown."""
     duration: float
@@ -36,21 +38,18 @@ class Frames(NamedTuple):
 
     def shuffled(self, seed: int) -> Frames:
         """Give the same frames in a random order, which depends on the seed alone."""
-        order = torch.randperm(len(self.pixels), generator=torch.Generator().manual_seed(seed))
-        return self._replace(pixels=self.pixels[order])
+        order = torch.randperm(len(self.rows), generator=torch.Generator().manual_seed(seed))
+        return self._replace(rows=self.rows[order])
 
     def blank(self) -> Frames:
-        """Give as many frames that show nothing: all of the mean colour."""
-        return self._replace(pixels=torch.empty(0, *self.pixels.shape[1:], dtype=torch.uint8))
+        """Give as many frames that show nothing."""
+        return self._replace(rows=torch.full_like(self.rows, -1))
 
     def portions(self, clip: ClipSettings) -> Iterator[Tensor]:
         """Yield the model's input in parts (t, C, S, S) float32."""
-        total = len(self.seconds)
-        for i in range(0, total, _PORTION):
-            if len(self.pixels):
-                yield normalise(self.pixels[i : i + _PORTION].float(), clip)
-            else:
-                yield torch.zeros(min(_PORTION, total - i), *self.pixels.shape[1:])
+        for rows in self.rows.split(_PORTION):
+            shown = normalise(self.pixels[rows].float(), clip)
+            yield shown * (rows >= 0).view(-1, 1, 1, 1)
 
 
 def read_frames(video: bytes | Path, clip: ClipSettings, fps: float | None) -> Frames:
@@ -77,7 +76,7 @@ def read_frames(video: bytes | Path, clip: ClipSettings, fps: float | None) -> F
         part = torch.from_numpy(frames).permute(0, 3, 1, 2)
         pixels[done : done + len(part)] = fit_frames(part, clip)
         done += len(part)
-    return Frames(pixels, film.seconds, film.duration)
+    return Frames(pixels, torch.arange(done), film.seconds, film.duration)
 
 
 def windows(frames: Frames, length: int) -> list[Frames]:
@@ -90,13 +89,10 @@ def windows(frames: Frames, length: int) -> list[Frames]:
     """
     total = len(frames.seconds)
     starts = [*range(0, max(total - length, 0), length), max(total - length, 0)]
-    rows = [[min(start + i, total - 1) for i in range(length)] for start in starts]
+    places = [[min(start + i, total - 1) for i in range(length)] for start in starts]
     return [
-        frames._replace(
-            pixels=frames.pixels[row] if len(frames.pixels) else frames.pixels,
-            seconds=frames.seconds[row],
-        )
-        for row in rows
+        frames._replace(rows=frames.rows[place], seconds=frames.seconds[place])
+        for place in places
     ]
 
 
