@@ -60,6 +60,7 @@ drills: $(READY)
 	$(BIN)/python -m tests.stress.checkpoints --mutants 1000
 	$(BIN)/python -m tests.stress.shards --mutants 1000
 	$(BIN)/python -m tests.stress.memory --epochs 100
+	$(BIN)/python -m tests.stress.soak --hours 2 --out $(RESULTS)
 
 check: $(READY)
 	$(BIN)/ruff check .

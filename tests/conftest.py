@@ -3,6 +3,10 @@ import os
 import shutil
 from pathlib import Path
 
+# Tests run beside each other, and threads that wait for theirs by spinning take the others' cores:
+# three times as long. Processes that tests start inherit it.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
 import pytest
 import torch
 

@@ -17,8 +17,10 @@ import re
 import shutil
 import subprocess
 import sys
+import threading
 import time
 import tomllib
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -30,6 +32,8 @@ FOLDER = ROOT / ".matrix"
 HERE = "{}.{}".format(*sys.version_info)
 VERSIONS = ("oldest", "locked", "newest")
 ASSETS = ROOT / "requirements/assets.txt"
+INSTALLING = threading.Lock()
+"""An editable install writes into the checkout: one at a time."""
 
 
 class Case(NamedTuple):
@@ -133,14 +137,18 @@ def run(case: Case, short: bool) -> Outcome:
     if interpreter is None:
         return outcome("no such Python here", "")
     try:
-        python = install(case, interpreter)
+        with INSTALLING:
+            python = install(case, interpreter)
     except subprocess.CalledProcessError as error:
         return outcome("cannot be installed", error.stdout.strip()[-2000:])
     log = FOLDER / f"{case.python}-{case.versions}.log"
-    marked = "smoke and not gpu" if short else "not gpu"
+    marked, files = "not gpu", [ROOT / "tests"]
+    if short:  # to collect all others takes longer than these tests
+        marked, every = "smoke and not gpu", sorted((ROOT / "tests").rglob("test_*.py"))
+        files = [path for path in every if "mark.smoke" in path.read_text()]
     with log.open("w") as file:
         tests = subprocess.run(
-            [python, "-m", "pytest", "-m", marked, "-q", "-p", "no:cacheprovider"],
+            [python, "-m", "pytest", "-m", marked, "-q", "-p", "no:cacheprovider", *files],
             cwd=ROOT,
             stdout=file,
             stderr=subprocess.STDOUT,
@@ -172,10 +180,11 @@ def main(argv: list[str] | None = None) -> int:
         cases = [Case(p, v) for p in found for v in options.versions or VERSIONS]
     FOLDER.mkdir(exist_ok=True)
     outcomes = [Outcome(python, "all", "no such Python here", "", 0) for python in missing]
-    progress = tqdm(cases, unit="environment")
-    for case in progress:
-        progress.set_description(f"Python {case.python}, {case.versions}")
-        outcomes.append(run(case, options.short))
+    with ThreadPoolExecutor(2) as pool:
+        running = [pool.submit(run, case, options.short) for case in cases]
+        for _ in tqdm(as_completed(running), total=len(running), unit="environment"):
+            pass
+    outcomes += [future.result() for future in running]
     rows = [asdict(outcome) for outcome in outcomes]
     (FOLDER / "matrix.json").write_text(json.dumps(rows, indent=2) + "\n")
     for o in outcomes:
