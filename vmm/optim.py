@@ -6,7 +6,9 @@ import math
 from collections.abc import Mapping, Set
 from typing import Any, Literal
 
+import torch
 from torch import nn
+from torch.optim import Optimizer
 
 DecayPolicy = Literal["standard", "reference_stage1", "reference_stage2"]
 
@@ -71,6 +73,23 @@ def _spared_names(model: nn.Module, policy: DecayPolicy) -> set[str]:
         if callable(declared):
             spared |= {f"{dot}{name}" for name in declared()}
     return spared
+
+
+def check_epsilon(optimizer: Optimizer) -> None:
+    """Refuse float16 weights with a divisor that would be zero: the first step makes them NaN.
+
+    Raises:
+        ValueError: With the divisor and what to take instead.
+    """
+    for group in optimizer.param_groups:
+        eps = group.get("eps")
+        half = any(parameter.dtype == torch.float16 for parameter in group["params"])
+        if half and eps is not None and torch.tensor(eps, dtype=torch.float16).item() == 0:
+            raise ValueError(
+                f"eps {eps} of {type(optimizer).__name__} is 0 in float16, in which "
+                "trainer.precision 16-true keeps the weights, so the first step would make them "
+                "NaN; train with 16-mixed or bf16-true, or set the optimizer's eps to 1e-4"
+            )
 
 
 def warmup_cosine(step: int, warmup_steps: int, total_steps: int, min_ratio: float = 0.01) -> float:

@@ -11,7 +11,8 @@ def trainer_at(done, rank=0, training=True):
     """A trainer in the batch after so many."""
     progress = SimpleNamespace(state_dict=lambda: {"total": {"processed": done}})
     loop = SimpleNamespace(epoch_loop=SimpleNamespace(batch_progress=progress))
-    return SimpleNamespace(fit_loop=loop, global_rank=rank, training=training)
+    strategy = SimpleNamespace(root_device=torch.device("cpu"))
+    return SimpleNamespace(fit_loop=loop, global_rank=rank, training=training, strategy=strategy)
 
 
 def draws(done, rank=0, before=0):

@@ -91,6 +91,7 @@ def test_it_learns_as_without_the_guard_where_all_is_finite(tmp_path):
 class Stepping(Sick):
     """A model whose steps are its gradients, clipped as those of all tasks."""
 
+    gradient_norm = None
     configure_gradient_clipping = TrainingTask.configure_gradient_clipping
 
     def configure_optimizers(self):
@@ -116,6 +117,26 @@ def test_what_is_left_is_clipped_and_the_norm_before_is_logged(tmp_path, algorit
     assert sizes.pop(2) == 0
     # bfloat16 weights move by what they can: their own rounding is added
     assert sizes == pytest.approx([0.01] * 5, rel=0.02, abs=0.01 * (precision == "bf16-true"))
+
+
+@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed", "bf16-true"])
+def test_clipping_takes_its_norm_and_does_what_torch_does(tmp_path, precision, monkeypatch):
+    """Bit for bit; without the guard Lightning clips, by torch's own function."""
+    measured = []
+    clip = torch.nn.utils.clip_grad_norm_
+    monkeypatch.setattr(
+        torch.nn.utils, "clip_grad_norm_", lambda *a: measured.append(clip(*a).item())
+    )
+    weights = {}
+    for guard in (NumberGuard(), L.Callback()):
+        torch.manual_seed(1)
+        model = Stepping("", set())
+        fit(model, tmp_path, guard, gradient_clip_val=0.3, precision=precision)
+        assert len(measured) == (0 if isinstance(guard, NumberGuard) else 6)
+        weights[type(guard)] = [p for step in model.weights for p in step]
+    assert max(measured) > 0.3 > min(measured)  # some are clipped, some are not
+    for a, b in zip(*weights.values(), strict=True):
+        assert torch.equal(a, b)
 
 
 def test_too_many_in_a_row_end_the_run_with_a_status_of_their_own(tmp_path):

@@ -27,7 +27,7 @@ from vmm.models.alignment_head import AlignmentHead
 from vmm.models.clip_vit import ClipTeacher
 from vmm.models.video_encoder import VideoEncoder
 from vmm.models.weights import key_problems, shorten
-from vmm.optim import DecayPolicy, param_groups, warmup_cosine
+from vmm.optim import DecayPolicy, check_epsilon, param_groups, warmup_cosine
 from vmm.tasks.draws import sample_draws
 from vmm.tasks.gradient_cache import Parts, joined
 from vmm.tasks.start import component_names, load_start_weights
@@ -105,6 +105,9 @@ class TrainingTask(L.LightningModule):
     training_only: ClassVar[set[str]] = {"teacher", "align_head"}
     """Parts that evaluation does not use."""
 
+    gradient_norm: Tensor | None = None
+    """Of the gradients of this step, a scalar, where the number guard has measured it."""
+
     def __init__(
         self,
         optimizer: OptimizerCallable,
@@ -115,12 +118,7 @@ class TrainingTask(L.LightningModule):
         init_from: str | None = None,
     ) -> None:
         super().__init__()
-        refuse_outside(
-            0,
-            math.inf,
-            weight_decay=weight_decay,
-            warmup_steps=warmup_steps,
-        )
+        refuse_outside(0, math.inf, weight_decay=weight_decay, warmup_steps=warmup_steps)
         refuse_outside(0, 1, min_lr_ratio=min_lr_ratio)
         if init_from == "":
             raise ValueError("init_from is empty; null leaves it out")
@@ -243,9 +241,18 @@ class TrainingTask(L.LightningModule):
         gradient_clip_val: float | None = None,
         gradient_clip_algorithm: str | None = None,
     ) -> None:
-        """Clip, unless the number guard has dropped all gradients, which torch cannot clip."""
-        if any(p.grad is not None for group in optimizer.param_groups for p in group["params"]):
+        """Clip as torch does, by the norm of the number guard, if it has measured one.
+
+        Nothing is left to clip, and torch cannot, where the guard has dropped all gradients.
+        """
+        norm, self.gradient_norm = self.gradient_norm, None
+        parameters = [p for group in optimizer.param_groups for p in group["params"]]
+        if all(p.grad is None for p in parameters):
+            return
+        if norm is None or not gradient_clip_val or gradient_clip_algorithm == "value":
             self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
+        else:
+            nn.utils.clip_grads_with_norm_(parameters, gradient_clip_val, norm)
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """Parameter groups, the injected optimizer, warm-up and cosine decay by step."""
@@ -254,7 +261,7 @@ class TrainingTask(L.LightningModule):
             self, self.weight_decay, self.decay_policy, self.lr_ratios(), set(chain(*unread))
         )
         optimizer = self.optimizer(groups)
-        _check_epsilon(optimizer)
+        check_epsilon(optimizer)
         for group in optimizer.param_groups:
             group["lr"] *= group["lr_ratio"]
         total = self.trainer.estimated_stepping_batches
@@ -281,19 +288,6 @@ class TrainingTask(L.LightningModule):
 def _single(name: str, value: Any) -> bool:
     """Tell a moment of a parameter without dimensions."""
     return isinstance(value, Tensor) and value.ndim == 0 and name != "step"
-
-
-def _check_epsilon(optimizer: Optimizer) -> None:
-    """Refuse float16 weights with a divisor that would be zero: the first step makes them NaN."""
-    for group in optimizer.param_groups:
-        eps = group.get("eps")
-        half = any(parameter.dtype == torch.float16 for parameter in group["params"])
-        if half and eps is not None and torch.tensor(eps, dtype=torch.float16).item() == 0:
-            raise ValueError(
-                f"eps {eps} of {type(optimizer).__name__} is 0 in float16, in which "
-                "trainer.precision 16-true keeps the weights, so the first step would make them "
-                "NaN; train with 16-mixed or bf16-true, or set the optimizer's eps to 1e-4"
-            )
 
 
 class PretrainTask(TrainingTask):

@@ -55,8 +55,14 @@ class SeededDraws(L.Callback):
     def on_train_batch_start(
         self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int
     ) -> None:
-        """Seed Python, NumPy and torch, for all devices."""
+        """Seed Python, NumPy and torch, on the CPU and the device of this process.
+
+        ``torch.manual_seed`` seeds devices that are not in use, too, for later: most of its time.
+        """
         seed = derive_seed("draws", _run_seed(), _batch_number(trainer), trainer.global_rank)
         random.seed(seed)
         np.random.seed(seed % 2**32)
-        torch.manual_seed(seed)
+        torch.default_generator.manual_seed(seed)
+        device = trainer.strategy.root_device
+        if device.type != "cpu":
+            torch.get_device_module(device).manual_seed(seed)

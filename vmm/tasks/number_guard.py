@@ -39,7 +39,8 @@ class NumberGuard(L.Callback):
     Without gradients an optimizer changes neither weights nor its own state. Each such step is a
     line of ``bad_steps.jsonl`` in the run's folder: its number, samples, what was not finite, and
     the first module whose output was, or else the first parameter whose gradient was. The norm of
-    all gradients, before clipping, is logged as ``train/grad_norm``.
+    all gradients, before clipping, is logged as ``train/grad_norm``; a task that clips by it need
+    not measure it again.
 
     With a loss scaler (16-mixed) overflowing gradients are its own business.
 
@@ -91,7 +92,7 @@ class NumberGuard(L.Callback):
             Diverged: If there were too many such steps in a row.
         """
         strategy = trainer.strategy
-        norm = _own_norm(strategy, pl_module)
+        norm = _own_norm(strategy, optimizer)
         loss, self._loss = self._loss, None
         scaled = getattr(trainer.precision_plugin, "scaler", None) is not None
         scaled |= isinstance(strategy, ZeroStrategy) and str(trainer.precision).startswith("16")
@@ -101,6 +102,8 @@ class NumberGuard(L.Callback):
             self._in_a_row = 0
             if isinstance(strategy, ShardedStrategy):
                 norm = strategy.total_norm(norm)
+            elif not scaled and not isinstance(strategy, ZeroStrategy):
+                pl_module.gradient_norm = norm
             pl_module.log("train/grad_norm", norm)
             return
         self.skipped += 1
@@ -145,13 +148,14 @@ class NumberGuard(L.Callback):
                 file.write(json.dumps(line) + "\n")
 
 
-def _own_norm(strategy: Strategy, module: nn.Module) -> Tensor:
+def _own_norm(strategy: Strategy, optimizer: Optimizer) -> Tensor:
     """Measure the gradients that this process has, or all, if they cannot be told apart."""
     if isinstance(strategy, ZeroStrategy):
         return strategy.gradient_norm()
     if isinstance(strategy, ShardedStrategy):
         return nn.utils.get_total_norm(strategy.local_gradients())
-    return nn.utils.get_total_norm([p.grad for p in module.parameters() if p.grad is not None])
+    parameters = (p for group in optimizer.param_groups for p in group["params"])
+    return nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
 
 
 def _first_gradient(strategy: Strategy, module: nn.Module) -> str | None:
