@@ -58,6 +58,7 @@ class TeacherFeatures(NamedTuple):
     """What the frozen teacher says about a clip."""
 
     tokens: Tensor
-    """(B, 1 + T * N, teacher dim), class token (mean over frames) first; not normalised."""
+    """(B, K, 1 + T * N, teacher dim) of K layers, shallow to deep, class token (mean over frames)
+    first; not of unit length."""
     attention: Tensor
     """(B, T, N) attention of the class token to each patch, mean over heads, non-negative."""

@@ -24,27 +24,32 @@ def test_loss_equals_the_written_out_mean(kind):
 
 
 @pytest.mark.parametrize("kind", ["l2", "mse", "smooth_l1"])
-def test_one_teacher_layer_serves_every_student_layer(kind):
-    student, teacher = torch.randn(3, 2, 5, 8), torch.randn(2, 5, 8)
-    each = torch.stack([alignment_loss(s[None], teacher, kind) for s in student]).mean()
+def test_every_student_layer_has_its_teacher_layer(kind):
+    student, teacher = torch.randn(3, 2, 5, 8), torch.randn(3, 2, 5, 8)
+    pairs = zip(student, teacher, strict=True)
+    each = torch.stack([alignment_loss(s[None], t[None], kind) for s, t in pairs]).mean()
     torch.testing.assert_close(alignment_loss(student, teacher, kind), each)
+    other = alignment_loss(student, teacher.flip(0), kind)
+    assert not torch.isclose(other, each, rtol=1e-3)
 
 
 def test_only_the_direction_counts():
-    teacher = torch.randn(2, 5, 8)
-    assert alignment_loss(teacher[None] * 3, teacher).abs() < 1e-6
-    torch.testing.assert_close(alignment_loss(-teacher[None], teacher), torch.tensor(4.0))
+    teacher = torch.randn(1, 2, 5, 8)
+    assert alignment_loss(teacher * 3, teacher).abs() < 1e-6
+    torch.testing.assert_close(alignment_loss(-teacher, teacher), torch.tensor(4.0))
 
 
 def test_float32_under_autocast():
-    student, teacher = torch.randn(1, 2, 5, 8), torch.randn(2, 5, 8)
+    student, teacher = torch.randn(1, 2, 5, 8), torch.randn(1, 2, 5, 8)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         loss = alignment_loss(student, teacher)
     assert loss.dtype == torch.float32
     torch.testing.assert_close(loss, alignment_loss(student, teacher), rtol=0, atol=0)
 
 
-@pytest.mark.parametrize("shape", [(2, 4, 8), (2, 5, 7), (3, 5, 8)])
+@pytest.mark.parametrize(
+    "shape", [(1, 2, 4, 8), (1, 2, 5, 7), (1, 3, 5, 8), (2, 2, 5, 8), (2, 5, 8)]
+)
 def test_tokens_that_do_not_correspond_are_refused(shape):
     with pytest.raises(ValueError, match="do not correspond"):
         alignment_loss(torch.randn(1, 2, 5, 8), torch.randn(shape))

@@ -55,7 +55,7 @@ def _video(*shape, seed=0):
 
 
 def _clip(weights, frames, heads=4):
-    """CLIP's image tower, written out: last block's output, and its class row of attention."""
+    """CLIP's image tower, written out: the blocks' outputs, and the last class row of attention."""
 
     def norm(x, key):
         return F.layer_norm(x, x.shape[-1:], weights[f"{key}.weight"], weights[f"{key}.bias"])
@@ -67,6 +67,7 @@ def _clip(weights, frames, heads=4):
     x = F.conv2d(frames, weights["conv1.weight"].squeeze(2), stride=16).flatten(2).mT
     x = torch.cat([weights["class_embedding"].expand(len(x), 1, -1), x], 1)
     x = norm(x + weights["positional_embedding"], "ln_pre")
+    outputs = []
     for i in range(3):
         block = f"transformer.resblocks.{i}"
         qkv = linear(norm(x, f"{block}.ln_1"), f"{block}.attn.in_proj")
@@ -75,19 +76,32 @@ def _clip(weights, frames, heads=4):
         x = x + linear((attention @ v).transpose(1, 2).flatten(2), f"{block}.attn.out_proj")
         y = linear(norm(x, f"{block}.ln_2"), f"{block}.mlp.c_fc")
         x = x + linear(y * torch.sigmoid(1.702 * y), f"{block}.mlp.c_proj")
-    return x, attention.mean(1)[:, 0, 1:]
+        outputs.append(x)
+    return outputs, attention.mean(1)[:, 0, 1:]
 
 
 # ---------------------------------------------------------------- the teacher
 
 
-def test_teacher_equals_the_written_out_tower(teacher, weights):
+@pytest.mark.parametrize("norm", [False, True], ids=["videomamba", "umt"])
+@pytest.mark.parametrize(
+    ("layers", "interval", "expected"),
+    [(1, 1, [2]), (2, 1, [1, 2]), (3, 1, [0, 1, 2]), (2, 2, [0, 2])],
+)
+def test_teacher_equals_the_written_out_tower(name, weights, layers, interval, expected, norm):
+    teacher = ClipTeacher(name, str(GOLDEN), 64, layers, interval, final_norm=norm)
+    teacher.load()
     video = _video(2, 4, 3, 64, 64)
     out = teacher(video)
-    x, attention = _clip(weights, video.flatten(0, 1))
-    x = (x @ weights["proj"]).view(2, 4, 17, 32)
-    expected = torch.cat([x[:, :, 0].mean(1, keepdim=True), x[:, :, 1:].flatten(1, 2)], 1)
-    torch.testing.assert_close(out.tokens, expected, rtol=1e-4, atol=1e-5)
+    outputs, attention = _clip(weights, video.flatten(0, 1))
+    assert out.tokens.shape == (2, layers, 65, 32)
+    for k, layer in enumerate(expected):
+        x = outputs[layer]
+        if norm:
+            x = F.layer_norm(x, (24,), weights["ln_post.weight"], weights["ln_post.bias"])
+        x = (x @ weights["proj"]).view(2, 4, 17, 32)
+        tokens = torch.cat([x[:, :, 0].mean(1, keepdim=True), x[:, :, 1:].flatten(1, 2)], 1)
+        torch.testing.assert_close(out.tokens[:, k], tokens, rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(out.attention, attention.view(2, 4, 16), rtol=1e-4, atol=1e-6)
 
 
@@ -95,7 +109,7 @@ def test_teacher_sees_a_still_and_resizes_other_frames(teacher):
     video = _video(1, 1, 3, 96, 96)
     small = F.interpolate(video[0], size=(64, 64), mode="bicubic", align_corners=False)[None]
     torch.testing.assert_close(teacher(video), teacher(small))
-    assert teacher(video).tokens.shape == (1, 17, 32)
+    assert teacher(video).tokens.shape == (1, 1, 17, 32)
 
 
 def test_teacher_is_frozen(teacher):
@@ -114,6 +128,13 @@ def test_teacher_knows_its_width_before_it_is_loaded(name):
     with pytest.raises(ValueError, match=r"call load\(\)"):
         teacher(_video(1, 1, 3, 64, 64))
     assert ClipTeacher().output_dim == 512
+
+
+def test_layers_that_the_tower_does_not_have_are_refused(name):
+    with pytest.raises(ValueError, match="2 layers at interval 3 do not fit into the 3"):
+        ClipTeacher(name, None, 64, num_layers=2, layer_interval=3).load()
+    with pytest.raises(ValueError, match="layer_interval 0 must be at least 1"):
+        ClipTeacher(name, layer_interval=0)
 
 
 def test_a_random_teacher_says_so(name, caplog):
@@ -242,7 +263,7 @@ def encoder(name):
 
 def test_encoder_equals_the_written_out_tower(encoder, weights):
     video = _video(2, 4, 3, 64, 64)
-    x, _ = _clip(weights, video.flatten(0, 1))
+    (*_, x), _ = _clip(weights, video.flatten(0, 1))
     normed = F.layer_norm(x, (24,), weights["ln_post.weight"], weights["ln_post.bias"])
     normed = normed.view(2, 4, 17, 24)
     out = encoder(video, keep_temporal=True, with_taps=True)
@@ -324,7 +345,7 @@ def test_a_trained_encoder_becomes_a_teacher(encoder, name, tmp_path):
     teacher.load()
     video = _video(1, 2, 3, 64, 64)
     taps = encoder(video, with_taps=True).taps
-    torch.testing.assert_close(teacher(video).tokens, taps[0] @ encoder.visual.proj)
+    torch.testing.assert_close(teacher(video).tokens[:, 0], taps[0] @ encoder.visual.proj)
 
 
 def test_weights_of_another_image_size_are_adapted(encoder, name):

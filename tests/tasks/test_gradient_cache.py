@@ -35,11 +35,17 @@ def make_task(root, bert, micro_batch, align=True, drop=0.3):
     teacher = None
     if align:
         config = root / "recipes/encoders/clip_vit_demo.json"
-        teacher = ClipTeacher(str(config), pretrained=None, image_size=32)
+        teacher = ClipTeacher(str(config), pretrained=None, image_size=32, num_layers=2)
         teacher.load()
     task = VideoTextTask(
         VideoMamba(
-            embed_dim=32, depth=2, num_frames=2, image_size=32, d_state=4, drop_path_rate=drop
+            embed_dim=32,
+            depth=2,
+            num_frames=2,
+            image_size=32,
+            d_state=4,
+            drop_path_rate=drop,
+            num_taps=2,
         ),
         partial(BertTextEncoder, name=str(bert), fusion_layer=2, pretrained=False),
         proj_dim=16,

@@ -23,7 +23,7 @@ def alignment_loss(student: Tensor, teacher: Tensor, kind: AlignmentKind = "l2")
 
     Args:
         student: (K, B, L, E).
-        teacher: (K, B, L, E), or anything that broadcasts to it, such as one layer (B, L, E).
+        teacher: (K, B, L, E); layer k of the student is compared with layer k of the teacher.
         kind: ``l2`` is 2 - 2 cos, as published: the squared distance of the unit vectors. ``mse``
             and ``smooth_l1`` average over E too, so they are smaller by about E.
 
@@ -33,14 +33,14 @@ def alignment_loss(student: Tensor, teacher: Tensor, kind: AlignmentKind = "l2")
     Raises:
         ValueError: If the tokens of both do not correspond.
     """
-    if student.shape[-3:] != teacher.shape[-3:]:
+    if student.shape != teacher.shape:
         raise ValueError(
             f"student tokens {tuple(student.shape)} and teacher tokens {tuple(teacher.shape)} "
-            "do not correspond; give both the same frames, patch grid, mask and width"
+            "do not correspond; give both the same layers, frames, patch grid, mask and width"
         )
     with torch.autocast(student.device.type, enabled=False):
         s = F.normalize(at_least_float32(student), dim=-1)
-        t = F.normalize(at_least_float32(teacher), dim=-1).expand_as(s)
+        t = F.normalize(at_least_float32(teacher), dim=-1)
         if kind == "l2":
             return (2 - 2 * (s * t).sum(-1)).mean()
         if kind == "mse":

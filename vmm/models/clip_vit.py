@@ -37,6 +37,14 @@ class ClipTeacher(nn.Module):
             ``-quickgelu`` model.
         pretrained: As for ``load_visual``; None leaves the tower random, for smoke runs.
         image_size: Side of the frames the tower sees, pixels; others are resized.
+        num_layers: Layers K whose tokens it gives, counted from the last; as many as the student
+            has taps (its ``num_taps``).
+        layer_interval: Distance between two of them.
+        final_norm: Apply the tower's final norm to every layer before the projection, as UMT does;
+            the published VideoMamba, whose features hold the class token, does not.
+
+    Raises:
+        ValueError: If a number is below 1.
     """
 
     def __init__(
@@ -44,13 +52,25 @@ class ClipTeacher(nn.Module):
         name: str = "ViT-B-16-quickgelu",
         pretrained: str | None = "openai",
         image_size: int = 224,
+        num_layers: int = 1,
+        layer_interval: int = 1,
+        final_norm: bool = False,
     ) -> None:
         super().__init__()
-        if image_size < 1:
-            raise ValueError(f"image_size {image_size} must be at least 1")
+        numbers = {
+            "image_size": image_size,
+            "num_layers": num_layers,
+            "layer_interval": layer_interval,
+        }
+        for what, number in numbers.items():
+            if number < 1:
+                raise ValueError(f"{what} {number} must be at least 1")
         self.name = name
         self.pretrained = pretrained
         self.image_size = image_size
+        self.num_layers = num_layers
+        self.layer_interval = layer_interval
+        self.final_norm = final_norm
         self.visual: Any = None  # an untyped open_clip tower
 
     @classmethod
@@ -73,12 +93,32 @@ class ClipTeacher(nn.Module):
             return int(self.visual.proj.shape[1])
         return int(model_config(self.name)["embed_dim"])
 
+    @property
+    def layers(self) -> list[int]:
+        """Numbers of the layers that it gives, shallow to deep, from 0.
+
+        Raises:
+            ValueError: If the tower has no such layer.
+        """
+        built = self.visual is not None
+        depth = (
+            len(_blocks(self.visual)) if built else model_config(self.name)["vision_cfg"]["layers"]
+        )
+        layers = [depth - 1 - k * self.layer_interval for k in reversed(range(self.num_layers))]
+        if layers[0] < 0:
+            raise ValueError(
+                f"{self.num_layers} layers at interval {self.layer_interval} do not fit into the "
+                f"{depth} of teacher {self.name}; lower num_layers or layer_interval"
+            )
+        return layers
+
     def load(self) -> None:
         """Build the tower and load its weights.
 
         Raises:
-            ValueError: See ``load_visual``.
+            ValueError: See ``load_visual`` and ``layers``.
         """
+        _ = self.layers
         self.visual = build_visual(self.name, self.image_size)
         if self.pretrained is None:
             logger.warning(
@@ -102,13 +142,13 @@ class ClipTeacher(nn.Module):
     def forward(self, video: Tensor) -> TeacherFeatures:
         """Look at every frame on its own.
 
-        The tokens are the last block's output times the projection, without the final norm.
+        The tokens are the blocks' outputs times the projection.
 
         Args:
             video: (B, T, C, H, W) float.
 
         Raises:
-            ValueError: If ``load`` was not called.
+            ValueError: If ``load`` was not called, or the tower has no such layers.
         """
         if self.visual is None:
             raise ValueError(f"teacher {self.name} has no weights yet; call load() first")
@@ -119,11 +159,16 @@ class ClipTeacher(nn.Module):
                 frames.float(), size=self.image_size, mode="bicubic", align_corners=False
             )
         x = _embed(self.visual, frames)
-        blocks = _blocks(self.visual)
-        x = _run(blocks[:-1], x)
-        attention = _class_attention(blocks[-1], x)
-        x = _run(blocks[-1:], x) @ self.visual.proj
-        return TeacherFeatures(_join_frames(x.view(b, t, *x.shape[1:])), attention.view(b, t, -1))
+        blocks, done, tokens = _blocks(self.visual), 0, []
+        for layer in self.layers:
+            x = _run(blocks[done:layer], x)
+            before, x = x, _run(blocks[layer : layer + 1], x)
+            done = layer + 1
+            normed = self.visual.ln_post(x) if self.final_norm else x
+            projected = normed @ self.visual.proj
+            tokens.append(_join_frames(projected.view(b, t, *projected.shape[1:])))
+        attention = _class_attention(blocks[-1], before)
+        return TeacherFeatures(torch.stack(tokens, 1), attention.view(b, t, -1))
 
 
 class FrameViT(VideoEncoder):
@@ -137,8 +182,6 @@ class FrameViT(VideoEncoder):
         num_frames: Frames per clip in training; any number works.
         image_size: Side of the frames, pixels; the position table is resized for others.
     """
-
-    num_taps = 1
 
     def __init__(
         self,

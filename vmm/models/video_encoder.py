@@ -26,6 +26,9 @@ class VideoEncoder(nn.Module, ABC):
         ValueError: If a size is below 1 or the sizes do not divide each other.
     """
 
+    num_taps: int = 1
+    """Layers K whose features the alignment loss reads."""
+
     def __init__(
         self,
         embed_dim: int,

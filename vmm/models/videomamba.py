@@ -89,7 +89,8 @@ class VideoMamba(VideoEncoder):
         rescale_prenorm_residual: bool = True,
     ) -> None:
         super().__init__(embed_dim, num_frames, image_size, patch_size, tubelet_size)
-        for name, size in {"d_state": d_state, "d_conv": d_conv, "expand": expand}.items():
+        sizes = {"d_state": d_state, "d_conv": d_conv, "expand": expand}
+        for name, size in (sizes | {"tap_interval": tap_interval}).items():
             if size < 1:
                 raise ValueError(f"{name} {size} must be at least 1")
         if not 0 <= depth <= _MOST_BLOCKS:
@@ -102,6 +103,7 @@ class VideoMamba(VideoEncoder):
             )
         if piece_length < 1:
             raise ValueError(f"piece_length {piece_length} must be at least 1, e.g. 4096")
+        self.num_taps = num_taps
         self.tap = tap
         self.inner_dim = expand * embed_dim
         self.piece_length = piece_length

@@ -84,7 +84,7 @@ class View(NamedTuple):
     dropped: Tensor | None
     """(B, 1 + T * N) bool, True = hidden."""
     target: Tensor | None
-    """(B, visible, teacher width) teacher tokens at the visible places."""
+    """(B, K, visible, teacher width) teacher tokens at the visible places."""
 
 
 class TrainingTask(L.LightningModule):
@@ -295,7 +295,8 @@ class PretrainTask(TrainingTask):
 
     Args:
         teacher: Frozen image teacher; needed for alignment and for attention masks.
-        num_taps: Layers of the encoder that are aligned; must be the encoder's ``num_taps``.
+        num_taps: Layers of the encoder that are aligned; None = the encoder's ``num_taps``, the
+            only number that is right.
         video_mask: Masking of clips.
         image_mask: Masking of stills.
         align_kind: Distance between student and teacher; ``l2`` is 2 - 2 cos, as published.
@@ -308,7 +309,7 @@ class PretrainTask(TrainingTask):
     def __init__(
         self,
         teacher: ClipTeacher | None = None,
-        num_taps: int = 1,
+        num_taps: int | None = None,
         video_mask: MaskSettings = MaskSettings("none"),
         image_mask: MaskSettings = MaskSettings("none"),
         align_kind: AlignmentKind = "l2",
@@ -355,7 +356,8 @@ class PretrainTask(TrainingTask):
         if teacher is not None:
             target = teacher.tokens
             if dropped is not None:
-                target = masking.gather_visible(target, dropped)
+                layers = target.unbind(1)
+                target = torch.stack([masking.gather_visible(x, dropped) for x in layers], 1)
         return View(dropped, target)
 
     def draw_mask(self, batch: VideoTextBatch, attention: Tensor | None) -> Tensor | None:
@@ -368,14 +370,29 @@ class PretrainTask(TrainingTask):
         return masking.draw_mask(mask.kind, patches, mask.ratio, uniform, device=video.device)
 
     def make_align_head(self, encoder: VideoEncoder) -> AlignmentHead:
-        """Make what maps the encoder's taps to the teacher's space."""
+        """Make what maps the encoder's taps to the teacher's space.
+
+        Raises:
+            ValueError: If the teacher gives other than one layer for each tap.
+        """
         assert self.teacher is not None
-        return AlignmentHead(encoder.embed_dim, self.teacher.output_dim, self.num_taps)
+        taps, layers = encoder.num_taps, len(self.teacher.layers)
+        if self.num_taps not in (None, taps):
+            raise ValueError(
+                f"model.init_args.num_taps is {self.num_taps} but the encoder has {taps}; leave it "
+                "out and set the encoder's num_taps"
+            )
+        if taps != layers:
+            raise ValueError(
+                f"the encoder has {taps} taps to align but the teacher gives {layers} layers; set "
+                f"the teacher's num_layers to {taps}, or the encoder's num_taps to {layers}"
+            )
+        return AlignmentHead(encoder.embed_dim, self.teacher.output_dim, taps)
 
     def align(self, aligned: Tensor | None, view: View) -> Tensor:
         """Scalar loss of the student (K, B, visible, E) against the teacher's visible tokens."""
         assert aligned is not None and view.target is not None
-        return alignment_loss(aligned, view.target, self.align_kind)
+        return alignment_loss(aligned, view.target.transpose(0, 1), self.align_kind)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Leave the frozen teacher out of the file."""

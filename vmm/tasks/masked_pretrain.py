@@ -1,8 +1,8 @@
 """Stage 1: masked video pretraining (unmasked-token alignment).
 
 The student sees only the visible tokens of a clip and learns to give them the features of the
-final layer of a frozen CLIP image encoder. VideoMamba (arXiv 2403.06977), section 3.3; UMT
-(arXiv 2303.16058). Shape legend: see ``vmm.types``.
+last layer, or layers, of a frozen CLIP image encoder. VideoMamba (arXiv 2403.06977), section 3.3;
+UMT (arXiv 2303.16058). Shape legend: see ``vmm.types``.
 """
 
 from __future__ import annotations
