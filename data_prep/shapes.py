@@ -123,22 +123,26 @@ class _Layout:
         )
 
 
-def render(scene: Scene, num_frames: int, image_size: int, rng: np.random.Generator) -> np.ndarray:
+def render(
+    scene: Scene, num_frames: int, image_size: int, rng: np.random.Generator, pace: float = 1
+) -> np.ndarray:
     """Draw a clip.
 
     Args:
         scene: What to draw.
-        num_frames: Frames T, evenly spread from the start to the end of the motion.
+        num_frames: Frames T, evenly spread from the start to the end of the clip.
         image_size: Side of the picture, pixels.
         rng: Draws place, exact size, travel, background phase, tint and grain. A scene and its
             twin rendered with equal generators have the same frames in opposite order.
+        pace: Of the share ``u`` of the clip's time, ``u ** pace`` of the motion is done, before
+            a scene that is another's twin is turned around.
 
     Returns:
         (T, H, W, 3) uint8 frames.
     """
     forward, backward = next(pair for pair in TWIN_MOTIONS if scene.motion in pair)
     layout = _Layout.draw(scene, rng)
-    u = np.linspace(0, 1, num_frames, dtype=np.float32)
+    u = np.linspace(0, 1, num_frames, dtype=np.float32) ** np.float32(pace)
     scale = image_size / 64
     axis = (np.arange(image_size, dtype=np.float32) + 0.5) / scale
     x, y, radius, opacity = _trajectory(forward, layout, u)

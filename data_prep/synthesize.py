@@ -16,7 +16,9 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import TypeVar
 
 import numpy as np
 
@@ -28,6 +30,7 @@ from vmm.shards.tars import Member
 
 SHARD_SAMPLES = 512
 _SPLITS = ("train", "val", "test", "images")
+_Scene = TypeVar("_Scene")
 
 
 @dataclass(frozen=True)
@@ -68,20 +71,39 @@ class ClipJob:
 
 def plan(arguments: ClipArguments) -> dict[str, list[ClipJob]]:
     """Deal the scenes to the splits; no scene is in two of them (stills use training scenes)."""
-    rng = np.random.default_rng(arguments.seed)
-    pairs = twin_pairs()
-    pairs = [pairs[i] for i in rng.permutation(len(pairs))]
-    jobs: dict[str, list[ClipJob]] = {}
-    taken = 0
-    for split, count in (("test", arguments.test), ("val", arguments.val)):
-        scenes = [(i, scene) for i in range(taken, taken + count // 2) for scene in pairs[i]]
-        jobs[split] = [ClipJob(split, n, i, scene) for n, (i, scene) in enumerate(scenes)]
-        taken += count // 2
-    rest = [scene for pair in pairs[taken:] for scene in pair]
-    rest = [rest[i] for i in rng.permutation(len(rest))]
+    whole = {"test": arguments.test, "val": arguments.val}
+    dealt, rest = deal_pairs(twin_pairs(), whole, arguments.seed)
+    jobs = {
+        split: [ClipJob(split, n, layout, scene) for n, (layout, scene) in enumerate(scenes)]
+        for split, scenes in dealt.items()
+    }
     for split, count in (("train", arguments.train), ("images", arguments.images)):
         jobs[split] = [ClipJob(split, n, n, rest[n % len(rest)]) for n in range(count)]
     return {split: jobs[split] for split in _SPLITS}
+
+
+def deal_pairs(
+    pairs: Sequence[tuple[_Scene, _Scene]], whole: Mapping[str, int], seed: int
+) -> tuple[dict[str, list[tuple[int, _Scene]]], list[_Scene]]:
+    """Deal pairs of twins to splits that consist of them.
+
+    Args:
+        pairs: All of them.
+        whole: Split -> samples, an even number.
+        seed: Of the order.
+
+    Returns:
+        Split -> (layout, the same for both of a pair, and scene); all other scenes, shuffled.
+    """
+    rng = np.random.default_rng(seed)
+    pairs = [pairs[i] for i in rng.permutation(len(pairs))]
+    dealt, taken = {}, 0
+    for split, count in whole.items():
+        of_split = range(taken, taken + count // 2)
+        dealt[split] = [(layout, scene) for layout in of_split for scene in pairs[layout]]
+        taken += count // 2
+    rest = [scene for pair in pairs[taken:] for scene in pair]
+    return dealt, [rest[i] for i in rng.permutation(len(rest))]
 
 
 def make_sample(job: ClipJob, arguments: ClipArguments) -> list[Member]:
