@@ -12,6 +12,7 @@ from vmm.metrics import (
     dual_softmax,
     expected_rank,
     hit_probability,
+    mean_average_precision,
     multiple_choice_scores,
     pair_accuracy,
     published_names,
@@ -312,3 +313,18 @@ def test_scores_that_are_no_numbers_are_refused(value):
         pair_accuracy(scores[0], scores[2])
     scores[2, 1] = -torch.inf  # what could not be scored
     assert retrieval_metrics(scores, own)["t2v_recall_1"] == 100
+
+
+def test_average_precision_is_that_of_torchmetrics_also_with_ties():
+    oracle = pytest.importorskip("torchmetrics.functional.classification")
+    generator = torch.Generator().manual_seed(0)
+    scores = torch.randint(6, (40, 5), generator=generator).float()
+    relevant = torch.rand(40, 5, generator=generator) < 0.3
+    expected = oracle.multilabel_average_precision(scores / 6, relevant.int(), 5)
+    assert mean_average_precision(scores, relevant) == pytest.approx(100 * expected.item())
+    relevant[:, 1] = False  # a class without samples does not count
+    rest = [0, 2, 3, 4]
+    expected = oracle.multilabel_average_precision(scores[:, rest] / 6, relevant[:, rest].int(), 4)
+    assert mean_average_precision(scores, relevant) == pytest.approx(100 * expected.item())
+    with pytest.raises(ValueError, match="with a sample of at least one class"):
+        mean_average_precision(scores, torch.zeros_like(relevant))

@@ -261,6 +261,35 @@ def choice_probability(scores: Tensor, answers: Tensor) -> Tensor:
     return best.gather(1, answers[:, None]).squeeze(1) / best.sum(1).double()
 
 
+def mean_average_precision(scores: Tensor, relevant: Tensor) -> float:
+    """Give the mean over classes of the average precision, in percent.
+
+    Of each class: the mean over its samples of the share of right ones among the samples that score
+    as high or higher, so that equal scores come together. A class without a sample does not count.
+
+    Args:
+        scores: (N, K) float32 or float64, higher is better.
+        relevant: (N, K) bool, which samples are of which classes.
+
+    Raises:
+        ValueError: If the shapes differ, nothing is relevant or a score is NaN or infinite.
+    """
+    if scores.shape != relevant.shape or scores.dim() != 2 or not bool(relevant.any()):
+        raise ValueError(
+            f"scores {tuple(scores.shape)} and relevant {tuple(relevant.shape)} must both be "
+            "(samples, classes), with a sample of at least one class"
+        )
+    _refuse_broken(scores)
+    precisions = []
+    for column, own in zip(scores.T.contiguous(), relevant.T, strict=True):
+        if not bool(own.any()):
+            continue
+        right = column[own].contiguous()
+        as_high = [len(s) - torch.searchsorted(s.sort().values, right) for s in (right, column)]
+        precisions.append((as_high[0] / as_high[1].double()).mean())
+    return 100 * torch.stack(precisions).mean().item()
+
+
 def multiple_choice_scores(
     match_logits: Tensor, similarity: Tensor, match_weight: float = 0.7
 ) -> Tensor:

@@ -240,7 +240,15 @@ TASKS = {
         _classifier,
         ("video_encoder", "num_classes"),
         "a classifier",
-        "it is no classifier; import one with `vmm import FILE FOLDER`",
+        "it is no classifier; train one with recipes/classification.yaml, or import one with "
+        "`vmm import FILE FOLDER`",
+    ),
+    "vmm.tasks.classification.ClassificationTask": Kind(
+        VideoClassifier,
+        _classifier,
+        ("video_encoder", "num_classes"),
+        "a classifier",
+        "it is no classifier",
     ),
 }
 """By the class path of a recipe's model. New rows go to the end: of several of one ``model``, an

@@ -38,6 +38,7 @@ from vmm.tasks.answer import AnswerTask  # noqa: F401
 from vmm.tasks.averaging import WeightAverage
 from vmm.tasks.base import TrainingTask
 from vmm.tasks.checkpoint_io import LastCheckpoint, SafeCheckpointIO  # noqa: F401
+from vmm.tasks.classification import ClassificationTask  # noqa: F401
 from vmm.tasks.draws import SeededDraws
 from vmm.tasks.embedding_writer import EmbeddingWriter
 from vmm.tasks.loggers import go_on, make_logger

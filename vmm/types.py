@@ -27,6 +27,9 @@ class VideoTextBatch(TypedDict):
     answers: NotRequired[list[list[str]]]
     """B times all answers that people gave to the question, repeated ones included; only where
     ``text`` are questions."""
+    labels: NotRequired[list[list[tuple[str | None, float | None]]]]
+    """B times all that the clip is labelled with: the name of a class, its number, or both; a
+    number to predict comes without a name."""
     idx: Tensor
     """(B,) int64; rows with equal values are positives of each other."""
     key: list[str]

@@ -5,7 +5,7 @@ import json
 import pytest
 import torch
 
-from vmm.data.collate import collate
+from vmm.data.collate import CONTENTS, collate
 from vmm.data.corpora import Mixture
 from vmm.data.datamodules import WebVideoData
 from vmm.data.faults import BadSamples
@@ -42,7 +42,7 @@ def test_training_draws_a_question_with_its_answers(asking):
     bad = BadSamples()
     sources = {"video": Mixture({"": ShardSet(str(asking), "video")}, seed=0)}
     stream = TrainStream(
-        sources, {"video": 7}, SETTINGS, steps_per_epoch=6, bad=bad, content="questions"
+        sources, {"video": 7}, SETTINGS, steps_per_epoch=6, bad=bad, content=CONTENTS["questions"]
     )
     batches = list(stream)
     for batch in batches:
@@ -66,7 +66,7 @@ def test_remote_shards_ask_too(asking):
         SETTINGS,
         steps_per_epoch=2,
         bad=BadSamples(),
-        content="questions",
+        content=CONTENTS["questions"],
     )
     for batch in stream:
         check(batch)
@@ -75,13 +75,13 @@ def test_remote_shards_ask_too(asking):
 def test_evaluation_takes_one_question_of_each_clip(asking):
     clips = EvaluationClips(str(asking), SETTINGS)
     samples = [clips[i] for i in range(7)]
-    batch = collate(samples, SETTINGS, "sample", blank=True, content="questions")
+    batch = collate(samples, SETTINGS, "sample", blank=True, content=CONTENTS["questions"])
     check(batch)
     assert batch["text"] == [f"q {code} {code % 2}" for code in range(7) if code != 3]
     assert batch["video"].shape[0] == 6
     for video, code in zip(batch["video"], (0, 1, 2, 4, 5, 6), strict=True):
         assert torch.equal(video, samples[code].video)
-    without = collate(samples[3:4], SETTINGS, "sample", blank=True, content="questions")
+    without = collate(samples[3:4], SETTINGS, "sample", blank=True, content=CONTENTS["questions"])
     assert without["text"] == [] and without["video"].shape == (0, 2, 3, 16, 16)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from typing import Any, Literal, NamedTuple, cast
 
 import torch
@@ -10,7 +11,7 @@ from torch import Tensor
 
 from vmm.data.faults import SampleError
 from vmm.data.order import derive_seed
-from vmm.data.schema import RawSample, questions_of
+from vmm.data.schema import RawSample, labels_of, questions_of
 from vmm.data.shards import EvaluationSample
 from vmm.data.transforms import ClipSettings
 from vmm.types import Media, VideoTextBatch
@@ -46,13 +47,40 @@ def _questions(sample: RawSample | EvaluationSample) -> list[Item]:
     return [Item(q.text, {"answers": q.answers}) for q in questions_of(sample.metadata)]
 
 
-Content = Literal["captions", "questions"]
+def _labels(sample: RawSample | EvaluationSample, field: str | None = None) -> list[Item]:
+    labels = labels_of(sample.metadata, sample.captions, field)
+    text = sample.captions[0] if sample.captions else ""
+    return [Item(text, {"labels": labels})] if labels else []
+
+
+Content = Literal["captions", "questions", "labels"]
 CONTENTS: dict[Content, Contents] = {
     "captions": Contents(_captions, "no caption", "it has no text"),
     "questions": Contents(
         _questions, "no question", "its JSON holds no question with an answer", in_turn=True
     ),
+    "labels": Contents(_labels, "no label", "its JSON says no class; see data.label_field"),
 }
+
+
+def content_of(content: Content, label_field: str | None = None) -> Contents:
+    """Return what goes with a clip.
+
+    Args:
+        content: Its word.
+        label_field: Where in the JSON the labels are, see ``labels_of``.
+
+    Raises:
+        ValueError: If a field is named and labels are not wanted.
+    """
+    if label_field is None:
+        return CONTENTS[content]
+    if content != "labels":
+        raise ValueError(
+            f"label_field is {label_field!r} and content {content!r}; set data.init_args.content "
+            "to labels"
+        )
+    return CONTENTS[content]._replace(items=partial(_labels, field=label_field))
 
 
 class Sample(NamedTuple):
@@ -65,15 +93,15 @@ class Sample(NamedTuple):
     key: str
 
 
-def draw_item(raw: RawSample, content: Content, generator: torch.Generator) -> Item:
+def draw_item(raw: RawSample, content: Contents, generator: torch.Generator) -> Item:
     """Draw one of the things that a sample gives a batch beside its pixels.
 
     Raises:
         SampleError: If it has none.
     """
-    items = CONTENTS[content].items(raw)
+    items = content.items(raw)
     if not items:
-        raise SampleError(CONTENTS[content].reason, CONTENTS[content].detail)
+        raise SampleError(content.reason, content.detail)
     return items[int(torch.randint(len(items), (), generator=generator, device="cpu"))]
 
 
@@ -117,7 +145,7 @@ def collate(
     settings: ClipSettings,
     positives: Positives,
     blank: bool,
-    content: Content = "captions",
+    content: Contents = CONTENTS["captions"],
 ) -> VideoTextBatch:
     """Batch evaluation samples with one item each, see ``Contents``.
 
@@ -136,9 +164,9 @@ def collate(
     grey = torch.zeros(size, dtype=torch.float32, device="cpu")
     kept = []
     for sample in samples:
-        items = CONTENTS[content].items(sample)
+        items = content.items(sample)
         if items and (blank or sample.video is not None):
-            item = items[sample.number % len(items) if CONTENTS[content].in_turn else 0]
+            item = items[sample.number % len(items) if content.in_turn else 0]
             clip = grey if sample.video is None else sample.video
             idx = derive_seed(item.text.lower()) if positives == "caption" else sample.number
             kept.append(Sample(clip, item, idx, sample.key))

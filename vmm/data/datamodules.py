@@ -10,7 +10,7 @@ import lightning as L
 import torch
 from torch.utils.data import DataLoader
 
-from vmm.data.collate import Content, Positives, collate
+from vmm.data.collate import Content, Positives, collate, content_of
 from vmm.data.corpora import Mixture, Shards, open_corpora, patterns_of
 from vmm.data.decode import Decoder
 from vmm.data.faults import BadSamples
@@ -111,9 +111,12 @@ class WebVideoData(VideoDataModule):
         decoder: What decodes videos; "torchcodec" gives the same frames.
         isolate_decode: Decode in a process of its own that may hang or crash, for data that nobody
             has checked.
-        content: Which texts go with a clip: its "captions", or "questions" with their answers, as
+        content: What goes with a clip: its "captions", or "questions" with their answers, as
             in shards that ``data_prep.make_shards`` made of a question set; then a batch has
-            ``answers``, and evaluation during training takes one question of each clip.
+            ``answers``, and evaluation during training takes one question of each clip; or the
+            "labels" that its JSON has, for classification.
+        label_field: Where in the JSON the labels are; a dot leads into an object. None = where
+            ``data_prep.make_shards`` writes them, or ``label``.
         positives: What counts as a positive pair in the contrastive loss: "sample" = its own
             caption, "caption" = also equal captions of other samples. "row" is the published
             choice: the row in its own data set, so that rows of two sets may count by accident.
@@ -151,6 +154,7 @@ class WebVideoData(VideoDataModule):
         decoder: Decoder = "pyav",
         isolate_decode: bool = False,
         content: Content = "captions",
+        label_field: str | None = None,
         positives: Positives = "sample",
         on_bad: OnBad = "replace",
         max_bad: float = 0.1,
@@ -171,7 +175,7 @@ class WebVideoData(VideoDataModule):
             crop_scale=crop_scale, flip=flip, flip_sided=flip_sided, fit=fit, antialias=antialias,
             decoder=decoder, isolate_decode=isolate_decode,
         )  # fmt: skip
-        self.content: Content = content
+        self.content = content_of(content, label_field)
         self.positives: Positives = positives
         self.on_bad: OnBad = on_bad
         if not 0 <= max_bad <= 1:

@@ -20,7 +20,7 @@ import torch
 from torch.utils.data import IterableDataset, get_worker_info
 
 from vmm.data.clips import load_frames
-from vmm.data.collate import Content, Positives, Sample, draw_item, make_batch
+from vmm.data.collate import CONTENTS, Contents, Positives, Sample, draw_item, make_batch
 from vmm.data.corpora import Shards, by_name
 from vmm.data.faults import BadSample, BadSamples, ReadingBoard, SampleError, UnusableData
 from vmm.data.index import MAX_MEMBER_BYTES, MAX_TEXT_BYTES, TAR_ERRORS, why_ignored
@@ -81,7 +81,7 @@ class ResampledStream(IterableDataset[VideoTextBatch | UnusableData]):
         positives: Positives = "sample",
         bad: BadSamples | None = None,
         shuffle: int = 100,
-        content: Content = "captions",
+        content: Contents = CONTENTS["captions"],
     ) -> None:
         if steps_per_epoch is None:
             raise ValueError(
@@ -121,7 +121,7 @@ class ResampledStream(IterableDataset[VideoTextBatch | UnusableData]):
         self._positives: Positives = positives
         self._bad = bad or BadSamples()
         self._shuffle = shuffle
-        self._content: Content = content
+        self._content = content
         _log.warning(
             "training shards behind URLs or `pipe:` commands have no index: they are drawn with "
             "replacement, and a continued run is not exactly the one that was stopped; copy them "

@@ -18,8 +18,9 @@ Standard library only: ``data_prep`` writes shards with this module and must not
 from __future__ import annotations
 
 import json
+import math
 import re
-from collections.abc import Container, Iterable
+from collections.abc import Container, Iterable, Sequence
 from typing import Any, Literal, NamedTuple
 
 from vmm.data.text_input import clean_json, decode_text
@@ -108,6 +109,15 @@ class Question(NamedTuple):
     """At least one, repeated as often as it was given."""
     kind: str
     """What it asks for, in the data set's words; "" if it does not say."""
+
+
+class Label(NamedTuple):
+    """What a sample is said to show."""
+
+    name: str | None
+    """Name of the class."""
+    number: float | None
+    """Number of the class, or the number to predict."""
 
 
 def is_leftover(name: str) -> bool:
@@ -253,6 +263,55 @@ def questions_of(metadata: dict[str, Any]) -> list[Question]:
             kind = kind if isinstance(kind, str) else ""
             found.append(Question(str(item.get("id", "")), text.strip(), answers, kind))
     return found
+
+
+def labels_of(
+    metadata: dict[str, Any], captions: Sequence[str], field: str | None = None
+) -> list[Label]:
+    """Find what a sample is labelled with; several labels if it has several.
+
+    Args:
+        metadata: The parsed ``.json`` member.
+        captions: Of the sample; the name of a class is the caption in shards that
+            ``data_prep.make_shards`` made of a data set of classes.
+        field: Where in the metadata the label is: a text, a number, or a list of them; a dot leads
+            into an object. None = where ``data_prep.make_shards`` writes it: in each of ``items``
+            the ``metadata`` with ``label`` or ``target`` (numbers), ``class`` or ``template``; of
+            other shards the field ``label``.
+
+    Returns:
+        In the order of the file; empty if there is none.
+    """
+    items = metadata.get(ITEMS)
+    if field is not None or not isinstance(items, list):
+        found: Any = metadata
+        for part in (field or "label").split("."):
+            found = found.get(part) if isinstance(found, dict) else None
+        values = found if isinstance(found, list) else [found]
+        return [
+            Label(v, None) if isinstance(v, str) else Label(None, v) for v in values if _says(v)
+        ]
+    labels = []
+    for item in items:
+        inner = item.get("metadata") if isinstance(item, dict) else None
+        if not isinstance(inner, dict) or "question" in inner:
+            continue
+        numbers = (v for v in (inner.get("target"), inner.get("label")) if _says(v))
+        texts = (inner.get(name) for name in ("class", "template", "label"))
+        names = [text for text in texts if isinstance(text, str) and text.strip()]
+        names += captions if len(items) == 1 else []
+        number = next((v for v in numbers if not isinstance(v, str)), None)
+        name = next((text for text in names if text != str(number)), None)
+        if name is not None or number is not None:
+            labels.append(Label(name, number))
+    return labels
+
+
+def _says(value: object) -> bool:
+    """Tell a text or a number from anything else."""
+    if isinstance(value, str):
+        return bool(value.strip())
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def _captions_in(value: object) -> list[str]:

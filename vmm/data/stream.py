@@ -11,7 +11,7 @@ import torch.distributed as dist
 from torch.utils.data import IterableDataset, get_worker_info
 
 from vmm.data.clips import load_frames
-from vmm.data.collate import Content, Positives, Sample, draw_item, make_batch
+from vmm.data.collate import CONTENTS, Contents, Positives, Sample, draw_item, make_batch
 from vmm.data.corpora import Mixture
 from vmm.data.faults import BadSample, BadSamples, ReadingBoard, SampleError, UnusableData
 from vmm.data.order import StepPlan, derive_seed
@@ -46,7 +46,7 @@ class TrainStream(IterableDataset[VideoTextBatch | UnusableData]):
             corpus, as published.
         on_bad: "replace" as described, or "skip": leave it out, which makes the batch smaller.
         bad: Collects what cannot be decoded, and stops the run when it is too much.
-        content: Which texts go with a clip; a sample without a question counts as bad.
+        content: What goes with a clip; a sample without any, such as a question, counts as bad.
 
     Raises:
         ValueError: If a media type has fewer samples than one step of all ranks takes, or bad
@@ -65,7 +65,7 @@ class TrainStream(IterableDataset[VideoTextBatch | UnusableData]):
         positives: Positives = "sample",
         on_bad: OnBad = "replace",
         bad: BadSamples | None = None,
-        content: Content = "captions",
+        content: Contents = CONTENTS["captions"],
     ) -> None:
         self.first_step = 0
         """Step that iteration starts with."""
@@ -83,7 +83,7 @@ class TrainStream(IterableDataset[VideoTextBatch | UnusableData]):
         self._rank, self._world_size = rank, world_size
         self._positives = positives
         self._on_bad = on_bad
-        self._content: Content = content
+        self._content = content
         self._bad = bad or BadSamples()
         batches: dict[Media, int] = {}
         self._first_idx: dict[Media, int] = {}

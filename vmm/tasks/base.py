@@ -108,6 +108,9 @@ class TrainingTask(L.LightningModule):
     gradient_norm: Tensor | None = None
     """Of the gradients of this step, a scalar, where the number guard has measured it."""
 
+    replaced: ClassVar[set[str]] = set()
+    """Parts that begin anew where those of ``init_from`` have another size."""
+
     def __init__(
         self,
         optimizer: OptimizerCallable,
@@ -164,7 +167,9 @@ class TrainingTask(L.LightningModule):
     def load_start(self) -> list[str]:
         """Load all weights that fitting starts from; give the components that a run had."""
         self.load_pretrained()
-        return [] if self.init_from is None else load_start_weights(self, Path(self.init_from))
+        if self.init_from is None:
+            return []
+        return load_start_weights(self, Path(self.init_from), self.replaced)
 
     def configure_model(self) -> None:
         """Load the start weights when fitting begins, or to evaluate them; once per process.

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections import defaultdict
+from collections.abc import Collection
 from pathlib import Path
 
 from torch import Tensor, nn
@@ -34,12 +35,17 @@ def _components(state: dict[str, Tensor]) -> dict[str, dict[str, Tensor]]:
     return parts
 
 
+def _other_shapes(module: nn.Module, weights: dict[str, Tensor]) -> bool:
+    own = module.state_dict()
+    return any(key in own and value.shape != own[key].shape for key, value in weights.items())
+
+
 def component_names(task: nn.Module) -> set[str]:
     """Name what a task's weights belong to."""
     return set(_components(dict(task.state_dict())))
 
 
-def load_start_weights(task: nn.Module, path: Path) -> list[str]:
+def load_start_weights(task: nn.Module, path: Path, replaced: Collection[str] = ()) -> list[str]:
     """Load every component that the file and the task share.
 
     Position tables are interpolated to the encoder's own sizes.
@@ -47,6 +53,7 @@ def load_start_weights(task: nn.Module, path: Path) -> list[str]:
     Args:
         task: A stage's LightningModule.
         path: Run directory (its best checkpoint) or a checkpoint file.
+        replaced: Components that stay as they are where the file's have other shapes.
 
     Returns:
         Names of the loaded components.
@@ -67,6 +74,13 @@ def load_start_weights(task: nn.Module, path: Path) -> list[str]:
         module = getattr(holder, name, None) or getattr(task, name, None)
         if isinstance(module, VideoEncoder):
             weights = module.adapt_state(weights)
+        if name in replaced and isinstance(module, nn.Module) and _other_shapes(module, weights):
+            was, now = (next(iter(w.values())) for w in (weights, module.state_dict()))
+            logger.warning(
+                "init_from: %s of %s has %d outputs and this run %d: a new one is trained",
+                *(name, file, len(was), len(now)),
+            )
+            continue
         if isinstance(module, nn.Parameter):
             module.data.copy_(weights[""])
         elif isinstance(module, nn.Module):

@@ -2,12 +2,12 @@ import json
 
 import pytest
 
+from vmm.data.annotations.class_list import read_class_names
 from vmm.data.annotations.record import Annotation
 from vmm.evaluation.classification.labels import (
     Truth,
     hash_of,
     number_classes,
-    read_class_names,
     read_labelled,
     truths_of,
 )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -10,6 +9,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from vmm.data.annotations.class_list import plain_name, read_class_names
 from vmm.data.annotations.record import Annotation
 from vmm.data.annotations.registry import read_annotations
 from vmm.data.annotations.source import Source
@@ -18,10 +18,6 @@ from vmm.data.faults import SampleError
 from vmm.evaluation.classification.protocols import ClassProtocol
 from vmm.evaluation.common.results import content_hash
 from vmm.evaluation.common.sources import ShardClips
-
-# What tables of classes call their columns.
-_NAME_COLUMNS = ("name", "class_name", "label_name", "label", "class", "action")
-_NUMBER_COLUMNS = ("id", "class_id", "label_id", "index", "number", "label")
 
 _MOST_CLASSES = 10**6
 
@@ -164,96 +160,12 @@ def number_classes(truths: Sequence[Truth], file: Path | None = None) -> Classes
     else:
         names = [*sorted({truth.name for truth in truths if truth.name is not None})]
         origin = "the alphabetical order of the names"
-    number = {_plain(name): i for i, name in enumerate(names) if name is not None}
+    number = {plain_name(name): i for i, name in enumerate(names) if name is not None}
     labels = [
-        truth.label if truth.label is not None else number.get(_plain(truth.name or ""), -1)
+        truth.label if truth.label is not None else number.get(plain_name(truth.name or ""), -1)
         for truth in truths
     ]
     return Classes(names, origin, torch.tensor(labels, dtype=torch.int64))
-
-
-def read_class_names(path: Path) -> list[str | None]:
-    """Read class names in the order of their numbers.
-
-    Args:
-        path: Text with a name per line, a table of ``id, name``, a JSON list, or JSON between names
-            and numbers. A blank line stands for a class without a name.
-
-    Raises:
-        ValueError: If it is none of these, a name is twice, or the numbers are not 0 to n - 1.
-    """
-    source = Source(path)
-    names: Any
-    if source.suffix == ".json":
-        names = source.content
-        if isinstance(names, dict):
-            names = _in_order(source, [(_unquoted(n), v) for n, v in names.items()])
-        elif isinstance(names, list):
-            names = [None if name == "" else name for name in names]
-    elif pairs := _numbered(source):
-        names = _in_order(source, pairs)
-    else:
-        lines = source.lines()
-        header = bool(lines) and lines[0].lower() in _NAME_COLUMNS
-        names = [_unquoted(line) or None for line in lines[header:]]
-    if not isinstance(names, list) or not any(names) or not all(map(_is_name, names)):
-        raise source.wrong(
-            "class names: one per line, `id,name` per line, a JSON list, or JSON from names to "
-            "numbers"
-        )
-    said = [name for name in names if name is not None]
-    if len(set(said)) < len(said):
-        raise source.wrong("every class once")
-    return list(names)
-
-
-def _is_name(name: object) -> bool:
-    return name is None or isinstance(name, str)
-
-
-def _unquoted(name: str) -> str:
-    """Take off the quotes that some published lists have around their names."""
-    return name[1:-1].strip() if len(name) > 1 and name[0] == name[-1] == '"' else name
-
-
-def _numbered(source: Source) -> list[tuple[str, Any]]:
-    """Take names and numbers from a table of both, with a header or without; else nothing."""
-    lines = [line for line in source.lines() if line]
-    header = re.split(r"\s*[,;\t]\s*", lines[0]) if lines else []
-    columns = [
-        (name, number) for name in _NAME_COLUMNS for number in _NUMBER_COLUMNS
-        if len(header) > 1 and name != number and {name, number} <= set(header)
-    ]  # fmt: skip
-    if columns:
-        name, number = columns[0]
-        return [(row.text(name), row.values.get(number)) for row in source.rows()]
-    found = [re.fullmatch(r"(\d+)\s*[\s,;:]\s*(\S.*)", line) for line in lines]
-    pairs = [(_unquoted(match[2]), match[1]) for match in found if match]
-    return pairs if len(pairs) == len(lines) > 0 else []
-
-
-def _in_order(source: Source, pairs: Sequence[tuple[str, Any]]) -> list[str]:
-    """Sort names by their numbers; in JSON either may be the key."""
-    if not all(_is_number(number) for _, number in pairs):
-        pairs = [(name, number) for number, name in pairs]
-    numbers = {
-        name: int(number) for name, number in pairs if isinstance(name, str) and _is_number(number)
-    }
-    if sorted(numbers.values()) != list(range(len(pairs))):
-        first = min(numbers.values(), default=0)
-        begin = f"; these begin at {first}" if first else ""
-        raise source.wrong(f"numbers from 0 to {len(pairs) - 1}, each once{begin}")
-    return sorted(numbers, key=numbers.__getitem__)
-
-
-def _is_number(value: object) -> bool:
-    text = str(value) if type(value) in (int, str) else ""
-    return text.isdecimal() and len(text) < 10
-
-
-def _plain(name: str) -> str:
-    """A name as far as spelling matters: files differ in case, underscores and brackets."""
-    return " ".join(name.lower().replace("_", " ").replace("[", "").replace("]", "").split())
 
 
 def hash_of(truths: Sequence[Truth]) -> str:

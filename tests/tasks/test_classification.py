@@ -1,0 +1,158 @@
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from vmm.models.classifier import VideoClassifier
+from vmm.models.videomamba import VideoMamba
+from vmm.tasks.classification import ClassificationTask
+
+NAMES = ["red", "green", "blue", "yellow", "up", "down", "left", "grows"]
+
+
+def encoder(**changes):
+    small = {"embed_dim": 32, "depth": 1, "num_frames": 2, "image_size": 32}
+    return VideoMamba(**small | {"pooling": "cls", "pool_norm": False} | changes)
+
+
+def make(num_classes=8, **changes):
+    return ClassificationTask(encoder(), num_classes, **changes)
+
+
+@pytest.fixture
+def names(tmp_path):
+    file = tmp_path / "classes.txt"
+    file.write_text("\n".join(NAMES))
+    return str(file)
+
+
+def batch(labels, **changes):
+    return {
+        "video": torch.randn(len(labels), 2, 3, 32, 32),
+        "text": [""] * len(labels),
+        "labels": labels,
+        "idx": torch.arange(len(labels)),
+        "key": [f"clip/{i}" for i in range(len(labels))],
+        "media": "video",
+    } | changes
+
+
+def learnt(task, batch, steps=60):
+    optimizer = torch.optim.AdamW(task.parameters(), lr=3e-3)
+    for _ in range(steps):
+        optimizer.zero_grad()
+        loss = task.compute_losses(batch).total
+        loss.backward()
+        optimizer.step()
+    logged = {}
+    task.eval().log = lambda name, value, **_: logged.update({name: float(value)})
+    with torch.no_grad():
+        task.validation_step(batch, 0)
+        task.validation_step(batch, 1)  # a sampler that repeats samples
+    task.on_validation_epoch_end()
+    assert set(logged) == {name for name in task.curves() if name.startswith("val/")}
+    return logged
+
+
+def test_names_of_classes_are_learnt_by_heart(names):
+    logged = learnt(make(classes=names), batch([[(name, None)] for name in NAMES]))
+    assert logged["val/top_1"] == 100 and logged["val/loss"] < 0.2
+
+
+def test_an_untrained_head_is_measured_as_such():
+    task = make()
+    for parameter in task.model.head.parameters():
+        torch.nn.init.zeros_(parameter)
+    logged = learnt(task, batch([[(None, i)] for i in range(8)]), steps=0)
+    assert logged["val/top_1"] == 12.5 and logged["val/top_5"] == 62.5  # all scores are equal
+
+
+def test_several_labels_of_each_clip_are_learnt():
+    labels = [[(None, i), (None, (i + 3) % 8)] for i in range(8)]
+    logged = learnt(make(problem_type="multi_label"), batch(labels))
+    assert logged["val/mean_average_precision"] == 100 and logged["val/loss"] < 0.2
+
+
+def test_a_number_is_learnt():
+    labels = [[("4.5", 4.5 - i)] for i in range(4)]
+    logged = learnt(make(1, problem_type="regression"), batch(labels))
+    assert logged["val/mse"] < 0.05 and logged["val/mse"] == pytest.approx(logged["val/loss"])
+
+
+def test_targets_are_smoothed_in_training_only():
+    task = make(label_smoothing=0.5)
+    shown = batch([[(None, 2)], [(None, 3)]])
+    smoothed = task.compute_losses(shown).total
+    plain = task.eval().compute_losses(shown).total
+    log = task.model(shown["video"]).log_softmax(1)
+    target = torch.nn.functional.one_hot(torch.tensor([2, 3]), 8)
+    torch.testing.assert_close(plain, -(log * target).sum(1).mean())
+    torch.testing.assert_close(smoothed, -(log * (target / 2 + 1 / 16)).sum(1).mean())
+
+
+def test_every_trained_parameter_gets_a_gradient():
+    task = make()
+    task.compute_losses(batch([[(None, 1)]])).total.backward()
+    missing = [n for n, p in task.named_parameters() if p.requires_grad and p.grad is None]
+    assert missing == []
+
+
+@pytest.mark.parametrize(
+    ("labels", "settings", "message"),
+    [
+        (
+            [("pink", None)],
+            {},
+            "clip/0 is labelled 'pink', which is none of the 8 classes of .*t",
+        ),
+        ([("red", None)], {"classes": None}, "nobody says which number that is; give .*classes"),
+        ([(None, 8)], {}, "has label 8, and .*num_classes 8 means 0 to 7; set it"),
+        ([(None, -1)], {}, "has label -1"),
+        ([("red", 2)], {}, r"is labelled 'red' and 2, which in .* is 'blue'; give the list whose"),
+        ([("red", None)], {"num_classes": 9}, "lists 8 classes and .*num_classes is 9; make them"),
+        ([(None, 1), (None, 2)], {}, "has 2 labels; set .*problem_type to multi_label"),
+        ([("red", None)], {"num_classes": 1, "problem_type": "regression"}, "0 numbers to predict"),
+    ],
+)
+def test_a_wrong_label_is_one_sentence(names, labels, settings, message):
+    task = make(**{"classes": names} | settings)
+    with pytest.raises(ValueError, match=message):
+        task.targets(batch([labels]))
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"num_classes": 0}, "num_classes is 0"),
+        ({"problem_type": "softmax"}, "problem_type 'softmax' is none of"),
+        ({"problem_type": "multi_label", "label_smoothing": 0.1}, "label_smoothing 0.1 is for one"),
+        ({"label_smoothing": 1.5}, "label_smoothing is 1.5"),
+    ],
+)
+def test_a_wrong_setting_is_one_sentence(settings, message):
+    with pytest.raises(ValueError, match=message):
+        make(**settings)
+
+
+def test_captions_are_no_labels():
+    shown = batch([[(None, 1)]])
+    del shown["labels"]
+    with pytest.raises(ValueError, match="content to labels"):
+        make().compute_losses(shown)
+
+
+def test_a_head_of_other_classes_begins_anew_and_the_encoder_is_fitted(tmp_path, caplog):
+    torch.manual_seed(3)
+    given = VideoClassifier(encoder(num_frames=4, image_size=64), 5)
+    file = tmp_path / "given.safetensors"
+    save_file({f"model.{k}": v.contiguous() for k, v in given.state_dict().items()}, file)
+    task = make(5, init_from=str(file))
+    assert task.load_start() == ["head", "video_encoder"]
+    assert torch.equal(task.model.head.weight, given.head.weight)
+    task = make(8, init_from=str(file))
+    before = task.model.head.weight.clone()
+    assert task.load_start() == ["video_encoder"]
+    assert torch.equal(task.model.head.weight, before)
+    assert "has 5 outputs and this run 8: a new one is trained" in caplog.text
+    own, other = (m.video_encoder.layers[0] for m in (task.model, given))
+    assert torch.equal(own.mixer.in_proj.weight, other.mixer.in_proj.weight)
+    assert task.video_encoder.pos_embed.shape == (1, 5, 32)
