@@ -299,7 +299,7 @@ def build(config: Mapping[str, Any], wanted: type[ModelT]) -> ModelT:
 def _clip_settings(data: Mapping[str, Any], encoder: VideoEncoder) -> ClipSettings:
     """Read how evaluation makes a clip off the recipe's data node."""
     names = ["num_frames", "image_size", "mean", "std"]
-    names += ["sampling", "fps", "stride", "fit", "antialias"]
+    names += ["sampling", "fps", "stride", "fit", "crop_pct", "interpolation", "antialias"]
     own = {"num_frames": encoder.num_frames, "image_size": encoder.image_size}
     stated = {name: data[name] for name in names if data.get(name) is not None}
     return clip_settings(own | stated)

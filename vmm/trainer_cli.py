@@ -254,7 +254,7 @@ class VmmCLI(LightningCLI):
         kwargs = super()._prepare_subcommand_kwargs(subcommand)
         given = kwargs.get("ckpt_path")
         if subcommand == "fit":
-            data = getattr(self.datamodule, "val_videos", "there may be some")
+            data = getattr(self.datamodule, "validates", True)
             validates = bool(data and self.trainer.limit_val_batches)
             check_monitors(self.trainer, self.model.curves(), validates)
         own = run_folder(self.trainer)

@@ -98,6 +98,19 @@ def test_fit_sees_every_sample_once_per_epoch(data, coded_shards, workers):
     assert batch["video"].shape == (2, 4, 3, 16, 16)
 
 
+def test_stills_validate_as_stills(data, coded_shards):
+    datamodule = attached(data(val_images=f"{coded_shards}/image-000.tar"))
+    assert datamodule.validates
+    batch = next(iter(datamodule.val_dataloader()))
+    assert batch["media"] == "image" and batch["video"].shape == (8, 1, 3, 16, 16)
+    assert batch["text"][0] == "image 40"
+    datamodule.val_videos = datamodule.val_images
+    with pytest.raises(ValueError, match="val_videos and val_images are both set; give one"):
+        datamodule.val_dataloader()
+    with pytest.raises(ValueError, match="test_videos and test_images are not set"):
+        datamodule.test_dataloader()
+
+
 @pytest.mark.parametrize("stop", [3, 5, 7])
 def test_a_continued_run_gets_the_batches_it_would_have_got(data, tmp_path, stop):
     options = {"steps_per_epoch": 5}

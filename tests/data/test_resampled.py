@@ -2,6 +2,7 @@ import json
 import sys
 import tarfile
 from collections import Counter
+from dataclasses import replace
 
 import pytest
 import torch
@@ -52,6 +53,14 @@ def test_piped_shards_train_with_the_right_captions(coded_shards, tools, workers
             assert text == f"{batch['media']} {tools.code_of(first_pixels(video))}"
             assert keys.setdefault(key, idx) == idx and idx >= 0
     assert len(set(keys.values())) == len(keys) == len(texts)
+
+
+def test_copies_stand_side_by_side(coded_shards):
+    source = {"video": f"pipe:cat {coded_shards}/video-000.tar"}
+    stream = ResampledStream(source, SIZES, replace(SETTINGS, aug_repeats=3, random_erasing=1.0), 2)
+    for batch in stream:
+        assert len(batch["key"]) == 12 and batch["key"][::3] == batch["key"][2::3]
+        assert not torch.equal(batch["video"][0], batch["video"][1])
 
 
 def test_a_continued_run_and_another_rank_draw_other_samples(coded_shards):

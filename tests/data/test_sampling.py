@@ -44,6 +44,7 @@ def test_middle_frames_of_the_demo_are_symmetric_in_time():
         ("random_published", range(11), range(12, 24)),
         # 100 // 8 = 12 frames each
         ("random_pretrain", range(12), range(12, 24)),
+        ("random_ssv2", range(12), range(12, 24)),
         # round(99 / 8 * i) = 0, 12, 25: both ends belong to the segment
         ("random_finetune", range(13), range(12, 26)),
     ],
@@ -71,6 +72,20 @@ def test_published_pretraining_never_sees_the_rest():
     drawn = [choose_frames(steady(15), 8, "random_pretrain", seeded(s)) for s in range(50)]
     assert {tuple(d) for d in drawn} == {tuple(range(8))}  # 15 // 8 = 1 frame each
     assert choose_frames(steady(7), 8, "random_pretrain", seeded(0)) == [0] * 8
+
+
+def test_the_rule_of_something_something_by_the_formula():
+    for available, num_frames in [(100, 8), (37, 16), (9, 16), (48, 8)]:
+        middle = [int(available / num_frames * (i + 0.5)) for i in range(num_frames)]
+        first = [int(available / num_frames * i) for i in range(num_frames)]
+        times = steady(available)
+        assert choose_frames(times, num_frames, "random_ssv2") == middle
+        for clip, formula in enumerate((first, middle)):
+            chosen = choose_frames(times, num_frames, "random_ssv2", clip=clip, num_clips=2)
+            assert chosen == formula
+    drawn = [choose_frames(steady(15), 8, "random_ssv2", seeded(s)) for s in range(20)]
+    assert {tuple(d) for d in drawn} == {tuple(range(8))}  # the last 7 frames are never seen
+    assert choose_frames(steady(7), 8, "random_ssv2", seeded(0)) == [0] * 8
 
 
 def test_published_fine_tuning_by_the_vector_and_the_formula():

@@ -8,12 +8,14 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from dataclasses import replace
 
 import av
 import pytest
 import torch
 from torch.utils.data import get_worker_info
 
+import vmm.data.stream as stream_module
 from vmm.data.corpora import Mixture
 from vmm.data.faults import BadSamples, UnusableData
 from vmm.data.isolation import IsolatedDecoder
@@ -48,6 +50,25 @@ def assert_equal(actual, expected):
             other["media"],
         )
         assert torch.equal(one["idx"], other["idx"]) and torch.equal(one["video"], other["video"])
+
+
+def test_copies_stand_side_by_side_and_are_decoded_once(coded_shards, monkeypatch):
+    erasing = replace(SETTINGS, random_erasing=1.0)  # the frames are of one colour
+    sources = {m: one(f"{coded_shards}/{m}-*.tar", m) for m in ("video", "image")}
+    plain = list(TrainStream(sources, {"video": 8, "image": 4}, erasing))
+    decoded = []
+    load = stream_module.load_frames
+    monkeypatch.setattr(
+        stream_module, "load_frames", lambda *a: decoded.append(a[0].key) or load(*a)
+    )
+    settings = replace(erasing, aug_repeats=2)
+    batches = list(TrainStream(sources, {"video": 8, "image": 4}, settings))
+    assert len(batches) == len(plain) and len(decoded) == sum(len(b["key"]) for b in plain)
+    for batch, once in zip(batches, plain, strict=True):
+        assert batch["key"][::2] == batch["key"][1::2] == once["key"]
+        assert batch["text"][::2] == once["text"] and len(batch["idx"]) == 2 * len(once["idx"])
+        assert torch.equal(batch["video"][::2], once["video"])
+        assert not torch.equal(batch["video"][1::2], once["video"])
 
 
 def first_pixels(video):

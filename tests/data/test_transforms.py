@@ -1,14 +1,17 @@
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 
+from vmm.data.auto_augment import auto_augment
 from vmm.data.transforms import (
     IMAGENET_MEAN,
     IMAGENET_STD,
     ClipSettings,
+    augmented,
     eval_transform,
     random_crop_box,
     train_transform,
@@ -246,3 +249,90 @@ def test_the_generator_alone_decides():
 def test_settings_out_of_range(values, message):
     with pytest.raises(ValueError, match=message):
         ClipSettings(**{"num_frames": 8, "image_size": 32, **values})
+
+
+def test_a_box_is_erased_alike_in_all_frames_by_noise_of_each():
+    settings = ClipSettings(3, 32, crop_scale=(1.0, 1.0), random_erasing=0.25)
+    still = frames(1, 32, 32).expand(3, -1, -1, -1)
+    plain = eval_transform(still, settings)
+    areas = []
+    for seed in range(200):
+        changed = (train_transform(still, settings, seeded(seed), []) != plain).all(1)  # (T, H, W)
+        assert torch.equal(changed[0], changed[1])
+        if changed.any():
+            rows, columns = changed[0].any(1).nonzero(), changed[0].any(0).nonzero()
+            box = len(rows) * len(columns)
+            assert changed[0].sum() == box  # it is one rectangle
+            assert rows[-1] - rows[0] == len(rows) - 1
+            areas.append(box / 32**2)
+    assert 30 < len(areas) < 70 and min(areas) > 0.01 and 0.25 < max(areas) < 0.36
+    noise = train_transform(still, settings, seeded(0), [])
+    for seed in range(200):
+        noise = train_transform(still, settings, seeded(seed), [])
+        if not torch.equal(noise[0], plain[0]):
+            break
+    assert not torch.equal(noise[0], noise[1])
+    inside = (noise != plain)[0]
+    assert noise[0][inside].std() == pytest.approx(1, abs=0.25)
+
+
+def test_colours_change_before_the_crop():
+    settings = ClipSettings(2, 24, auto_augment="rand-m9-n8")
+    clip = frames(2)
+    found = train_transform(clip, settings, seeded(1), [])
+    generator = seeded(1)
+    changed = auto_augment(clip, "rand-m9-n8", IMAGENET_MEAN, generator)
+    assert not torch.equal(changed, clip)
+    expected = train_transform(changed, replace(settings, auto_augment=None), generator, [])
+    assert torch.equal(found, expected)
+
+
+def test_copies_of_a_sample_are_augmented_apart():
+    clip = frames(2)
+    first, second = augmented(clip, ClipSettings(2, 24, aug_repeats=2), seeded(1), [])
+    assert torch.equal(first, train_transform(clip, ClipSettings(2, 24), seeded(1), []))
+    assert not torch.equal(first, second)
+
+
+def test_the_published_test_resizes_as_opencv_does():
+    """Bilinear without antialias: at scale 1/2 each pixel is the mean of four."""
+    clip = frames(1, 32, 48)
+    settings = ClipSettings(
+        1, 16, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0), fit="crop", interpolation="bilinear",
+        antialias=False,
+    )  # fmt: skip
+    means = clip.float().unfold(2, 2, 2).unfold(3, 2, 2).mean((-1, -2)).round() / 255
+    for place, left in [(None, 4), (0, 0), (0.5, 4), (1, 8)]:
+        found = eval_transform(clip, settings, place)
+        torch.testing.assert_close(found, means[..., left : left + 16])
+
+
+def test_the_places_of_crops_are_cut_off_and_that_of_the_centre_is_rounded():
+    place = torch.arange(23).view(1, 1, 1, 23).expand(1, 3, 16, 23).to(torch.uint8)
+    settings = ClipSettings(1, 16, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0), fit="crop")
+    lefts = [
+        round(255 * eval_transform(place, settings, p)[0, 0, 0, 0].item()) for p in (None, 0.5)
+    ]
+    assert lefts == [4, 3]
+
+
+def test_stills_are_resized_to_more_than_is_cut_out():
+    clip = frames(1, 64, 96)
+    settings = ClipSettings(1, 28, fit="crop", crop_pct=0.875)
+    small = eval_transform(clip, replace(settings, image_size=32, crop_pct=1.0))
+    assert torch.equal(eval_transform(clip, settings), small[..., 2:30, 2:30])
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"auto_augment": "rand-n2-x"}, "auto_augment 'rand-n2-x' is no policy"),
+        ({"random_erasing": 25}, "random_erasing 25 and crop_pct 1.0 are shares"),
+        ({"crop_pct": 0.875}, "crop_pct 0.875 is for frames that are cropped; set fit"),
+        ({"aug_repeats": 0}, "aug_repeats 0 must be at least 1"),
+        ({"interpolation": "nearest"}, "interpolation 'nearest' one of"),
+    ],
+)
+def test_wrong_augmentation_is_one_sentence(settings, message):
+    with pytest.raises(ValueError, match=message):
+        ClipSettings(4, 32, **settings)

@@ -146,6 +146,7 @@ def collate(
     positives: Positives,
     blank: bool,
     content: Contents = CONTENTS["captions"],
+    media: Media = "video",
 ) -> VideoTextBatch:
     """Batch evaluation samples with one item each, see ``Contents``.
 
@@ -156,11 +157,13 @@ def collate(
         blank: Show an unreadable video as an all-grey one, so that its caption counts as a miss
             and every process has its share; else leave it out.
         content: What goes with the clips; a sample without any is left out.
+        media: What the samples are.
 
     Returns:
         The batch; it is empty if no sample is left.
     """
-    size = (settings.num_frames, 3, settings.image_size, settings.image_size)
+    frames = settings.num_frames if media == "video" else 1
+    size = (frames, 3, settings.image_size, settings.image_size)
     grey = torch.zeros(size, dtype=torch.float32, device="cpu")
     kept = []
     for sample in samples:
@@ -170,4 +173,4 @@ def collate(
             clip = grey if sample.video is None else sample.video
             idx = derive_seed(item.text.lower()) if positives == "caption" else sample.number
             kept.append(Sample(clip, item, idx, sample.key))
-    return make_batch(kept, "video", like=grey)
+    return make_batch(kept, media, like=grey)

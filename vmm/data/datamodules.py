@@ -17,16 +17,19 @@ from vmm.data.faults import BadSamples
 from vmm.data.index import load_indexes
 from vmm.data.loader import TrainLoader, init_worker
 from vmm.data.patterns import expand_shards, is_remote
+from vmm.data.position import go_back, next_step, stepped_batches
 from vmm.data.resampled import ResampledStream
 from vmm.data.sampling import Sampling
 from vmm.data.shards import EvaluationClips, EvaluationSample
 from vmm.data.stream import OnBad, TrainStream, refuse_other_data, refuse_unequal_data
-from vmm.data.transforms import IMAGENET_MEAN, IMAGENET_STD, ClipSettings, Fit
+from vmm.data.transforms import IMAGENET_MEAN, IMAGENET_STD, ClipSettings, Fit, Interpolation
 from vmm.distributed import rank, world_size
 from vmm.types import Media
 
 _MOST_WORKERS = 1024
-_SHARDS = ("train_videos", "train_images", "val_videos", "test_videos")
+_SHARDS = (
+    "train_videos", "train_images", "val_videos", "val_images", "test_videos", "test_images",
+)  # fmt: skip
 
 
 def run_folder(trainer: L.Trainer) -> Path | None:
@@ -87,8 +90,10 @@ class WebVideoData(VideoDataModule):
         train_videos: Training shards of videos, or several corpora.
         train_images: The same of images; each training batch is all videos or all images, in
             proportion to their (weighted) sizes.
-        val_videos: Validation shards.
+        val_videos: Validation shards of videos.
+        val_images: Validation shards of images, in the place of videos.
         test_videos: Shards for ``vmm test`` and ``vmm predict``.
+        test_images: The same of images, in the place of videos.
         batch_size: Videos per step and process, also in evaluation.
         image_batch_size: Images per step and process; None = ``batch_size``.
         num_frames: Frames per clip; None = the encoder's.
@@ -100,11 +105,18 @@ class WebVideoData(VideoDataModule):
             ``num_frames`` equal segments.
         fps: Frames per second of the sampling "fps".
         stride: Frames from one to the next of the sampling "dense".
+        auto_augment: Operations on whole frames in training, alike for all of a clip, in timm's
+            notation: "rand-m7-n4-mstd0.5-inc1", or "v0"; see ``vmm.data.auto_augment``.
         crop_scale: Range of the area that a training crop keeps, as a share of the frame.
         flip: Mirror half of the training clips, but none whose caption names a side.
         flip_sided: Mirror also clips whose captions say left or right, as published.
+        random_erasing: Share of the training clips of which a box is replaced by noise.
+        aug_repeats: How often a sample that was read once is augmented; all copies are in the batch
+            side by side, which then has as many times ``batch_size`` rows.
         fit: How evaluation makes frames square: "squash" them, as published, or resize the short
             side and "crop" the centre.
+        crop_pct: Share of the short side that the fit "crop" keeps.
+        interpolation: How frames are resized, in training and evaluation.
         antialias: Antialias where a frame is made smaller; the published code does not.
         mean: Per channel, of values in [0, 1].
         std: Per channel, of values in [0, 1].
@@ -133,7 +145,9 @@ class WebVideoData(VideoDataModule):
         train_videos: Shards | None = None,
         train_images: Shards | None = None,
         val_videos: str | list[str] | None = None,
+        val_images: str | list[str] | None = None,
         test_videos: str | list[str] | None = None,
+        test_images: str | list[str] | None = None,
         batch_size: int = 64,
         image_batch_size: int | None = None,
         num_frames: int | None = None,
@@ -144,10 +158,15 @@ class WebVideoData(VideoDataModule):
         sampling: Sampling = "random",
         fps: float | None = None,
         stride: int = 1,
+        auto_augment: str | None = None,
         crop_scale: tuple[float, float] = (0.5, 1.0),
         flip: bool = False,
         flip_sided: bool = False,
+        random_erasing: float = 0.0,
+        aug_repeats: int = 1,
         fit: Fit = "squash",
+        crop_pct: float = 1.0,
+        interpolation: Interpolation = "bicubic",
         antialias: bool = True,
         mean: tuple[float, float, float] = IMAGENET_MEAN,
         std: tuple[float, float, float] = IMAGENET_STD,
@@ -163,7 +182,8 @@ class WebVideoData(VideoDataModule):
         super().__init__(num_frames, image_size)
         _refuse_counts(batch_size, image_batch_size, steps_per_epoch, num_workers)
         self.train_videos, self.train_images = train_videos, train_images
-        self.val_videos, self.test_videos = val_videos, test_videos
+        self.val_videos, self.val_images = val_videos, val_images
+        self.test_videos, self.test_images = test_videos, test_images
         self._refuse_empty()
         self.batch_size, self.image_batch_size = batch_size, image_batch_size
         self.steps_per_epoch = steps_per_epoch
@@ -172,8 +192,10 @@ class WebVideoData(VideoDataModule):
         # Frames and size are known when the encoder is: see `clip_settings`.
         self._clip_settings = partial(
             ClipSettings, mean=mean, std=std, sampling=sampling, fps=fps, stride=stride,
-            crop_scale=crop_scale, flip=flip, flip_sided=flip_sided, fit=fit, antialias=antialias,
-            decoder=decoder, isolate_decode=isolate_decode,
+            auto_augment=auto_augment, crop_scale=crop_scale, flip=flip, flip_sided=flip_sided,
+            random_erasing=random_erasing, aug_repeats=aug_repeats, fit=fit, crop_pct=crop_pct,
+            interpolation=interpolation, antialias=antialias, decoder=decoder,
+            isolate_decode=isolate_decode,
         )  # fmt: skip
         self.content = content_of(content, label_field)
         self.positives: Positives = positives
@@ -269,7 +291,7 @@ class WebVideoData(VideoDataModule):
         identity = self._stream.identity()
         refuse_unequal_data(identity)
         self._continue(identity)
-        self._loader = TrainLoader(self._stream, self.num_workers, self._position)
+        self._loader = TrainLoader(self._stream, self.num_workers, lambda: next_step(self.trainer))
         return self._loader
 
     def _open_indexed(self, sources: dict[Media, Shards], record: bool) -> dict[Media, Mixture]:
@@ -282,41 +304,46 @@ class WebVideoData(VideoDataModule):
     def val_dataloader(self) -> DataLoader[EvaluationSample] | list[object]:
         """Return every validation clip once; fitting without validation data is allowed."""
         fitting = self.trainer is not None and self.trainer.state.fn == "fit"
-        if self.val_videos is None and fitting:
+        if not self.validates and fitting:
             return []
-        return self._evaluation_loader("val_videos", keep_unreadable=True)
+        return self._evaluation_loader("val", keep_unreadable=True)
+
+    @property
+    def validates(self) -> bool:
+        """Whether there is validation data."""
+        return bool(self.val_videos or self.val_images)
 
     def test_dataloader(self) -> DataLoader[EvaluationSample]:
         """Return every test clip once."""
-        return self._evaluation_loader("test_videos", keep_unreadable=True)
+        return self._evaluation_loader("test", keep_unreadable=True)
 
     def predict_dataloader(self) -> DataLoader[EvaluationSample]:
         """Return every readable test clip once."""
-        return self._evaluation_loader("test_videos", keep_unreadable=False)
+        return self._evaluation_loader("test", keep_unreadable=False)
 
-    def _evaluation_loader(self, name: str, keep_unreadable: bool) -> DataLoader[EvaluationSample]:
-        shards: str | list[str] | None = getattr(self, name)
-        if shards is None:
+    def _evaluation_loader(self, part: str, keep_unreadable: bool) -> DataLoader[EvaluationSample]:
+        named: dict[Media, str | list[str] | None] = {
+            "video": getattr(self, f"{part}_videos"), "image": getattr(self, f"{part}_images"),
+        }  # fmt: skip
+        (media, shards), *more = [pair for pair in named.items() if pair[1]] or [("video", None)]
+        if shards is None or more:
             raise ValueError(
-                f"data.init_args.{name} is not set; give a shard pattern, "
-                "e.g. 'data/demo/test-*.tar'"
+                f"data.init_args.{part}_videos and {part}_images are {'both' if more else 'not'} "
+                "set; give one of them a shard pattern, e.g. 'data/demo/test-*.tar'"
             )
         settings = self.clip_settings()
         return DataLoader(
-            EvaluationClips(shards, settings, bad=self.bad),
+            EvaluationClips(shards, settings, kind=media, bad=self.bad),
             batch_size=self.batch_size,  # by name: Lightning builds the loader anew in predict
             num_workers=self.num_workers,
             collate_fn=partial(
-                collate,
-                settings=settings,
-                positives=self.positives,
-                blank=keep_unreadable,
-                content=self.content,
+                collate, settings=settings, positives=self.positives, blank=keep_unreadable,
+                content=self.content, media=media,
             ),
             pin_memory=torch.cuda.is_available(),
             timeout=600 if self.num_workers else 0,
             worker_init_fn=init_worker,
-        )
+        )  # fmt: skip
 
     def state_dict(self) -> dict[str, Any]:
         """Return the position in the training data, and what the order of samples depends on.
@@ -326,12 +353,12 @@ class WebVideoData(VideoDataModule):
         """
         if self._stream is None:
             return {}
-        return {"completed": self._stepped_batches(), **self._stream.identity()}
+        return {"completed": stepped_batches(self.trainer), **self._stream.identity()}
 
     def samples_taken(self) -> dict[str, int]:
         """Count the samples before the next step, as ``TrainStream.taken``."""
         known = isinstance(self._stream, TrainStream)
-        return self._stream.taken(self._position()) if known else {}  # type: ignore[union-attr]
+        return self._stream.taken(next_step(self.trainer)) if known else {}  # type: ignore[union-attr]
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Keep a saved state until the training data is opened."""
@@ -353,40 +380,7 @@ class WebVideoData(VideoDataModule):
         if state is None or self.trainer is None:
             return
         refuse_other_data(state, identity)
-        # Lightning counts the batches of an unfinished accumulation, of which the gradients are
-        # lost, as done; they are trained on again.
-        batches = self.trainer.fit_loop.epoch_loop.batch_progress
-        progress = batches.state_dict()
-        again = progress["total"]["processed"] - int(state["completed"])
-        for counts in (progress["total"], progress["current"]):
-            counts.update({name: count - again for name, count in counts.items()})
-        batches.load_state_dict(progress)
-
-    def _batches(self) -> dict[str, Any]:
-        """Return Lightning's count of batches, which it saves and restores."""
-        if self.trainer is None:
-            return {"total": {"processed": 0}, "current": {"processed": 0}}
-        return self.trainer.fit_loop.epoch_loop.batch_progress.state_dict()
-
-    def _position(self) -> int:
-        """Return the step that comes next; ``trainer.overfit_batches`` repeats the first ones."""
-        trainer: Any = self.trainer
-        done = self._completed_batches()
-        overfits = getattr(trainer, "overfit_batches", 0)
-        return done % int(trainer.num_training_batches) if overfits else done
-
-    def _completed_batches(self) -> int:
-        """Count the batches that training has finished."""
-        return int(self._batches()["total"]["processed"])
-
-    def _stepped_batches(self) -> int:
-        """Count the batches up to the last optimizer step."""
-        if self.trainer is None:
-            return 0
-        done = int(self._batches()["current"]["processed"])
-        if done == self.trainer.num_training_batches:  # the end of an epoch makes a step
-            return self._completed_batches()
-        return self._completed_batches() - done % self.trainer.accumulate_grad_batches
+        go_back(self.trainer, int(state["completed"]))
 
 
 def _refuse_counts(

@@ -38,7 +38,7 @@ from vmm.data.schema import (
     split_member,
     text_fault,
 )
-from vmm.data.transforms import ClipSettings, train_transform
+from vmm.data.transforms import ClipSettings, augmented
 from vmm.types import Media, VideoTextBatch
 
 _log = logging.getLogger(__name__)
@@ -143,7 +143,7 @@ class ResampledStream(IterableDataset[VideoTextBatch | UnusableData]):
         for step in range(self.first_step + own, self.first_step + len(self), workers):
             media, _ = self._plan.at(step)
             try:
-                size = self._batch_sizes[media]
+                size = self._batch_sizes[media] * self._settings.aug_repeats
                 batch = make_batch(islice(samples[media], size), media, size)
             except UnusableData as error:
                 yield error
@@ -158,7 +158,7 @@ class ResampledStream(IterableDataset[VideoTextBatch | UnusableData]):
             generator = torch.Generator().manual_seed(derive_seed("draws", *where, number))
             try:
                 frames = load_frames(raw, media, self._settings, generator)
-                video = train_transform(frames, self._settings, generator, raw.captions)
+                videos = augmented(frames, self._settings, generator, raw.captions)
                 item = draw_item(raw, self._content, generator)
             except SampleError as error:
                 self._bad.add(BadSample(url, raw.key, error.reason, error.detail))
@@ -167,7 +167,8 @@ class ResampledStream(IterableDataset[VideoTextBatch | UnusableData]):
             self._bad.usable += 1
             key = f"{url}/{raw.key}"
             idx = derive_seed(item.text.lower() if self._positives == "caption" else key)
-            yield Sample(video, item, idx, key)
+            for video in videos:
+                yield Sample(video, item, idx, key)
 
     def _shuffled(self, media: Media, worker: int) -> Iterator[tuple[str, RawSample]]:
         """Yield (url, sample) for ever, in an order shuffled within a window."""

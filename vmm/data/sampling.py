@@ -5,6 +5,7 @@
 ``random_published``   the same as stage 2 of the published code does it
 ``random_pretrain``    the same as stage 1 of the published code does it
 ``random_finetune``    the same as the published fine-tuning code does it
+``random_ssv2``        the same as that code does it for Something-Something
 ``uniform``            n frames from the first to the last, equally far apart, in training too
 ``fps``                n frames at a rate in frames per second
 ``dense``              n frames, each ``stride`` frames after the one before
@@ -12,8 +13,8 @@
 
 Training draws (a frame of each segment, or the start of the clip); evaluation takes the middle.
 With S clips per video, evaluation spreads them: clip c takes the share (c + 1) / (S + 1) of each
-segment as published; ``fps`` and ``dense`` start them equally far apart, from the first possible
-start to the last; ``uniform`` takes every S-th of n * S frames.
+segment as published (of ``random_ssv2`` c / S); ``fps`` and ``dense`` start them equally far apart,
+from the first possible start to the last; ``uniform`` takes every S-th of n * S frames.
 """
 
 from __future__ import annotations
@@ -28,8 +29,9 @@ import torch
 from vmm.data.times import shown_at
 
 Sampling = Literal[
-    "random", "random_published", "random_pretrain", "random_finetune", "uniform", "fps", "dense"
-]
+    "random", "random_published", "random_pretrain", "random_finetune", "random_ssv2", "uniform",
+    "fps", "dense",
+]  # fmt: skip
 
 
 def choose_frames(
@@ -107,14 +109,19 @@ def _one_per_segment(
     With a = min(n, V) and edges e = floor(linspace(0, V, a + 1)), segment i holds the frames
     e_i .. e_{i+1} - 1. The published variants differ. "random_published" never draws the last frame
     of a segment, and where that leaves one empty it takes a sorted random subset of all frames.
-    "random_pretrain" has segments of floor(V / n) frames and never sees the rest; of a video
-    shorter than n it takes frame 0 only. "random_finetune" has edges round(i * (V - 1) / n),
-    which neighbours share. Evaluation takes the frame at ``share`` (a fraction) of the segment.
+    "random_pretrain" and "random_ssv2" have segments of floor(V / n) frames and never see the rest;
+    of a video shorter than n they take frame 0 only. "random_finetune" has edges
+    round(i * (V - 1) / n), which neighbours share. Evaluation takes the frame at ``share`` (a
+    fraction) of the segment; of "random_ssv2" segments of V / n frames.
     """
     if sampling == "random_finetune":
         return _finetune(available, num_frames, generator, share)
     count = min(num_frames, available)
-    if sampling == "random_pretrain":
+    if sampling == "random_ssv2" and generator is None:
+        clip, clips = share[0] - 1, share[1] - 1
+        within = clip / clips if clips > 1 else 0.5
+        return [int(available / num_frames * (i + within)) for i in range(num_frames)]
+    if sampling in ("random_pretrain", "random_ssv2"):
         length = available // num_frames
         segments = [(i * length, max((i + 1) * length - 1, 0)) for i in range(num_frames)]
         if length == 0:

@@ -15,7 +15,7 @@ from vmm.data.collate import CONTENTS, Contents, Positives, Sample, draw_item, m
 from vmm.data.corpora import Mixture
 from vmm.data.faults import BadSample, BadSamples, ReadingBoard, SampleError, UnusableData
 from vmm.data.order import StepPlan, derive_seed
-from vmm.data.transforms import ClipSettings, train_transform
+from vmm.data.transforms import ClipSettings, augmented
 from vmm.distributed import world_size
 from vmm.types import Media, VideoTextBatch
 
@@ -131,20 +131,18 @@ class TrainStream(IterableDataset[VideoTextBatch | UnusableData]):
         media, number = self._plan.at(step)
         size = self._batch_sizes[media]
         first = (number * self._world_size + self._rank) * size
-        return make_batch(self._samples(media, first, size), media, size)
+        rows = size * self._settings.aug_repeats
+        return make_batch(self._samples(media, first, size), media, rows)
 
     def _samples(self, media: Media, first: int, size: int) -> Iterator[Sample]:
         """Yield the samples of a batch from a position on; it must hold something."""
         usable = 0
         for position in range(first, first + size):
-            sample = self._sample(media, position, self._on_bad)
-            if sample is not None:
+            for sample in self._copies(media, position, self._on_bad):
                 usable += 1
                 yield sample
         if not usable:
-            sample = self._sample(media, first, "replace")
-            assert sample is not None
-            yield sample
+            yield from self._copies(media, first, "replace")
 
     def taken(self, steps: int) -> dict[str, int]:
         """Count the samples that all ranks together have taken before a step.
@@ -172,8 +170,11 @@ class TrainStream(IterableDataset[VideoTextBatch | UnusableData]):
             "data": hashlib.blake2b(repr(data).encode(), digest_size=8).hexdigest(),
         }
 
-    def _sample(self, media: Media, position: int, on_bad: OnBad) -> Sample | None:
-        """Return the sample of an endless position, or its replacement; None to skip it."""
+    def _copies(self, media: Media, position: int, on_bad: OnBad) -> list[Sample]:
+        """Return the sample of an endless position, or its replacement; nothing to skip it.
+
+        It is there several times if it is to be augmented as often.
+        """
         source = self._sources[media]
         place = source.locate(position)
         where = (self._seed, media, *divmod(position, len(source)))
@@ -185,14 +186,14 @@ class TrainStream(IterableDataset[VideoTextBatch | UnusableData]):
             try:
                 raw = source.read(place)
                 frames = load_frames(raw, media, self._settings, generator)
-                video = train_transform(frames, self._settings, generator, raw.captions)
+                videos = augmented(frames, self._settings, generator, raw.captions)
                 item = draw_item(raw, self._content, generator)
             except SampleError as error:
                 failure = error
                 self._bad.add(BadSample(*name, error.reason, error.detail))
                 self._bad.check()
                 if on_bad == "skip":
-                    return None
+                    return []
                 place = source.another(place, derive_seed("replacement", *where, attempt))
                 continue
             self._bad.usable += 1
@@ -202,7 +203,7 @@ class TrainStream(IterableDataset[VideoTextBatch | UnusableData]):
                 idx = raw.number
             else:
                 idx = self._first_idx[media] + source.first(place.corpus) + raw.number
-            return Sample(video, item, idx, raw.key)
+            return [Sample(video, item, idx, raw.key) for video in videos]
         raise UnusableData(
             f"{_ATTEMPTS} {media}s in a row could not be decoded, the last one because of: "
             f"{failure}. The shards look broken:\n{self._bad.table()}"

@@ -23,15 +23,19 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from vmm.data.auto_augment import auto_augment, parse_policy
 from vmm.data.decode import Decoder
 from vmm.data.sampling import Sampling, choose_frames
 from vmm.data.times import MAX_RATE
 
 Fit = Literal["squash", "crop"]
+Interpolation = Literal["bicubic", "bilinear"]
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 _ASPECT_RATIOS = (3 / 4, 4 / 3)
+_ERASED = (0.02, 1 / 3)
+_ERASED_RATIOS = (0.3, 1 / 0.3)
 # What a mirror makes wrong: "left", "rightmost", "leftwards", "clockwise".
 _SIDED = re.compile(r"\b(left|right|((counter|anti)-?)?clockwise)", re.IGNORECASE)
 
@@ -48,11 +52,18 @@ class ClipSettings:
         sampling: Which frames make a clip, see ``vmm.data.sampling``.
         fps: Frames per second of the sampling "fps".
         stride: Frames from one to the next of the sampling "dense".
+        auto_augment: Operations on the whole frames of training clips, in timm's notation; see
+            ``vmm.data.auto_augment``.
         crop_scale: Range of the area that a training crop keeps, as a share of the frame.
         flip: Mirror half of the training clips, but none whose caption names a side.
         flip_sided: Mirror also clips whose captions say left or right, as published.
+        random_erasing: Share of the training clips of which a box is replaced by noise.
+        aug_repeats: How often a sample that was read once is augmented; all copies are in the batch
+            of a training step, side by side.
         fit: How evaluation makes frames square: "squash" them, as published, or resize the short
             side and "crop" the centre, which keeps shapes but loses the margins.
+        crop_pct: Share of the short side that the fit "crop" keeps.
+        interpolation: How frames are resized, in training and evaluation.
         antialias: Average over the pixels that fall together when a frame is made smaller.
             Published: False.
         decoder: What decodes videos.
@@ -70,10 +81,15 @@ class ClipSettings:
     sampling: Sampling = "random"
     fps: float | None = None
     stride: int = 1
+    auto_augment: str | None = None
     crop_scale: tuple[float, float] = (0.5, 1.0)
     flip: bool = False
     flip_sided: bool = False
+    random_erasing: float = 0.0
+    aug_repeats: int = 1
     fit: Fit = "squash"
+    crop_pct: float = 1.0
+    interpolation: Interpolation = "bicubic"
     antialias: bool = True
     decoder: Decoder = "pyav"
     isolate_decode: bool = False
@@ -118,8 +134,27 @@ class ClipSettings:
                 f"stride {self.stride} does not go with sampling {self.sampling!r}; set it to 1, 2 "
                 "or more together with sampling 'dense', and leave it out otherwise"
             )
+        self._check_augmentation()
         if self.flip_sided and not self.flip:
             raise ValueError("flip_sided says which clips `flip` may mirror; set flip too")
+
+    def _check_augmentation(self) -> None:
+        if self.auto_augment is not None:
+            parse_policy(self.auto_augment)
+        if not 0 <= self.random_erasing <= 1 or not 0 < self.crop_pct <= 1:
+            raise ValueError(
+                f"random_erasing {self.random_erasing} and crop_pct {self.crop_pct} are shares; "
+                "give numbers from 0 to 1, e.g. 0.25 and 0.875"
+            )
+        if self.crop_pct < 1 and self.fit != "crop":
+            raise ValueError(
+                f"crop_pct {self.crop_pct} is for frames that are cropped; set fit to crop too"
+            )
+        if self.aug_repeats < 1 or self.interpolation not in get_args(Interpolation):
+            raise ValueError(
+                f"aug_repeats {self.aug_repeats} must be at least 1 and interpolation "
+                f"{self.interpolation!r} one of {get_args(Interpolation)}"
+            )
 
     def with_frames(self, num_frames: int | None) -> ClipSettings:
         """Return the same settings for another number of frames; None = for as many."""
@@ -152,10 +187,30 @@ class ClipSettings:
         )
 
 
+def augmented(
+    frames: Tensor, settings: ClipSettings, generator: torch.Generator, captions: Sequence[str]
+) -> list[Tensor]:
+    """Augment a clip as often as the settings say, see ``train_transform``.
+
+    Args:
+        frames: (T, C, H, W) uint8.
+        settings: Sizes and ranges.
+        generator: Source of the draws.
+        captions: All captions of the clip.
+
+    Returns:
+        (T, C, image_size, image_size) float32 each.
+    """
+    copies = range(settings.aug_repeats)
+    return [train_transform(frames, settings, generator, captions) for _ in copies]
+
+
 def train_transform(
     frames: Tensor, settings: ClipSettings, generator: torch.Generator, captions: Sequence[str]
 ) -> Tensor:
-    """Crop at random, resize, perhaps mirror, normalise.
+    """Augment colours and shape, crop at random, resize, perhaps mirror, normalise, perhaps erase.
+
+    All of it, but the noise of what is erased, is the same for all frames.
 
     Args:
         frames: (T, C, H, W) uint8.
@@ -167,26 +222,65 @@ def train_transform(
     Returns:
         (T, C, image_size, image_size) float32.
     """
+    if settings.auto_augment is not None:
+        frames = auto_augment(frames, settings.auto_augment, settings.mean, generator)
     height, width = frames.shape[-2:]
     top, left, h, w = random_crop_box(height, width, settings.crop_scale, generator)
     size = settings.image_size
     pixels = _resize(frames[..., top : top + h, left : left + w], (size, size), settings)
     if (
         settings.flip
-        and torch.rand((), dtype=torch.float32, generator=generator, device="cpu").item() < 0.5
+        and _uniform(generator) < 0.5
         and (settings.flip_sided or not any(_SIDED.search(caption) for caption in captions))
     ):
         pixels = pixels.flip(-1)
-    return normalise(pixels, settings)
+    pixels = normalise(pixels, settings)
+    return random_erase(pixels, settings.random_erasing, generator)
 
 
-def eval_transform(frames: Tensor, settings: ClipSettings, place: float = 0.5) -> Tensor:
+def _uniform(generator: torch.Generator) -> float:
+    return torch.rand((), dtype=torch.float32, generator=generator, device="cpu").item()
+
+
+def random_erase(pixels: Tensor, probability: float, generator: torch.Generator) -> Tensor:
+    """Perhaps replace a box, the same in all frames, by normal noise (arXiv 1708.04896).
+
+    Area uniform from 0.02 to 1/3 of the frame, log aspect ratio uniform between 0.3 and 1 / 0.3.
+
+    Args:
+        pixels: (T, C, H, W) float32, normalised; changed in place.
+        probability: Of erasing.
+        generator: Source of the draws; none is made if the probability is 0.
+
+    Returns:
+        The same tensor.
+    """
+    draw = _uniform(generator) if probability else 1.0
+    if draw >= probability:
+        return pixels
+    height, width = pixels.shape[-2:]
+    low, high = (math.log(ratio) for ratio in _ERASED_RATIOS)
+    for _ in range(10):
+        draws = torch.rand(4, dtype=torch.float64, generator=generator, device="cpu").tolist()
+        area = height * width * (_ERASED[0] + (_ERASED[1] - _ERASED[0]) * draws[0])
+        ratio = math.exp(low + (high - low) * draws[1])
+        h, w = round(math.sqrt(area * ratio)), round(math.sqrt(area / ratio))
+        if 0 < w < width and 0 < h < height:
+            top, left = int(draws[2] * (height - h + 1)), int(draws[3] * (width - w + 1))
+            box = pixels[..., top : top + h, left : left + w]
+            noise = torch.randn(box.shape, dtype=box.dtype, generator=generator, device="cpu")
+            box.copy_(noise)
+            break
+    return pixels
+
+
+def eval_transform(frames: Tensor, settings: ClipSettings, place: float | None = None) -> Tensor:
     """Make the whole frames, or their centres, square and normalise.
 
     Args:
         frames: (T, C, H, W) uint8.
         settings: Size, fit, mean and std.
-        place: Where along the longer side the fit "crop" cuts, from 0 to 1.
+        place: Where along the longer side the fit "crop" cuts, from 0 to 1; None = the centre.
 
     Returns:
         (T, C, image_size, image_size) float32.
@@ -194,7 +288,7 @@ def eval_transform(frames: Tensor, settings: ClipSettings, place: float = 0.5) -
     return normalise(fit_frames(frames, settings, place), settings)
 
 
-def fit_frames(frames: Tensor, settings: ClipSettings, place: float = 0.5) -> Tensor:
+def fit_frames(frames: Tensor, settings: ClipSettings, place: float | None = None) -> Tensor:
     """Make the whole frames, or a part of them, square.
 
     Args:
@@ -209,9 +303,10 @@ def fit_frames(frames: Tensor, settings: ClipSettings, place: float = 0.5) -> Te
     if settings.fit == "squash":
         return _resize(frames, (size, size), settings)
     height, width = frames.shape[-2:]
-    short = min(height, width)
-    h, w = size * height // short, size * width // short
-    top, left = round((h - size) * place), round((w - size) * place)
+    short, resized = min(height, width), int(size / settings.crop_pct)
+    h, w = resized * height // short, resized * width // short
+    # The published code rounds the place of the centre, and cuts off that of other crops.
+    top, left = (round(n / 2) if place is None else int(n * place) for n in (h - size, w - size))
     pixels = _resize(frames, (h, w), settings)
     return pixels[..., top : top + size, left : left + size]
 
@@ -248,11 +343,12 @@ def random_crop_box(
 
 def _resize(frames: Tensor, size: tuple[int, int], settings: ClipSettings) -> Tensor:
     """Resize (T, C, H, W) uint8 to (height, width): whole numbers in 0 to 255, as float32."""
+    mode = settings.interpolation
     if settings.antialias or frames.shape[-2:] == size:
-        small = F.interpolate(frames, size, mode="bicubic", antialias=True)
+        small = F.interpolate(frames, size, mode=mode, antialias=True)
         return small.to(torch.float32, memory_format=torch.contiguous_format)
     pixels = frames.contiguous().float()  # decoders put channels last, which resizes slower
-    return F.interpolate(pixels, size, mode="bicubic").clamp_(0, 255).round_()
+    return F.interpolate(pixels, size, mode=mode).clamp_(0, 255).round_()
 
 
 def normalise(pixels: Tensor, settings: ClipSettings) -> Tensor:

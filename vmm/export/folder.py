@@ -40,7 +40,8 @@ PREPROCESSOR = "video_preprocessor_config.json"
 CARD = "README.md"
 
 _PREPROCESSING = ("num_frames", "image_size", "mean", "std", "fit", "antialias", "sampling")
-_SAMPLING_OPTIONS = ("fps", "stride")
+_OPTIONS = {"fps": None, "stride": 1, "crop_pct": 1.0, "interpolation": "bicubic"}
+"""What is written where it is not the usual value, which older folders do not state."""
 
 
 @dataclass(frozen=True)
@@ -118,7 +119,7 @@ def write_preprocessing(parts: EncoderParts, folder: Path) -> None:
     parts.model.text_encoder.save_vocabulary(folder)
     clip = asdict(parts.clip)
     kept = {name: clip[name] for name in _PREPROCESSING}
-    kept |= {name: clip[name] for name in _SAMPLING_OPTIONS if clip[name] not in (None, 1)}
+    kept |= {name: clip[name] for name, usual in _OPTIONS.items() if clip[name] != usual}
     (folder / PREPROCESSOR).write_text(json.dumps(kept, indent=2) + "\n")
 
 
@@ -212,9 +213,9 @@ def _with_vocabulary(settings: dict[str, Any], folder: Path) -> dict[str, Any]:
 
 def _clip_settings(folder: Path) -> ClipSettings:
     values = _read_json(folder / PREPROCESSOR)
-    known = {*_PREPROCESSING, *_SAMPLING_OPTIONS}
+    known = {*_PREPROCESSING, *_OPTIONS}
     if not set(_PREPROCESSING) <= set(values) <= known:
-        odd = sorted(set(values) ^ set(_PREPROCESSING) - set(_SAMPLING_OPTIONS))
+        odd = sorted(set(values) ^ set(_PREPROCESSING) - set(_OPTIONS))
         raise ValueError(
             f"{folder / PREPROCESSOR} is of another version of vmm: {', '.join(odd)} is missing or "
             "not known here; export the model again, or install the vmm that it was made with"

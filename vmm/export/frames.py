@@ -48,7 +48,8 @@ def prepared(clip: Tensor, settings: ClipSettings) -> PreparedClip:
 def _look(settings: ClipSettings) -> tuple[object, ...]:
     """Return what the pixels depend on; which frames they are of may differ from call to call."""
     rule = settings
-    return rule.image_size, tuple(rule.mean), tuple(rule.std), rule.fit, rule.antialias
+    shape = rule.image_size, rule.fit, rule.crop_pct, rule.interpolation, rule.antialias
+    return *shape, tuple(rule.mean), tuple(rule.std)
 
 
 def name_of(video: Video, number: int) -> str:

@@ -119,7 +119,7 @@ class ViewedClips(Dataset[EvaluationSample]):
         for clip in range(views.clips):
             frames = load_frames(raw, "video", self._settings, clip=clip, num_clips=views.clips)
             for crop in range(views.crops):
-                place = crop / (views.crops - 1) if views.crops > 1 else 0.5
+                place = crop / (views.crops - 1) if views.crops > 1 else None
                 seen.append(eval_transform(frames, self._settings, place))
         return torch.stack(seen)
 
