@@ -1,10 +1,15 @@
+from types import SimpleNamespace
+
 import pytest
 import torch
 from safetensors.torch import save_file
 
+from vmm.losses.classification import smooth
 from vmm.models.classifier import VideoClassifier
 from vmm.models.videomamba import VideoMamba
+from vmm.tasks import draws
 from vmm.tasks.classification import ClassificationTask
+from vmm.tasks.mixing import Mixing
 
 NAMES = ["red", "green", "blue", "yellow", "up", "down", "left", "grows"]
 
@@ -89,6 +94,25 @@ def test_targets_are_smoothed_in_training_only():
     torch.testing.assert_close(smoothed, -(log * (target / 2 + 1 / 16)).sum(1).mean())
 
 
+def test_training_sees_mixed_clips_and_validation_does_not(monkeypatch):
+    task = make(label_smoothing=0.1, mixing=Mixing(mixup_alpha=0.8))
+    shown = batch([[(None, i)] for i in range(4)])
+    task._trainer = SimpleNamespace(training=True)
+    monkeypatch.setattr(draws, "_batch_number", lambda trainer: 7)
+    video, targets = task.shown(shown)
+    again, _ = task.shown(shown)
+    assert torch.equal(video, again)  # it follows from the batch's number and key
+    rng = draws.batch_draws(task._trainer, "mixing", "clip/0")
+    plain = smooth(torch.eye(8)[:4], 0.1)
+    expected = Mixing(mixup_alpha=0.8)(shown["video"], plain, rng)
+    assert torch.equal(video, expected[0]) and torch.equal(targets, expected[1])
+    assert not torch.equal(video, shown["video"])
+    monkeypatch.setattr(draws, "_batch_number", lambda trainer: 8)
+    assert not torch.equal(task.shown(shown)[0], video)
+    video, targets = task.eval().shown(shown)
+    assert video is shown["video"] and torch.equal(targets, torch.eye(8)[:4])
+
+
 def test_every_trained_parameter_gets_a_gradient():
     task = make()
     task.compute_losses(batch([[(None, 1)]])).total.backward()
@@ -126,6 +150,7 @@ def test_a_wrong_label_is_one_sentence(names, labels, settings, message):
         ({"problem_type": "softmax"}, "problem_type 'softmax' is none of"),
         ({"problem_type": "multi_label", "label_smoothing": 0.1}, "label_smoothing 0.1 is for one"),
         ({"label_smoothing": 1.5}, "label_smoothing is 1.5"),
+        ({"problem_type": "regression", "mixing": Mixing(0.8)}, "numbers to predict are not mixed"),
     ],
 )
 def test_a_wrong_setting_is_one_sentence(settings, message):

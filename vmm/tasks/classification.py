@@ -20,6 +20,8 @@ from vmm.metrics import hit_probability, mean_average_precision, text_to_video_r
 from vmm.models.classifier import VideoClassifier
 from vmm.models.video_encoder import VideoEncoder
 from vmm.tasks.base import LossOutput, TrainingTask, refuse_outside
+from vmm.tasks.draws import batch_draws
+from vmm.tasks.mixing import Mixing
 from vmm.types import VideoTextBatch
 
 
@@ -35,6 +37,7 @@ class ClassificationTask(TrainingTask):
         classes: List of the names of the classes in the order of their numbers, for labels that
             are names; None = labels are numbers.
         label_smoothing: Share of the target that is spread over all classes.
+        mixing: Mixup and cutmix of the training batches; see ``vmm.tasks.mixing``.
         optimizer: Makes the optimizer from parameter groups.
         weight_decay: For the parameters that are decayed at all.
         init_from: Run directory, a folder of ``vmm import``, or a checkpoint file; a head of
@@ -52,6 +55,7 @@ class ClassificationTask(TrainingTask):
         problem_type: ProblemType = "single_label",
         classes: str | None = None,
         label_smoothing: float = 0.0,
+        mixing: Mixing = Mixing(),
         optimizer: OptimizerCallable = lambda p: torch.optim.AdamW(p, lr=2e-4, betas=(0.9, 0.999)),
         weight_decay: float = 0.05,
         init_from: str | None = None,
@@ -69,10 +73,16 @@ class ClassificationTask(TrainingTask):
                 f"label_smoothing {label_smoothing} is for one class of each clip; set it to 0 "
                 f"with problem_type {problem_type!r}"
             )
+        if problem_type == "regression" and mixing:
+            raise ValueError(
+                "numbers to predict are not mixed; leave model.init_args.mixing out with "
+                "problem_type 'regression'"
+            )
         self.num_classes = num_classes
         self.problem_type: ProblemType = problem_type
         self.classes = classes
         self.label_smoothing = label_smoothing
+        self.mixing = mixing
         self.model = VideoClassifier(video_encoder, num_classes)
         self._list: ClassList | None = None
         self._seen: list[tuple[str, Any]] = []
@@ -86,14 +96,25 @@ class ClassificationTask(TrainingTask):
         return [*self.video_encoder.unread(tokens=False, pooled=True)]
 
     def compute_losses(self, batch: VideoTextBatch) -> LossOutput:
-        """Loss of the labels, smoothed in training."""
-        targets = self.targets(batch)
-        if self.training and self.label_smoothing:
-            targets = smooth(targets, self.label_smoothing)
-        loss = classification_loss(self.model(batch["video"]), targets, self.problem_type)
+        """Loss of the labels; in training smoothed ones of a mixed batch."""
+        video, targets = self.shown(batch)
+        loss = classification_loss(self.model(video), targets, self.problem_type)
         if self.training:  # else a process may have no batch, and not come here
             loss = loss * share(len(targets), self.device)
         return LossOutput(loss, {}, {})
+
+    def shown(self, batch: VideoTextBatch) -> tuple[Tensor, Tensor]:
+        """Give what the model sees of a batch, and what it should say.
+
+        Returns:
+            (B, T, C, H, W) float32 clips, mixed in training, and (B, K) float32 targets.
+        """
+        video, targets = batch["video"], self.targets(batch)
+        if not self.training:
+            return video, targets
+        if self.label_smoothing:
+            targets = smooth(targets, self.label_smoothing)
+        return self.mixing(video, targets, batch_draws(self._trainer, "mixing", batch["key"][0]))
 
     def targets(self, batch: VideoTextBatch) -> Tensor:
         """Give what the model should say of a batch: (B, K) float32.

@@ -28,11 +28,26 @@ def sample_draws(trainer: L.Trainer | None, purpose: str, keys: Sequence[str]) -
         purpose: What is drawn.
         keys: Of the B samples.
     """
-    if trainer is None:
-        number = int(torch.randint(2**62, (), device="cpu"))
-    else:
-        number = _batch_number(trainer) if trainer.training else -1
+    number = _number(trainer)
     return partial(uniform_rows, [derive_seed(_run_seed(), number, purpose, key) for key in keys])
+
+
+def batch_draws(trainer: L.Trainer | None, purpose: str, key: str) -> np.random.Generator:
+    """Return the generator of what is drawn once for a batch, as ``sample_draws``.
+
+    Args:
+        trainer: Of the run, if there is one.
+        purpose: What is drawn.
+        key: Of the batch's first sample, which tells the batches of processes apart.
+    """
+    seed = derive_seed(_run_seed(), _number(trainer), purpose, key)
+    return np.random.Generator(np.random.Philox(key=seed))
+
+
+def _number(trainer: L.Trainer | None) -> int:
+    if trainer is None:
+        return int(torch.randint(2**62, (), device="cpu"))
+    return _batch_number(trainer) if trainer.training else -1
 
 
 def _run_seed() -> str:
