@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Set
+from collections.abc import Mapping, Sequence, Set
 from typing import Any, Literal
 
 import torch
@@ -11,6 +11,7 @@ from torch import nn
 from torch.optim import Optimizer
 
 DecayPolicy = Literal["standard", "reference_stage1", "reference_stage2"]
+LayerDecay = Literal["standard", "published"]
 
 _TABLES = {"cls_token", "pos_embed", "temporal_pos_embedding"}
 _STATE_SPACE = {"A_log", "A_b_log", "D", "D_b"}
@@ -55,6 +56,31 @@ def param_groups(
         {"params": groups[key], "weight_decay": 0.0 if key[0] else weight_decay, "lr_ratio": key[1]}
         for key in sorted(groups)
     ]
+
+
+def layer_ratios(
+    layers: Sequence[Sequence[str]], decay: float, policy: LayerDecay = "standard"
+) -> dict[str, float]:
+    """Give each layer the learning rate of the next one times ``decay`` (BEiT, arXiv 2106.08254).
+
+    Args:
+        layers: How the names of each layer's parameters begin, the embedding first.
+        decay: Of one layer.
+        policy: ``standard`` reaches all layers. The published fine-tuning code knows no layer of a
+            VideoMamba by its name: only the embedding without its table of times has a smaller rate
+            (``published``), that of ``standard``.
+
+    Returns:
+        ``lr_ratios`` of ``param_groups``; what is not named has 1.
+    """
+    steps = range(len(layers), 0, -1)
+    ratios = {
+        name: decay**step for names, step in zip(layers, steps, strict=True) for name in names
+    }
+    if policy == "published":
+        reached = {name for name in layers[0] if not name.endswith("temporal_pos_embedding")}
+        ratios = {name: ratio for name, ratio in ratios.items() if name in reached}
+    return ratios
 
 
 def _spared_names(model: nn.Module, policy: DecayPolicy) -> set[str]:

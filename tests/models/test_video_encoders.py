@@ -86,3 +86,19 @@ def test_only_videomamba_sees_the_order_of_frames(make, kind, sees_order):
     change = (encoder(video).pooled - encoder(video.flip(1)).pooled).abs().max()
     assert (change > 1e-2) == sees_order
     assert sees_order or change < 1e-5
+
+
+@kinds
+def test_layers_are_named_from_the_input_on(make, kind):
+    encoder = make(kind)
+    names = encoder.layer_names()
+    starts = [start for layer in names for start in layer]
+    found = {}
+    for name, _ in encoder.named_parameters():
+        at = [i for i, layer in enumerate(names) if name.startswith(layer)]
+        assert len(at) <= 1, name
+        found.setdefault(at[0] if at else None, []).append(name)
+    assert set(found) >= set(range(len(names))) and len(names) >= 2
+    after = {name.rpartition(".")[0].rpartition(".")[2] for name in found[None]}
+    assert after <= {"norm", "pool_norm", "ln_post", "visual", ""}
+    assert len(starts) == len(set(starts))

@@ -7,6 +7,7 @@ from safetensors.torch import save_file
 from vmm.losses.classification import smooth
 from vmm.models.classifier import VideoClassifier
 from vmm.models.videomamba import VideoMamba
+from vmm.optim import param_groups
 from vmm.tasks import draws
 from vmm.tasks.classification import ClassificationTask
 from vmm.tasks.mixing import Mixing
@@ -111,6 +112,41 @@ def test_training_sees_mixed_clips_and_validation_does_not(monkeypatch):
     assert not torch.equal(task.shown(shown)[0], video)
     video, targets = task.eval().shown(shown)
     assert video is shown["video"] and torch.equal(targets, torch.eye(8)[:4])
+
+
+def rates(task):
+    """Parameter -> its learning rate as a share of the optimizer's."""
+    names = {parameter: name for name, parameter in task.named_parameters()}
+    groups = param_groups(task, 0.05, lr_ratios=task.lr_ratios())
+    return {names[p]: group["lr_ratio"] for group in groups for p in group["params"]}
+
+
+def test_layer_decay_reaches_every_layer():
+    encoder = VideoMamba(embed_dim=32, depth=12, num_frames=2, image_size=32)
+    found = rates(ClassificationTask(encoder, 8, layer_decay=0.5))
+    for name, rate in found.items():
+        inside = name.removeprefix("model.video_encoder.")
+        if inside.startswith("layers."):
+            assert rate == 0.5 ** (12 - int(inside.split(".")[1])), name
+        elif inside.startswith(("norm", "pool_norm", "model.head")):
+            assert rate == 1, name
+        else:
+            assert rate == 0.5**13, name
+    assert {rate for rate in found.values()} == {0.5**i for i in range(14)}
+
+
+def test_the_published_layer_decay_reaches_the_embedding_only():
+    encoder = VideoMamba(embed_dim=32, depth=12, num_frames=2, image_size=32)
+    found = rates(
+        ClassificationTask(encoder, 8, layer_decay=0.5, layer_decay_policy="published")
+    )
+    slow = {n.removeprefix("model.video_encoder.") for n, rate in found.items() if rate != 1}
+    assert slow == {"patch_embed.proj.weight", "patch_embed.proj.bias", "cls_token", "pos_embed"}
+    assert set(found.values()) == {1, 0.5**13}
+
+
+def test_without_layer_decay_all_learn_alike():
+    assert set(rates(make()).values()) == {1}
 
 
 def test_every_trained_parameter_gets_a_gradient():

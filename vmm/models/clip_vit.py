@@ -245,6 +245,12 @@ class FrameViT(VideoEncoder):
         """The norm after the tap; see ``VideoEncoder``."""
         return [] if tokens or pooled else [self.visual.ln_post]
 
+    def layer_names(self) -> list[tuple[str, ...]]:
+        """The embedding, and each block; see ``VideoEncoder``."""
+        embedding = ("conv1.", "class_embedding", "positional_embedding", "ln_pre.")
+        blocks = [(f"visual.transformer.resblocks.{i}.",) for i in range(len(_blocks(self.visual)))]
+        return [tuple(f"visual.{name}" for name in embedding), *blocks]
+
     def no_weight_decay(self) -> set[str]:
         """The position table and the class token."""
         return {"visual.positional_embedding", "visual.class_embedding"}

@@ -110,6 +110,14 @@ class VideoEncoder(nn.Module, ABC):
         """Names of parameters that the standard recipe leaves without weight decay."""
         return set()
 
+    def layer_names(self) -> list[tuple[str, ...]]:
+        """Name how the parameters of each layer begin, from what embeds the input on.
+
+        What is named nowhere comes after the last layer. By default none: then no layer can have a
+        learning rate of its own.
+        """
+        return []
+
     def adapt_state(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
         """Fit a state dict of another frame count or image size to this encoder's.
 

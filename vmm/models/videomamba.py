@@ -131,6 +131,11 @@ class VideoMamba(VideoEncoder):
         """The position tables and the class token."""
         return {"cls_token", "pos_embed", "temporal_pos_embedding"}
 
+    def layer_names(self) -> list[tuple[str, ...]]:
+        """The embedding, and each block; see ``VideoEncoder``."""
+        blocks = [(f"layers.{i}.",) for i in range(len(self.layers))]
+        return [("patch_embed.", "cls_token", "pos_embed", "temporal_pos_embedding"), *blocks]
+
     def unread(self, tokens: bool, pooled: bool) -> list[nn.Module]:
         """The norms after the taps, and the mixer after the last one; see ``VideoEncoder``."""
         parts: list[nn.Module] = [] if pooled else [self.pool_norm]

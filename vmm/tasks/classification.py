@@ -19,6 +19,7 @@ from vmm.losses.classification import ProblemType, classification_loss, smooth
 from vmm.metrics import hit_probability, mean_average_precision, text_to_video_ranks
 from vmm.models.classifier import VideoClassifier
 from vmm.models.video_encoder import VideoEncoder
+from vmm.optim import LayerDecay, layer_ratios
 from vmm.tasks.base import LossOutput, TrainingTask, refuse_outside
 from vmm.tasks.draws import batch_draws
 from vmm.tasks.mixing import Mixing
@@ -39,6 +40,9 @@ class ClassificationTask(TrainingTask):
         label_smoothing: Share of the target that is spread over all classes.
         mixing: Mixup and cutmix of the training batches; see ``vmm.tasks.mixing``.
         optimizer: Makes the optimizer from parameter groups.
+        layer_decay: Learning rate of a layer of the encoder as a multiple of that of the next one.
+        layer_decay_policy: Which layers it reaches, see ``vmm.optim.layer_ratios``: all of them
+            ("standard"), or those that the published code reaches ("published").
         weight_decay: For the parameters that are decayed at all.
         init_from: Run directory, a folder of ``vmm import``, or a checkpoint file; a head of
             another number of classes is left out.
@@ -57,6 +61,8 @@ class ClassificationTask(TrainingTask):
         label_smoothing: float = 0.0,
         mixing: Mixing = Mixing(),
         optimizer: OptimizerCallable = lambda p: torch.optim.AdamW(p, lr=2e-4, betas=(0.9, 0.999)),
+        layer_decay: float = 1.0,
+        layer_decay_policy: LayerDecay = "standard",
         weight_decay: float = 0.05,
         init_from: str | None = None,
         **shared: Any,
@@ -64,7 +70,7 @@ class ClassificationTask(TrainingTask):
         super().__init__(
             optimizer=optimizer, weight_decay=weight_decay, init_from=init_from, **shared
         )
-        refuse_outside(0, 1, label_smoothing=label_smoothing)
+        refuse_outside(0, 1, label_smoothing=label_smoothing, layer_decay=layer_decay)
         refuse_outside(1, 10**6, num_classes=num_classes)
         if problem_type not in get_args(ProblemType):
             raise ValueError(f"problem_type {problem_type!r} is none of {get_args(ProblemType)}")
@@ -83,6 +89,13 @@ class ClassificationTask(TrainingTask):
         self.classes = classes
         self.label_smoothing = label_smoothing
         self.mixing = mixing
+        self.layer_decay = layer_decay
+        self.layer_decay_policy: LayerDecay = layer_decay_policy
+        if layer_decay != 1 and not video_encoder.layer_names():
+            raise ValueError(
+                f"{type(video_encoder).__name__} does not say what its layers are (layer_names), "
+                "so model.init_args.layer_decay must be 1"
+            )
         self.model = VideoClassifier(video_encoder, num_classes)
         self._list: ClassList | None = None
         self._seen: list[tuple[str, Any]] = []
@@ -90,6 +103,16 @@ class ClassificationTask(TrainingTask):
     def curves(self) -> set[str]:
         """Of training and validation."""
         return {"val/loss"} | {f"val/{name}" for name in _MEASURES[self.problem_type]}
+
+    def lr_ratios(self) -> dict[str, float]:
+        """The layers of the encoder learn the slower the nearer they are to the input."""
+        if self.layer_decay == 1:
+            return {}
+        layers = [
+            [f"model.video_encoder.{name}" for name in names]
+            for names in self.video_encoder.layer_names()
+        ]
+        return layer_ratios(layers, self.layer_decay, self.layer_decay_policy)
 
     def unread(self) -> list[nn.Module | nn.Parameter]:
         """What makes no pooled features."""
