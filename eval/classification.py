@@ -1,13 +1,14 @@
 """Classification of videos: a trained classifier, or any video-text model by class prompts.
 
     python -m eval.classification --run IMPORTED --dataset k400 --annotations val.csv --media clips/
+    python -m eval.classification --run RUN --shards 'data/demo/test-*.tar'
     python -m eval.classification --run RUN --shards 'data/demo/test-*.tar' \
         --class-field attributes.shape --template 'a {} moves'
 
-A run of stage 2 (or ``--model``) is compared with the classes' names in prompts, zero-shot; an
-imported classifier says probabilities. Every sample is seen in several views, which are merged by
-sample. What cannot be read counts as wrong; what is off with classes, numbers or views is said. An
-evaluation that was stopped goes on from the samples it had seen.
+A run of stage 2 (or ``--model``) is compared with the classes' names in prompts, zero-shot; a
+trained or imported classifier says probabilities. Every sample is seen in several views, which are
+merged by sample. What cannot be read counts as wrong; what is off with classes, numbers or views is
+said. An evaluation that was stopped goes on from the samples it had seen.
 """
 
 from __future__ import annotations
@@ -27,13 +28,17 @@ if TYPE_CHECKING:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = new_parser("eval.classification", __doc__, "imported classifier, or run of stage 2")
+    parser = new_parser("eval.classification", __doc__, "classifier, or run of stage 2")
     add_model(parser)
     add_data(parser, "pattern of shards whose JSON names the class", list(CLASS_PROTOCOLS))
     add = parser.add_argument
-    add("--class-field", default="label", help="field of the JSON in --shards (default: label)")
+    add("--class-field", help="field of the JSON in --shards (default: as trained, or label)")
     add("--ids", type=Path, help="list of the ids to keep of the annotations")
-    add("--classes", type=Path, help="class names in the order of their numbers")
+    add(
+        "--classes",
+        type=Path,
+        help="class names in the order of their numbers (default: as trained)",
+    )
     add("--template", action="append", metavar="TEXT", dest="templates",
         help="prompt with {} for the class; repeatable")  # fmt: skip
     add("--clips", type=whole(1), help="clips per video (default: as published, or 1)")

@@ -88,7 +88,7 @@ def test_only_videomamba_sees_the_order_of_frames(make, kind, sees_order):
     assert sees_order or change < 1e-5
 
 
-@kinds
+@pytest.mark.parametrize("kind", KINDS)
 def test_layers_are_named_from_the_input_on(make, kind):
     encoder = make(kind)
     names = encoder.layer_names()

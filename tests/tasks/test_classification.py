@@ -132,14 +132,12 @@ def test_layer_decay_reaches_every_layer():
             assert rate == 1, name
         else:
             assert rate == 0.5**13, name
-    assert {rate for rate in found.values()} == {0.5**i for i in range(14)}
+    assert set(found.values()) == {0.5**i for i in range(14)}
 
 
 def test_the_published_layer_decay_reaches_the_embedding_only():
     encoder = VideoMamba(embed_dim=32, depth=12, num_frames=2, image_size=32)
-    found = rates(
-        ClassificationTask(encoder, 8, layer_decay=0.5, layer_decay_policy="published")
-    )
+    found = rates(ClassificationTask(encoder, 8, layer_decay=0.5, layer_decay_policy="published"))
     slow = {n.removeprefix("model.video_encoder.") for n, rate in found.items() if rate != 1}
     assert slow == {"patch_embed.proj.weight", "patch_embed.proj.bias", "cls_token", "pos_embed"}
     assert set(found.values()) == {1, 0.5**13}

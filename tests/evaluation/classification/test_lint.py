@@ -50,6 +50,15 @@ def test_the_lists_size_and_the_papers_are_both_known(clean):
     )
 
 
+def test_frames_of_another_rule(clean):
+    rules = {"": set(), "random_finetune": set(), "random": {"frames"}}
+    for sampling, found in rules.items():
+        assert codes(replace(clean, sampling=sampling)) == found
+    ssv2 = clean.protocol._replace(sampling=CLASS_PROTOCOLS["ssv2"].sampling)
+    assert codes(replace(clean, protocol=ssv2, sampling="random_finetune")) == {"frames"}
+    assert codes(replace(clean, protocol=ssv2, sampling="random_ssv2")) == set()
+
+
 def test_a_bad_model_is_not_a_wrong_list(clean):
     noise = torch.randn(80, 4, generator=torch.Generator().manual_seed(5))
     assert "class-order" not in codes(replace(clean, scores=noise))

@@ -13,8 +13,10 @@ from vmm.evaluation.classification.options import Options
 from vmm.evaluation.classification.results import ClassificationResult
 from vmm.evaluation.classification.views import ViewedEncoder
 from vmm.export.published import import_checkpoint
+from vmm.models.classifier import VideoClassifier
 from vmm.models.video_text import VideoTextModel
 from vmm.runs import build
+from vmm.shards.tars import write_shard
 
 COLOURS = {"red": (230, 30, 30), "green": (30, 200, 40), "blue": (40, 40, 230)}
 
@@ -137,6 +139,80 @@ def test_a_number_to_predict(classifier, videos, tmp_path, capsys):
     assert "mean squared error" in said.out
     status, said = run(capsys, "--run", classifier(3), "--dataset", "lvu-like-ratio", *arguments)
     assert status == 2 and "one output" in said.err
+
+
+@pytest.mark.parametrize(
+    ("dataset", "rule"), [("k400", "random_finetune"), ("ssv2", "random_ssv2")]
+)
+def test_an_import_sees_the_frames_that_its_data_set_is_published_with(
+    classifier, tmp_path, dataset, rule
+):
+    options = Options(run=classifier(3), dataset=dataset, annotations=tmp_path, media=tmp_path)
+    clip = module._open(options).clip
+    assert clip.sampling == rule
+    assert (clip.fit, clip.interpolation, clip.antialias) == ("crop", "bilinear", False)
+
+
+@pytest.fixture
+def trained(tmp_path):
+    """A run of ClassificationTask whose head always says the same."""
+
+    def make(outputs, model=(), data=()):
+        encoder = {"embed_dim": 32, "depth": 1, "num_frames": 2, "image_size": 32}
+        encoder |= {"pooling": "cls", "pool_norm": False}
+        node = {"class_path": "vmm.models.videomamba.VideoMamba", "init_args": encoder}
+        arguments = {"video_encoder": node, "num_classes": len(outputs)} | dict(model)
+        task = {
+            "class_path": "vmm.tasks.classification.ClassificationTask", "init_args": arguments,
+        }  # fmt: skip
+        config = {"model": task, "data": {"init_args": dict(data)}}
+        folder = tmp_path / "trained"
+        (folder / "checkpoints").mkdir(parents=True)
+        (folder / "config.yaml").write_text(yaml.safe_dump(config))
+        built = build(config, VideoClassifier)
+        torch.nn.init.zeros_(built.head.weight)
+        built.head.bias.data = torch.tensor(outputs)
+        state = {f"model.{key}": value for key, value in built.state_dict().items()}
+        torch.save({"state_dict": state}, folder / "checkpoints" / "last.ckpt")
+        return folder
+
+    return make
+
+
+def test_a_trained_run_is_asked_as_it_was_trained(trained, demo_shards, tmp_path, root, capsys):
+    model = {"classes": str(root / "recipes/demo/motions.txt")}
+    data = {"label_field": "attributes.motion", "sampling": "random_ssv2", "fit": "squash"}
+    run_folder = trained([0.0, 0.0, 3.0, *[0.0] * 5], model, data)
+    shards = ["--run", run_folder, "--shards", f"{demo_shards.folder}/test-*.tar"]
+    status, said = run(capsys, *shards, "--out", tmp_path / "out")
+    assert status == 0, said.err
+    result = read(tmp_path / "out")
+    assert result["settings"]["sampling"] == "random_ssv2" and result["settings"]["fit"] == "squash"
+    assert (result["settings"]["clips"], result["settings"]["crops"]) == (1, 1)
+    assert result["classes"][2] == "up" and {p[2] for p in result["predictions"]} == {2}
+    ups = sum(label == 2 for _, label, _ in result["predictions"])
+    assert result["numbers"]["top_1"] == pytest.approx(100 * ups / 16)
+    assert result["data"]["numbered_by"] == "the order of motions.txt"
+    status, _ = run(capsys, *shards, "--out", tmp_path / "views", "--clips", "2", "--crops", "3")
+    settings = read(tmp_path / "views")["settings"]
+    assert status == 0 and (settings["clips"], settings["fit"]) == (2, "crop")
+
+
+def test_a_trained_run_that_predicts_a_number(trained, tmp_path, capsys):
+    members = [
+        member
+        for i in range(3)
+        for member in [
+            (f"{i}.mp4", mp4("red")), (f"{i}.txt", b"a film"),
+            (f"{i}.json", json.dumps({"score": i}).encode()),
+        ]
+    ]  # fmt: skip
+    write_shard(tmp_path / "shard.tar", [members])
+    folder = trained([1.0], {"problem_type": "regression"}, {"label_field": "score"})
+    arguments = ["--run", folder, "--shards", tmp_path / "shard.tar", "--out", tmp_path / "out"]
+    status, said = run(capsys, *arguments)
+    assert status == 0, said.err
+    assert read(tmp_path / "out")["numbers"]["mse"] == pytest.approx(2 / 3, abs=1e-5)
 
 
 @pytest.fixture

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -15,6 +15,7 @@ from vmm.data.annotations.registry import read_annotations
 from vmm.data.annotations.source import Source
 from vmm.data.annotations.training import labelled_cells
 from vmm.data.faults import SampleError
+from vmm.data.schema import captions_of, labels_of
 from vmm.evaluation.classification.protocols import ClassProtocol
 from vmm.evaluation.common.results import content_hash
 from vmm.evaluation.common.sources import ShardClips
@@ -96,33 +97,42 @@ def truths_of(items: Sequence[Annotation]) -> list[Truth]:
     return truths
 
 
-def truths_in_shards(clips: ShardClips, field: str) -> list[Truth]:
-    """Take classes from a field of the samples' JSON.
+def truths_in_shards(
+    clips: ShardClips, field: str | None = None, numbers: bool = False
+) -> list[Truth]:
+    """Take classes, or numbers to predict, from the samples' JSON.
 
     Args:
         clips: The samples.
-        field: Name of a text or a whole number; a dot leads into an object.
+        field: Where they are, see ``vmm.data.schema.labels_of``.
+        numbers: Whether numbers are to be predicted, not of classes.
 
     Raises:
-        ValueError: If no sample has it.
+        ValueError: If no sample has one, or one has several.
     """
     truths = []
     for number in range(len(clips)):
         try:
-            key, value = clips.metadata(number)
+            key, metadata = clips.metadata(number)
         except SampleError:
             truths.append(Truth(f"#{number}", f"#{number}"))
             continue
-        found: Any = value
-        for part in field.split("."):
-            found = found.get(part) if isinstance(found, dict) else None
-        name = found if isinstance(found, str) else None
-        whole = isinstance(found, int) and not isinstance(found, bool)
-        truths.append(Truth(key, key, name, found if whole else None))
-    if not any(truth.name is not None or truth.label is not None for truth in truths):
+        labels = labels_of(metadata, captions_of(None, metadata), field)
+        if len(labels) > 1:
+            raise ValueError(
+                f"{key} has {len(labels)} labels, and only one can be measured here; `vmm "
+                "validate` gives the mean average precision of several"
+            )
+        name, value = labels[0] if labels else (None, None)
+        if numbers:
+            truths.append(Truth(key, key, target=value))
+        else:
+            whole = value is not None and value == int(value)
+            truths.append(Truth(key, key, name, int(value) if whole else None))  # type: ignore[arg-type]
+    if not any((t.name, t.label, t.target) != (None, None, None) for t in truths):
         raise ValueError(
-            f"no sample's JSON has a text or a whole number in {field!r}; name the field of the "
-            "class with --class-field, e.g. attributes.shape"
+            f"no sample's JSON has a text or a number in {field or 'label'!r}; name the field of "
+            "the class with --class-field, e.g. attributes.shape"
         )
     return truths
 

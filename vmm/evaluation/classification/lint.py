@@ -34,6 +34,7 @@ class ClassSubject:
         views: How each video was seen.
         scores: (N, K), see ``vmm.evaluation.classification.measure.hits``.
         numbered_by_model: Whether class numbers must be those of a trained classifier.
+        sampling: How frames were chosen; None = in a way of its own.
     """
 
     protocol: ClassProtocol | None
@@ -43,11 +44,23 @@ class ClassSubject:
     views: Views
     scores: Tensor
     numbered_by_model: bool
+    sampling: str = ""
 
 
 def lint_classes(subject: ClassSubject) -> list[Finding]:
     """List what is off."""
-    checks = (_size, _twice, _views, _unknown, _out_of_range, _count, _contradicted, _order, _tied)
+    checks = (
+        _size,
+        _twice,
+        _views,
+        _frames,
+        _unknown,
+        _out_of_range,
+        _count,
+        _contradicted,
+        _order,
+        _tied,
+    )
     return [finding for check in checks for finding in check(subject)]
 
 
@@ -104,6 +117,17 @@ def _views(subject: ClassSubject) -> Iterator[Finding]:
             f"{views.clips} clips x {views.crops} crops, published {protocol.title} numbers have "
             f"{protocol.clips} x {protocol.crops}",
             "fewer views usually cost a point or two",
+        )
+
+
+def _frames(subject: ClassSubject) -> Iterator[Finding]:
+    protocol, sampling = subject.protocol, subject.sampling
+    if protocol and subject.numbered_by_model and sampling not in ("", protocol.sampling):
+        yield Finding(
+            "frames",
+            f"frames are chosen by the rule {sampling}, in published {protocol.title} numbers by "
+            f"{protocol.sampling}",
+            "the number is of other frames than its peers'",
         )
 
 

@@ -18,8 +18,10 @@ class Options(ModelOptions):
 
     Args:
         class_field: Field of the samples' JSON that names the class; a dot leads into an object.
+            None = as the run was trained, or where ``data_prep.make_shards`` writes it, or "label".
         ids: List of the ids to keep of the annotations.
-        classes: File of the class names in the order of their numbers.
+        classes: File of the class names in the order of their numbers; None = the run's, if it is
+            there.
         templates: Prompts in which ``{}`` stands for the class; None = ``TEMPLATES``.
         clips: Clips per video; None = as published for trained classifiers, or 1.
         crops: Crops per clip; None = as published for trained classifiers, or 1.
@@ -27,7 +29,7 @@ class Options(ModelOptions):
         num_workers: Processes that decode.
     """
 
-    class_field: str = "label"
+    class_field: str | None = None
     ids: Path | None = None
     classes: Path | None = None
     templates: Sequence[str] | None = None

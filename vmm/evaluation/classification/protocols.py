@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from vmm.data.sampling import Sampling
+
 
 class ClassProtocol(NamedTuple):
     """A classification set as papers use it."""
@@ -27,6 +29,8 @@ class ClassProtocol(NamedTuple):
     """Videos of the authors' lists; None where releases differ."""
     paper_size: int | None = None
     """Videos that table VIII counts, where that is another number."""
+    sampling: Sampling = "random_finetune"
+    """How published numbers choose frames."""
 
     @property
     def is_regression(self) -> bool:
@@ -42,7 +46,9 @@ def _lvu(title: str, classes: int | None, size: int, paper_size: int) -> ClassPr
 
 CLASS_PROTOCOLS: dict[str, ClassProtocol] = {
     "k400": ClassProtocol("K400", "kinetics", ("val", "validate", "validation"), 400, 4),
-    "ssv2": ClassProtocol("SSv2", "ssv2-template", ("validation",), 174, 2, size=24777),
+    "ssv2": ClassProtocol(
+        "SSv2", "ssv2-template", ("validation",), 174, 2, size=24777, sampling="random_ssv2"
+    ),
     "breakfast": ClassProtocol(
         "Breakfast", "breakfast", ("test",), 10, 4, size=355, paper_size=410
     ),

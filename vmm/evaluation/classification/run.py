@@ -3,15 +3,17 @@
     result = evaluate(Options(run=Path("runs/x"), shards="data/demo/test-*.tar"))
     result.numbers["top_1"]
 
-A run of stage 2 (or another model) is compared with the classes' names in prompts, zero-shot; an
-imported classifier says probabilities. Every sample is seen in several views, which are merged by
-sample. What cannot be read counts as wrong; what is off with classes, numbers or views is said.
+A run of stage 2 (or another model) is compared with the classes' names in prompts, zero-shot; a
+trained or imported classifier says probabilities. Every sample is seen in several views, which are
+merged by sample. What cannot be read counts as wrong; what is off with classes, numbers or views is
+said.
 """
 
 from __future__ import annotations
 
 import logging
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from vmm.evaluation.classification.labels import (
@@ -40,6 +42,8 @@ from vmm.runs import load_model, read_config, trains
 
 logger = logging.getLogger(__name__)
 
+_IMPORTED = f"{VideoClassifier.__module__}.{VideoClassifier.__qualname__}"
+
 
 def evaluate(options: Options, command: str = f"{__name__}.evaluate(...)") -> ClassificationResult:
     """Evaluate, and write the result file and its page.
@@ -53,22 +57,22 @@ def evaluate(options: Options, command: str = f"{__name__}.evaluate(...)") -> Cl
     Raises:
         ValueError: If the model or the data cannot be used.
     """
-    protocol = options.protocol
     options.prepare()
+    options = _as_trained(options)
     encoder = _open(options)
     trained = isinstance(encoder, ClassifierEncoder)
     views = _views(options, trained)
     if views.crops > 1:
         encoder.clip = replace(encoder.clip, fit="crop")
     media, truths = _samples(options, encoder)
-    asked = options.dataset or options.class_field.rpartition(".")[2]
+    asked = options.dataset or (options.class_field or "label").rpartition(".")[2]
     out = options.folder(f"classification_{asked}", encoder.name)
     dataset = ViewedClips(media, [truth.key for truth in truths], encoder.clip, views)
     viewed = ViewedEncoder(encoder)
     store = feature_store(out / "features", viewed, dataset, keep_tokens=False)
     encode_clips(viewed, dataset, store, False, options.batch_size, options.num_workers)
     seen = SeenSamples.of(store)
-    if protocol is not None and protocol.is_regression:
+    if _predicts_number(options):
         scored = score_numbers(options, encoder, truths, seen, views)
     else:
         scored = score_classes(options, encoder, truths, seen, views)
@@ -97,9 +101,52 @@ def _open(options: Options) -> Encoder | ClassifierEncoder:
             f"{options.num_frames}"
         )
     trained = load_model(options.given_run(), VideoClassifier, options.checkpoint)
-    # As the published fine-tuning code tests its models.
-    clip = replace(trained.clip, sampling="random_finetune", fit="crop")
+    clip = trained.clip
+    if _is_import(trained.config):  # as the published fine-tuning code tests its models
+        sampling = options.protocol.sampling if options.protocol else "random_finetune"
+        clip = replace(
+            clip, sampling=sampling, fit="crop", interpolation="bilinear", antialias=False
+        )
     return ClassifierEncoder(trained, clip, options.device)
+
+
+def _is_import(config: dict[str, Any]) -> bool:
+    """Tell a file that ``vmm import`` took from a run, whose own settings say how it sees."""
+    return bool(config["model"].get("class_path") == _IMPORTED)
+
+
+def _as_trained(options: Options) -> Options:
+    """Take from the run of a classifier what was not asked: where the classes are, and their list.
+
+    The list is a path from where the run was trained; without it the numbers have no names.
+    """
+    if options.model is not None or not trains(read_config(options.given_run()), VideoClassifier):
+        return options
+    config = read_config(options.given_run())
+    model, data = (_arguments(config, name) for name in ("model", "data"))
+    listed = Path(str(model.get("classes") or ""))
+    field = data.get("label_field") if options.dataset is None else None
+    return replace(
+        options,
+        class_field=options.class_field or field,
+        classes=options.classes or (listed if listed.is_file() else None),
+    )
+
+
+def _arguments(config: dict[str, Any], name: str) -> dict[str, Any]:
+    node = config.get(name) or {}
+    arguments: dict[str, Any] = node.get("init_args") or {}
+    return arguments
+
+
+def _predicts_number(options: Options) -> bool:
+    """Tell whether a number is predicted, not a class."""
+    if options.protocol is not None:
+        return options.protocol.is_regression
+    if options.model is not None:
+        return False
+    config = read_config(options.given_run())
+    return bool(_arguments(config, "model").get("problem_type") == "regression")
 
 
 def _views(options: Options, trained: bool) -> Views:
@@ -118,7 +165,7 @@ def _samples(
     protocol = options.protocol
     if protocol is None:
         clips = ShardClips(options.given_shards(), encoder.clip)
-        return clips, truths_in_shards(clips, options.class_field)
+        return clips, truths_in_shards(clips, options.class_field, _predicts_number(options))
     annotations, media = options.official()
     items = read_labelled(protocol, annotations, options.ids)
     return AnnotatedClips(items, media, encoder.clip), truths_of(items)
@@ -128,7 +175,7 @@ def _describe_data(options: Options, truths: list[Truth], seen: SeenSamples) -> 
     protocol = options.protocol
     problems = count_problems([clip.problem for clip in seen.clips], "samples")
     return {
-        "test_set": protocol.title if protocol else f"shards, {options.class_field}",
+        "test_set": protocol.title if protocol else f"shards, {options.class_field or 'label'}",
         "split_hash": hash_of(truths),
         "files": options.files(),
         "listed": len(truths),

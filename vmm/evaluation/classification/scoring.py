@@ -89,7 +89,9 @@ def score_classes(
     scores = merged.new_full((len(truths), outputs), torch.nan)
     scores[seen.rows] = merged
     trained = isinstance(encoder, ClassifierEncoder)
-    subject = ClassSubject(options.protocol, truths, classes, outputs, views, scores, trained)
+    subject = ClassSubject(
+        options.protocol, truths, classes, outputs, views, scores, trained, encoder.clip.sampling
+    )
     kept = seen.rows if options.coverage == "available" else torch.arange(len(truths))
     numbers = measure_classes(scores[kept], classes.labels[kept], shown, _groups(truths)[kept])
     chosen = scores.nan_to_num(-torch.inf).argmax(1).tolist()
@@ -130,14 +132,13 @@ def score_numbers(
         ValueError: If the model or the test set predicts none, or samples cannot be read and count.
     """
     protocol = options.protocol
-    assert protocol is not None
+    title = protocol.title if protocol else "what the run was trained on"
     if not isinstance(encoder, ClassifierEncoder) or encoder.num_classes != 1:
         raise ValueError(
-            f"{protocol.title} is a number to predict: it needs a model with one output, trained "
-            "on it"
+            f"{title} is a number to predict: it needs a model with one output, trained on it"
         )
     if any(truth.target is None for truth in truths):
-        raise ValueError(f"the annotations have classes, {protocol.title} has numbers to predict")
+        raise ValueError(f"the samples have classes, {title} has numbers to predict")
     if options.coverage == "strict" and len(seen.rows) < len(truths):
         raise ValueError(
             f"{len(truths) - len(seen.rows)} of {len(truths)} samples cannot be read, and an error "
