@@ -8,6 +8,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger
 
 from vmm.data.datamodules import VideoDataModule, WebVideoData
+from vmm.data.views import Views
 
 
 class Encoder(torch.nn.Module):
@@ -108,6 +109,25 @@ def test_stills_validate_as_stills(data, coded_shards):
     with pytest.raises(ValueError, match="val_videos and val_images are both set; give one"):
         datamodule.val_dataloader()
     with pytest.raises(ValueError, match="test_videos and test_images are not set"):
+        datamodule.test_dataloader()
+
+
+def test_a_classifier_is_tested_by_all_views(data, coded_shards):
+    shards = {"test_videos": f"{coded_shards}/video-000.tar"}
+    datamodule = attached(data(**shards, test_views=Views(2, 3), fit="crop"))
+    with pytest.raises(
+        ValueError, match=r"test_views is Views\(clips=2, crops=3\), and only class"
+    ):
+        datamodule.test_dataloader()
+    datamodule.trainer.lightning_module.sees_views = True
+    batch = next(iter(datamodule.test_dataloader()))
+    assert batch["video"].shape == (8, 6, 4, 3, 16, 16)
+    datamodule = attached(data(test_images=f"{coded_shards}/image-000.tar"))
+    datamodule.trainer.lightning_module.sees_views = True
+    assert next(iter(datamodule.test_dataloader()))["video"].shape == (8, 1, 1, 3, 16, 16)
+    datamodule = attached(data(**shards, test_views=Views(2, 3)))
+    datamodule.trainer.lightning_module.sees_views = True
+    with pytest.raises(ValueError, match="3 crops of squashed frames are all the same"):
         datamodule.test_dataloader()
 
 

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from vmm.losses.classification import classification_loss, smooth
+from vmm.losses.classification import classification_loss, merge_views, smooth
 
 
 def test_each_kind_of_problem_has_its_loss():
@@ -24,3 +24,14 @@ def test_smoothing_is_that_of_torch():
     targets = smooth(torch.nn.functional.one_hot(labels, 4).float(), 0.1)
     expected = torch.nn.functional.cross_entropy(outputs, labels, label_smoothing=0.1)
     torch.testing.assert_close(classification_loss(outputs, targets, "single_label"), expected)
+
+
+def test_probabilities_are_averaged_not_logits():
+    logits = torch.tensor([[[8.0, 0.0, 0.0], [0.0, 1.0, 0.0], [0.0, 1.0, 0.0]]])
+    merged = merge_views(logits.double(), "single_label")
+    expected = sum(torch.softmax(view.double(), 0) for view in logits[0]) / 3
+    torch.testing.assert_close(merged[0], expected)
+    assert merged.sum().item() == pytest.approx(1)
+    several = merge_views(logits, "multi_label")
+    torch.testing.assert_close(several, logits.sigmoid().mean(1))
+    torch.testing.assert_close(merge_views(logits, "regression"), logits.mean(1))

@@ -78,6 +78,19 @@ def test_several_labels_of_each_clip_are_learnt():
     assert logged["val/mean_average_precision"] == 100 and logged["val/loss"] < 0.2
 
 
+def test_a_test_merges_the_views_of_each_sample():
+    task = make(3)
+    said = torch.tensor([[[8.0, 0, 0], [0, 1, 0], [0, 1, 0]], [[0, 2.0, 0], [0, 0, 1], [0, 0, 0]]])
+    task.model.forward = lambda views: said[int(views[0, 0, 0, 0, 0])]
+    video = torch.arange(2.0).view(2, 1, 1, 1, 1, 1).expand(2, 3, 2, 3, 32, 32)
+    task.test_step(batch([[(None, 0)], [(None, 2)]], video=video), 0)
+    logged = {}
+    task.log = lambda name, value, **_: logged.update({name: value})
+    task.on_test_epoch_end()
+    # Two of three views of the first say 1, but are less sure than the one that says 0.
+    assert logged == {"test/top_1": 50, "test/top_5": 100}
+
+
 def test_a_number_is_learnt():
     labels = [[("4.5", 4.5 - i)] for i in range(4)]
     logged = learnt(make(1, problem_type="regression"), batch(labels))

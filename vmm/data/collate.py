@@ -14,6 +14,7 @@ from vmm.data.order import derive_seed
 from vmm.data.schema import RawSample, labels_of, questions_of
 from vmm.data.shards import EvaluationSample
 from vmm.data.transforms import ClipSettings
+from vmm.data.views import Views
 from vmm.types import Media, VideoTextBatch
 
 Positives = Literal["sample", "caption", "row"]
@@ -147,6 +148,7 @@ def collate(
     blank: bool,
     content: Contents = CONTENTS["captions"],
     media: Media = "video",
+    views: Views | None = None,
 ) -> VideoTextBatch:
     """Batch evaluation samples with one item each, see ``Contents``.
 
@@ -158,12 +160,15 @@ def collate(
             and every process has its share; else leave it out.
         content: What goes with the clips; a sample without any is left out.
         media: What the samples are.
+        views: How many of each sample there are, where there are any.
 
     Returns:
         The batch; it is empty if no sample is left.
     """
     frames = settings.num_frames if media == "video" else 1
-    size = (frames, 3, settings.image_size, settings.image_size)
+    size: tuple[int, ...] = (frames, 3, settings.image_size, settings.image_size)
+    if views is not None:
+        size = (views.crops * (views.clips if media == "video" else 1), *size)
     grey = torch.zeros(size, dtype=torch.float32, device="cpu")
     kept = []
     for sample in samples:

@@ -15,7 +15,7 @@ from vmm.data.corpora import Mixture, Shards, open_corpora, patterns_of
 from vmm.data.decode import Decoder
 from vmm.data.faults import BadSamples
 from vmm.data.index import load_indexes
-from vmm.data.loader import TrainLoader, init_worker
+from vmm.data.loader import TrainLoader, init_worker, refuse_counts
 from vmm.data.patterns import expand_shards, is_remote
 from vmm.data.position import go_back, next_step, stepped_batches
 from vmm.data.resampled import ResampledStream
@@ -23,10 +23,10 @@ from vmm.data.sampling import Sampling
 from vmm.data.shards import EvaluationClips, EvaluationSample
 from vmm.data.stream import OnBad, TrainStream, refuse_other_data, refuse_unequal_data
 from vmm.data.transforms import IMAGENET_MEAN, IMAGENET_STD, ClipSettings, Fit, Interpolation
+from vmm.data.views import Views
 from vmm.distributed import rank, world_size
 from vmm.types import Media
 
-_MOST_WORKERS = 1024
 _SHARDS = (
     "train_videos", "train_images", "val_videos", "val_images", "test_videos", "test_images",
 )  # fmt: skip
@@ -94,6 +94,8 @@ class WebVideoData(VideoDataModule):
         val_images: Validation shards of images, in the place of videos.
         test_videos: Shards for ``vmm test`` and ``vmm predict``.
         test_images: The same of images, in the place of videos.
+        test_views: Clips and crops of each sample that ``vmm test`` of a classifier shows, as
+            published e.g. {clips: 4, crops: 3}.
         batch_size: Videos per step and process, also in evaluation.
         image_batch_size: Images per step and process; None = ``batch_size``.
         num_frames: Frames per clip; None = the encoder's.
@@ -148,6 +150,7 @@ class WebVideoData(VideoDataModule):
         val_images: str | list[str] | None = None,
         test_videos: str | list[str] | None = None,
         test_images: str | list[str] | None = None,
+        test_views: Views = Views(),
         batch_size: int = 64,
         image_batch_size: int | None = None,
         num_frames: int | None = None,
@@ -180,10 +183,11 @@ class WebVideoData(VideoDataModule):
         quarantine: str | None = None,
     ) -> None:
         super().__init__(num_frames, image_size)
-        _refuse_counts(batch_size, image_batch_size, steps_per_epoch, num_workers)
+        refuse_counts(batch_size, image_batch_size, steps_per_epoch, num_workers)
         self.train_videos, self.train_images = train_videos, train_images
         self.val_videos, self.val_images = val_videos, val_images
         self.test_videos, self.test_images = test_videos, test_images
+        self.test_views = test_views
         self._refuse_empty()
         self.batch_size, self.image_batch_size = batch_size, image_batch_size
         self.steps_per_epoch = steps_per_epoch
@@ -314,14 +318,23 @@ class WebVideoData(VideoDataModule):
         return bool(self.val_videos or self.val_images)
 
     def test_dataloader(self) -> DataLoader[EvaluationSample]:
-        """Return every test clip once."""
-        return self._evaluation_loader("test", keep_unreadable=True)
+        """Return every test clip once, in all its views if the task sees several."""
+        task = self.trainer.lightning_module if self.trainer else None
+        seen = getattr(task, "sees_views", False)
+        if not seen and self.test_views != Views():
+            raise ValueError(
+                f"data.init_args.test_views is {self.test_views}, and only classifiers are tested "
+                "by several views; leave it out"
+            )
+        return self._evaluation_loader("test", True, self.test_views if seen else None)
 
     def predict_dataloader(self) -> DataLoader[EvaluationSample]:
         """Return every readable test clip once."""
         return self._evaluation_loader("test", keep_unreadable=False)
 
-    def _evaluation_loader(self, part: str, keep_unreadable: bool) -> DataLoader[EvaluationSample]:
+    def _evaluation_loader(
+        self, part: str, keep_unreadable: bool, views: Views | None = None
+    ) -> DataLoader[EvaluationSample]:
         named: dict[Media, str | list[str] | None] = {
             "video": getattr(self, f"{part}_videos"), "image": getattr(self, f"{part}_images"),
         }  # fmt: skip
@@ -333,12 +346,12 @@ class WebVideoData(VideoDataModule):
             )
         settings = self.clip_settings()
         return DataLoader(
-            EvaluationClips(shards, settings, kind=media, bad=self.bad),
+            EvaluationClips(shards, settings, kind=media, bad=self.bad, views=views),
             batch_size=self.batch_size,  # by name: Lightning builds the loader anew in predict
             num_workers=self.num_workers,
             collate_fn=partial(
                 collate, settings=settings, positives=self.positives, blank=keep_unreadable,
-                content=self.content, media=media,
+                content=self.content, media=media, views=views,
             ),
             pin_memory=torch.cuda.is_available(),
             timeout=600 if self.num_workers else 0,
@@ -381,17 +394,3 @@ class WebVideoData(VideoDataModule):
             return
         refuse_other_data(state, identity)
         go_back(self.trainer, int(state["completed"]))
-
-
-def _refuse_counts(
-    batch_size: int, image_batch_size: int | None, steps_per_epoch: int | None, num_workers: int
-) -> None:
-    counts = (batch_size, image_batch_size, steps_per_epoch)
-    if min(n for n in counts if n is not None) < 1 or num_workers < 0:
-        raise ValueError(
-            f"batch_size {batch_size}, image_batch_size {image_batch_size}, steps_per_epoch "
-            f"{steps_per_epoch} and num_workers {num_workers}: the first three must be at "
-            "least 1 and num_workers at least 0"
-        )
-    if num_workers > _MOST_WORKERS:
-        raise ValueError(f"num_workers {num_workers}: about one for each CPU core is enough")

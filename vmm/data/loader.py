@@ -26,6 +26,7 @@ _log = logging.getLogger(__name__)
 _WORKER_FAILURES = ("DataLoader worker", "DataLoader timed out")
 _SHOW_STACK = signal.SIGUSR2
 _PARENT_CHECK_S = 2.0
+_MOST_WORKERS = 1024
 
 
 class BatchStream(Protocol):
@@ -178,3 +179,28 @@ def kill_workers() -> None:
         worker.join(5)
     if in_main:
         signal.signal(signal.SIGCHLD, handler)
+
+
+def refuse_counts(
+    batch_size: int, image_batch_size: int | None, steps_per_epoch: int | None, num_workers: int
+) -> None:
+    """Refuse counts with which nothing can be loaded.
+
+    Args:
+        batch_size: Of videos.
+        image_batch_size: Of images; None = the same.
+        steps_per_epoch: Length of an epoch; None = as many as there are.
+        num_workers: Processes.
+
+    Raises:
+        ValueError: If a count is out of range.
+    """
+    counts = (batch_size, image_batch_size, steps_per_epoch)
+    if min(n for n in counts if n is not None) < 1 or num_workers < 0:
+        raise ValueError(
+            f"batch_size {batch_size}, image_batch_size {image_batch_size}, steps_per_epoch "
+            f"{steps_per_epoch} and num_workers {num_workers}: the first three must be at "
+            "least 1 and num_workers at least 0"
+        )
+    if num_workers > _MOST_WORKERS:
+        raise ValueError(f"num_workers {num_workers}: about one for each CPU core is enough")

@@ -28,6 +28,7 @@ from vmm.data.schema import (
     parse_metadata,
 )
 from vmm.data.transforms import ClipSettings, eval_transform
+from vmm.data.views import Views, look
 from vmm.types import Media
 
 _log = logging.getLogger(__name__)
@@ -256,7 +257,7 @@ class EvaluationSample(NamedTuple):
     key: str
     number: int
     video: Tensor | None
-    """(T, C, H, W) float32, None if the media cannot be read."""
+    """(T, C, H, W) float32, or (V, T, C, H, W) of V views; None if the media cannot be read."""
     captions: list[str]
     metadata: dict[str, Any]
     problem: str | None
@@ -274,6 +275,7 @@ class EvaluationClips(Dataset[EvaluationSample]):
         frame_order: "reversed" plays every clip backwards.
         kind: Which media to read.
         bad: Collects what cannot be read.
+        views: Clips and crops of each sample; None = one, which is no view of its own.
 
     Raises:
         ValueError: If a pattern is wrong or there is not one usable sample.
@@ -286,7 +288,11 @@ class EvaluationClips(Dataset[EvaluationSample]):
         frame_order: Literal["forward", "reversed"] = "forward",
         kind: Media = "video",
         bad: BadSamples | None = None,
+        views: Views | None = None,
     ) -> None:
+        self._views = views
+        if views is not None:
+            views.check(settings)
         self._set = ShardSet(shards, kind)
         self.settings = settings
         self.frame_order = frame_order
@@ -324,14 +330,17 @@ class EvaluationClips(Dataset[EvaluationSample]):
             self._bad.add(BadSample(*name, error.reason, error.detail))
             return EvaluationSample("/".join(name), index, None, [], {}, error.reason)
         try:
-            frames = load_frames(raw, self._set.media, self.settings)
+            if self._views is None:
+                frames = load_frames(raw, self._set.media, self.settings)
+                video = eval_transform(frames, self.settings)
+            else:
+                video = look(raw, self._set.media, self.settings, self._views)
         except SampleError as error:
             name = self._set.name(shard, place)
             self._bad.add(BadSample(*name, error.reason, error.detail))
             return EvaluationSample(raw.key, index, None, raw.captions, raw.metadata, error.reason)
-        video = eval_transform(frames, self.settings)
         if self.frame_order == "reversed":
-            video = video.flip(0)
+            video = video.flip(-4)
         return EvaluationSample(raw.key, index, video, raw.captions, raw.metadata, None)
 
     def raw(self, index: int) -> RawSample:

@@ -45,3 +45,22 @@ def smooth(targets: Tensor, smoothing: float) -> Tensor:
         (B, K) float32 probabilities.
     """
     return targets * (1 - smoothing) + smoothing / targets.shape[1]
+
+
+def merge_views(outputs: Tensor, problem_type: ProblemType) -> Tensor:
+    """Merge what a model says of several views of a sample, as published.
+
+    That is the mean of the probabilities, not of the logits.
+
+    Args:
+        outputs: (B, V, K) float, of V views; logits, or numbers.
+        problem_type: As for ``classification_loss``.
+
+    Returns:
+        (B, K) probabilities, or numbers, of the same type.
+    """
+    if problem_type == "single_label":
+        outputs = outputs.softmax(-1)
+    elif problem_type == "multi_label":
+        outputs = outputs.sigmoid()
+    return outputs.mean(1)

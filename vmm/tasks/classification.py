@@ -6,6 +6,7 @@ It starts from an imported checkpoint, a run of either pretraining stage or anot
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, ClassVar, get_args
 
@@ -15,7 +16,12 @@ from torch import Tensor, nn
 
 from vmm.data.annotations.class_list import ClassList
 from vmm.distributed import gather_objects, share
-from vmm.losses.classification import ProblemType, classification_loss, smooth
+from vmm.losses.classification import (
+    ProblemType,
+    classification_loss,
+    merge_views,
+    smooth,
+)
 from vmm.metrics import hit_probability, mean_average_precision, text_to_video_ranks
 from vmm.models.classifier import VideoClassifier
 from vmm.models.video_encoder import VideoEncoder
@@ -51,6 +57,8 @@ class ClassificationTask(TrainingTask):
 
     model: VideoClassifier
     replaced: ClassVar = {"head"}
+    sees_views = True
+    """Whether a test shows every sample in several views."""
 
     def __init__(
         self,
@@ -176,34 +184,49 @@ class ClassificationTask(TrainingTask):
         targets, outputs = self.targets(batch), self.model(batch["video"]).float()
         loss = classification_loss(outputs, targets, self.problem_type)
         self.log("val/loss", loss, batch_size=size, sync_dist=True)
+        self._keep(batch, outputs, targets)
+
+    def test_step(self, batch: VideoTextBatch, batch_idx: int) -> None:
+        """Merge what the model says of all views, (B, V, T, C, H, W), of each sample."""
+        if not batch["key"]:
+            return
+        outputs = torch.stack([self.model(views).float() for views in batch["video"]])
+        self._keep(batch, merge_views(outputs, self.problem_type), self.targets(batch))
+
+    def on_validation_epoch_end(self) -> None:
+        """Log top-1 and top-5 in percent, the mean average precision, or the squared error."""
+        self._measure("val")
+
+    def on_test_epoch_end(self) -> None:
+        """The same of the test set."""
+        self._measure("test")
+
+    def _keep(self, batch: VideoTextBatch, outputs: Tensor, targets: Tensor) -> None:
+        """Keep of every sample what the measures are made of; both are (B, K) float32."""
+        found: Iterable[Any]
         if self.problem_type == "single_label":
             ranks = text_to_video_ranks(outputs, targets.argmax(1))
             found = torch.stack([hit_probability(ranks, k) for k in (1, 5)], 1).tolist()
         elif self.problem_type == "multi_label":
-            found = list(zip(outputs.cpu(), targets.bool().cpu(), strict=True))
+            found = zip(outputs.cpu(), targets.bool().cpu(), strict=True)
         else:
             found = (outputs - targets).square().mean(1).tolist()
         self._seen += zip(batch["key"], found, strict=True)
 
-    def on_validation_epoch_end(self) -> None:
-        """Log top-1 and top-5 in percent, the mean average precision, or the squared error."""
-        seen = dict(entry for part in gather_objects(self._seen) for entry in part)
+    def _measure(self, part: str) -> None:
+        seen = dict(entry for found in gather_objects(self._seen) for entry in found)
         self._seen.clear()
         if not seen:
-            raise ValueError("no validation clip has a label; see data.init_args.val_videos")
+            raise ValueError(f"no clip has a label; see data.init_args.{part}_videos")
         if self.problem_type == "multi_label":
-            scores, relevant = (torch.stack(part) for part in zip(*seen.values(), strict=True))
+            scores, relevant = (torch.stack(column) for column in zip(*seen.values(), strict=True))
             values = [mean_average_precision(scores, relevant)]
         else:
             values = torch.tensor([*seen.values()]).reshape(len(seen), -1).mean(0).tolist()
             if self.problem_type == "single_label":
                 values = [100 * value for value in values]
         for name, value in zip(_MEASURES[self.problem_type], values, strict=True):
-            self.log(f"val/{name}", value, prog_bar=True)
-
-    def test_step(self, batch: VideoTextBatch, batch_idx: int) -> None:
-        """Refuse: a test sees every clip in several views."""
-        raise ValueError("test with `python -m eval.classification --run RUN ...`")
+            self.log(f"{part}/{name}", value, prog_bar=True)
 
     def predict_step(self, batch: VideoTextBatch, batch_idx: int) -> None:
         """Refuse: this model has no joint vectors."""

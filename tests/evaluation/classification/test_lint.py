@@ -5,10 +5,10 @@ from dataclasses import replace
 import pytest
 import torch
 
+from vmm.data.views import Views
 from vmm.evaluation.classification.labels import Classes, Truth
 from vmm.evaluation.classification.lint import ClassSubject, lint_classes, lint_samples
 from vmm.evaluation.classification.protocols import CLASS_PROTOCOLS, ClassProtocol
-from vmm.evaluation.classification.views import Views
 
 SET = ClassProtocol("Toys", "breakfast", ("test",), 4, 4, 3, size=80)
 NAMES = ["a", "b", "c", "d"]

@@ -5,7 +5,8 @@ from tests.data.videos import encode_video
 from vmm.data.decode import DecodeError
 from vmm.data.schema import RawSample
 from vmm.data.transforms import ClipSettings
-from vmm.evaluation.classification.views import ViewedClips, ViewedEncoder, Views
+from vmm.data.views import Views
+from vmm.evaluation.classification.views import ViewedClips, ViewedEncoder
 from vmm.evaluation.common.models import ClipVectors
 
 SETTINGS = ClipSettings(2, 16, (0.0,) * 3, (1.0,) * 3, sampling="random_finetune", fit="crop")

@@ -13,10 +13,10 @@ from pathlib import PurePosixPath
 import torch
 from torch import Tensor
 
+from vmm.data.views import Views
 from vmm.evaluation.classification.labels import Classes, Truth
 from vmm.evaluation.classification.measure import hits, readable_rows
 from vmm.evaluation.classification.protocols import ClassProtocol
-from vmm.evaluation.classification.views import Views
 from vmm.evaluation.common.findings import Finding
 
 _SHUFFLES = 20

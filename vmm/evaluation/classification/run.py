@@ -16,6 +16,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from vmm.data.views import Views
 from vmm.evaluation.classification.labels import (
     Truth,
     hash_of,
@@ -31,7 +32,6 @@ from vmm.evaluation.classification.views import (
     ClassifierEncoder,
     ViewedClips,
     ViewedEncoder,
-    Views,
 )
 from vmm.evaluation.common.encoding import encode_clips, feature_store
 from vmm.evaluation.common.models import Encoder

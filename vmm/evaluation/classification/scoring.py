@@ -12,15 +12,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from vmm.data.views import Views
 from vmm.evaluation.classification.labels import Truth, number_classes
 from vmm.evaluation.classification.lint import ClassSubject, lint_classes, lint_samples
 from vmm.evaluation.classification.measure import measure_classes, measure_numbers
 from vmm.evaluation.classification.options import TEMPLATES, Options
-from vmm.evaluation.classification.views import ClassifierEncoder, Views
+from vmm.evaluation.classification.views import ClassifierEncoder
 from vmm.evaluation.common.encoding import refuse_broken
 from vmm.evaluation.common.features import Clip, FeatureStore
 from vmm.evaluation.common.models import Encoder
 from vmm.evaluation.common.results import count_problems
+from vmm.losses.classification import merge_views
 from vmm.ops.similarity import frame_similarity
 
 
@@ -74,7 +76,7 @@ def score_classes(
     classes = number_classes(truths, options.classes)
     names: list[str | None] = classes.names
     if isinstance(encoder, ClassifierEncoder):
-        merged = merge_views(seen.vectors)
+        merged = merge_views(seen.vectors.double(), "single_label")
         names = [*names, *[None] * (encoder.num_classes - len(names))]
     else:
         prompts = class_vectors(encoder, _named(names), options.templates or TEMPLATES)
@@ -165,18 +167,6 @@ def _groups(truths: Sequence[Truth]) -> Tensor:
     """Number the videos of the samples."""
     videos: dict[str, int] = {}
     return torch.tensor([videos.setdefault(truth.media, len(videos)) for truth in truths])
-
-
-def merge_views(logits: Tensor) -> Tensor:
-    """Merge the views of a classifier as published: mean of their softmax, not of their logits.
-
-    Args:
-        logits: (N, V, K).
-
-    Returns:
-        (N, K) float64 probabilities.
-    """
-    return logits.double().softmax(-1).mean(1)
 
 
 def class_vectors(encoder: Encoder, names: Sequence[str], templates: Sequence[str]) -> Tensor:

@@ -10,18 +10,17 @@ Shape legend: see ``vmm.types``; V views, K classes, P vectors per view, E joint
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from vmm.data.clips import load_frames
 from vmm.data.faults import BadSample, BadSamples, SampleError
 from vmm.data.schema import RawSample
 from vmm.data.shards import EvaluationSample
-from vmm.data.transforms import ClipSettings, eval_transform
+from vmm.data.transforms import ClipSettings
+from vmm.data.views import Views, look
 from vmm.evaluation.common.models import (
     CaptionVectors,
     ClipVectors,
@@ -30,26 +29,6 @@ from vmm.evaluation.common.models import (
 )
 from vmm.models.classifier import VideoClassifier
 from vmm.runs import TrainedModel
-
-
-@dataclass(frozen=True)
-class Views:
-    """How many views of each video.
-
-    Args:
-        clips: Clips, spread over the video.
-        crops: Squares of each clip, spread over its longer side.
-
-    Raises:
-        ValueError: If a number is below 1.
-    """
-
-    clips: int = 1
-    crops: int = 1
-
-    def __post_init__(self) -> None:
-        if min(self.clips, self.crops) < 1:
-            raise ValueError(f"{self.clips} clips and {self.crops} crops: give at least 1 of each")
 
 
 class _Media(Protocol):
@@ -89,10 +68,7 @@ class ViewedClips(Dataset[EvaluationSample]):
         views: Views,
         bad: BadSamples | None = None,
     ) -> None:
-        if views.crops > 1 and settings.fit == "squash":
-            raise ValueError(
-                f"{views.crops} crops of squashed frames are all the same; give --crops 1"
-            )
+        views.check(settings)
         self._media, self._keys = media, keys
         self.lost = media.lost
         self._settings, self._views = settings, views
@@ -104,7 +80,7 @@ class ViewedClips(Dataset[EvaluationSample]):
     def __getitem__(self, index: int) -> EvaluationSample:
         key = self._keys[index]
         try:
-            video = self._look(self._media.raw(index))
+            video = look(self._media.raw(index), "video", self._settings, self._views)
         except SampleError as error:
             self._bad.add(BadSample("", key, error.reason, error.detail))
             return EvaluationSample(key, index, None, [], {}, error.reason)
@@ -113,15 +89,6 @@ class ViewedClips(Dataset[EvaluationSample]):
     def fingerprint(self) -> str:
         """Tell states of the data and kinds of views apart."""
         return f"{self._media.fingerprint()} {self._views}"
-
-    def _look(self, raw: RawSample) -> Tensor:
-        views, seen = self._views, []
-        for clip in range(views.clips):
-            frames = load_frames(raw, "video", self._settings, clip=clip, num_clips=views.clips)
-            for crop in range(views.crops):
-                place = crop / (views.crops - 1) if views.crops > 1 else None
-                seen.append(eval_transform(frames, self._settings, place))
-        return torch.stack(seen)
 
 
 class ViewedEncoder:
