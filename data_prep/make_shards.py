@@ -1,7 +1,10 @@
 """Make shards from a data set's annotation file and a folder of its media.
 
     python -m data_prep.make_shards msrvtt_ret_train9k.json videos/ -o shards/msrvtt-train
+    python -m data_prep.make_shards imagenet/train imagenet/train --dataset class-folders \
+        -o shards/imagenet-train
 
+Of a data set whose annotations name classes, ``classes.txt`` beside the shards lists them.
 What is written, and what a stopped run leaves, is in ``vmm.shards.making``.
 """
 
@@ -13,10 +16,13 @@ import sys
 from pathlib import Path
 
 from vmm.command_line import CommandParser, run_to_status, whole
+from vmm.data.annotations.class_folders import CLASS_FOLDERS, class_folders, class_names
+from vmm.data.annotations.record import Annotation
 from vmm.data.annotations.registry import DATASETS, read_annotations
 from vmm.shards.making import MakeOptions, make_shards
 from vmm.shards.samples import Layout
 from vmm.text_output import say
+from vmm.whole import whole_file
 
 
 def _range(text: str) -> tuple[int, int]:
@@ -30,11 +36,15 @@ def _parser() -> argparse.ArgumentParser:
     parser = CommandParser(
         prog="python -m data_prep.make_shards",
         description="Make shards from a data set's annotation file and a folder of its media.",
-        epilog=f"data sets: {', '.join(DATASETS)}",
+        epilog=f"data sets: {', '.join((*DATASETS, CLASS_FOLDERS))}",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     add, layout = parser.add_argument, Layout()
-    add("annotations", type=Path, help="annotation file, or folder of them")
+    add(
+        "annotations",
+        type=Path,
+        help="annotation file, or folder of them; of class-folders, the folder of the classes",
+    )
     add("media", type=Path, help="folder of the videos or images")
     add("-o", "--out", type=Path, required=True, help="folder to write to")
     add("--dataset", help="whose annotations; told by the file where possible")
@@ -60,21 +70,32 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _annotations(given: argparse.Namespace) -> list[Annotation]:
+    if given.dataset != CLASS_FOLDERS:
+        return read_annotations(
+            given.annotations, given.dataset,
+            split=given.split, ids=given.ids, paragraph=given.paragraph,
+        )  # fmt: skip
+    if (given.split, given.ids, given.paragraph) != (None, None, None):
+        raise ValueError("--split, --ids and --paragraph are for annotation files")
+    return class_folders(given.annotations)
+
+
 def main(argv: list[str] | None = None) -> int:
     """Command line; returns 0 if every shard is finished and holds something."""
     given = _parser().parse_args(argv)
 
     def run() -> int:
-        annotations = read_annotations(
-            given.annotations, given.dataset,
-            split=given.split, ids=given.ids, paragraph=given.paragraph,
-        )  # fmt: skip
+        annotations = _annotations(given)
         layout = Layout(given.layout, given.short_side, given.gop, given.fps, given.quality)
         options = MakeOptions(
             given.media, given.out, layout,
             given.samples_per_shard, given.workers, given.shard_range, given.ray,
         )  # fmt: skip
         made = make_shards(annotations, options)
+        if names := class_names(annotations):
+            with whole_file(options.out / "classes.txt") as file:
+                file.write_text("".join(f"{name}\n" for name in names), encoding="utf-8")
         failed = ", ".join(f"{n} {reason}" for reason, n in made.failed.items())
         say(
             f"{options.out}: {made.finished} of {made.shards} shards, "

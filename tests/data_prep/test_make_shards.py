@@ -7,6 +7,7 @@ import pytest
 from data_prep.make_shards import main
 from tests.data.annotations.examples import EXAMPLES
 from tests.shards import clips
+from vmm.data.schema import labels_of
 from vmm.data.shards import ShardSet
 
 
@@ -41,6 +42,39 @@ def test_every_format_arrives_in_the_reader_with_its_captions_and_media(tmp_path
         assert by_id[key].data == (tmp_path / "media" / file).read_bytes()
     first = read[0].metadata["items"][0]["metadata"]
     assert first | json.loads(json.dumps(dict(example.metadata))) == first
+
+
+@pytest.fixture
+def folders(tmp_path):
+    """Two classes of pictures, one of them also with a video, and what a system has left."""
+    for number, file in enumerate(("b dog/1.png", "b dog/more/2.jpg", "a cat/1.png")):
+        clips.write_picture(tmp_path / "media" / file, number)
+    clips.write_clip(tmp_path / "media/b dog/3.mp4", [1] * 3)
+    (tmp_path / "media/@eadir").mkdir()
+    (tmp_path / "media/b dog/notes.txt").write_text("no picture")
+    return str(tmp_path / "media")
+
+
+def test_folders_of_classes_are_a_data_set(folders, tmp_path, capsys):
+    out = tmp_path / "out"
+    arguments = [folders, folders, "-o", str(out), "--workers", "1", "--dataset", "class-folders"]
+    assert main(arguments) == 0, capsys.readouterr().err
+    assert (out / "classes.txt").read_text() == "a cat\nb dog\n"
+    stills, films = (ShardSet(f"{out}/*.tar", kind) for kind in ("image", "video"))
+    read = [s.read(*s.locate(i)) for s in (stills, films) for i in range(len(s))]
+    found = {r.metadata["media"]: labels_of(r.metadata, r.captions) for r in read}
+    assert found == {
+        "a cat/1.png": [("a cat", 0)],
+        "b dog/1.png": [("b dog", 1)],
+        "b dog/more/2.jpg": [("b dog", 1)],
+        "b dog/3.mp4": [("b dog", 1)],
+    }
+    assert main([*arguments, "--split", "train"]) == 2
+    assert "are for annotation files" in capsys.readouterr().err
+    (tmp_path / "none/sub").mkdir(parents=True)
+    none = str(tmp_path / "none")
+    assert main([none, none, "-o", str(tmp_path / "x"), "--dataset", "class-folders"]) == 2
+    assert "every class has a folder of its own there" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -1,9 +1,14 @@
 from types import SimpleNamespace
 
+import lightning as L
 import pytest
 import torch
 from safetensors.torch import save_file
 
+from data_prep.make_shards import main as make_shards
+from tests.shards.clips import write_picture
+from vmm.data.datamodules import WebVideoData
+from vmm.data.views import Views
 from vmm.losses.classification import smooth
 from vmm.models.classifier import VideoClassifier
 from vmm.models.videomamba import VideoMamba
@@ -228,3 +233,31 @@ def test_a_head_of_other_classes_begins_anew_and_the_encoder_is_fitted(tmp_path,
     own, other = (m.video_encoder.layers[0] for m in (task.model, given))
     assert torch.equal(own.mixer.in_proj.weight, other.mixer.in_proj.weight)
     assert task.video_encoder.pos_embed.shape == (1, 5, 32)
+
+
+def test_folders_of_pictures_train_and_validate(tmp_path):
+    for name in ("dog", "cat"):
+        for i in range(4):
+            write_picture(tmp_path / f"media/{name}/{i}.png", 40 * i + 5 * (name == "cat"))
+    media, out = str(tmp_path / "media"), str(tmp_path / "out")
+    assert make_shards([media, media, "-o", out, "--dataset", "class-folders"]) == 0
+    data = WebVideoData(
+        train_images=f"{out}/*.tar", val_images=f"{out}/*.tar", test_images=f"{out}/*.tar",
+        content="labels", batch_size=4, num_workers=0, auto_augment="v0", random_erasing=0.25,
+        aug_repeats=2, fit="crop", crop_pct=0.875, test_views=Views(1, 3),
+    )  # fmt: skip
+    still = VideoMamba(
+        embed_dim=32, depth=1, num_frames=1, image_size=32, pooling="cls", pool_norm=False
+    )
+    task = ClassificationTask(still, 2, classes=f"{out}/classes.txt", mixing=Mixing(0.8, 1.0))
+    options = {"enable_progress_bar": False, "enable_model_summary": False, "logger": False}
+    trainer = L.Trainer(
+        accelerator="cpu", max_epochs=1, enable_checkpointing=False, num_sanity_val_steps=0,
+        **options,
+    )  # fmt: skip
+    trainer.fit(task, data)
+    assert trainer.global_step == 2
+    assert 0 <= trainer.callback_metrics["val/top_1"] <= 100
+    task.init_from = "given"  # or its weights would be the random ones of the beginning
+    (found,) = trainer.test(task, data, verbose=False)
+    assert set(found) == {"test/top_1", "test/top_5"}

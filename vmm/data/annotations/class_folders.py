@@ -1,0 +1,53 @@
+"""A folder with a folder of each class, as ImageNet is kept: there is no annotation file."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from vmm.data.annotations.media import media_kind
+from vmm.data.annotations.record import Annotation
+from vmm.data.schema import MEDIA_EXTENSIONS, is_leftover
+
+CLASS_FOLDERS = "class-folders"
+"""What such a data set is called on the command line."""
+
+
+def class_folders(root: Path) -> list[Annotation]:
+    """List the images and videos below the folders of classes.
+
+    Args:
+        root: The folder. Classes are numbered in the order of their folders' names, as usual.
+
+    Returns:
+        An item of each file, in the order of the classes and names; ``label`` and ``class`` in its
+        metadata.
+
+    Raises:
+        ValueError: If it is no such folder.
+    """
+    if not root.is_dir():
+        raise ValueError(f"{root} is not a folder; give the one that holds a folder of each class")
+    names = sorted(p.name for p in root.iterdir() if p.is_dir() and not is_leftover(p.name))
+    known = {extension for extensions in MEDIA_EXTENSIONS.values() for extension in extensions}
+    items = []
+    for label, name in enumerate(names):
+        for folder, folders, files in os.walk(root / name):
+            folders[:] = sorted(f for f in folders if not is_leftover(f))
+            for file in sorted(f for f in files if not is_leftover(f)):
+                if file.rpartition(".")[2].lower() not in known:
+                    continue
+                media = os.path.relpath(os.path.join(folder, file), root).replace(os.sep, "/")
+                metadata = {"label": label, "class": name}
+                kind = media_kind(file, "image")
+                items.append(Annotation(media, media, [name], kind, metadata=metadata))
+    if not items:
+        raise ValueError(
+            f"no image or video is in a folder of {root}; every class has a folder of its own there"
+        )
+    return items
+
+
+def class_names(items: list[Annotation]) -> list[str]:
+    """Give the names of all classes in their usual order, that of the alphabet."""
+    return sorted({str(item.metadata["class"]) for item in items if "class" in item.metadata})
