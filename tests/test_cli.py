@@ -35,6 +35,7 @@ def test_help_is_quick_and_loads_nothing_heavy():
         "validate",
         "test",
         "predict",
+        "summary",
         "doctor",
         "export",
         "encode",

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import difflib
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 
 from vmm.command_line import MISTAKE, run_to_status
@@ -18,6 +19,7 @@ _TRAINER_COMMANDS = {
     "predict": "write embeddings of the test shards to a safetensors file",
 }
 _LIGHT_COMMANDS = {
+    "summary": "what a recipe or a run is and costs: parameters, tokens, GFLOPs, memory, steps",
     "doctor": "what is installed, which scan backend is used, what is missing and what that costs",
     "export": "a run -> an encoder folder for apps, sentence-transformers, ONNX or torch.export",
     "encode": "videos -> an index of their moments, new and changed ones only",
@@ -98,6 +100,8 @@ def _main_of(command: str) -> Callable[[list[str]], int]:
         from vmm import doctor
 
         return doctor.main
+    if command == "summary":
+        return _summarize
     if command in _TRAINER_COMMANDS:
         return partial(_run_trainer, command)
     if command in ("encode", "index", "search", "app"):
@@ -121,8 +125,23 @@ def _main_of(command: str) -> Callable[[list[str]], int]:
 
 def _run_trainer(command: str, argv: list[str]) -> int:
     """Hand over to LightningCLI."""
-    try:
+    with _training_extra(command):
         from vmm import trainer_cli
+    trainer_cli.run([command, *argv])
+    return 0
+
+
+def _summarize(argv: list[str]) -> int:
+    with _training_extra("summary"):
+        from vmm import summary
+    return summary.main(argv)
+
+
+@contextmanager
+def _training_extra(command: str) -> Iterator[None]:
+    """Say what to install where a package of training is missing."""
+    try:
+        yield
     except ModuleNotFoundError as error:
         if error.name is not None and error.name.startswith("vmm"):
             raise
@@ -130,5 +149,3 @@ def _run_trainer(command: str, argv: list[str]) -> int:
             f"`vmm {command}` needs the package {error.name!r}; "
             'install the training extra: pip install "vmm-video[train]"'
         ) from error
-    trainer_cli.run([command, *argv])
-    return 0

@@ -384,3 +384,10 @@ def test_a_stopped_worker_is_named_or_waited_for(root, demo_shards, tmp_path, ho
     assert not Path(f"/proc/{worker}").exists()
     record = json.loads((tmp_path / "stage2_vtt/r/run.json").read_text())
     assert record["end"] == "process lost" and str(worker) in record["said"]
+
+
+def test_a_summary_leaves_nothing(monkeypatch, capsys, root):
+    monkeypatch.chdir(root)
+    monkeypatch.setattr("vmm.summary.measure", lambda *_, **__: os.kill(os.getpid(), signal.SIGINT))
+    assert main(["summary", "-c", "recipes/stage1_mvp.yaml"]) == 130
+    assert capsys.readouterr().err.endswith("vmm: stopped by Ctrl-C\n")

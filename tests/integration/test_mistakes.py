@@ -310,6 +310,16 @@ def test_evaluation_without_weights(told, command, option, said):
         ("export-upstream {t}/run no/x.pth", "make it first"),
         ("export-upstream {t}/run x.pth --dtype bfloat", "did you mean bfloat16?"),
         ("doctor --jsn", "did you mean --json?"),
+        ("summary", "there is no recipe; name one, e.g. -c recipes/stage2_vtt.yaml"),
+        ("summary {t}/empty", "is not a run directory"),
+        ("summary {t}/nowhere", "is not a run directory"),
+        ("summary -c nowhere.yaml", "the recipe nowhere.yaml does not exist"),
+        ("summary ''", "an argument is empty"),
+        ("summary -c recipes/stage2_vtt.yaml --jsn", "unrecognized arguments: --jsn"),
+        (
+            "summary -c recipes/stage1_mvp.yaml --model.init_args.teacher.init_args.num_layers=2",
+            "1 taps to align but the teacher gives 2 layers",
+        ),
     ],
 )
 def test_weights(told, line, said):
