@@ -36,6 +36,7 @@ from vmm.models.videomamba import VideoMamba
 from vmm.runs import IMPORTED_WEIGHTS, build, class_of, kind_of, read_config
 from vmm.settings import make
 from vmm.tasks.base import TrainingTask
+from vmm.tasks.video_text import LossWeights, VideoTextTask
 from vmm.text_output import say
 from vmm.trainer_cli import VmmCLI, run
 
@@ -106,7 +107,7 @@ def summarize(words: Sequence[str]) -> dict[str, Any]:
         words = ["-c", str(folder / "config.yaml"), *words[1:]]
     with torch.device("meta"):
         built = run(["fit", *words], _Described)
-        assert built is not None and isinstance(built.model, TrainingTask)
+        assert isinstance(built, _Described) and isinstance(built.model, TrainingTask)
         teacher = getattr(built.model, "teacher", None)
         if isinstance(teacher, ClipTeacher):
             teacher.visual = build_visual(teacher.name, teacher.image_size)
@@ -224,7 +225,7 @@ def _tokens(task: TrainingTask, media: str) -> dict[str, Any]:
 def _activations(task: TrainingTask, batch: int | None, precision: str) -> dict[str, Any]:
     """Count what a step of one process keeps, for any batch and for each of its samples."""
     half = precision.startswith(("bf16", "16"))
-    types = {
+    types: dict[str, Any] = {
         "weights": torch.bfloat16 if half and precision.endswith("true") else torch.float32,
         "autocast": torch.bfloat16 if half and precision.endswith("mixed") else None,
     }
@@ -242,7 +243,7 @@ def _activations(task: TrainingTask, batch: int | None, precision: str) -> dict[
     share = counts.get("visible", counts["all"]) / counts["all"]
     parts = {"video_encoder": round(share * (two - one))}
     fixed = 2 * one - two
-    weights = getattr(task, "loss_weights", None)
+    weights = task.loss_weights if isinstance(task, VideoTextTask) else LossWeights(0, 0, 0, 0)
     if isinstance(model, VideoTextModel) and (weights.vtm or weights.mlm):
         visible = counts.get("visible", counts["all"]) - 1
         looks = 3 * bool(weights.vtm), int(bool(weights.mlm))
@@ -288,7 +289,7 @@ def _epoch(task: TrainingTask, data: Any, trainer: dict[str, Any]) -> dict[str, 
     batch = getattr(data, "batch_size", None)
     sources = {m: s for m, n in named.items() if batch and (s := getattr(data, n, None))}
     stills = getattr(data, "image_batch_size", None)
-    sizes = {"video": batch, "image": batch if stills is None else stills}
+    sizes: dict[str, Any] = {"video": batch, "image": batch if stills is None else stills}
     epoch: dict[str, Any] = {
         "processes": processes,
         "samples_per_step": {media: processes * sizes[media] for media in sources},
@@ -306,7 +307,7 @@ def _epoch(task: TrainingTask, data: Any, trainer: dict[str, Any]) -> dict[str, 
         mixtures = open_corpora(sources, 0)  # type: ignore[arg-type]
         stream = TrainStream(
             mixtures,
-            sizes,  # type: ignore[arg-type]
+            sizes,
             settings,
             world_size=processes,
             steps_per_epoch=epoch["batches"],
