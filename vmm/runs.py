@@ -40,6 +40,7 @@ ModelT = TypeVar("ModelT", bound=nn.Module)
 # What a training checkpoint may hold beside the model, with the reason to leave it out.
 _TRAINING_ONLY = {
     r"^align_head\.": "the alignment head serves training only",
+    r"^distill_head\.": "the self-distillation head serves training only",
     r"^teacher\.": "the frozen teacher serves training only",
 }
 
@@ -247,6 +248,13 @@ TASKS = {
         VideoClassifier,
         _classifier,
         ("video_encoder", "num_classes"),
+        "a classifier",
+        "it is no classifier",
+    ),
+    "vmm.tasks.self_distillation.SelfDistillationTask": Kind(
+        VideoClassifier,
+        _classifier,
+        ("video_encoder", "num_classes", "teacher"),
         "a classifier",
         "it is no classifier",
     ),

@@ -14,6 +14,7 @@ import math
 from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -24,7 +25,6 @@ from vmm.command_line import CommandParser
 from vmm.data.corpora import open_corpora, patterns_of
 from vmm.data.patterns import is_remote
 from vmm.data.stream import TrainStream
-from vmm.data.transforms import ClipSettings
 from vmm.drawing import uniform_rows
 from vmm.masking import Patches, draw_mask
 from vmm.models.clip_tower import build_visual
@@ -35,7 +35,7 @@ from vmm.models.video_text import VideoTextModel
 from vmm.models.videomamba import VideoMamba
 from vmm.runs import IMPORTED_WEIGHTS, build, class_of, kind_of, read_config
 from vmm.settings import make
-from vmm.tasks.base import TrainingTask
+from vmm.tasks.base import PretrainTask, TrainingTask
 from vmm.tasks.video_text import LossWeights, VideoTextTask
 from vmm.text_output import say
 from vmm.trainer_cli import VmmCLI, run
@@ -112,6 +112,8 @@ def summarize(words: Sequence[str]) -> dict[str, Any]:
         if isinstance(teacher, ClipTeacher):
             teacher.visual = build_visual(teacher.name, teacher.image_size)
             teacher.requires_grad_(False)
+    # The datamodule asks its trainer's task for the frames and the size of a clip.
+    built.datamodule.trainer = SimpleNamespace(lightning_module=built.model)
     return _describe_task(built.model, built.datamodule, built.planned)
 
 
@@ -156,6 +158,8 @@ def _describe_task(task: TrainingTask, data: Any, trainer: dict[str, Any]) -> di
         cost = measure(teacher, lambda module, clip: module(clip), [_clip(encoder, 1)])
         summary["multiply_adds_per_view"]["teacher"] = {"all": cost.multiply_adds}
     batch = getattr(data, "batch_size", None)
+    if batch is not None:
+        batch *= data.clip_settings().aug_repeats
     precision = str(trainer.get("precision") or "32-true")
     summary["activations"] = _activations(task, batch, precision)
     summary["epoch"] = _epoch(task, data, trainer)
@@ -231,7 +235,7 @@ def _activations(task: TrainingTask, batch: int | None, precision: str) -> dict[
     }
     task.train()
     model, encoder = task.model, task.video_encoder
-    taps = getattr(task, "teacher", None) is not None
+    taps = isinstance(task, PretrainTask) and task.teacher is not None
 
     def see(module: nn.Module, clip: Tensor) -> object:
         own = module.video_encoder
@@ -301,14 +305,12 @@ def _epoch(task: TrainingTask, data: Any, trainer: dict[str, Any]) -> dict[str, 
         return epoch | {"unknown": "the recipe names no training shards"}
     if any(is_remote(p) for shards in sources.values() for p in patterns_of(shards)):
         return epoch | {"unknown": "the shards are remote"}
-    encoder = task.video_encoder
-    settings = ClipSettings(num_frames=encoder.num_frames, image_size=encoder.image_size)
     try:
         mixtures = open_corpora(sources, 0)  # type: ignore[arg-type]
         stream = TrainStream(
             mixtures,
             sizes,
-            settings,
+            data.clip_settings(),
             world_size=processes,
             steps_per_epoch=epoch["batches"],
         )

@@ -55,6 +55,7 @@ from vmm.tasks.resume import (
     sweep,
 )
 from vmm.tasks.run_record import RunRecord
+from vmm.tasks.self_distillation import SelfDistillationTask  # noqa: F401
 from vmm.tasks.throughput import Throughput
 from vmm.tasks.trainer_settings import (
     check_trainer,

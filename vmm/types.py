@@ -46,6 +46,9 @@ class VideoFeatures(NamedTuple):
     """(B, P, D)."""
     taps: Tensor | None
     """(K, B, 1 + visible patches, D) features for the alignment loss, class token first."""
+    cls: Tensor | None = None
+    """(B, 1, D) the class token that belongs to ``tokens``, the mean over frames where each has
+    one; None of an encoder without."""
 
 
 class TextTokens(NamedTuple):

@@ -317,6 +317,11 @@ def test_evaluation_without_weights(told, command, option, said):
         ("summary ''", "an argument is empty"),
         ("summary -c recipes/stage2_vtt.yaml --jsn", "unrecognized arguments: --jsn"),
         (
+            "summary -c recipes/self_distillation.yaml "
+            "--model.init_args.teacher.init_args.embed_dim=256",
+            "the teacher is 256 wide and the student 128",
+        ),
+        (
             "summary -c recipes/stage1_mvp.yaml --model.init_args.teacher.init_args.num_layers=2",
             "1 taps to align but the teacher gives 2 layers",
         ),

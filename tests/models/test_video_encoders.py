@@ -41,8 +41,18 @@ def test_shapes(make, kind, frames):
     assert features.tokens.shape == (2, frames * 16, width)
     assert features.pooled.shape == (2, frames, width)
     assert features.taps.shape == (1, 2, 1 + frames * 16, width)
+    assert features.cls is None or features.cls.shape == (2, 1, width)
     whole = encoder(torch.randn(2, frames, 3, 64, 64))
     assert whole.pooled.shape == (2, 1, width) and whole.taps is None
+
+
+def test_the_class_token_is_the_normed_one(make):
+    video = torch.randn(2, 4, 3, 64, 64)
+    encoder = VideoMamba(32, 2, 4, 64, pooling="cls", pool_norm=False).eval()
+    features = encoder(video)
+    assert torch.equal(features.cls, features.pooled)
+    features = make(FrameViT)(video)
+    torch.testing.assert_close(features.cls, features.pooled)
 
 
 @pytest.mark.parametrize("kind", KINDS)

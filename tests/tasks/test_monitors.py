@@ -9,6 +9,7 @@ RECIPES = {
     "stage2_vtt": {"val/t2v_recall_1", "val/v2t_mean_rank", "val/recall_mean"},
     "answer_qa": {"val/accuracy", "val/loss"},
     "classification": {"val/top_1", "val/top_5", "val/loss"},
+    "self_distillation": {"train/classification", "train/distillation", "val/top_1"},
 }
 
 

@@ -239,7 +239,8 @@ class FrameViT(VideoEncoder):
         if not keep_temporal:
             pooled = pooled.mean(1, keepdim=True)
         taps = _join_frames(x)[None] if with_taps else None
-        return VideoFeatures(normed[:, :, 1:].flatten(1, 2), pooled, taps)
+        cls = normed[:, :, 0].mean(1, keepdim=True)
+        return VideoFeatures(normed[:, :, 1:].flatten(1, 2), pooled, taps, cls)
 
     def unread(self, tokens: bool, pooled: bool) -> list[nn.Module]:
         """The norm after the tap; see ``VideoEncoder``."""

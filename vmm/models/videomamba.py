@@ -218,7 +218,7 @@ class VideoMamba(VideoEncoder):
         cls, patches = tokens[:, :1], tokens[:, 1:]
         steps = video.shape[1] // self.tubelet_size if keep_temporal else 1
         pooled = self.pool_norm(pool_tokens(cls, patches, self.pooling, steps))
-        return VideoFeatures(patches, pooled, torch.stack(taps) if taps else None)
+        return VideoFeatures(patches, pooled, torch.stack(taps) if taps else None, cls)
 
     def _checkpointed(self, layer: nn.Module, residual: Tensor) -> Tensor:
         if residual.shape[1] > self.piece_length:

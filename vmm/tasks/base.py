@@ -31,6 +31,7 @@ from vmm.optim import DecayPolicy, check_epsilon, param_groups, warmup_cosine
 from vmm.tasks.draws import sample_draws
 from vmm.tasks.gradient_cache import Parts, joined
 from vmm.tasks.start import component_names, load_start_weights
+from vmm.tasks.teacher import WithTeacher
 from vmm.types import VideoTextBatch
 
 logger = logging.getLogger(__name__)
@@ -102,7 +103,7 @@ class TrainingTask(L.LightningModule):
     model: nn.Module
     """What is trained; it has a ``video_encoder`` and perhaps a ``text_encoder``."""
 
-    training_only: ClassVar[set[str]] = {"teacher", "align_head"}
+    training_only: ClassVar[set[str]] = {"teacher", "align_head", "distill_head"}
     """Parts that evaluation does not use."""
 
     gradient_norm: Tensor | None = None
@@ -295,7 +296,7 @@ def _single(name: str, value: Any) -> bool:
     return isinstance(value, Tensor) and value.ndim == 0 and name != "step"
 
 
-class PretrainTask(TrainingTask):
+class PretrainTask(WithTeacher, TrainingTask):
     """Base of the two pretraining stages.
 
     Args:
@@ -308,8 +309,7 @@ class PretrainTask(TrainingTask):
         shared: As for ``TrainingTask``.
     """
 
-    validates_with_teacher = False
-    """Whether validation, too, asks the teacher."""
+    teacher: ClipTeacher | None
 
     def __init__(
         self,
@@ -325,7 +325,6 @@ class PretrainTask(TrainingTask):
         self.num_taps = num_taps
         self.masks: dict[str, MaskSettings] = {"video": video_mask, "image": image_mask}
         self.align_kind: AlignmentKind = align_kind
-        self._taught = False
         if teacher is None:
             for media, mask in self.masks.items():
                 if masking.MASKS[mask.kind].guided:
@@ -334,13 +333,10 @@ class PretrainTask(TrainingTask):
                         "name one or choose another kind"
                     )
 
-    def configure_model(self) -> None:
-        """Load the teacher where it is asked, and the start weights when fitting begins."""
-        wanted = self.trainer.training or self.validates_with_teacher
-        if self.teacher is not None and wanted and not self._taught:
-            self._taught = True
+    def load_teacher(self) -> None:
+        """Load CLIP's weights."""
+        if self.teacher is not None:
             self.teacher.load()
-        super().configure_model()
 
     def view(
         self, batch: VideoTextBatch, dropped: Tensor | None = None, parts: Parts | None = None
@@ -398,16 +394,3 @@ class PretrainTask(TrainingTask):
         """Scalar loss of the student (K, B, visible, E) against the teacher's visible tokens."""
         assert aligned is not None and view.target is not None
         return alignment_loss(aligned, view.target.transpose(0, 1), self.align_kind)
-
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Leave the frozen teacher out of the file."""
-        state = checkpoint["state_dict"]
-        for key in [k for k in state if k.startswith("teacher.")]:
-            del state[key]
-
-    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Give strict loading the teacher's weights back, from the teacher itself."""
-        if self.teacher is not None and "state_dict" in checkpoint:
-            state = self.teacher.state_dict(prefix="teacher.")
-            checkpoint["state_dict"] |= {k: v.clone() for k, v in state.items()}
-        super().on_load_checkpoint(checkpoint)

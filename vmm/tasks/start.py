@@ -40,6 +40,35 @@ def _other_shapes(module: nn.Module, weights: dict[str, Tensor]) -> bool:
     return any(key in own and value.shape != own[key].shape for key, value in weights.items())
 
 
+def _offered(path: Path, setting: str) -> tuple[Path, dict[str, dict[str, Tensor]]]:
+    """Read the components of a run directory's best checkpoint, or of a file."""
+    file = find_checkpoint(path) if path.is_dir() and not is_sharded(path) else path
+    offered = _components(read_state_dict(file))
+    if "video_encoder" not in offered:
+        raise ValueError(
+            f"{file} holds no video_encoder (only {sorted(offered)}); "
+            f"{setting} wants a run of `vmm fit` or a folder of `vmm import`"
+        )
+    return file, offered
+
+
+def load_encoder(encoder: VideoEncoder, path: Path, setting: str) -> None:
+    """Load a video encoder alone, whole; position tables are interpolated to its sizes.
+
+    Args:
+        encoder: What gets the weights.
+        path: Run directory (its best checkpoint), folder of ``vmm import`` or checkpoint file.
+        setting: That named the path.
+
+    Raises:
+        ValueError: If the file has no video encoder, or it does not fit.
+    """
+    file, offered = _offered(path, setting)
+    weights = encoder.adapt_state(offered["video_encoder"])
+    report = load_accounted(encoder, weights, f"video_encoder of {file}", _NEW, _NEW)
+    logger.info("%s: video_encoder of %s: %s", setting, file, report)
+
+
 def component_names(task: nn.Module) -> set[str]:
     """Name what a task's weights belong to."""
     return set(_components(dict(task.state_dict())))
@@ -61,13 +90,7 @@ def load_start_weights(task: nn.Module, path: Path, replaced: Collection[str] = 
     Raises:
         ValueError: If the file has no video encoder, or a shared component does not fit.
     """
-    file = find_checkpoint(path) if path.is_dir() and not is_sharded(path) else path
-    offered = _components(read_state_dict(file))
-    if "video_encoder" not in offered:
-        raise ValueError(
-            f"{file} holds no video_encoder (only {sorted(offered)}); "
-            "init_from wants a run of `vmm fit` or a folder of `vmm import`"
-        )
+    file, offered = _offered(path, "init_from")
     holder = getattr(task, "model", task)
     loaded = []
     for name, weights in sorted(offered.items()):

@@ -91,8 +91,7 @@ def windows(frames: Frames, length: int) -> list[Frames]:
     starts = [*range(0, max(total - length, 0), length), max(total - length, 0)]
     places = [[min(start + i, total - 1) for i in range(length)] for start in starts]
     return [
-        frames._replace(rows=frames.rows[place], seconds=frames.seconds[place])
-        for place in places
+        frames._replace(rows=frames.rows[place], seconds=frames.seconds[place]) for place in places
     ]
 
 
