@@ -293,7 +293,7 @@ def _epoch(task: TrainingTask, data: Any, trainer: dict[str, Any]) -> dict[str, 
     batch = getattr(data, "batch_size", None)
     sources = {m: s for m, n in named.items() if batch and (s := getattr(data, n, None))}
     stills = getattr(data, "image_batch_size", None)
-    sizes: dict[str, Any] = {"video": batch, "image": batch if stills is None else stills}
+    sizes: Any = {"video": batch, "image": batch if stills is None else stills}
     epoch: dict[str, Any] = {
         "processes": processes,
         "samples_per_step": {media: processes * sizes[media] for media in sources},
