@@ -17,6 +17,7 @@ from torch.utils._python_dispatch import TorchDispatchMode  # documented, in spi
 
 from benchmarks import common, report
 from vmm.models.mamba import BiMambaBlock
+from vmm.models.scan_order import SPATIAL, ST_V1, ST_V2, TEMPORAL, BlockOrder, temporal_path
 from vmm.ops.tuning.cpu_matmul import enable_fast_cpu_matmul
 from vmm.ops.tuning.cpu_memory import keep_freed_memory
 
@@ -27,18 +28,26 @@ WIDTHS = {"Ti": 192, "M": 576}  # of VideoMamba-Ti and -M
 FORWARD, TRAINING = "forward", "forward+backward"
 DEFAULT, ONEDNN, BFLOAT16 = "fp32", "fp32 oneDNN", "bf16 autocast"
 BLOCK, MATMULS, SCAN = "block", "matrix products", "scan and convolutions"
+PERMUTATIONS = "permutations"
 GIVEN_BACK, KEPT = "given back", "kept"
 EIGHT_FRAMES = 1569  # tokens
+STEPS = 8
+"""Steps of time that the tokens of a sequence are taken for where the scan order matters."""
+ORDERS = {"spatial": SPATIAL, "temporal": TEMPORAL, "st_v1": ST_V1, "st_v2": ST_V2}
 PRODUCTS = {"mm", "addmm", "bmm", "baddbmm", "linear"}
 GOALS = {"Ti": (0.30, 2.0), "M": (0.22, 1.4)}
 """At most: scan and convolutions / block, and block / matrix products; forward, fp32 oneDNN."""
+PERMUTATION_GOAL = 0.05
+"""At most: permutations / block, in any scan order, forward and backward, fp32 oneDNN."""
 
 TEXT = f"""Milliseconds, the fastest of several runs, all in turns. `{MATMULS}` and `{SCAN}` are the
 block's own operations replayed alone, on what they get in the block; the rest is the difference:
 norm, casts, sums of gradients. `{DEFAULT}` is PyTorch's default, `{ONEDNN}` what
 vmm.ops.tuning.cpu_matmul.enable_fast_cpu_matmul chooses. Freed memory is kept, as vmm's commands do
 (vmm.ops.tuning.cpu_memory), but in the lines that show what giving it back costs. The bars are
-those of the forward pass."""
+those of the forward pass. Scan orders: `permutation_ms` are a block's permutations replayed alone;
+temporal layers are taken one by one, where an encoder permutes once for all that follow each
+other."""
 
 
 class Sizes(NamedTuple):
@@ -96,6 +105,11 @@ def is_scan(function: Any) -> bool:
     return bool(function.namespace == "vmm")
 
 
+def is_permutation(function: Any) -> bool:
+    """Whether an operation puts tokens into another order."""
+    return function.namespace == "aten" and _name(function) == "index_select"
+
+
 def _name(function: Any) -> str:
     return str(function.overloadpacket.__name__).strip("_")
 
@@ -124,16 +138,22 @@ def computing(precision: str) -> Iterator[None]:
         torch.set_float32_matmul_precision("highest")
 
 
-def parts(width: str, length: int, backward: bool, precision: str) -> dict[str, Callable[[], None]]:
-    """Return the block and its two groups of operations, as calls."""
+def parts(
+    width: str, length: int, backward: bool, precision: str, order: BlockOrder = SPATIAL
+) -> dict[str, Callable[[], None]]:
+    """Return the block and its groups of operations, as calls."""
     torch.manual_seed(0)
     block = BiMambaBlock(WIDTHS[width], d_state=16, d_conv=4, expand=2).to(common.device())
     block.mixer.reset_parameters("mamba", 1)
     x = torch.randn(1, length, WIDTHS[width], device=common.device()).requires_grad_(backward)
+    path = temporal_path(STEPS, (length - 1) // STEPS, x.device)
+    assert path is not None
 
     def whole() -> None:
         with torch.set_grad_enabled(backward):
-            out: Tensor = block(x)
+            laid = x if order.home == "spatial" else path.apply(x)
+            out: Tensor = block(laid, order.scans(path, order.home))
+            out = out if order.home == "spatial" else path.undo(out)
         if backward:
             torch.autograd.grad(out, [x, *block.parameters()], out.detach())
 
@@ -151,6 +171,7 @@ def parts(width: str, length: int, backward: bool, precision: str) -> dict[str, 
         BLOCK: whole,
         MATMULS: recorder.replay(is_product),
         SCAN: recorder.replay(is_scan),
+        PERMUTATIONS: recorder.replay(is_permutation),
     }
     return {name: with_precision(call) for name, call in found.items()}
 
@@ -195,10 +216,56 @@ def measure(sizes: Sizes, ways: list[str], freed: str) -> list[dict[str, Any]]:
     return rows
 
 
+def measure_orders(sizes: Sizes, way: str) -> list[dict[str, Any]]:
+    """Time a block in every scan order, and its permutations; all orders run in turns.
+
+    Args:
+        sizes: How much; of the lengths, those that are several steps of time.
+        way: Of ``precisions``.
+    """
+    rows = []
+    lengths = [length for length in sizes.lengths if (length - 1) % STEPS == 0]
+    cases = list(itertools.product(sizes.widths, (FORWARD, TRAINING), lengths))
+    for width, what, length in report.progress(cases, "orders"):
+        named = {
+            f"{name}|{part}": call
+            for name, order in ORDERS.items()
+            for part, call in parts(width, length, what == TRAINING, way, order).items()
+            if part in (BLOCK, PERMUTATIONS)
+        }
+        times = common.Race(sizes.rounds, sizes.limit_s).run(length, named)
+        spatial = times[f"spatial|{BLOCK}"].fastest
+        for name in ORDERS:
+            block, permutations = (
+                times[f"{name}|{part}"].fastest for part in (BLOCK, PERMUTATIONS)
+            )
+            rows.append(
+                {
+                    "width": width,
+                    "pass": what,
+                    "tokens": length,
+                    "precision": way,
+                    "scan order": name,
+                    "block_ms": 1e3 * block,
+                    "permutation_ms": 1e3 * permutations,
+                    "permutation_share": permutations / block,
+                    "block_to_spatial": block / spatial,
+                }
+            )
+    return rows
+
+
 def bars(rows: list[dict[str, Any]]) -> list[report.Bar]:
     """Return the promises, and what became of them."""
     found = []
     for row in rows:
+        if "scan order" in row:
+            if row["scan order"] != "spatial":
+                what = f"{row['scan order']}, {row['width']}, {row['pass']}, {row['tokens']} tokens"
+                share = row["permutation_share"]
+                name = f"{PERMUTATIONS} : block, {what}"
+                found.append(report.Bar(name, PERMUTATION_GOAL, share, at_most=True))
+            continue
         kind = row["pass"], row["precision"], row["freed memory"]
         if kind == (FORWARD, ONEDNN, KEPT) and row["tokens"] >= EIGHT_FRAMES:
             share, ratio = GOALS[row["width"]]
@@ -212,15 +279,24 @@ def bars(rows: list[dict[str, Any]]) -> list[report.Bar]:
 
 def build(rows: list[dict[str, Any]], settings: dict[str, Any]) -> report.Report:
     """Return the report on all rows."""
-    columns = list(rows[0])
-    lines = [[x if isinstance(x, str) else report.number(x) for x in r.values()] for r in rows]
-    tables = {"Times and ratios": report.table(columns, lines)}
+    tables = {}
+    for title, ordered in (("Times and ratios", False), ("Scan orders", True)):
+        chosen = [row for row in rows if ("scan order" in row) == ordered]
+        lines = [
+            [x if isinstance(x, str) else report.number(x) for x in r.values()] for r in chosen
+        ]
+        tables[title] = report.table(list(chosen[0]), lines)
     title = f"One B-Mamba block on {common.place()}"
     return report.Report("block", title, TEXT, settings, rows, tables, bars(rows), [])
 
 
+def _cells(row: dict[str, Any]) -> list[str]:
+    return [x if isinstance(x, str) else report.number(x) for x in row.values()]
+
+
 def draw(rows: list[dict[str, Any]]) -> Figure:
     """Draw the shares of the block's time, stacked; one panel for each width and pass."""
+    rows = [row for row in rows if "scan order" not in row]
     panels = list(dict.fromkeys((row["width"], row["pass"]) for row in rows))
     figure, axes = report.new_figure(2, -(-len(panels) // 2))
     parts = {"products_ms": MATMULS, "scan_ms": SCAN, "rest_ms": "rest"}
@@ -254,6 +330,7 @@ def main() -> None:
     rows = measure(sizes, [way for way in ways if way == ONEDNN], GIVEN_BACK)
     keep_freed_memory()
     rows += measure(sizes, ways, KEPT)
+    rows += measure_orders(sizes, ONEDNN if ONEDNN in ways else DEFAULT)
     page = build(rows, sizes._asdict()).write(options, draw(rows))
     print(page.read_text("utf-8"))
 

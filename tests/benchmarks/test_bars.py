@@ -82,6 +82,15 @@ def test_the_blocks_bars_are_of_the_forward_pass_with_onednn():
     }
 
 
+def test_permutations_have_a_bar_in_every_order_but_the_spatial_one():
+    row = {"width": "Ti", "pass": "forward", "tokens": 1569, "scan order": "spatial"}
+    row |= {"permutation_share": 0.2}
+    rows = [row, row | {"scan order": "st_v1", "permutation_share": 0.06}]
+    assert measured(block.bars(rows)) == {
+        "permutations : block, st_v1, Ti, forward, 1569 tokens": (0.05, 0.06, True)
+    }
+
+
 class FakeRace:
     def __init__(self, seconds):
         self.seconds = seconds

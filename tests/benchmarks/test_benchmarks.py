@@ -83,6 +83,10 @@ def test_every_scan_is_timed_and_right(report):
 
 def test_the_parts_of_a_block_are_timed(report):
     rows = report("block")["rows"]
+    ordered = [row for row in rows if "scan order" in row]
+    assert {row["scan order"] for row in ordered} == {"spatial", "temporal", "st_v1", "st_v2"}
+    assert all(row["permutation_ms"] > 0 for row in ordered)
+    rows = [row for row in rows if row not in ordered]
     assert {row["precision"] for row in rows} >= {"fp32", "bf16 autocast"}
     assert {(row["width"], row["pass"]) for row in rows} == {
         (width, what) for width in ("Ti", "M") for what in ("forward", "forward+backward")

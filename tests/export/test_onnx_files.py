@@ -9,8 +9,9 @@ import torch
 from vmm.export.command import main
 from vmm.export.encoder import VideoTextEncoder
 from vmm.export.folder import read_folder
-from vmm.export.onnx_files import check_onnx
+from vmm.export.onnx_files import check_onnx, write_tower
 from vmm.export.programs import example_inputs, video_name
+from vmm.models.scan_order import ST_V1
 
 pytest.importorskip("onnxscript")
 onnx = pytest.importorskip("onnx")
@@ -155,3 +156,16 @@ def test_the_example_says_what_it_cannot_do(root, folder, clips, tmp_path):
     frames = np.zeros((4, 8, 8, 3), np.uint8)
     with pytest.raises(SystemExit, match="middle of segments"):
         example(root).to_input(frames, settings | {"fit": "crop"})
+
+
+def test_a_video_tower_that_scans_along_time(encoder_folder, tmp_path):
+    parts = read_folder(encoder_folder)[0]
+    encoder = parts.model.requires_grad_(False).video_encoder
+    encoder.layers, encoder.block_orders = encoder.layers[:1], [ST_V1]
+    inputs = example_inputs(parts, [4])[video_name(4)]
+    path = tmp_path / "video.onnx"
+    assert write_tower(parts, video_name(4), inputs, path) < 1e-5
+    encoder.block_orders = []
+    encoder.layers = encoder.layers[:0]
+    with pytest.raises(ValueError, match="differs from the model"):
+        check_onnx(parts, video_name(4), inputs, path)

@@ -3,6 +3,7 @@ import torch
 
 from vmm.models.mamba import BiMambaBlock
 from vmm.models.pieces import add_in_pieces, mix_in_pieces
+from vmm.models.scan_order import ST_V1, ST_V2, TEMPORAL, temporal_path
 from vmm.models.videomamba import VideoMamba
 
 LENGTH = 41
@@ -36,6 +37,19 @@ def test_pieces_have_the_gradient_of_the_block(block, piece):
     actual = torch.autograd.grad(mix_in_pieces(block, residual, piece).sin().sum(), wanted)
     for a, e in zip(actual, expected, strict=True):
         torch.testing.assert_close(a, e, rtol=1e-9, atol=1e-10)
+
+
+@pytest.mark.parametrize("order", [ST_V1, ST_V2, TEMPORAL], ids=["v1", "v2", "temporal"])
+def test_pieces_take_every_path(block, order):
+    scans = order.scans(temporal_path(8, 5, torch.device("cpu")), "spatial")
+    residual = torch.randn(2, LENGTH, 12, dtype=torch.float64)
+    expected = block(residual, scans)
+    torch.testing.assert_close(mix_in_pieces(block, residual, 7, scans), expected)
+    others = torch.full((2, LENGTH, 24), torch.nan, dtype=torch.float64)
+    added, reported = residual.clone(), []
+    add_in_pieces(block, added, others, 7, reported.append, scans)
+    torch.testing.assert_close(added, residual + expected)
+    assert sum(reported) == 2 * LENGTH * (4 if order == ST_V2 else 2)
 
 
 def test_backward_holds_less_than_the_block_does():

@@ -2,7 +2,8 @@
 
 One hour at one frame per second and 224 pixels is 705,601 tokens. Memory holds the residual stream
 and the output of one direction of one layer (see ``vmm.models.pieces``), in RAM or in files that
-are mapped into memory; time grows with the length. Shape legend: see ``vmm.types``.
+are mapped into memory; time grows with the length. So it is for every scan order. Shape legend: see
+``vmm.types``.
 """
 
 from __future__ import annotations
@@ -19,7 +20,9 @@ from torch import Tensor
 from tqdm import tqdm
 
 from vmm.models.layers import pool_tokens, rms_norm
+from vmm.models.mamba import BiMambaBlock
 from vmm.models.pieces import add_in_pieces
+from vmm.models.scan_order import num_scans, temporal_path
 from vmm.models.videomamba import VideoMamba
 
 _STEPS = 16
@@ -72,16 +75,19 @@ def encode_long_video(
     with _memory(folder, dtype, device) as allocate:
         residual = _embedded(encoder, frames, steps, allocate)
         length = residual.shape[1]
-        back = allocate("back", (1, length, encoder.inner_dim))
+        others = allocate("others", (1, length, encoder.inner_dim))
+        path = temporal_path(steps, (length - 1) // steps, device)
+        scans = [order.scans(path, "spatial") for order in encoder.block_orders]
         with tqdm(
-            total=2 * length * len(encoder.layers),
+            total=length * sum(map(num_scans, scans)),
             unit="token",
             unit_scale=True,
             desc=f"{num_frames} frames",
             disable=not progress,
         ) as bar:
-            for layer in encoder.layers:
-                add_in_pieces(layer, residual, back, encoder.piece_length, bar.update)  # type: ignore[arg-type]
+            for layer, done in zip(encoder.layers, scans, strict=True):
+                assert isinstance(layer, BiMambaBlock)
+                add_in_pieces(layer, residual, others, encoder.piece_length, bar.update, done)
         return _pooled(encoder, residual, steps, keep_tokens)
 
 

@@ -14,10 +14,11 @@ import torch
 from torch import Tensor, nn
 
 from vmm.models.layers import rms_norm
+from vmm.models.scan_order import IN_MEMORY_ORDER, PathScan, scaled
 from vmm.ops.conv.causal_conv import Taps, bidirectional_conv1d, causal_conv1d
 from vmm.ops.op_tools import at_least_float32
 from vmm.ops.scan.bidirectional import Direction, bidirectional_scan
-from vmm.ops.scan.selective_scan import continue_scan
+from vmm.ops.scan.selective_scan import continue_scan, selective_scan
 
 MixerInit = Literal["mamba", "reference"]
 
@@ -64,50 +65,70 @@ class BiMambaMixer(nn.Module):
         self.D_b = nn.Parameter(torch.ones(inner))
         self.out_proj = nn.Linear(inner, embed_dim, bias=False)
 
-    def forward(self, hidden: Tensor) -> Tensor:
-        """Mix (B, L, D) over L; returns (B, L, D)."""
-        x, z = self.in_proj(hidden).transpose(1, 2).chunk(2, dim=1)
-        taps = self._taps(reverse=False), self._taps(reverse=True)
-        forward, reverse = bidirectional_conv1d(x, *taps)
-        ways = self._direction(forward, reverse=False), self._direction(reverse, reverse=True)
-        y = bidirectional_scan(*ways, z, delta_softplus=True)
-        mixed: Tensor = self.out_proj(y.transpose(1, 2))
-        return mixed
+    def forward(self, hidden: Tensor, scans: tuple[PathScan, ...] = IN_MEMORY_ORDER) -> Tensor:
+        """Mix (B, L, D) over L, along one path or several; returns (B, L, D)."""
+        xz = self.in_proj(hidden)
+        y = self._scan(xz, scans[0])
+        for scan in scans[1:]:
+            y = y + self._scan(xz, scan)
+        mixed: Tensor = self.out_proj(y)
+        return scaled(mixed, scans)
 
-    def scan_back(self, hidden: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
-        """Do the reversed direction of one piece of a sequence, the first step of ``mix_piece``.
+    def _scan(self, xz: Tensor, scan: PathScan) -> Tensor:
+        """Do the scans along one path for the projected (B, L, 2 E): (B, L, E), gated."""
+        along = xz if scan.path is None else scan.path.apply(xz)
+        # Cut before it is turned: so the gradient comes back in rows.
+        x, z = (part.transpose(1, 2) for part in along.chunk(2, dim=-1))
+        if scan.forward and scan.backward:
+            taps = self._taps(reverse=False), self._taps(reverse=True)
+            forward, reverse = bidirectional_conv1d(x, *taps)
+            ways = self._direction(forward, reverse=False), self._direction(reverse, reverse=True)
+            y = bidirectional_scan(*ways, z, delta_softplus=True)
+        else:
+            u = causal_conv1d(x, *self._taps(scan.backward), reverse=scan.backward)
+            one = self._direction(u, scan.backward)
+            y = selective_scan(
+                *one[:6], z, one.delta_bias, delta_softplus=True, reverse=scan.backward
+            )
+        y = y.transpose(1, 2)
+        return y if scan.path is None else scan.path.undo(y)
+
+    def scan_piece(self, hidden: Tensor, state: Tensor, reverse: bool) -> tuple[Tensor, Tensor]:
+        """Do one direction of one piece of a sequence, for ``mix_piece`` to add.
 
         Args:
-            hidden: (B, P + K - 1, D), the piece and the K - 1 tokens behind it, zeros where the
-                sequence has ended (K is d_conv).
-            state: (B, E, S) float32, of the piece behind it, zeros at the end of the sequence.
+            hidden: (B, P + K - 1, D), the piece and the K - 1 tokens before it, with ``reverse``
+                those behind it; zeros where there are none (K is d_conv).
+            state: (B, E, S) float32, of the piece done before, zeros at first.
+            reverse: From the last token to the first, by the backward branch.
 
         Returns:
-            (B, P, E) before the gate, and the state for the piece before it.
+            (B, P, E) before the gate, and the state for the next piece.
         """
         inner = self.out_proj.in_features
         x = nn.functional.linear(hidden, self.in_proj.weight[:inner]).transpose(1, 2)
-        length = x.shape[-1] - self.conv1d_b.kernel_size[0] + 1
-        u = causal_conv1d(x, *self._taps(reverse=True), reverse=True)
-        one = self._direction(u[..., :length], reverse=True)
+        context = self.conv1d.kernel_size[0] - 1
+        u = causal_conv1d(x, *self._taps(reverse), reverse=reverse)
+        u = u[..., : u.shape[-1] - context] if reverse else u[..., context:]
+        one = self._direction(u, reverse)
         y, state = continue_scan(
-            state, *one[:6], delta_bias=one.delta_bias, delta_softplus=True, reverse=True
+            state, *one[:6], delta_bias=one.delta_bias, delta_softplus=True, reverse=reverse
         )
         return y.transpose(1, 2), state
 
-    def mix_piece(self, hidden: Tensor, back: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
-        """Do the other direction of a piece and all that follows.
+    def mix_piece(self, hidden: Tensor, others: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
+        """Do the last scan of a piece, from the first token to the last, and all that follows.
 
         Args:
             hidden: (B, K - 1 + P, D), the K - 1 tokens before the piece, zeros where the sequence
                 begins, and the piece.
-            back: (B, P, E) from ``scan_back``.
+            others: (B, P, E), the sum of what ``scan_piece`` gave.
             state: (B, E, S) float32, of the piece before it, zeros at the beginning.
 
         Returns:
             (B, P, D) mixed, and the state for the piece behind it.
         """
-        x, z = self.in_proj(hidden).transpose(1, 2).chunk(2, dim=1)
+        x, z = (part.transpose(1, 2) for part in self.in_proj(hidden).chunk(2, dim=-1))
         before = self.conv1d.kernel_size[0] - 1
         u = causal_conv1d(x, *self._taps(reverse=False))
         one = self._direction(u[..., before:], reverse=False)
@@ -117,7 +138,7 @@ class BiMambaMixer(nn.Module):
             z[..., before:],
             one.delta_bias,
             delta_softplus=True,
-            other=back.transpose(1, 2),
+            other=others.transpose(1, 2),
         )
         mixed: Tensor = self.out_proj(y.transpose(1, 2))
         return mixed, state
@@ -193,9 +214,9 @@ class BiMambaBlock(nn.Module):
         self.norm = nn.RMSNorm(embed_dim, eps=1e-5)
         self.mixer = BiMambaMixer(embed_dim, d_state, d_conv, expand)
 
-    def forward(self, residual: Tensor) -> Tensor:
+    def forward(self, residual: Tensor, scans: tuple[PathScan, ...] = IN_MEMORY_ORDER) -> Tensor:
         """Return the mixer's output (B, L, D) for the residual stream (B, L, D)."""
-        mixed: Tensor = self.mixer(rms_norm(self.norm, residual))
+        mixed: Tensor = self.mixer(rms_norm(self.norm, residual), scans)
         return mixed
 
     def beginning(self, residual: Tensor) -> tuple[Tensor, Tensor]:
@@ -212,26 +233,32 @@ class BiMambaBlock(nn.Module):
             residual.new_zeros(batch, *mixer.A_log.shape, dtype=at_least_float32(residual).dtype),
         )
 
-    def scan_back(
-        self, piece: Tensor, context: Tensor, state: Tensor
+    def scan_piece(
+        self, piece: Tensor, context: Tensor, state: Tensor, reverse: bool
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Begin a piece (B, P, D) of the residual stream; called from the last to the first.
+        """Do one direction of a piece (B, P, D) of the residual stream, in the order of pieces.
 
         Returns:
-            (B, P, E) for ``mix_piece``; context and state for the piece before it.
+            (B, P, E) for ``mix_piece``; context and state for the next piece.
         """
-        hidden = torch.cat([rms_norm(self.norm, at_least_float32(piece)), context], 1)
-        y, state = self.mixer.scan_back(hidden, state)
-        return y, hidden[:, : context.shape[1]], state
+        normed = rms_norm(self.norm, at_least_float32(piece))
+        hidden = torch.cat([normed, context] if reverse else [context, normed], 1)
+        y, state = self.mixer.scan_piece(hidden, state, reverse)
+        return y, _edge(hidden, context.shape[1], reverse), state
 
     def mix_piece(
-        self, piece: Tensor, back: Tensor, context: Tensor, state: Tensor
+        self, piece: Tensor, others: Tensor, context: Tensor, state: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Finish a piece (B, P, D), given what ``scan_back`` gave; from the first to the last.
+        """Finish a piece (B, P, D), given the sum of its other scans; from the first to the last.
 
         Returns:
-            The block's output (B, P, D); context and state for the piece behind it.
+            The block's output (B, P, D) for two scans; context and state for the next piece.
         """
         hidden = torch.cat([context, rms_norm(self.norm, at_least_float32(piece))], 1)
-        mixed, state = self.mixer.mix_piece(hidden, back, state)
-        return mixed, hidden[:, hidden.shape[1] - context.shape[1] :], state
+        mixed, state = self.mixer.mix_piece(hidden, others, state)
+        return mixed, _edge(hidden, context.shape[1], reverse=False), state
+
+
+def _edge(hidden: Tensor, reach: int, reverse: bool) -> Tensor:
+    """Return the tokens (B, reach, D) that the convolution of the next piece looks at."""
+    return hidden[:, :reach] if reverse else hidden[:, hidden.shape[1] - reach :]

@@ -1,7 +1,7 @@
 """VideoMamba: a bidirectional state-space video encoder (arXiv 2403.06977).
 
-Tokens run frame by frame, raster inside a frame, behind one class token. Shape legend: see
-``vmm.types``.
+Tokens lie frame by frame, raster inside a frame, behind one class token; ``scan_order`` says in
+which sequences they are scanned. Shape legend: see ``vmm.types``.
 """
 
 from __future__ import annotations
@@ -24,6 +24,15 @@ from vmm.models.layers import (
 )
 from vmm.models.mamba import BiMambaBlock, MixerInit
 from vmm.models.pieces import mix_in_pieces
+from vmm.models.scan_order import (
+    SPATIAL,
+    PathScan,
+    Permutation,
+    ScanOrder,
+    ScanPath,
+    block_orders,
+    temporal_path,
+)
 from vmm.models.video_encoder import VideoEncoder
 from vmm.types import VideoFeatures
 
@@ -61,9 +70,19 @@ class VideoMamba(VideoEncoder):
             before the last mixer's output is added, without a norm (specification, section 3.2).
         init: ``mamba`` keeps Mamba's step-size initialisation, ``reference`` is what the published
             code ends up with.
+        scan_order: In which sequences the blocks scan (paper, figure 7a; the published models and
+            code: ``spatial``, frame after frame). ``temporal``: place after place, each over all
+            frames. ``st_v1``: the forward branch along the spatial path, the backward branch along
+            the temporal one. ``st_v2``: both branches along both paths, which share all parameters;
+            the sum of the four scans is halved, so that outputs are as large as those of two.
+            ``half_spatial_then_temporal``: the first half of the layers (rounded down) spatial, the
+            others temporal; ``half_temporal_then_spatial``: the other way round;
+            ``alternating``: spatial, temporal, spatial, ... All have the same parameters, so that
+            weights of one load into any other, and treat images alike.
 
     Raises:
-        ValueError: If sizes do not divide each other or ``num_taps`` reaches below the first block.
+        ValueError: If sizes do not divide each other, ``num_taps`` reaches below the first block or
+            ``scan_order`` is unknown.
     """
 
     def __init__(
@@ -87,6 +106,7 @@ class VideoMamba(VideoEncoder):
         tap: Tap = "before_last_mixer",
         init: MixerInit = "mamba",
         rescale_prenorm_residual: bool = True,
+        scan_order: ScanOrder = "spatial",
     ) -> None:
         super().__init__(embed_dim, num_frames, image_size, patch_size, tubelet_size)
         sizes = {"d_state": d_state, "d_conv": d_conv, "expand": expand}
@@ -105,6 +125,7 @@ class VideoMamba(VideoEncoder):
             raise ValueError(f"piece_length {piece_length} must be at least 1, e.g. 4096")
         self.num_taps = num_taps
         self.tap = tap
+        self.block_orders = block_orders(scan_order, depth)
         self.inner_dim = expand * embed_dim
         self.piece_length = piece_length
         self.pooling = pooling
@@ -207,43 +228,71 @@ class VideoMamba(VideoEncoder):
         if video.dim() != 5:
             raise ValueError(f"video must be (B, T, C, H, W), got shape {tuple(video.shape)}")
         x = self.embed(video)
+        steps = video.shape[1] // self.tubelet_size
+        if dropped is not None and dropped.shape != x.shape[:2]:
+            raise ValueError(
+                f"dropped has shape {tuple(dropped.shape)} but the clip makes "
+                f"{tuple(x.shape[:2])} tokens (class token included); draw the mask for "
+                f"{steps} steps of {(x.shape[1] - 1) // steps} patches"
+            )
+        path = self._temporal_path(x, steps, dropped)
         if dropped is not None:
-            if dropped.shape != x.shape[:2]:
-                raise ValueError(
-                    f"dropped has shape {tuple(dropped.shape)} but the clip makes "
-                    f"{tuple(x.shape[:2])} tokens (class token included)"
-                )
             x = gather_visible(x, dropped)
-        tokens, taps = self._blocks(x, with_taps)
+        tokens, taps = self._blocks(x, with_taps, path)
         cls, patches = tokens[:, :1], tokens[:, 1:]
-        steps = video.shape[1] // self.tubelet_size if keep_temporal else 1
-        pooled = self.pool_norm(pool_tokens(cls, patches, self.pooling, steps))
+        pooled = pool_tokens(cls, patches, self.pooling, steps if keep_temporal else 1)
+        pooled = self.pool_norm(pooled)
         return VideoFeatures(patches, pooled, torch.stack(taps) if taps else None, cls)
 
-    def _checkpointed(self, layer: nn.Module, residual: Tensor) -> Tensor:
+    def _temporal_path(self, x: Tensor, steps: int, dropped: Tensor | None) -> Permutation | None:
+        """Return the temporal path through (B, 1 + T * N, D), None where no block takes it."""
+        if all(order == SPATIAL for order in self.block_orders):
+            return None
+        return temporal_path(steps, (x.shape[1] - 1) // steps, x.device, dropped)
+
+    def _checkpointed(
+        self, layer: nn.Module, residual: Tensor, scans: tuple[PathScan, ...]
+    ) -> Tensor:
         if residual.shape[1] > self.piece_length:
             assert isinstance(layer, BiMambaBlock)
-            return mix_in_pieces(layer, residual, self.piece_length)
-        mixed: Tensor = checkpoint(layer, residual, use_reentrant=False)
+            return mix_in_pieces(layer, residual, self.piece_length, scans)
+        mixed: Tensor = checkpoint(layer, residual, scans, use_reentrant=False)
         return mixed
 
-    def _blocks(self, x: Tensor, with_taps: bool) -> tuple[Tensor, list[Tensor]]:
-        """Run all blocks on (B, L, D): the normalised output and the taps, shallow to deep."""
+    def _blocks(
+        self, x: Tensor, with_taps: bool, path: Permutation | None
+    ) -> tuple[Tensor, list[Tensor]]:
+        """Run all blocks on (B, L, D): the normalised output and the taps, shallow to deep.
+
+        ``path`` is the temporal one. The stream lies in the order that a block wants, so that
+        layers of one order need no permutation between them.
+        """
         # The stream stays in float32 under autocast and in bfloat16 models.
         residual = x.to(torch.promote_types(x.dtype, torch.float32))
         last = len(self.layers) - 1
         taps: list[Tensor] = []
-        for i, layer in enumerate(self.layers):
+        memory: ScanPath = "spatial"
+        for i, (layer, order) in enumerate(zip(self.layers, self.block_orders, strict=True)):
+            residual, memory = _laid(residual, path, memory, order.home), order.home
+            scans = order.scans(path, memory)
             if i < self.num_checkpointed and torch.is_grad_enabled():
-                hidden = self._checkpointed(layer, residual)
+                hidden = self._checkpointed(layer, residual, scans)
             else:
-                hidden = layer(residual)
+                hidden = layer(residual, scans)
             tapped = with_taps and i in self.tap_layers
             if tapped and i == last and self.tap == "before_last_mixer":
-                taps.append(residual)
+                taps.append(_laid(residual, path, memory, "spatial"))
             residual = residual + drop_path(hidden, self.drop_path_rates[i], self.training)
             if tapped and i < last:
-                taps.append(rms_norm(self.norm, residual).to(residual.dtype))
+                normed = rms_norm(self.norm, residual).to(residual.dtype)
+                taps.append(_laid(normed, path, memory, "spatial"))
             elif tapped and self.tap == "after_last_mixer":
-                taps.append(residual)
-        return rms_norm(self.norm, residual), taps
+                taps.append(_laid(residual, path, memory, "spatial"))
+        return rms_norm(self.norm, _laid(residual, path, memory, "spatial")), taps
+
+
+def _laid(x: Tensor, path: Permutation | None, memory: ScanPath, wanted: ScanPath) -> Tensor:
+    """Lay (B, L, D) in the order of another path."""
+    if path is None or memory == wanted:
+        return x
+    return path.apply(x) if wanted == "temporal" else path.undo(x)

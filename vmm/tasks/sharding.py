@@ -27,7 +27,7 @@ from vmm.models.mamba import BiMambaBlock
 _STEPS = ("training_step", "validation_step", "test_step", "predict_step")
 _ENTRANCES: dict[type[nn.Module], tuple[str, ...]] = {
     BertLayer: ("project_vision",),
-    BiMambaBlock: ("scan_back", "mix_piece"),
+    BiMambaBlock: ("scan_piece", "mix_piece"),
 }
 """Methods beside ``forward`` by which a block is used from outside."""
 
