@@ -153,7 +153,9 @@ def test_a_distilled_image_classifier_and_a_teacher_inside(tmp_path):
     state |= {"distill_head.0.weight": torch.ones(32), "distill_head.1.weight": torch.ones(8, 32)}
     loaded = load_published(save({"model": state}, tmp_path / "m16.pth"))
     assert sorted(loaded.report.dropped) == ["distill_head.0.weight", "distill_head.1.weight"]
-    assert loaded.report.changed == {"patch_embed.proj.weight": "inflated from 2-D to 3-D"}
+    assert loaded.report.changed == {
+        "patch_embed.proj.weight": "inflated from (32, 3, 16, 16) to (32, 3, 1, 16, 16)"
+    }
     assert loaded.model(torch.randn(2, 1, 3, 32, 32)).shape == (2, 7)
     teacher = {f"clip_teacher.{k}": v for k, v in FAMILIES["clip_visual"]().items()}
     file = save(small_video_text() | teacher, tmp_path / "st2.pth")
@@ -169,6 +171,23 @@ def test_an_image_model_becomes_a_video_model(tmp_path):
     assert not encoder.temporal_pos_embedding.any()
     assert "images have no time" in loaded.report.new["video_encoder.temporal_pos_embedding"]
     assert loaded.model(torch.randn(1, 6, 3, 32, 32)).shape == (1, 7)
+
+
+def test_an_image_model_becomes_one_of_tubelets(tmp_path):
+    file = save(FAMILIES["image_classifier"](), tmp_path / "image.pth")
+    image, still = load_published(file).model, torch.randn(1, 1, 3, 32, 32)
+    loaded = load_published(file, tubelet_size=2)
+    sizes = loaded.config["init_args"]["video_encoder"]["init_args"]
+    assert (sizes["num_frames"], sizes["tubelet_size"]) == (2, 2)
+    changed = "inflated from (32, 3, 16, 16) to (32, 3, 2, 16, 16)"
+    assert loaded.report.changed == {"patch_embed.proj.weight": changed}
+    torch.testing.assert_close(loaded.model(still.expand(-1, 2, -1, -1, -1)), image(still))
+    with pytest.raises(ValueError, match="sees 2 frames per token"):
+        save_published(loaded.model.state_dict(), "image_classifier", tmp_path / "out.pth")
+    longer = load_published(file, tubelet_size=2, num_frames=8).model.video_encoder
+    assert longer.temporal_pos_embedding.shape == (1, 4, 32)
+    with pytest.raises(ValueError, match="not a multiple of tubelet_size"):
+        load_published(file, tubelet_size=2, num_frames=3)
 
 
 @pytest.mark.parametrize("prefix", ["module.", "backbone.", "encoder."])

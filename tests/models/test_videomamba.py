@@ -202,6 +202,29 @@ def test_state_of_other_sizes_is_adapted(state):
     torch.testing.assert_close(larger.eval()(video).pooled, on_the_fly, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("tubelet", [1, 2, 3])
+@pytest.mark.parametrize("published", [True, False], ids=["2-D kernel", "trained on images"])
+def test_weights_of_an_image_model_see_a_still_as_it_did(tubelet, published):
+    sizes = {"embed_dim": 40, "depth": 2, "image_size": 32}
+    image = VideoMamba(**sizes, num_frames=1).eval()
+    torch.nn.init.normal_(image.cls_token)
+    weights = image.state_dict()
+    if published:
+        weights["patch_embed.proj.weight"] = weights["patch_embed.proj.weight"].squeeze(2)
+        del weights["temporal_pos_embedding"]
+    video = VideoMamba(**sizes, num_frames=4 * tubelet, tubelet_size=tubelet).eval()
+    torch.nn.init.normal_(video.temporal_pos_embedding)
+    video.load_state_dict(video.adapt_state(weights))
+    assert video.temporal_pos_embedding.shape == (1, 4, 40)
+    assert not video.temporal_pos_embedding.any()
+    still = torch.randn(2, 1, 3, 32, 32)
+    tokens = video(still.expand(-1, tubelet, -1, -1, -1)).tokens
+    torch.testing.assert_close(tokens, image(still).tokens)
+    other = torch.randn(2, tubelet, 3, 32, 32)
+    other[:, tubelet // 2] = still[:, 0]  # the published inflation sees the middle frame alone
+    torch.testing.assert_close(video(other).tokens, image(still).tokens)
+
+
 def test_checkpointed_blocks_give_the_same_gradients(recorded, state):
     gradients = []
     for num_checkpointed in (0, 3):

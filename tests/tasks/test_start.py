@@ -64,6 +64,15 @@ def test_other_frame_counts_and_sizes_are_interpolated(stage1, make_stage2, tmp_
     assert task.video_encoder.pos_embed.shape == (1, 17, 32)
 
 
+def test_a_clip_encoder_starts_from_one_of_images(make_stage2, tmp_path):
+    image, task = make_stage2(num_frames=1), make_stage2(tubelet_size=2)
+    load_start_weights(task, save(image, tmp_path / "image.ckpt"))
+    still = torch.randn(2, 1, 3, 32, 32)
+    with torch.no_grad():
+        tokens = task.video_encoder.eval()(still.expand(-1, 2, -1, -1, -1)).tokens
+        torch.testing.assert_close(tokens, image.video_encoder.eval()(still).tokens)
+
+
 def test_what_does_not_fit_is_refused(stage1, make_stage2, tmp_path):
     file = save(stage1, tmp_path / "stage1.ckpt")
     with pytest.raises(ValueError, match=r"video_encoder of .* does not fit"):

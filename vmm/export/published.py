@@ -164,6 +164,7 @@ def main_import(argv: Sequence[str]) -> int:
     parser.add_argument("out", type=Path, help="folder to create")
     parser.add_argument("--num-frames", type=int, help="fit the position table over time")
     parser.add_argument("--image-size", type=int, help="fit the position table over space, pixels")
+    parser.add_argument("--tubelet-size", type=int, help="inflate the patch kernel of images to it")
     parser.add_argument("--text-num-heads", type=int, help="attention heads of the text encoder")
     parser.add_argument("--clip-num-heads", type=int, help="attention heads of a CLIP tower")
     parser.add_argument(

@@ -97,6 +97,7 @@ class _Source:
     settings: dict[str, Any]
     num_frames: int | None
     image_size: int | None
+    tubelet_size: int | None
     text_num_heads: int | None
     clip_num_heads: int | None
     tokenizer: str
@@ -107,6 +108,7 @@ def load_published(
     *,
     num_frames: int | None = None,
     image_size: int | None = None,
+    tubelet_size: int | None = None,
     text_num_heads: int | None = None,
     clip_num_heads: int | None = None,
     tokenizer: str = "bert-base-uncased",
@@ -122,6 +124,8 @@ def load_published(
             file's own.
         image_size: Fit the position table over space to frames of this side, bicubically, pixels;
             None = the file's own.
+        tubelet_size: Inflate the patch kernel of single frames to so many frames per token; None =
+            the file's own.
         text_num_heads: Attention heads of the text encoder; None = what the file's own config
             says, else those of the published text encoder of this width.
         clip_num_heads: Attention heads of a CLIP tower; None = as CLIP's ViTs of its width.
@@ -137,22 +141,19 @@ def load_published(
     patches = state.get("patch_embed.proj.weight")
     family = recognise(state, str(file), None if patches is None else patches.ndim)
     ours, names, dropped = split_published(state, family, str(file))
-    changed: dict[str, str] = {}
-    if family == "image_classifier":
-        ours[_PATCHES] = ours[_PATCHES].unsqueeze(2)
-        changed[_PATCHES] = "inflated from 2-D to 3-D"
     sizes = {key: tuple(value.shape) for key, value in ours.items()}
     source = _Source(
-        str(file), ours, content.settings, num_frames, image_size,
+        str(file), ours, content.settings, num_frames, image_size, tubelet_size,
         text_num_heads, clip_num_heads, tokenizer,
     )  # fmt: skip
     model, config, fitted = _build(source, family)
     fitted = {key: value.float() for key, value in fitted.items()}
     account = load_accounted(model, fitted, str(file), LAYOUTS[family].new, {})
-    changed |= {
-        key: f"fitted from {sizes[key]} to {tuple(value.shape)}"
-        for key, value in fitted.items()
-        if sizes.get(key, tuple(value.shape)) != tuple(value.shape)
+    shapes = {key: tuple(value.shape) for key, value in fitted.items()}
+    changed = {
+        key: f"{'inflated' if key == _PATCHES else 'fitted'} from {size} to {shapes[key]}"
+        for key, size in sizes.items()
+        if key in shapes and shapes[key] != size
     }
     report = ImportReport(
         used={published: key for key, published in names.items()},
@@ -194,6 +195,11 @@ def save_published(
     check_finite(state, f"{path} is not written")
     state = {key: value.to(dtype or value.dtype) for key, value in state.items()}
     if family == "image_classifier":
+        if (frames := state[_PATCHES].shape[2]) != 1:
+            raise ValueError(
+                f"{path} is not written: this encoder sees {frames} frames per token, the "
+                "published image models see one; `vmm export` writes any model"
+            )
         state[_PATCHES] = state[_PATCHES].squeeze(2)
         del state[f"{_ENCODER}temporal_pos_embedding"]
     if "temperature" in state:
@@ -241,14 +247,22 @@ def _build_encoder(
         "num_taps": num_taps(source.state) or 1,
         "init": "reference",
     }
-    wanted = {"num_frames": source.num_frames, "image_size": source.image_size}
+    wanted = {
+        "num_frames": source.num_frames,
+        "image_size": source.image_size,
+        "tubelet_size": source.tubelet_size,
+    }
+    if source.tubelet_size is not None:  # as many steps of time as the file has
+        steps = arguments["num_frames"] // arguments["tubelet_size"]
+        arguments["num_frames"] = steps * source.tubelet_size
     arguments |= {name: value for name, value in wanted.items() if value is not None}
     encoder = VideoMamba(**arguments)
     own = {key: value for key, value in source.state.items() if key.startswith(_ENCODER)}
     fitted = encoder.adapt_state(
         {key.removeprefix(_ENCODER): value.float() for key, value in own.items()}
     )
-    state = source.state | {_ENCODER + key: value for key, value in fitted.items()}
+    # What the file lacks stays as the encoder begins, and is reported so.
+    state = source.state | {key: fitted[key.removeprefix(_ENCODER)] for key in own}
     return encoder, _node(VideoMamba, arguments), state
 
 

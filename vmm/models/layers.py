@@ -64,6 +64,27 @@ class PatchEmbed(nn.Module):
         return F.linear(x, self.proj.weight.flatten(1), self.proj.bias)
 
 
+def inflate_kernel(weight: Tensor, tubelet_size: int) -> Tensor:
+    """Give the patch kernel of an image model the depth of a tubelet, as the published loader does.
+
+    The kernel is put in the middle and sees one frame; the others are met with zeros, so that a
+    still gets the tokens of the image.
+
+    Args:
+        weight: (D, C, p, p) or (D, C, 1, p, p); of another shape, it stays as it is.
+        tubelet_size: Frames t per token.
+
+    Returns:
+        (D, C, t, p, p).
+    """
+    if weight.ndim == 4:
+        weight = weight.unsqueeze(2)
+    if weight.ndim != 5 or weight.shape[2] != 1 or tubelet_size == 1:
+        return weight
+    before = tubelet_size // 2
+    return F.pad(weight, (0, 0, 0, 0, before, tubelet_size - 1 - before))
+
+
 def interpolate_spatial(pos_embed: Tensor, grid: tuple[int, int]) -> Tensor:
     """Fit a position table to another patch grid; the class entry stays.
 

@@ -45,8 +45,9 @@ def video_encoder_arguments(state: Mapping[str, Tensor]) -> dict[str, Any]:
         ShapeError: If blocks are missing or sizes contradict each other.
     """
     prefix = "video_encoder."
-    patches = shape_of(state, f"{prefix}patch_embed.proj.weight", 5)
-    embed_dim, tubelet, patch = patches[0], patches[2], patches[3]
+    patches = shape_of(state, f"{prefix}patch_embed.proj.weight", 4, 5)  # 4: of an image model
+    embed_dim, patch = patches[0], patches[-1]
+    tubelet = patches[2] if len(patches) == 5 else 1
     depth = _count(state, rf"^{re.escape(prefix)}layers\.(\d+)\.")
     name, published_depth = VARIANTS.get(embed_dim, ("", depth))
     if depth != published_depth:

@@ -17,6 +17,7 @@ from vmm.models.layers import (
     PatchEmbed,
     Pooling,
     drop_path,
+    inflate_kernel,
     interpolate_spatial,
     interpolate_temporal,
     pool_tokens,
@@ -166,12 +167,20 @@ class VideoMamba(VideoEncoder):
         return parts
 
     def adapt_state(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Interpolate the position tables of a state dict to this encoder's sizes.
+        """Fit a state dict of other sizes, or of an image model, to this encoder's.
 
-        ``pos_embed`` becomes (1, 1 + N, D) and ``temporal_pos_embedding`` (1, T, D); others stay.
+        ``pos_embed`` becomes (1, 1 + N, D) and ``temporal_pos_embedding`` (1, T, D). A patch kernel
+        of one frame is inflated (``inflate_kernel``); that of a published image model,
+        (D, C, p, p), comes without a table over time, which starts at zero. Others stay.
         """
         side = self.image_size // self.patch_size
         state = dict(state)
+        kernel = state.get("patch_embed.proj.weight")
+        if kernel is not None:
+            state["patch_embed.proj.weight"] = inflate_kernel(kernel, self.tubelet_size)
+            if kernel.ndim == 4:
+                table = torch.zeros_like(self.temporal_pos_embedding, device=kernel.device)
+                state.setdefault("temporal_pos_embedding", table.detach())
         if "pos_embed" in state:  # load_state_dict names what is missing
             state["pos_embed"] = interpolate_spatial(state["pos_embed"], (side, side))
         if "temporal_pos_embedding" in state:
