@@ -223,13 +223,16 @@ def test_an_overlay_that_cannot_train_here_says_what_is_missing(
         ("16-mixed", torch.float32),
     ],
 )
-def test_every_precision_trains_on_the_cpu(precision, kind, in_root, demo_shards, tmp_path):
+def test_every_precision_trains_on_the_cpu(precision, kind, in_root, demo_shards, tmp_path, capsys):
     shards = [*demo_shards.options(), *logged_in(tmp_path)]
     at = [*recipes("stage2_vtt", "overlays/debug"), option("trainer.precision", precision)]
     assert fit(*at, *shards) == 0
     _, losses, weights = trained(tmp_path)
     assert {value.dtype for value in weights.values()} == {kind}
     assert losses[0] == pytest.approx(7.7, abs=0.5)  # as without any precision being named
+    said = capsys.readouterr().err
+    assert ("16-mixed is bf16-mixed on a CPU" in said) == (precision == "16-mixed")
+    assert "AMP" not in said
 
 
 def test_weights_of_float16_train_with_an_epsilon_that_float16_has(

@@ -39,6 +39,7 @@ from vmm.tasks.averaging import WeightAverage
 from vmm.tasks.base import TrainingTask
 from vmm.tasks.checkpoint_io import LastCheckpoint, SafeCheckpointIO  # noqa: F401
 from vmm.tasks.classification import ClassificationTask  # noqa: F401
+from vmm.tasks.compiling import LayerCompiler
 from vmm.tasks.draws import SeededDraws
 from vmm.tasks.embedding_writer import EmbeddingWriter
 from vmm.tasks.loggers import go_on, make_logger
@@ -46,21 +47,16 @@ from vmm.tasks.lr_finder import RateFinder
 from vmm.tasks.masked_pretrain import MaskedPretrainTask  # noqa: F401
 from vmm.tasks.monitors import check_monitors
 from vmm.tasks.number_guard import NumberGuard
-from vmm.tasks.resume import (
-    lock,
-    newest_run,
-    newest_whole,
-    say_differences,
-    steps_of,
-    sweep,
-)
+from vmm.tasks.resume import lock, newest_run, newest_whole, say_differences, steps_of, sweep
 from vmm.tasks.run_record import RunRecord
 from vmm.tasks.self_distillation import SelfDistillationTask  # noqa: F401
+from vmm.tasks.strategies import not_met
 from vmm.tasks.throughput import Throughput
 from vmm.tasks.trainer_settings import (
     check_trainer,
     refusal,
     refuse_finders,
+    say_of_precision,
     with_safe_files,
 )
 from vmm.tasks.video_text import VideoTextTask  # noqa: F401
@@ -79,6 +75,7 @@ def _configure_messages() -> None:
     logging.getLogger("lightning.pytorch.utilities.rank_zero").setLevel(logging.WARNING)
     warnings.filterwarnings("ignore", message=".*LeafSpec.*")
     warnings.filterwarnings("ignore", message="FSDP2-wrapped module .* returned a view")
+    warnings.filterwarnings("ignore", message=".*AMP with fp16 is not supported on CPU")
     # vmm keeps the curves and looks itself whether a folder is in use.
     warnings.filterwarnings("ignore", message="(Experiment logs|Checkpoint) directory .* not empty")
 
@@ -158,6 +155,7 @@ class VmmCLI(LightningCLI):
         parser.add_lightning_class_args(Watchdog, "watchdog")
         parser.add_lightning_class_args(Throughput, "throughput")
         parser.add_lightning_class_args(WeightAverage, "ema")
+        parser.add_lightning_class_args(LayerCompiler, "compile")
         parser.add_lightning_class_args(RateFinder, "lr_finder")
         parser.add_lightning_class_args(EarlyStopping, "early_stopping")
         parser.set_defaults(
@@ -221,16 +219,18 @@ class VmmCLI(LightningCLI):
             callbacks = [c for c in callbacks if not isinstance(c, Checkpoint)]
         if config["logger"] is False:
             callbacks = [c for c in callbacks if not isinstance(c, LearningRateMonitor)]
-        off = {EarlyStopping: "monitor", RateFinder: "steps"}
+        off = {EarlyStopping: "monitor", RateFinder: "steps", LayerCompiler: "backend"}
         callbacks = [c for c in callbacks if getattr(c, off.get(type(c), "__class__"))]
         refuse_finders(config["callbacks"])
         config |= self._loggers(config) | {"plugins": with_safe_files(config["plugins"])}
         if any(isinstance(c, RateFinder) for c in callbacks):
             config, callbacks = self._to_find_rate(config, callbacks)
         try:
-            return super()._instantiate_trainer(config, callbacks)
+            trainer = super()._instantiate_trainer(config, callbacks)
         except (MisconfigurationException, ImportError, TypeError, ValueError) as error:
             raise refusal(error) from error
+        say_of_precision(config["precision"], trainer)
+        return trainer
 
     def _to_find_rate(
         self, config: dict[str, Any], callbacks: list[Callback]
@@ -387,7 +387,7 @@ def run(args: list[str], kind: type[VmmCLI] = VmmCLI) -> VmmCLI | None:
     except MisconfigurationException as error:
         raise ValueError(" ".join(str(error).split())) from error
     except RuntimeError as error:
-        if lost := getattr(error, "lost", ""):
+        if lost := getattr(error, "lost", "") or not_met(error):
             raise Lost(lost) from error
         raise
     except SystemExit as stop:

@@ -1,10 +1,11 @@
+from datetime import timedelta
 from types import SimpleNamespace
 
 import pytest
 import torch
 
 from vmm.tasks.sharding import ShardedStrategy
-from vmm.tasks.strategies import check_strategy
+from vmm.tasks.strategies import check_machines, check_strategy, not_met
 
 
 @pytest.mark.parametrize(
@@ -38,6 +39,7 @@ LIGHTNING = "lightning.pytorch.strategies"
         ({"class_path": f"{LIGHTNING}.DeepSpeedStrategy"}, "overlays/zero2.yaml"),
         ({"class_path": "mine.DDPStrategy"}, "overlays/ddp.yaml"),
         ("ddp_spawn", "overlays/ddp.yaml"),
+        ("ddp_notebook", "overlays/ddp.yaml"),
         ("xla", "overlays/ddp.yaml"),
         (
             {"class_path": f"{LIGHTNING}.DDPStrategy", "init_args": {"start_method": "fork"}},
@@ -95,3 +97,34 @@ def test_copies_must_divide_the_processes(monkeypatch):
     monkeypatch.setattr(ShardedStrategy, "world_size", property(lambda self: 4))
     with pytest.raises(ValueError, match="copies is 3, which does not divide 4"):
         strategy.setup_environment()
+
+
+BY_HAND = {"NODE_RANK": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "2950"}
+
+
+def test_several_machines_need_something_that_started_them(monkeypatch, caplog):
+    check_machines(1, [])
+    with pytest.raises(ValueError, match=r"num_nodes is 2, .* by srun or torchrun"):
+        check_machines(2, [])
+    for name, value in BY_HAND.items():
+        monkeypatch.setenv(name, value)
+    with caplog.at_level("INFO", "vmm"):
+        check_machines(2, [])
+    assert "machine 1, the first is 0; waiting for others at 127.0.0.1:2950" in caplog.text
+    monkeypatch.delenv("NODE_RANK")
+    with pytest.raises(ValueError, match="num_nodes is 2"):
+        check_machines(2, [])
+    check_machines(2, [{"class_path": "mine.ClusterEnvironment"}])
+
+
+def test_torchrun_starts_several_machines(monkeypatch):
+    for name in ("RANK", "GROUP_RANK", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "TORCHELASTIC_RUN_ID"):
+        monkeypatch.setenv(name, "0")
+    check_machines(2, [])
+
+
+def test_machines_that_do_not_come_are_a_sentence():
+    with pytest.raises(RuntimeError) as caught:
+        torch.distributed.TCPStore("127.0.0.1", 0, 2, True, timeout=timedelta(seconds=1))
+    assert "did not find each other" in not_met(caught.value)
+    assert not not_met(RuntimeError("something else"))

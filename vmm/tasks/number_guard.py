@@ -18,6 +18,7 @@ from torch.optim import Optimizer
 
 from vmm.command_line import BAD_NUMBERS
 from vmm.data.datamodules import run_folder
+from vmm.tasks.compiling import as_written
 from vmm.tasks.sharding import ShardedStrategy, reshard
 from vmm.tasks.zero import ZeroStrategy
 from vmm.types import VideoTextBatch
@@ -39,8 +40,8 @@ class NumberGuard(L.Callback):
     Without gradients an optimizer changes neither weights nor its own state. Each such step is a
     line of ``bad_steps.jsonl`` in the run's folder: its number, samples, what was not finite, and
     the first module whose output was, or else the first parameter whose gradient was. The norm of
-    all gradients, before clipping, is logged as ``train/grad_norm``; a task that clips by it need
-    not measure it again.
+    all gradients, before clipping, is logged as ``train/grad_norm``, as often as the losses; a task
+    that clips by it need not measure it again.
 
     With a loss scaler (16-mixed) overflowing gradients are its own business.
 
@@ -55,6 +56,7 @@ class NumberGuard(L.Callback):
         self.skipped = 0
         """Steps of the whole run."""
         self._in_a_row = 0
+        self._logged = False
         self._batch: VideoTextBatch | None = None
         self._loss: Tensor | None = None
 
@@ -65,6 +67,10 @@ class NumberGuard(L.Callback):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on counting."""
         self.skipped = int(state_dict["skipped"])
+
+    def on_train_start(self, *unused: Any) -> None:
+        """Log the first norm, for whoever watches it."""
+        self._logged = False
 
     def on_train_batch_start(
         self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int
@@ -97,14 +103,16 @@ class NumberGuard(L.Callback):
         scaled = getattr(trainer.precision_plugin, "scaler", None) is not None
         scaled |= isinstance(strategy, ZeroStrategy) and str(trainer.precision).startswith("16")
         found = norm.new_zeros(()) if scaled else norm
-        bad = ~(found if loss is None else found + loss.to(norm)).isfinite()
-        if not trainer.strategy.reduce(bad.float(), reduce_op="sum").item():
+        own = 0 * (found if loss is None else found + loss.to(norm))  # NaN if not finite
+        if strategy.reduce(own.clone(), reduce_op="sum").item() == 0:
             self._in_a_row = 0
             if isinstance(strategy, ShardedStrategy):
                 norm = strategy.total_norm(norm)
             elif not scaled and not isinstance(strategy, ZeroStrategy):
                 pl_module.gradient_norm = norm
-            pl_module.log("train/grad_norm", norm)
+            if not self._logged or trainer._logger_connector.should_update_logs:
+                pl_module.log("train/grad_norm", norm)  # costs a step more than all else here
+                self._logged = True
             return
         self.skipped += 1
         self._in_a_row += 1
@@ -112,7 +120,7 @@ class NumberGuard(L.Callback):
         # By all processes: losses gather, and the folder's name is told by the first one.
         first, folder = _first_output(trainer, pl_module, self._batch), run_folder(trainer)
         first = first or _first_gradient(strategy, pl_module)
-        if bool(bad):
+        if own.item() != 0:
             self._record(trainer, loss, first, folder)
         if isinstance(strategy, ZeroStrategy):
             strategy.skip_step()
@@ -178,7 +186,7 @@ def _first_output(
     strategy = trainer.strategy
     assert strategy.model is not None
     found: list[str] = []
-    with _watched(module, found), torch.random.fork_rng():
+    with _watched(module, found), torch.random.fork_rng(), as_written():
         # Through the strategy, which may have to put the weights together first.
         strategy._forward_redirection(strategy.model, module, "compute_losses", batch)
     reshard(module)

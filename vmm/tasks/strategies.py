@@ -2,9 +2,21 @@
 
 from __future__ import annotations
 
+import logging
+import os
 import re
 from collections.abc import Mapping
 from typing import Any
+
+from lightning.pytorch.plugins.environments import (
+    LSFEnvironment,
+    MPIEnvironment,
+    SLURMEnvironment,
+    TorchElasticEnvironment,
+)
+from torch.distributed import DistStoreError
+
+logger = logging.getLogger(__name__)
 
 _NAMES = {"auto", "ddp", "ddp_find_unused_parameters_false", "ddp_find_unused_parameters_true"}
 _CLASSES = {"DDPStrategy", "SingleDeviceStrategy", "ShardedStrategy", "ZeroStrategy"}
@@ -49,3 +61,39 @@ def _instead(name: str) -> str:
         stage = re.search("[13]", name)
         return f"zero{stage[0] if stage else 2}"
     return "fsdp2" if re.search("fsdp|ModelParallel", name, re.IGNORECASE) else "ddp"
+
+
+def not_met(error: RuntimeError) -> str:
+    """Say it, if an error is that of processes that waited for others to start; else nothing."""
+    if not isinstance(error, DistStoreError):
+        return ""
+    return (
+        f"the processes did not find each other: {error} Start all of them, or let them wait "
+        "longer with trainer.strategy.init_args.timeout"
+    )
+
+
+_LAUNCHERS = (TorchElasticEnvironment, SLURMEnvironment, LSFEnvironment, MPIEnvironment)
+_BY_HAND = ("NODE_RANK", "MASTER_ADDR", "MASTER_PORT")
+
+
+def check_machines(number: int, plugins: Any) -> None:
+    """Refuse several machines of which nobody says which one this is: it would wait for ever.
+
+    Args:
+        number: ``trainer.num_nodes``.
+        plugins: ``trainer.plugins``, one of which may know.
+
+    Raises:
+        ValueError: With how to start them.
+    """
+    if number < 2 or "Environment" in str(plugins) or any(x.detect() for x in _LAUNCHERS):
+        return
+    if any(name not in os.environ for name in _BY_HAND):
+        raise ValueError(
+            f"trainer.num_nodes is {number}, and nothing has started this process as one of them; "
+            "start it on each machine by srun or torchrun (the README shows how), or with "
+            f"{', '.join(_BY_HAND)} in the environment, or set trainer.num_nodes to 1"
+        )
+    which, address, port = (os.environ[name] for name in _BY_HAND)
+    logger.info("machine %s, the first is 0; waiting for others at %s:%s", which, address, port)

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from typing import Any
 
+import lightning as L
 from jsonargparse import Namespace
 from lightning.fabric.plugins import CheckpointIO
 from lightning.pytorch.callbacks import BatchSizeFinder, LearningRateFinder
 
 from vmm.tasks.checkpoint_io import SafeCheckpointIO
 from vmm.tasks.loggers import check_logger
-from vmm.tasks.strategies import check_strategy
+from vmm.tasks.strategies import check_machines, check_strategy
+
+logger = logging.getLogger(__name__)
 
 
 def check_trainer(command: str, settings: Namespace) -> None:
@@ -32,6 +36,7 @@ def check_trainer(command: str, settings: Namespace) -> None:
         )
     check_logger(settings["logger"])
     check_strategy(settings["strategy"])
+    check_machines(settings["num_nodes"], settings["plugins"])
     if settings["barebones"]:
         raise ValueError(
             "trainer.barebones switches off the logger and the checkpoints, which a run needs; "
@@ -52,6 +57,17 @@ def check_trainer(command: str, settings: Namespace) -> None:
             raise ValueError(f"trainer.{name} is {settings[name]}; set it to {low} or more")
     if (settings["gradient_clip_val"] or 0) < 0:
         raise ValueError("trainer.gradient_clip_val is below 0; null does not clip")
+
+
+def say_of_precision(asked: Any, trainer: L.Trainer) -> None:
+    """Say that a CPU trains in another precision than was asked for.
+
+    Args:
+        asked: ``trainer.precision``.
+        trainer: Made with it.
+    """
+    if str(asked) in ("16-mixed", "16") and trainer.precision == "bf16-mixed":
+        logger.info("trainer.precision %s is bf16-mixed on a CPU", asked)
 
 
 def with_safe_files(plugins: Any) -> list[Any]:

@@ -1,0 +1,79 @@
+"""``torch.compile`` for the layers that encoders are made of."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import lightning as L
+import torch
+from torch import nn
+
+
+class LayerCompiler(L.Callback):
+    """Compile the layers of the encoders and of the teacher: what is in a ``ModuleList``.
+
+    Layers that are alike are compiled once, for training, for validation and for every shape of
+    batch, when it comes for the first time. Weights keep their names and checkpoints are those of
+    a run without. Lightning's own way compiles the whole step, with its words, draws, gathers and
+    curves, of which hardly anything is left in one graph.
+
+    Args:
+        backend: ``inductor``, or another name of ``torch.compiler.list_backends``; null = layers
+            run as they are written.
+
+    Raises:
+        ValueError: If there is no such backend.
+    """
+
+    def __init__(self, backend: str | None = None) -> None:
+        if backend is not None:
+            known: list[str] = torch.compiler.list_backends(())
+            if backend not in known:
+                raise ValueError(
+                    f"compile.backend is {backend!r}; set it to inductor, or null for none "
+                    f"(torch also has {', '.join(known)})"
+                )
+        self.backend = backend
+
+    def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        """Mark the layers; each is compiled when it first runs.
+
+        Raises:
+            ValueError: If there is no compiler.
+        """
+        if stage != "fit" or self.backend is None:
+            return
+        if self.backend == "inductor":
+            _refuse_without_compiler()
+        import torch._dynamo
+
+        # All kinds of layers count together, each with clips, stills and captions, and validation.
+        limit = max(torch._dynamo.config.recompile_limit, 64)
+        torch._dynamo.config.recompile_limit = limit
+        for parent in [m for m in pl_module.modules() if isinstance(m, nn.ModuleList)]:
+            for layer in parent:
+                layer.compile(backend=self.backend)
+
+
+def _refuse_without_compiler() -> None:
+    from torch._inductor import cpp_builder, exc
+
+    try:
+        cpp_builder.get_cpp_compiler()
+    except exc.InvalidCxxCompiler as error:
+        raise ValueError(
+            "compile.backend is inductor, which needs a C++ compiler; install g++, name one in the "
+            "environment variable CXX, or set compile.backend to null"
+        ) from error
+
+
+@contextmanager
+def as_written() -> Iterator[None]:
+    """Let compiled layers run as they are written for a while, with the hooks of all modules."""
+    if "torch._dynamo" in sys.modules:
+        with torch.compiler.set_stance("force_eager"):
+            yield
+    else:
+        yield
