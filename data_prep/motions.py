@@ -22,6 +22,7 @@ import numpy as np
 from data_prep.data_set import Arguments, DataSet, number
 from data_prep.shapes import BACKGROUNDS, COLOURS, SHAPES, SIZES, TEXTURES, Scene, render
 from data_prep.synthesize import SHARD_SAMPLES, deal_pairs
+from vmm.data.schema import CAPTION
 from vmm.shards.encode import encode_mp4
 from vmm.shards.tars import Member
 
@@ -118,7 +119,7 @@ def make_sample(job: MotionJob, arguments: MotionArguments) -> list[Member]:
     metadata = {
         "key": key,
         "status": "success",
-        "class": job.motion.name,
+        CAPTION: job.motion.name,
         "attributes": job.scene.attributes(),
     }
     text = json.dumps(metadata, sort_keys=True).encode()

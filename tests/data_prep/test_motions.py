@@ -35,7 +35,7 @@ def test_each_class_is_another_one_backwards_to_the_pixel(test_clips):
     twins = {frozenset(motion.name for motion in pair) for pair in TWINS}
     assert len(test_clips) == 24
     for (one, frames), (other, backwards) in zip(test_clips[::2], test_clips[1::2], strict=True):
-        assert frozenset((one["class"], other["class"])) in twins
+        assert frozenset((one["caption"], other["caption"])) in twins
         assert np.array_equal(frames, backwards[::-1])
 
 

@@ -8,7 +8,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from lightning.pytorch.plugins.environments import (
+from lightning.fabric.plugins.environments import (
     LSFEnvironment,
     MPIEnvironment,
     SLURMEnvironment,

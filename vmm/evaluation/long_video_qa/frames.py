@@ -47,7 +47,8 @@ class Frames(NamedTuple):
 
     def portions(self, clip: ClipSettings) -> Iterator[Tensor]:
         """Yield the model's input in parts (t, C, S, S) float32."""
-        for rows in self.rows.split(_PORTION):
+        for i in range(0, len(self.rows), _PORTION):
+            rows = self.rows[i : i + _PORTION]
             shown = normalise(self.pixels[rows].float(), clip)
             yield shown * (rows >= 0).view(-1, 1, 1, 1)
 
