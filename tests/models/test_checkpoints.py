@@ -378,7 +378,7 @@ def test_a_whole_clip_gives_its_image_tower(tmp_path):
         ("transformer.resblocks.0.ln_1.weight", "logit_scale"), "not part of visual"
     )
     tokens = loaded.model(torch.randn(1, 2, 3, 48, 48)).tokens
-    assert tokens.shape == (1, 1 + 2 * 9, 32)
+    assert tokens.shape == (1, 1, 1 + 2 * 9, 32)
 
 
 # --------------------------------------------------------------------- damaged, foreign and hostile
