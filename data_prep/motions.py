@@ -45,12 +45,12 @@ TWINS = (
     (Motion("grows", "order", "grow"), Motion("shrinks", "order", "shrink")),
     (Motion("appears", "order", "appear"), Motion("vanishes", "order", "vanish")),
     (
-        Motion("left speeding up", "speed", "left", 2),
-        Motion("right slowing down", "speed", "right", 2),
+        Motion("left speeding up", "speed", "left", 3),
+        Motion("right slowing down", "speed", "right", 3),
     ),
     (
-        Motion("left slowing down", "speed", "left", 0.5),
-        Motion("right speeding up", "speed", "right", 0.5),
+        Motion("left slowing down", "speed", "left", 1 / 3),
+        Motion("right speeding up", "speed", "right", 1 / 3),
     ),
 )
 CLASSES = [motion for pair in TWINS for motion in pair]
