@@ -47,6 +47,8 @@ _TRAINING_ONLY = {
 _MODEL_ROOT = "vmm.models."
 
 CONFIG = "config.yaml"
+CLASS_LIST = "classes.txt"
+"""In the run of a classifier: the names of its classes, by number."""
 _RAW = ":raw"
 
 IMPORTED_WEIGHTS = "model.safetensors"
@@ -61,6 +63,7 @@ class TrainedModel(Generic[ModelT]):
         model: The model, in evaluation mode, on the CPU.
         clip: How a video becomes its input, as in training.
         config: The run's whole recipe.
+        folder: The run's directory.
         checkpoint: The file the weights came from.
         sha256: Of that file; ``:raw`` follows if not the average in it was taken.
     """
@@ -68,6 +71,7 @@ class TrainedModel(Generic[ModelT]):
     model: ModelT
     clip: ClipSettings
     config: dict[str, Any]
+    folder: Path
     checkpoint: Path
     sha256: str
 
@@ -114,6 +118,7 @@ def load_model(run: Path, wanted: type[ModelT], checkpoint: str = "best") -> Tra
         model=model.eval(),
         clip=clip,
         config=config,
+        folder=run,
         checkpoint=path,
         sha256=sha256(path) + ("" if averaged else _RAW),
     )
@@ -137,6 +142,13 @@ def read_config(run: Path) -> dict[str, Any]:
     if not isinstance(config, dict):
         raise ValueError(f"{path} holds no settings; it must be the file that `vmm fit` saved")
     return config
+
+
+def class_list_of(run: Path, config: Mapping[str, Any]) -> Path | None:
+    """Find the list of a classifier's classes: the run's own, or what its recipe names."""
+    named = _init_args(config.get("model")).get("classes")
+    files = (run / CLASS_LIST, *([Path(named)] if isinstance(named, str) else []))
+    return next((file for file in files if file.is_file()), None)
 
 
 def find_checkpoint(run: Path, which: str = "best") -> Path:

@@ -1,7 +1,7 @@
-"""Exported encoders behind transformers' ``AutoModel``; importing this module registers them.
+"""Exported models behind transformers' ``AutoModel`` and ``AutoModelForVideoClassification``.
 
-``from vmm import VideoTextEncoder`` does so too. ``import vmm`` alone does not: it would have to
-import torch and transformers.
+Importing this module registers them; ``from vmm import VideoTextEncoder`` does so too. ``import
+vmm`` alone does not: it would have to import torch and transformers.
 """
 
 from __future__ import annotations
@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import Any, Self
 
 import torch
-from transformers import AutoConfig, AutoModel, PreTrainedConfig
+from transformers import AutoConfig, AutoModel, AutoModelForVideoClassification, PreTrainedConfig
 
+from vmm.export.classifier import ActionClassifier
 from vmm.export.encoder import VideoTextEncoder
-from vmm.export.folder import MODEL_TYPE
+from vmm.export.folder import CLASSIFIER_TYPE, MODEL_TYPE
 
 
 class VideoTextConfig(PreTrainedConfig):  # type: ignore[misc]  # transformers is untyped here
@@ -41,5 +42,19 @@ class AutoVideoTextEncoder(VideoTextEncoder):
         return super().from_pretrained(name, device=device, revision=revision, tune=tune)
 
 
+class ClassifierConfig(PreTrainedConfig):  # type: ignore[misc]
+    """What transformers sees of the ``config.json`` of a classifier."""
+
+    model_type = CLASSIFIER_TYPE
+
+
+class AutoActionClassifier(ActionClassifier):
+    """What ``AutoModelForVideoClassification.from_pretrained`` returns."""
+
+    config_class = ClassifierConfig
+
+
 AutoConfig.register(MODEL_TYPE, VideoTextConfig)
 AutoModel.register(VideoTextConfig, AutoVideoTextEncoder)
+AutoConfig.register(CLASSIFIER_TYPE, ClassifierConfig)
+AutoModelForVideoClassification.register(ClassifierConfig, AutoActionClassifier)

@@ -10,20 +10,24 @@ from vmm.command_line import CommandParser, whole
 from vmm.export.folder import (
     EncoderParts,
     is_encoder_folder,
+    parts_of_classifier,
     parts_of_run,
     read_folder,
     write_card,
     write_folder,
     write_preprocessing,
 )
-from vmm.export.model_card import UNKNOWN_LICENSE, find_results, model_card
+from vmm.export.model_card import UNKNOWN_LICENSE, classifier_card, find_results, model_card
+from vmm.models.classifier import VideoClassifier
+from vmm.models.video_text import VideoTextModel
 from vmm.models.weights import check_finite
-from vmm.runs import load_run
+from vmm.runs import load_model, load_run, read_config, trains
 from vmm.text_output import say
 from vmm.whole import whole_folder
 
 FORMATS = {
-    "folder": "weights, sizes, tokenizer, preprocessing, model card; VideoTextEncoder loads it",
+    "folder": "weights, sizes, tokenizer, preprocessing, model card; vmm.VideoTextEncoder loads "
+    "it, of a classifier vmm.ActionClassifier",
     "sentence-transformers": "the same twice, as a SentenceTransformer and as a CrossEncoder",
     "onnx": "a file per tower and number of frames, checked in onnxruntime",
     "pt2": "torch.export's files; with a C++ compiler also AOTInductor packages",
@@ -53,6 +57,9 @@ def load_parts(
             )
     if is_encoder_folder(source):
         return read_folder(source)[0]
+    if trains(read_config(source), VideoClassifier):
+        classifier = load_model(source, VideoClassifier, checkpoint)
+        return parts_of_classifier(classifier, classifier_card(classifier, license_name))
     run = load_run(source, checkpoint)
     found = [path for path in find_results(source) if path not in results]
     return parts_of_run(run, model_card(run, license_name, [*results, *found]))
@@ -84,6 +91,7 @@ def export(
         if format_name == "folder":
             write_folder(parts, folder)
         elif format_name == "sentence-transformers":
+            parts.of(VideoTextModel)
             _sentence_transformers(parts, folder)
         else:
             write_preprocessing(parts, folder)
@@ -114,7 +122,8 @@ def main(argv: Sequence[str]) -> int:
     """``vmm export``; returns the exit status."""
     parser = CommandParser(
         prog="vmm export",
-        description="Write the encoders of a stage-2 run as files that load anywhere.",
+        description="Write the encoders of a stage-2 run, or a classifier, as files that load "
+        "anywhere.",
         epilog="formats:\n" + "\n".join(f"  {k:<22} {v}" for k, v in FORMATS.items()),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

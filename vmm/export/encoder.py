@@ -86,7 +86,7 @@ class VideoTextEncoder:
         device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         if tune and device.type == "cpu":
             tune_cpu()
-        return cls(parts.model.to(device), parts.clip, fingerprint, folder)
+        return cls(parts.of(VideoTextModel).to(device), parts.clip, fingerprint, folder)
 
     @property
     def embedding_dim(self) -> int:
@@ -125,11 +125,11 @@ class VideoTextEncoder:
         Raises:
             ValueError: If a video cannot be read, with its name.
         """
-        videos = _listed(videos)
+        videos = listed(videos)
         clips = self.load_videos(videos, num_frames=num_frames, fps=fps)
         rows: list[Tensor] = []
-        for batch in _batches(clips, len(videos), batch_size, progress, "video"):
-            rows += self._video_tower(_stack(batch, len(rows)).to(self.device)).cpu()
+        for batch in batches(clips, len(videos), batch_size, progress, "video"):
+            rows += self._video_tower(stack(batch, len(rows)).to(self.device)).cpu()
         return _array(rows, (0, self.embedding_dim), lambda i: name_of(videos[i], i))
 
     @torch.inference_mode()
@@ -184,7 +184,7 @@ class VideoTextEncoder:
         """
         texts = _clean(texts)
         rows: list[Tensor] = []
-        for batch in _batches(texts, len(texts), batch_size, progress, "text"):
+        for batch in batches(texts, len(texts), batch_size, progress, "text"):
             text = self.model.text_encoder.tokenize(batch, self.device)
             rows += self._text_tower(*text).cpu()
         return _array(rows, (0, self.embedding_dim), lambda i: f"text {i} ({texts[i]!r:.60})")
@@ -218,7 +218,7 @@ class VideoTextEncoder:
                 text, a video cannot be read, or the model is a dual encoder only.
         """
         matcher = Matcher(self.model)
-        texts, videos = _clean(texts), _listed(videos)
+        texts, videos = _clean(texts), listed(videos)
         if len(texts) != len(videos) and 1 not in (len(texts), len(videos)):
             raise ValueError(
                 f"{len(texts)} texts do not pair with {len(videos)} videos; give as many, or one"
@@ -226,9 +226,9 @@ class VideoTextEncoder:
         captions = texts if len(texts) > 1 else texts * len(videos)
         clips = self.load_videos(videos, num_frames=num_frames, fps=fps)
         rows: list[Tensor] = []
-        for batch in _batches(clips, len(videos), batch_size, progress, "video"):
+        for batch in batches(clips, len(videos), batch_size, progress, "video"):
             done = len(rows)
-            tokens = self.model.encode_video(_stack(batch, done).to(self.device)).tokens
+            tokens = self.model.encode_video(stack(batch, done).to(self.device)).tokens
             part = captions[done : done + len(batch)] if len(videos) > 1 else captions
             for i in range(0, len(part), batch_size):
                 seen = tokens[i : i + batch_size] if len(videos) > 1 else tokens
@@ -252,7 +252,7 @@ class VideoTextEncoder:
         Raises:
             ValueError: If a video cannot be read, with its name.
         """
-        videos = _listed(videos)
+        videos = listed(videos)
         clip = self.clip.with_frames(num_frames)
         if fps is not None:
             clip = replace(clip, sampling="fps", fps=fps, stride=1)
@@ -274,14 +274,14 @@ class VideoTextEncoder:
 
 def _clean(texts: Sequence[str]) -> list[str]:
     """Take captions in: from here on they are clean Unicode."""
-    texts = _listed(texts)
+    texts = listed(texts)
     for number, text in enumerate(texts):
         if not isinstance(text, str):
             raise ValueError(f"text {number} is a {type(text).__name__}; give strings")
     return [clean_text(text) for text in texts]
 
 
-def _batches(
+def batches(
     items: Iterable[_Item], total: int, size: int, progress: bool, unit: str
 ) -> Iterator[list[_Item]]:
     """Yield lists of ``size`` items; the last may be shorter."""
@@ -294,7 +294,7 @@ def _batches(
             bar.update(len(batch))
 
 
-def _stack(clips: list[Tensor], first: int) -> Tensor:
+def stack(clips: Sequence[Tensor], first: int) -> Tensor:
     """Make a batch; ``first`` is the number of its first video."""
     for number, clip in enumerate(clips, first):
         if clip.shape != clips[0].shape:
@@ -302,7 +302,7 @@ def _stack(clips: list[Tensor], first: int) -> Tensor:
                 f"video {number} was prepared as {tuple(clip.shape)}, video {first} as "
                 f"{tuple(clips[0].shape)}; prepare all alike, or use batch_size=1"
             )
-    return torch.stack(clips)
+    return torch.stack([*clips])
 
 
 def _array(rows: list[Tensor], empty: tuple[int, ...], name: Callable[[int], str]) -> Floats:
@@ -310,7 +310,7 @@ def _array(rows: list[Tensor], empty: tuple[int, ...], name: Callable[[int], str
     return finite(torch.stack(rows), name).numpy() if rows else np.zeros(empty, np.float32)
 
 
-def _listed(items: Sequence[_Item]) -> list[_Item]:
+def listed(items: Sequence[_Item]) -> list[_Item]:
     """Return what was given as a list, so that it can be counted and gone through twice."""
     if isinstance(items, str | bytes | Path | np.ndarray):
         raise ValueError(f"got a single {type(items).__name__}; give a list of them")

@@ -1,9 +1,9 @@
-"""The encoder folder: a trained model as plain files that load anywhere.
+"""The encoder folder: a trained model, of video and text or a classifier, as plain files.
 
 ==============================  ==================================================================
 ``config.json``                 sizes of the model, SHA-256 of every other file, the fingerprint
 ``model.safetensors``           weights
-``tokenizer*.json``             vocabulary and rules of the text side
+``tokenizer*.json``             vocabulary and rules of the text side, if there is one
 ``video_preprocessor_config.json``  how a video becomes the model's input
 ``README.md``                   model card, the only file that may be edited
 ==============================  ==================================================================
@@ -17,23 +17,35 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple, TypeVar
 
 from safetensors.torch import save_file
 
+from vmm.data.annotations.class_list import read_class_names
 from vmm.data.transforms import ClipSettings
+from vmm.models.classifier import VideoClassifier
 from vmm.models.clip_vit import FrameViT
 from vmm.models.text_interface import TextEncoder
 from vmm.models.video_text import VideoTextModel
 from vmm.models.weight_files import read_state_dict
 from vmm.models.weights import load_accounted, usual_types
-from vmm.runs import Run, build, class_of, clip_settings, sha256
+from vmm.runs import (
+    Run,
+    TrainedModel,
+    build,
+    class_list_of,
+    class_of,
+    clip_settings,
+    sha256,
+)
 from vmm.text_output import write_text
 from vmm.version import __version__
 
 MODEL_TYPE = "vmm_video_text"
+CLASSIFIER_TYPE = "vmm_video_classifier"
 CONFIG = "config.json"
 WEIGHTS = "model.safetensors"
 PREPROCESSOR = "video_preprocessor_config.json"
@@ -44,6 +56,31 @@ _OPTIONS = {"fps": None, "stride": 1, "crop_pct": 1.0, "interpolation": "bicubic
 """What is written where it is not the usual value, which older folders do not state."""
 
 
+class _Kind(NamedTuple):
+    """What a folder can hold."""
+
+    model: type[VideoTextModel | VideoClassifier]
+    loader: str
+    """The class that people load it with."""
+    settings: tuple[str, ...]
+    """What its configuration says of the model."""
+
+
+_KINDS = {
+    MODEL_TYPE: _Kind(
+        VideoTextModel, "VideoTextEncoder", ("video_encoder", "text_encoder", "proj_dim")
+    ),
+    CLASSIFIER_TYPE: _Kind(
+        VideoClassifier,
+        "ActionClassifier",
+        ("video_encoder", "num_classes", "problem_type", "id2label"),
+    ),
+}
+"""By the ``model_type`` of a folder's configuration."""
+
+_Model = TypeVar("_Model", VideoTextModel, VideoClassifier)
+
+
 @dataclass(frozen=True)
 class EncoderParts:
     """A trained model with all that a folder says about it.
@@ -52,14 +89,56 @@ class EncoderParts:
         model: In evaluation mode, on the CPU.
         clip: How a video becomes its input, as in evaluation.
         settings: What ``config.json`` says of the model: ``video_encoder`` and ``text_encoder``,
-            nodes of a recipe, and ``proj_dim``.
+            nodes of a recipe, and ``proj_dim``; or ``num_classes``, ``problem_type`` and
+            ``id2label``, the names of the classes by number.
         card: Text of the model card.
     """
 
-    model: VideoTextModel
+    model: VideoTextModel | VideoClassifier
     clip: ClipSettings
     settings: dict[str, Any]
     card: str
+
+    def of(self, kind: type[_Model]) -> _Model:
+        """Return the model, which must be of a kind.
+
+        Raises:
+            ValueError: If it is of the other one.
+        """
+        if not isinstance(self.model, kind):
+            loader = next(k.loader for k in _KINDS.values() if isinstance(self.model, k.model))
+            raise ValueError(
+                f"this model is a {type(self.model).__name__}, not a {kind.__name__}; its folder "
+                f"is loaded by vmm.{loader}"
+            )
+        return self.model
+
+
+def parts_of_classifier(run: TrainedModel[VideoClassifier], card: str) -> EncoderParts:
+    """Take what a folder holds from a run of classification, or from an imported classifier.
+
+    Raises:
+        ValueError: If the video encoder cannot be built without the training extra.
+    """
+    _refuse_open_clip(run.model)
+    arguments = run.config["model"]["init_args"]
+    count = run.model.head.out_features
+    listed = class_list_of(run.folder, run.config)
+    names = [None] * count if listed is None else read_class_names(listed)
+    if len(names) != count:
+        raise ValueError(f"{listed} lists {len(names)} classes and the model has {count}")
+    settings = {
+        "video_encoder": arguments["video_encoder"],
+        "num_classes": count,
+        "problem_type": arguments.get("problem_type", "single_label"),
+        "id2label": {str(i): name or f"LABEL_{i}" for i, name in enumerate(names)},
+    }
+    return EncoderParts(run.model, run.clip, settings, card)
+
+
+def _refuse_open_clip(model: VideoTextModel | VideoClassifier) -> None:
+    if isinstance(model.video_encoder, FrameViT):
+        raise ValueError("the per-frame ViT is built by open_clip and not exported; use VideoMamba")
 
 
 def parts_of_run(run: Run, card: str) -> EncoderParts:
@@ -69,8 +148,7 @@ def parts_of_run(run: Run, card: str) -> EncoderParts:
         ValueError: If the video encoder cannot be built without the training extra.
     """
     model, arguments = run.model, run.config["model"]["init_args"]
-    if isinstance(model.video_encoder, FrameViT):
-        raise ValueError("the per-frame ViT is built by open_clip and not exported; use VideoMamba")
+    _refuse_open_clip(model)
     text = arguments["text_encoder"]
     exported = model.text_encoder.exported_arguments(text.get("init_args") or {})
     settings = {
@@ -96,9 +174,10 @@ def write_folder(parts: EncoderParts, folder: Path) -> str:
     write_preprocessing(parts, folder)
     files = {path.name: sha256(path) for path in sorted(folder.iterdir())}
     fingerprint = _fingerprint(parts.settings, files)
+    named = next(name for name, kind in _KINDS.items() if isinstance(parts.model, kind.model))
     config = {
-        "model_type": MODEL_TYPE,
-        "architectures": ["VideoTextEncoder"],
+        "model_type": named,
+        "architectures": [_KINDS[named].loader],
         "vmm_version": __version__,
         **parts.settings,
         "files": files,
@@ -115,8 +194,9 @@ def write_card(parts: EncoderParts, folder: Path) -> None:
 
 
 def write_preprocessing(parts: EncoderParts, folder: Path) -> None:
-    """Write the vocabulary and how a video becomes input."""
-    parts.model.text_encoder.save_vocabulary(folder)
+    """Write the vocabulary, if there is one, and how a video becomes input."""
+    if isinstance(parts.model, VideoTextModel):
+        parts.model.text_encoder.save_vocabulary(folder)
     clip = asdict(parts.clip)
     kept = {name: clip[name] for name in _PREPROCESSING}
     kept |= {name: clip[name] for name, usual in _OPTIONS.items() if clip[name] != usual}
@@ -134,7 +214,8 @@ def read_folder(folder: Path) -> tuple[EncoderParts, str]:
             a version of vmm that this one does not understand.
     """
     config = _read_config(folder)
-    files, settings = config.get("files"), _settings(config, folder)
+    kind = _KINDS[config["model_type"]]
+    files, settings = config.get("files"), _settings(config, kind.settings, folder)
     if not isinstance(files, dict) or not {WEIGHTS, PREPROCESSOR} <= set(files):
         raise ValueError(f"{folder / CONFIG} does not list its files; export the model again")
     for name, digest in files.items():
@@ -156,8 +237,11 @@ def read_folder(folder: Path) -> tuple[EncoderParts, str]:
         )
     try:
         with usual_types():
-            node = {"init_args": _with_vocabulary(settings, folder)}
-            model = build({"model": node}, VideoTextModel)
+            if kind.model is VideoTextModel:
+                settings_here = _with_vocabulary(settings, folder)
+            else:
+                settings_here = settings
+            model = build({"model": {"init_args": settings_here}}, kind.model)
     except ValueError as error:
         raise ValueError(f"{folder / CONFIG}: {error}; export the model again") from error
     load_accounted(model, read_state_dict(folder / WEIGHTS), str(folder / WEIGHTS), {}, {})
@@ -177,7 +261,7 @@ def _read_config(folder: Path) -> dict[str, Any]:
         hint = "is a run directory" if (folder / "config.yaml").is_file() else "has no config.json"
         raise ValueError(f"{folder} {hint}; `vmm export RUN OUT` makes an encoder folder of a run")
     config = _read_json(path)
-    if config.get("model_type") != MODEL_TYPE:
+    if config.get("model_type") not in _KINDS:
         raise ValueError(
             f"{path} describes a model of type {config.get('model_type')!r}, not one that "
             "`vmm export` wrote"
@@ -195,8 +279,7 @@ def _read_json(path: Path) -> dict[str, Any]:
     return content
 
 
-def _settings(config: dict[str, Any], folder: Path) -> dict[str, Any]:
-    names = ("video_encoder", "text_encoder", "proj_dim")
+def _settings(config: dict[str, Any], names: Sequence[str], folder: Path) -> dict[str, Any]:
     missing = [name for name in names if name not in config]
     if missing:
         raise ValueError(f"{folder / CONFIG} lacks {', '.join(missing)}; export the model again")

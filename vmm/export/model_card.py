@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import yaml
 
 from vmm.metrics import METRICS
-from vmm.runs import Run
+from vmm.models.classifier import VideoClassifier
+from vmm.runs import Run, TrainedModel
 
 UNKNOWN_LICENSE = "unknown"
 
@@ -18,20 +19,17 @@ _HEADER = """\
 ---
 license: {license}
 library_name: vmm
-pipeline_tag: feature-extraction
-tags: [video-text-retrieval, videomamba, vmm]
+pipeline_tag: {kind.pipeline}
+tags: [{kind.tag}, videomamba, vmm]
 ---
 
 # {title}
 
-A video-text encoder of {parameters:.1f} million parameters, trained and exported with vmm. It looks
+A {kind.what} of {parameters:.1f} million parameters, trained and exported with vmm. It looks
 at {clip.num_frames} frames of {clip.image_size} pixels.
 
 ```python
-from vmm import VideoTextEncoder
-
-encoder = VideoTextEncoder.from_pretrained("THIS FOLDER")
-similarity = encoder.encode_text(["a caption"]) @ encoder.encode_video(["clip.mp4"]).T
+{kind.code}
 ```
 
 ## Licence
@@ -52,6 +50,37 @@ Weights: `{checkpoint}`, SHA-256 `{sha256}`.
 ## Results
 
 """
+
+
+class _Kind(NamedTuple):
+    """What a card says of a kind of model."""
+
+    what: str
+    pipeline: str
+    tag: str
+    code: str
+
+
+_VIDEO_TEXT = _Kind(
+    "video-text encoder",
+    "feature-extraction",
+    "video-text-retrieval",
+    """\
+from vmm import VideoTextEncoder
+
+encoder = VideoTextEncoder.from_pretrained("THIS FOLDER")
+similarity = encoder.encode_text(["a caption"]) @ encoder.encode_video(["clip.mp4"]).T""",
+)
+_CLASSIFIER = _Kind(
+    "video classifier",
+    "video-classification",
+    "video-classification",
+    """\
+from vmm import ActionClassifier
+
+classifier = ActionClassifier.from_pretrained("THIS FOLDER")
+(best, probability), *others = classifier.classify(["clip.mp4"])[0]""",
+)
 
 _NO_RESULTS = """\
 None were measured with these weights before the export (`python -m eval.retrieval --run RUN`).
@@ -80,13 +109,26 @@ def model_card(run: Run, license_name: str, results: Sequence[Path]) -> str:
     Raises:
         ValueError: If a file of results cannot be read.
     """
+    sections = [_section(path, run.sha256) for path in results]
+    return _card(run, license_name, _VIDEO_TEXT) + ("".join(sections) or _NO_RESULTS)
+
+
+def classifier_card(run: TrainedModel[VideoClassifier], license_name: str) -> str:
+    """Write the card of a classifier; see ``model_card``."""
+    return _card(run, license_name, _CLASSIFIER) + _NO_RESULTS.replace(
+        "retrieval", "classification"
+    )
+
+
+def _card(run: TrainedModel[Any], license_name: str, kind: _Kind) -> str:
     data = run.config.get("data") or {}
     arguments = _portable(data.get("init_args") or {}) if isinstance(data, dict) else {}
     trained = {k: v for k, v in arguments.items() if k.startswith("train_") and v}
     said = "\n".join(f"- {name.removeprefix('train_')}: `{v}`" for name, v in trained.items())
     recipe = {"model": _portable(run.config["model"]), "data": _portable(data)}
     unstated = "Not stated. Ask whoever trained it before you use it."
-    card = _HEADER.format(
+    return _HEADER.format(
+        kind=kind,
         license=license_name,
         title=type(run.model.video_encoder).__name__,
         parameters=sum(p.numel() for p in run.model.parameters()) / 1e6,
@@ -97,8 +139,6 @@ def model_card(run: Run, license_name: str, results: Sequence[Path]) -> str:
         checkpoint=run.checkpoint.name,
         sha256=run.sha256,
     )
-    sections = [_section(path, run.sha256) for path in results]
-    return card + ("".join(sections) or _NO_RESULTS)
 
 
 def find_results(run: Path) -> list[Path]:

@@ -14,6 +14,7 @@ from torch import Tensor
 from vmm.export.folder import EncoderParts
 from vmm.export.programs import TEXT, example_inputs, expected, largest_difference, trace
 from vmm.export.standard_ops import standard_decompositions
+from vmm.models.classifier import VideoClassifier
 
 _INPUTS = {TEXT: ["input_ids", "attention_mask"]}
 
@@ -63,7 +64,7 @@ def write_tower(parts: EncoderParts, name: str, inputs: tuple[Tensor, ...], path
         dynamo=True,
         verbose=False,
         input_names=_INPUTS.get(name, ["video"]),
-        output_names=["vectors"],
+        output_names=["logits" if isinstance(parts.model, VideoClassifier) else "vectors"],
         optimize=False,  # takes as long as all else; the two steps below give the same speed
     )
     assert written is not None

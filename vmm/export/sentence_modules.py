@@ -28,6 +28,7 @@ from vmm.data.text_input import clean_text
 from vmm.export.encoder import VideoTextEncoder
 from vmm.export.folder import EncoderParts, write_folder
 from vmm.export.towers import Matcher, TextTower, VideoTower, finite
+from vmm.models.video_text import VideoTextModel
 
 DUAL, CROSS = "dual_encoder", "cross_encoder"
 
@@ -162,7 +163,7 @@ def write_sentence_transformers(parts: EncoderParts, folder: Path) -> str:
     dual = folder / DUAL
     dual.mkdir()
     fingerprint = write_folder(parts, dual)
-    if parts.model.text_encoder.fuses:
+    if parts.of(VideoTextModel).text_encoder.fuses:
         shutil.copytree(dual, folder / CROSS)
         identity = "torch.nn.modules.linear.Identity"
         _describe(folder / CROSS, MatchingHead, "CrossEncoder", activation_fn=identity)

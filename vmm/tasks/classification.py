@@ -15,6 +15,7 @@ from lightning.pytorch.cli import OptimizerCallable
 from torch import Tensor, nn
 
 from vmm.data.annotations.class_list import ClassList
+from vmm.data.datamodules import run_folder
 from vmm.distributed import gather_objects, share
 from vmm.losses.classification import (
     ProblemType,
@@ -26,10 +27,13 @@ from vmm.metrics import hit_probability, mean_average_precision, text_to_video_r
 from vmm.models.classifier import VideoClassifier
 from vmm.models.video_encoder import VideoEncoder
 from vmm.optim import LayerDecay, layer_ratios
+from vmm.runs import CLASS_LIST
 from vmm.tasks.base import LossOutput, TrainingTask, refuse_outside
 from vmm.tasks.draws import batch_draws
 from vmm.tasks.mixing import Mixing
+from vmm.text_output import write_text
 from vmm.types import VideoTextBatch
+from vmm.whole import whole_file
 
 
 class ClassificationTask(TrainingTask):
@@ -121,6 +125,18 @@ class ClassificationTask(TrainingTask):
             for names in self.video_encoder.layer_names()
         ]
         return layer_ratios(layers, self.layer_decay, self.layer_decay_policy)
+
+    def setup(self, stage: str) -> None:
+        """Read the list of the classes, so that nothing begins with a wrong one."""
+        _ = self.class_list
+
+    def on_train_start(self) -> None:
+        """Keep the names of the classes with the run."""
+        super().on_train_start()
+        folder = run_folder(self.trainer) if self.trainer.loggers else None
+        if self.classes and folder is not None and self.trainer.is_global_zero:
+            with whole_file(folder / CLASS_LIST) as file:
+                write_text(file, "".join(f"{name or ''}\n" for name in self.class_list.names))
 
     def unread(self) -> list[nn.Module | nn.Parameter]:
         """What makes no pooled features."""

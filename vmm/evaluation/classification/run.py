@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import logging
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 from vmm.data.views import Views
@@ -38,7 +37,7 @@ from vmm.evaluation.common.models import Encoder
 from vmm.evaluation.common.results import clip_card, count_problems, versions
 from vmm.evaluation.common.sources import AnnotatedClips, ShardClips
 from vmm.models.classifier import VideoClassifier
-from vmm.runs import load_model, read_config, trains
+from vmm.runs import class_list_of, load_model, read_config, trains
 
 logger = logging.getLogger(__name__)
 
@@ -116,20 +115,15 @@ def _is_import(config: dict[str, Any]) -> bool:
 
 
 def _as_trained(options: Options) -> Options:
-    """Take from the run of a classifier what was not asked: where the classes are, and their list.
-
-    The list is a path from where the run was trained; without it the numbers have no names.
-    """
+    """Take from the run of a classifier what was not asked: place and list of the classes."""
     if options.model is not None or not trains(read_config(options.given_run()), VideoClassifier):
         return options
     config = read_config(options.given_run())
-    model, data = (_arguments(config, name) for name in ("model", "data"))
-    listed = Path(str(model.get("classes") or ""))
-    field = data.get("label_field") if options.dataset is None else None
+    field = _arguments(config, "data").get("label_field") if options.dataset is None else None
     return replace(
         options,
         class_field=options.class_field or field,
-        classes=options.classes or (listed if listed.is_file() else None),
+        classes=options.classes or class_list_of(options.given_run(), config),
     )
 
 
