@@ -92,7 +92,8 @@ def parts_of(model: str, sizes: Sizes) -> EncoderParts:
     text_node = {"class_path": f"{BertTextEncoder.__module__}.{BertTextEncoder.__name__}"}
     arguments = {"video_encoder": node, "text_encoder": text_node}
     config = {"model": {"init_args": arguments}}
-    return parts_of_run(Run(whole.eval().requires_grad_(False), clip, config, Path(), Path(), ""), "")
+    whole.eval().requires_grad_(False)
+    return parts_of_run(Run(whole, clip, config, Path(), Path(), ""), "")
 
 
 @contextmanager

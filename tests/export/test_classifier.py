@@ -9,6 +9,8 @@ import yaml
 
 from vmm import ActionClassifier, VideoTextEncoder
 from vmm.export.command import main
+from vmm.export.published import export_upstream
+from vmm.models.checkpoints import load_published
 from vmm.models.classifier import VideoClassifier
 from vmm.models.videomamba import VideoMamba
 
@@ -19,9 +21,10 @@ VIDEO = {
 }  # fmt: skip
 
 
-def write_run(folder, **arguments):
+def write_run(folder, num_frames=4, pooling="cls", **arguments):
     """A run of ClassificationTask and its model."""
-    node = {"class_path": "vmm.models.videomamba.VideoMamba", "init_args": VIDEO}
+    sizes = VIDEO | {"num_frames": num_frames, "pooling": pooling}
+    node = {"class_path": "vmm.models.videomamba.VideoMamba", "init_args": sizes}
     arguments = {"video_encoder": node, "num_classes": 3} | arguments
     config = {
         "model": {
@@ -30,7 +33,7 @@ def write_run(folder, **arguments):
         "data": {"init_args": {"interpolation": "bilinear", "fit": "crop", "crop_pct": 0.875}},
     }  # fmt: skip
     torch.manual_seed(1)
-    model = VideoClassifier(VideoMamba(**VIDEO), 3)
+    model = VideoClassifier(VideoMamba(**sizes), 3)
     for parameter in model.parameters():
         parameter.data += 0.2 * torch.randn_like(parameter)
     (folder / "checkpoints").mkdir(parents=True)
@@ -139,3 +142,20 @@ def test_graphs_give_the_logits(run, folder, tmp_path, monkeypatch):
     program = torch.export.load(tmp_path / "out/video_4_frames.pt2").module()
     with torch.no_grad():
         torch.testing.assert_close(program(VIDEOS), run[1](VIDEOS), atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("frames", [4, 1])
+def test_a_run_is_written_in_the_published_layout(tmp_path, frames):
+    model = write_run(tmp_path / "run", frames)
+    export_upstream(tmp_path / "run", tmp_path / "out.pth")
+    loaded = load_published(str(tmp_path / "out.pth"))
+    assert loaded.family == ("image_classifier" if frames == 1 else "video_classifier")
+    video = VIDEOS[:, :frames]
+    with torch.no_grad():
+        assert torch.equal(loaded.model.eval()(video), model(video))
+
+
+def test_another_pooling_has_no_published_layout(tmp_path):
+    write_run(tmp_path / "run", pooling="cls+avg")
+    with pytest.raises(ValueError, match="without a norm after it"):
+        export_upstream(tmp_path / "run", tmp_path / "out.pth")

@@ -10,7 +10,11 @@ from tests.shards.clips import write_picture
 from vmm.data.datamodules import WebVideoData
 from vmm.data.views import Views
 from vmm.losses.classification import smooth
+from vmm.models.alignment_head import AlignmentHead
 from vmm.models.classifier import VideoClassifier
+from vmm.models.masked_student import MaskedStudent
+from vmm.models.text_encoder import BertTextEncoder
+from vmm.models.video_text import VideoTextModel
 from vmm.models.videomamba import VideoMamba
 from vmm.optim import param_groups
 from vmm.tasks import draws
@@ -233,6 +237,40 @@ def test_a_head_of_other_classes_begins_anew_and_the_encoder_is_fitted(tmp_path,
     own, other = (m.video_encoder.layers[0] for m in (task.model, given))
     assert torch.equal(own.mixer.in_proj.weight, other.mixer.in_proj.weight)
     assert task.video_encoder.pos_embed.shape == (1, 5, 32)
+
+
+def saved(model, file):
+    save_file({f"model.{k}": v.clone() for k, v in model.state_dict().items()}, file)
+    return str(file)
+
+
+def test_it_starts_from_either_stage(tmp_path, root):
+    torch.manual_seed(3)
+    with_norm = encoder(pool_norm=True, pooling="cls+avg")
+    text = BertTextEncoder(
+        32, name=str(root / "recipes/encoders/bert_demo"), fusion_layer=2, pretrained=False
+    )
+    stage1 = MaskedStudent(with_norm, AlignmentHead(32, 16, 1))
+    stage2 = VideoTextModel(with_norm, text, 8)
+    for name, model in {"stage1": stage1, "stage2": stage2}.items():
+        task = make(init_from=saved(model, tmp_path / f"{name}.safetensors"))
+        head = task.model.head.weight.clone()
+        assert task.load_start() == ["video_encoder"]
+        for key, value in task.video_encoder.state_dict().items():
+            assert torch.equal(value, with_norm.state_dict()[key]), key
+        assert torch.equal(task.model.head.weight, head)
+
+
+def test_it_starts_from_an_image_classifier(tmp_path):
+    images = VideoClassifier(encoder(num_frames=1), 8)
+    images.video_encoder.temporal_pos_embedding.data.zero_()
+    task = make(init_from=saved(images, tmp_path / "images.safetensors"))
+    assert task.load_start() == ["head", "video_encoder"]
+    still = torch.randn(2, 1, 3, 32, 32)
+    with torch.no_grad():
+        assert torch.equal(task.model.eval()(still), images.eval()(still))
+    assert task.video_encoder.temporal_pos_embedding.shape == (1, 2, 32)
+    assert not task.video_encoder.temporal_pos_embedding.any()
 
 
 def test_folders_of_pictures_train_and_validate(tmp_path):

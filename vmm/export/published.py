@@ -18,6 +18,7 @@ from torch import nn
 
 from vmm.command_line import CommandParser
 from vmm.models.checkpoints import Published, load_published, save_published
+from vmm.models.classifier import VideoClassifier
 from vmm.models.masked_student import MaskedStudent
 from vmm.models.published_layout import LAYOUTS, Family
 from vmm.models.text_encoder import BertTextEncoder
@@ -42,6 +43,7 @@ _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 _FAMILIES: dict[type[nn.Module], Family] = {
     VideoTextModel: "video_text",
     MaskedStudent: "masked_pretrain",
+    VideoClassifier: "video_classifier",
 }
 # What vmm's own runs hold and the published layouts do not.
 _NOT_UPSTREAM = ("teacher.",)
@@ -146,10 +148,22 @@ def _family(run: Path) -> Family:
         if not isinstance(named, str) or named not in known:
             raise ValueError(f"{account} names the family {named!r}; vmm knows {', '.join(known)}")
         return known[named]
-    task = (read_config(run).get("model") or {}).get("class_path")
+    config = read_config(run)
+    task = (config.get("model") or {}).get("class_path")
     kind = TASKS.get(str(task))
     if kind is None or kind.model not in _FAMILIES:
-        raise ValueError(f"runs of {task} have no published layout; export a run of stage 1 or 2")
+        raise ValueError(
+            f"runs of {task} have no published layout; export a run of stage 1 or 2, or of "
+            "classification"
+        )
+    if kind.model is VideoClassifier:
+        encoder: Any = build(config, VideoClassifier).video_encoder
+        if getattr(encoder, "pooling", "cls") != "cls" or [*encoder.pool_norm.parameters()]:
+            raise ValueError(
+                "the published classifiers read the class token without a norm after it (pooling "
+                "cls, pool_norm false); `vmm export` writes any model"
+            )
+        return "image_classifier" if encoder.num_frames == 1 else "video_classifier"
     return _FAMILIES[kind.model]
 
 
