@@ -50,7 +50,10 @@ def test_steps_are_those_of_training(in_root, demo_shards):
     options += ["--data.init_args.steps_per_epoch=null", "--trainer.devices=2"]
     # the GPUs of the recipe need not be here
     options += ["--trainer.accumulate_grad_batches=2", "--trainer.accelerator=gpu"]
-    epoch = summarize([*STAGE2, *demo_shards.options(), *options])["epoch"]
+    options += ["--data.init_args.aug_repeats=2"]
+    found = summarize([*STAGE2, *demo_shards.options(), *options])
+    assert found["activations"]["samples_at_once"] == 2 * 8  # one process sees each twice
+    epoch = found["epoch"]
     assert epoch["samples_per_step"] == {"video": 16, "image": 8}
     assert (epoch["batches"], epoch["steps"]) == (48 // 16 + 16 // 8, 3)
     assert epoch["samples"] == {"video": 48, "image": 16}
@@ -75,6 +78,11 @@ def test_activations_grow_with_what_is_at_once(in_root):
 def test_other_tasks_and_encoders(in_root):
     answers = summarize(["-c", "recipes/answer_qa.yaml", AWAY])
     assert answers["parameters"]["parts"]["answer_decoder"] > 0
+    guided = summarize(["-c", "recipes/self_distillation.yaml", AWAY])
+    assert guided["parameters"]["parts"]["distill_head"] == 128 + 64 * 129
+    small = guided["multiply_adds_per_view"]["teacher"]["all"]
+    assert 0 < small < guided["multiply_adds_per_view"]["video_encoder"]["all"]
+    assert 0 < guided["parameters"]["teacher"] < guided["parameters"]["total"]
     frames = summarize(["-c", "recipes/demo/frame_only.yaml", AWAY])
     costs = frames["multiply_adds_per_view"]["video_encoder"]
     assert costs["as_published"] is None and costs["all"] > 0

@@ -97,6 +97,13 @@ def test_every_trainable_parameter_gets_a_gradient(make, teacher, batch):
     assert not any(p.requires_grad for p in teacher.parameters())
 
 
+def test_a_layer_without_a_tap_is_refused(make, root):
+    config = str(root / "recipes/encoders/clip_vit_demo.json")
+    teacher = ClipTeacher(config, None, 32, num_layers=2)
+    with pytest.raises(ValueError, match="1 taps to align but the teacher gives 2 layers"):
+        make(loss_weights=LossWeights(align=1.0), teacher=teacher)
+
+
 def test_losses_depend_on_the_captions(make, batch):
     task = make()
     before = losses(task, batch).terms
