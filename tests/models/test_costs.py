@@ -62,17 +62,20 @@ def test_published_parameters(name):
     assert count(classifier) - table == image
 
 
-@pytest.mark.parametrize("backend", [None, "reference"])
-def test_all_equals_the_written_out_sum(monkeypatch, backend):
+@pytest.mark.parametrize(
+    ("backend", "order", "paths"),
+    [(None, "spatial", 1), ("reference", "spatial", 1), (None, "st_v2", 2)],
+)
+def test_all_equals_the_written_out_sum(monkeypatch, backend, order, paths):
     if backend is not None:  # one that computes step by step, which is no operator to count
         monkeypatch.setenv("VMM_SCAN_BACKEND", backend)
     width, depth, states, taps, inner = 32, 3, 5, 3, 3 * 32
     with torch.device("meta"):
-        encoder = VideoMamba(width, depth, 4, 32, 16, 2, states, taps, 3)
+        encoder = VideoMamba(width, depth, 4, 32, 16, 2, states, taps, 3, scan_order=order)
     tokens, patches, rank = 1 + 2 * 4, 2 * 4, 2
     block = 3 * width * inner
-    block += 2 * (inner * (rank + 2 * states) + rank * inner + taps * inner)  # both directions
-    block += 2 * 9 * inner * states
+    way = inner * (rank + 2 * states) + rank * inner + taps * inner + 9 * inner * states
+    block += 2 * paths * way  # both directions
     norms = 5 * width * (depth + 1) * tokens
     embedding = 3 * 2 * 16 * 16 * width * patches
     expected = block * depth * tokens + embedding + norms
