@@ -22,6 +22,7 @@ from vmm.search.index import Index, Settings
 
 S2 = "fit -c recipes/stage2_vtt.yaml --data.init_args.make_demo=false"
 S1 = "fit -c recipes/stage1_mvp.yaml"
+CLASSES = "fit -c recipes/classification.yaml --data.init_args.make_demo=false"
 
 
 @pytest.fixture(scope="module")
@@ -127,6 +128,10 @@ def told(things, root, tmp_path, monkeypatch, capsys):
         (f"{S2} --data.init_args.val_videos=[]", "val_videos is empty"),
         (f"{S2} --model.init_args.init_from=''", "init_from is empty; null leaves it out"),
         (f"{S2} --model=AnswerTask", "model.init_args needs answers"),
+        (f"{CLASSES} --data.init_args.auto_augment=rand-m99", "auto_augment 'rand-m99' is no poli"),
+        (f"{CLASSES} --model.init_args.num_classes=0", "num_classes is 0; set it to from 1 to"),
+        (f"{CLASSES} --model.init_args.mixing.prob=2", "prob and switch_prob from 0 to 1"),
+        (f"{CLASSES} --data.init_args.content=captions", "set data.init_args.content to labels"),
         ("fit -c recipes/overlays/debug.yaml", "name a whole one first, e.g. -c recipes/stage2"),
         ("fit -c recipes/encoders/videomamba_demo.yaml", "no recipe here names a model"),
         ("-c recipes/stage2_vtt.yaml fit", "the command comes first, e.g. `vmm fit -c RECIPE`"),

@@ -201,6 +201,7 @@ class WebVideoData(VideoDataModule):
             interpolation=interpolation, antialias=antialias, decoder=decoder,
             isolate_decode=isolate_decode,
         )  # fmt: skip
+        self._clip_settings(num_frames=num_frames or 1, image_size=image_size or 1)  # or refuse
         self.content = content_of(content, label_field)
         self.positives: Positives = positives
         self.on_bad: OnBad = on_bad
