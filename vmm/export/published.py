@@ -46,7 +46,7 @@ _FAMILIES: dict[type[nn.Module], Family] = {
     VideoClassifier: "video_classifier",
 }
 # What vmm's own runs hold and the published layouts do not.
-_NOT_UPSTREAM = ("teacher.",)
+_NOT_UPSTREAM = ("teacher.", "model.distill_head.")
 
 
 def import_checkpoint(source: str, out: Path, **options: Any) -> Published:
