@@ -76,7 +76,8 @@ def share(count: Tensor | int, device: torch.device) -> Tensor | float:
     """
     if world_size() == 1:
         return 1.0
-    own = torch.as_tensor(count, dtype=torch.float32, device=device)
+    dtype = torch.promote_types(torch.get_default_dtype(), torch.float32)  # float64 in such a run
+    own = torch.as_tensor(count, dtype=dtype, device=device)
     total = own.clone()
     dist.all_reduce(total)
     return own * world_size() / total.clamp(min=1)

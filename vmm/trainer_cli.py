@@ -60,7 +60,7 @@ from vmm.tasks.trainer_settings import (
     with_safe_files,
 )
 from vmm.tasks.video_text import VideoTextTask  # noqa: F401
-from vmm.tasks.watchdog import Lost, Watchdog
+from vmm.tasks.watchdog import Lost, Watchdog, how_lost
 
 logger = logging.getLogger(__name__)
 
@@ -386,8 +386,8 @@ def run(args: list[str], kind: type[VmmCLI] = VmmCLI) -> VmmCLI | None:
         return None
     except MisconfigurationException as error:
         raise ValueError(" ".join(str(error).split())) from error
-    except RuntimeError as error:
-        if lost := getattr(error, "lost", "") or not_met(error):
+    except (RuntimeError, ConnectionError, EOFError) as error:
+        if lost := how_lost(error) or not_met(error):
             raise Lost(lost) from error
         raise
     except SystemExit as stop:

@@ -13,8 +13,11 @@ pytest.importorskip("deepspeed", reason="DeepSpeed is for Linux only")
 pytestmark = pytest.mark.slow
 
 ZERO = "--trainer.strategy.init_args.offload"
+EXACT = ["--trainer.precision=64-true", "--ema.decay=0.5"]
 RUNS = {
     "one": ([], None),
+    "exact": (EXACT, None),
+    "exact ddp": (["ddp", *EXACT, "--compile.backend=eager"], None),
     "fsdp2": (["fsdp2"], None),
     "zero2": (["zero2"], None),
     "ddp": (["ddp"], "one/1"),
@@ -23,6 +26,15 @@ RUNS = {
     "zero1": (["zero1", f"{ZERO}_optimizer=true"], "zero3/2"),
 }
 """Overlay and options, and the checkpoint of another run that it begins with."""
+
+TWO = [name for name in RUNS if name not in ("one", "exact")]
+
+
+def alone(strategy):
+    """The run of one process to compare with, and how far loss terms and gradients may be apart."""
+    if strategy.startswith("exact"):  # only the order of sums differs, and float64 hides it
+        return "exact", 1e-14, 1e-12
+    return "one", 2e-6, 1e-5
 
 
 @pytest.fixture(scope="module")
@@ -110,10 +122,11 @@ def apart(one, other):
     return ((one - other).abs().max() / one.abs().max().clamp(min=0.1)).item()
 
 
-@pytest.mark.parametrize("strategy", [name for name in RUNS if name != "one"])
+@pytest.mark.parametrize("strategy", TWO)
 def test_losses_and_gradients_are_those_of_one_process(run, strategy):
     """Of all terms and parameters, with a last batch that is smaller on one process."""
-    one = torch.load(run("one") / "gradients.pt")
+    name, near, nearly = alone(strategy)
+    one = torch.load(run(name) / "gradients.pt")
     two = torch.load(run(strategy) / "gradients.pt")
     assert 1 <= len(two) <= len(one) == 3
     for expected, got in zip(one[-len(two) :], two, strict=True):
@@ -124,18 +137,22 @@ def test_losses_and_gradients_are_those_of_one_process(run, strategy):
             if value is None:
                 assert got[name] is None and name.startswith("teacher.")
             else:
-                assert apart(value, got[name]) < (2e-6 if name in terms else 1e-5), name
+                assert apart(value, got[name]) < (near if name in terms else nearly), name
 
 
-@pytest.mark.parametrize("strategy", [name for name in RUNS if name != "one"])
+@pytest.mark.parametrize("strategy", TWO)
 def test_all_end_with_the_same_checkpoint(run, strategy):
     """Whatever wrote the one that they began with: weights, moments and groups, no teacher."""
-    one, two = checkpoint(run("one")), checkpoint(run(strategy))
+    name = alone(strategy)[0]
+    one, two = checkpoint(run(name)), checkpoint(run(strategy))
     assert one.keys() == two.keys()
-    assert one["state_dict"].keys() == two["state_dict"].keys()
-    assert not any(name.startswith("teacher.") for name in two["state_dict"])
-    for name, value in one["state_dict"].items():
-        torch.testing.assert_close(two["state_dict"][name], value, rtol=0, atol=2e-5)
+    assert ("current_model_state" in one) == (name == "exact")
+    for part in {"state_dict", "current_model_state"} & one.keys():
+        assert one[part].keys() == two[part].keys()
+        assert not any(name.startswith("teacher.") for name in two[part])
+        for key, value in one[part].items():
+            near = 1e-10 if name == "exact" else 2e-5
+            torch.testing.assert_close(two[part][key], value, rtol=0, atol=near)
     (moments,), (others,) = one["optimizer_states"], two["optimizer_states"]
     assert moments["param_groups"] == others["param_groups"]
     assert moments["state"].keys() == others["state"].keys()

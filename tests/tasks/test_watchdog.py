@@ -1,10 +1,12 @@
+import os
+import subprocess
 import threading
 import time
 from types import SimpleNamespace
 
 import pytest
 
-from vmm.tasks.watchdog import Peer, Sign, Watchdog, who_holds_up
+from vmm.tasks.watchdog import Peer, Sign, Watchdog, how_lost, who_holds_up
 
 
 def sign(things=5, lasts=0.0, doing="step 3"):
@@ -96,3 +98,29 @@ def test_silence_of_the_store_is_that_of_process_0(watch, monkeypatch):
     dog._looked = now
     (said,) = watch(dog)
     assert said.startswith("process 0 of 3 has given no sign of life for 5 s (pid 77 on node)")
+
+
+def test_a_worker_that_is_killed_is_a_lost_process_with_what_it_read():
+    """PyTorch raises the error in a signal handler, in the middle of whatever is done."""
+    dog = Watchdog()
+    dog._trainer = SimpleNamespace(
+        datamodule=SimpleNamespace(reading=lambda: "worker 0: 'a/1' for 2 s")
+    )
+    error = RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed. \nmore")
+    pipe, other = ConnectionResetError("reset by peer"), RuntimeError("something else")
+    gone = subprocess.Popen(["sleep", "9"])
+    dog.on_exception(dog._trainer, None, pipe)  # nobody is gone yet
+    assert not how_lost(pipe)
+    gone.kill()
+    os.waitid(os.P_PID, gone.pid, os.WEXITED | os.WNOWAIT)
+    for exception in (error, other, pipe):
+        dog.on_exception(dog._trainer, None, exception)
+    gone.wait()
+    reading = "; the workers were reading: worker 0: 'a/1' for 2 s. Go on with --resume"
+    assert how_lost(error) == "DataLoader worker (pid 7) is killed by signal: Killed" + reading
+    assert how_lost(pipe) == f"the worker with pid {gone.pid} is gone" + reading
+    assert how_lost(other) == ""
+    other.__context__ = error  # which came again while the run was taken down
+    assert how_lost(other) == how_lost(error)
+    again = RuntimeError(str(error))
+    assert how_lost(again) == "DataLoader worker (pid 7) is killed by signal: Killed"

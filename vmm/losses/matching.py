@@ -36,6 +36,9 @@ def sample_hard_negatives(
 ) -> HardNegatives:
     """Draw a negative video per text and a negative text per video from the local batch.
 
+    As the published code does: those of other processes are never drawn, so that the negatives
+    depend on how many processes share a batch.
+
     Args:
         similarity: (B, B) videos by texts, already divided by the temperature.
         idx: (B,) int64; rows with equal values are never negatives of each other.

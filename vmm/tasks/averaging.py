@@ -61,7 +61,9 @@ class WeightAverage(EMAWeightAveraging):
             return
         _refuse(trainer)
         pl_module.configure_model()
-        # Here the model is not yet where it will be.
+        trainer.precision_plugin.convert_module(
+            pl_module
+        )  # not yet done; nor is it where it will be
         self._average_model = AveragedModel(
             pl_module,
             device=self._device or trainer.strategy.root_device,

@@ -61,7 +61,7 @@ def _instead(name: str) -> str:
     return "fsdp2" if re.search("fsdp|ModelParallel", name, re.IGNORECASE) else "ddp"
 
 
-def not_met(error: RuntimeError) -> str:
+def not_met(error: BaseException) -> str:
     """Say it, if an error is that of processes that waited for others to start; else nothing."""
     if not isinstance(error, DistStoreError):
         return ""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import multiprocessing
 import os
 import signal
 import threading
@@ -16,7 +17,6 @@ import lightning as L
 from torch.distributed import distributed_c10d
 
 from vmm.command_line import LOST
-from vmm.data.loader import kill_workers
 from vmm.distributed import rank, world_size
 from vmm.tasks.run_record import RunRecord
 from vmm.text_output import complain
@@ -177,10 +177,17 @@ class Watchdog(L.Callback):
     def on_exception(
         self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException
     ) -> None:
-        """Say who is gone, if this process failed because another one did."""
-        if isinstance(exception, RuntimeError) and (gone := self._find_gone()):
-            exception.lost = f"{gone}. Go on with --resume"  # type: ignore[attr-defined]
-            self._record(f"{gone}. Go on with --resume")
+        """Say who is gone, if this process failed because a worker or another process did."""
+        if isinstance(exception, RuntimeError | ConnectionError | EOFError):
+            try:
+                gone = self._dead_worker(exception)
+            except RuntimeError as error:  # PyTorch's, in the handler of a signal that comes now
+                gone = self._dead_worker(error)
+            if not gone and isinstance(exception, RuntimeError):
+                gone = self._find_gone()
+            if gone:
+                exception.lost = f"{gone}. Go on with --resume"  # type: ignore[attr-defined]
+                self._record(f"{gone}. Go on with --resume")
         self._leave(f"{_END}, {type(exception).__name__}: {str(exception)[:200]}")
 
     def _leave(self, words: str) -> None:
@@ -189,6 +196,21 @@ class Watchdog(L.Callback):
             self._over.set()
             if self._teller is not None:
                 self._teller.join(1)
+
+    def _dead_worker(self, error: BaseException) -> str:
+        """Say which worker is gone and what they all read, if an error is about that."""
+        said = _of_worker(error)
+        peers = {peer.sign.pid for peer in self._peers.values()}
+        given_up = time.monotonic() + (0 if isinstance(error, RuntimeError) else 1)
+        while not said and time.monotonic() < given_up:  # its pipe is closed before it is dead
+            dead = [pid for pid in _children() - peers if _state(pid) == "Z"]
+            said = f"the worker with pid {dead[0]} is gone" if dead else ""
+            time.sleep(0.02)
+        return said and said + ("" if "were reading" in said else self._reading())
+
+    def _reading(self) -> str:
+        module: Any = getattr(self._trainer, "datamodule", None)
+        return "" if module is None else f"; the workers were reading: {module.reading()}"
 
     def _find_gone(self) -> str:
         """Name a process that has ended; it takes a moment until one that was killed is seen."""
@@ -259,8 +281,7 @@ class Watchdog(L.Callback):
         peers = {peer.sign.pid for peer in self._peers.values()}
         stopped = {pid for pid in _children() - peers if _state(pid) in ("T", "t")}
         self._stopped = {pid: self._stopped.get(pid, now) for pid in stopped}
-        module = getattr(self._trainer, "datamodule", None)
-        reading = f"; the workers were reading: {module.reading()}" if module is not None else ""
+        reading = self._reading()
         for pid, since in self._stopped.items():
             if now - since > self.silence:
                 return f"the worker with pid {pid} is stopped, at {own.doing}{reading}"
@@ -274,12 +295,31 @@ class Watchdog(L.Callback):
         said += ". Go on with --resume; was it only slow? Raise watchdog.silence or .patience"
         complain(f"vmm fit: error: {said}")
         self._record(said)
-        kill_workers()
         sign = self._peers[peer].sign if peer in self._peers else None
         if sign is not None and sign.host == _HOST:  # or it stays for ever
             with suppress(OSError):
                 os.kill(sign.pid, signal.SIGKILL)
+        # Nobody waits for them: meanwhile PyTorch would raise an error in the main thread.
+        for worker in [child for child in multiprocessing.active_children() if child.daemon]:
+            worker.kill()
         os._exit(LOST)
+
+
+def how_lost(error: BaseException | None) -> str:
+    """Give what the watchdog has said about an error, or about one that this one came upon.
+
+    PyTorch raises that of a dead worker again and again, also while the first one is dealt with.
+    """
+    said = ""
+    while error is not None and not said:
+        said, error = getattr(error, "lost", "") or _of_worker(error), error.__context__
+    return said
+
+
+def _of_worker(error: BaseException) -> str:
+    """Give PyTorch's sentence if an error is that of a dead worker."""
+    said = str(error).partition("\n")[0].strip().rstrip(".")
+    return said if said.startswith("DataLoader worker") else ""
 
 
 def _state(pid: int) -> str:
