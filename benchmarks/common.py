@@ -23,7 +23,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-PACKAGES = ("torch", "triton", "llvmlite", "numpy", "transformers", "mambapy", "mamba_ssm", "timm")
+PACKAGES = ("torch", "triton", "llvmlite", "numpy", "transformers", "mambapy", "mamba_ssm")
 
 TURN_S = 0.02
 

@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from benchmarks import common, peers, report
+from benchmarks import common, report
+from vmm.models.video_vit import DividedViT, JointViT
 from vmm.models.videomamba import VideoMamba
 from vmm.ops.scan.interface import BACKEND_VARIABLE
 from vmm.ops.tuning.cpu_setup import tune_cpu
@@ -75,10 +76,10 @@ def build(name: str, depth: int, image_size: int = IMAGE_SIZE) -> nn.Module:
         width = 576 if name == M else 192
         model = VideoMamba(width, depth, image_size=image_size, num_taps=0)
     elif name == TIMESFORMER:
-        model = peers.DividedViT("vit_base_patch16_224", depth, image_size)
+        model = DividedViT(768, depth, 12, image_size=image_size, num_taps=0)
     else:
-        size = {VIT_TI: "tiny", VIT_S: "small"}[name]
-        model = peers.JointViT(f"vit_{size}_patch16_224", depth, image_size)
+        width, heads = {VIT_TI: (192, 3), VIT_S: (384, 6)}[name]
+        model = JointViT(width, depth, heads, image_size=image_size, num_taps=0)
     return model.eval().to(common.device())
 
 
@@ -105,7 +106,7 @@ def call_of(name: str, model: nn.Module, video: Tensor) -> Callable[[], list[Ten
         lowered = torch.autocast(video.device.type, torch.bfloat16, enabled=video.is_cuda)
         with torch.inference_mode(), lowered, scan_backend(name):
             out = model(video)
-        return [out] if isinstance(out, Tensor) else [out.tokens, out.pooled]
+        return [out.tokens, out.pooled]
 
     return call
 

@@ -163,6 +163,19 @@ def test_recipe_trains_two_steps(recipe, in_root, demo_shards, tmp_path):
     trained(tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("recipe", "encoder"), [("stage1_mvp", "divided_vit_demo"), ("stage2_vtt", "joint_vit_demo")]
+)
+def test_a_baseline_trains_in_the_place_of_videomamba(
+    recipe, encoder, in_root, demo_shards, tmp_path
+):
+    named = option("model.init_args.video_encoder", f"recipes/encoders/{encoder}.yaml")
+    shards = demo_shards.options(images=recipe == "stage2_vtt")
+    assert fit(*recipes(recipe, "overlays/debug"), named, *shards, *logged_in(tmp_path)) == 0
+    settings, _, _ = trained(tmp_path)
+    assert settings["model"]["init_args"]["video_encoder"]["class_path"].endswith("ViT")
+
+
 @pytest.fixture(scope="module")
 def films(tmp_path_factory):
     """The data of the overlay for long videos: two films a split."""

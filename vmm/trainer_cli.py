@@ -29,6 +29,7 @@ from vmm.data.datamodules import VideoDataModule, run_folder
 
 # Imported so that recipes may use short class names.
 from vmm.models.clip_vit import FrameViT  # noqa: F401
+from vmm.models.video_vit import DividedViT, JointViT  # noqa: F401
 from vmm.models.videomamba import VideoMamba  # noqa: F401
 from vmm.models.weight_files import refuse_as_weights
 from vmm.ops.tuning.cpu_setup import tune_cpu

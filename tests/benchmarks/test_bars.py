@@ -3,6 +3,7 @@ import torch
 
 from benchmarks import block, common, encoder, long_video, scan_report
 from benchmarks.scan_cases import BOTH, COPY, FORWARD, ONE, ONE_CALL, TRAINING, TWO_CALLS, Case
+from vmm.types import VideoFeatures
 
 pytestmark = pytest.mark.skipif(torch.cuda.is_available(), reason="the bars of a CPU")
 
@@ -136,7 +137,7 @@ def test_the_loop_is_used_where_it_is_named(monkeypatch):
 
     def model(video):
         used.append(encoder.os.environ[encoder.BACKEND_VARIABLE])
-        return video
+        return VideoFeatures(video, video, None)
 
     for name in (encoder.TI, encoder.TI_LOOP, encoder.TI):
         encoder.call_of(name, model, torch.zeros(1))()

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchmarks import films, peers, scan_cases
+from benchmarks import films, scan_cases
 from benchmarks.block import Recorder, is_product, is_scan
 from vmm.models.mamba import BiMambaBlock
 
@@ -178,39 +178,3 @@ def test_a_block_is_taken_apart_into_its_operations():
         "vmm.bidirectional_scan_backward.default",
     }
     recorder.replay(is_scan)()
-
-
-def timm_vit(model, frames):
-    return model.vit.forward_features(frames)[:, 0]
-
-
-@pytest.mark.parametrize("kind", [peers.JointViT, peers.DividedViT])
-def test_a_peer_is_timms_vit_on_one_frame(kind):
-    model = kind("vit_tiny_patch16_224", 2, 32).eval()
-    torch.nn.init.normal_(model.vit.cls_token)
-    model.vit.pos_embed.data[:, 0] = 0  # peers give the class token no place
-    for output in getattr(model, "time_outputs", []):
-        torch.nn.init.zeros_(output.weight)
-        torch.nn.init.zeros_(output.bias)
-    video = torch.randn(2, 1, 3, 32, 32)
-    with torch.no_grad():
-        expected = timm_vit(model, video[:, 0])
-        torch.testing.assert_close(model(video), expected, rtol=1e-4, atol=1e-4)
-        if kind is peers.DividedViT:  # equal frames: nothing to add over time
-            torch.testing.assert_close(
-                model(video.expand(-1, 3, -1, -1, -1)), expected, rtol=1e-4, atol=1e-4
-            )
-
-
-def test_the_divided_peer_looks_along_time():
-    model = peers.DividedViT("vit_tiny_patch16_224", 1, 32).eval()
-    video = torch.randn(1, 2, 3, 32, 32)
-    other = video.clone()
-    other[:, 1, :, :16, :16] += 1  # the first patch of the second frame
-    embedded = []
-    model.time_outputs[0].register_forward_hook(lambda *x: embedded.append(x[-1]))
-    with torch.no_grad():
-        model(video), model(other)
-    changed = (embedded[0] - embedded[1]).abs().amax(-1) > 1e-6
-    assert changed.shape == (4, 2)  # patches, frames
-    assert changed[0].all() and not changed[1:].any()

@@ -23,7 +23,7 @@ BERT = {
 VIDEO = {"embed_dim": 32, "depth": 2, "num_frames": 4, "image_size": 32, "patch_size": 16}
 
 
-def write_run(folder, seed, **data):
+def write_run(folder, seed, kind=VideoMamba, video=VIDEO, **data):
     """Write a run directory as `vmm fit` leaves it; return the model whose weights it holds."""
     text = folder / "bert"
     text.mkdir(parents=True)
@@ -31,11 +31,14 @@ def write_run(folder, seed, **data):
     (text / "vocab.txt").write_text("\n".join(WORDS))
     text_args = {"name": str(text), "fusion_layer": 1, "pretrained": False, "max_words": 8}
     torch.manual_seed(seed)
-    model = VideoTextModel(VideoMamba(**VIDEO), BertTextEncoder(32, **text_args), 8, 0.1)
+    model = VideoTextModel(kind(**video), BertTextEncoder(32, **text_args), 8, 0.1)
     for parameter in model.parameters():  # fresh ones hardly tell inputs apart
         parameter.data += 0.2 * torch.randn_like(parameter)
     encoders = {
-        "video_encoder": {"class_path": "vmm.models.videomamba.VideoMamba", "init_args": VIDEO},
+        "video_encoder": {
+            "class_path": f"{kind.__module__}.{kind.__qualname__}",
+            "init_args": video,
+        },
         "text_encoder": {
             "class_path": "vmm.models.text_encoder.BertTextEncoder",
             "init_args": text_args,

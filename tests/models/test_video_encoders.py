@@ -9,13 +9,18 @@ from vmm.drawing import uniform_rows
 from vmm.masking import Patches, draw_mask
 from vmm.models.clip_vit import FrameViT
 from vmm.models.video_encoder import VideoEncoder
+from vmm.models.video_vit import DividedViT, JointViT
 from vmm.models.videomamba import VideoMamba
+
+SIZES = {"embed_dim": 32, "depth": 2, "num_frames": 4, "image_size": 64}
 
 
 @pytest.fixture
 def make(root):
     settings = {
-        VideoMamba: {"embed_dim": 32, "depth": 2, "num_frames": 4, "image_size": 64},
+        VideoMamba: SIZES,
+        JointViT: SIZES | {"num_heads": 2},
+        DividedViT: SIZES | {"num_heads": 2},
         FrameViT: {
             "name": str(root / "recipes/encoders/clip_vit_demo.json"),
             "num_frames": 4,
@@ -25,11 +30,16 @@ def make(root):
     return lambda kind: kind(**settings[kind]).eval()
 
 
-KINDS = VideoEncoder.__subclasses__()
+def kinds(base):
+    below = [kind for child in base.__subclasses__() for kind in kinds(child)]
+    return below or [base]
 
 
-def test_both_kinds_are_tested():
-    assert {VideoMamba, FrameViT} <= set(KINDS)
+KINDS = kinds(VideoEncoder)
+
+
+def test_all_kinds_are_tested():
+    assert {VideoMamba, FrameViT, JointViT, DividedViT} <= set(KINDS)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -87,10 +97,10 @@ def test_state_survives_a_round_trip(make, kind):
     assert torch.equal(encoder(video).pooled, other(video).pooled)
 
 
-@pytest.mark.parametrize(("kind", "sees_order"), [(VideoMamba, True), (FrameViT, False)])
-def test_only_videomamba_sees_the_order_of_frames(make, kind, sees_order):
-    encoder = make(kind)
-    if kind is VideoMamba:
+@pytest.mark.parametrize("kind", KINDS)
+def test_only_the_frame_vit_does_not_see_the_order_of_frames(make, kind):
+    encoder, sees_order = make(kind), kind is not FrameViT
+    if sees_order:
         torch.nn.init.normal_(encoder.temporal_pos_embedding)
     video = torch.randn(2, 4, 3, 64, 64)
     change = (encoder(video).pooled - encoder(video.flip(1)).pooled).abs().max()

@@ -18,7 +18,8 @@ from vmm.models.layers import interpolate_spatial
 from vmm.models.weight_files import read_state_dict
 from vmm.models.weights import KeyReport, load_accounted
 
-_FILE_SUFFIXES = {".pt", ".pth", ".bin", ".ckpt", ".safetensors"}
+FILE_SUFFIXES = {".pt", ".pth", ".bin", ".ckpt", ".safetensors"}
+"""Of files of weights; other names are those of models."""
 _TOWER_PREFIX = re.compile(r"^(?:.*\.)?(?:visual|clip_teacher)\.")
 
 
@@ -94,7 +95,7 @@ def load_visual(visual: nn.Module, name: str, pretrained: str) -> KeyReport:
         ValueError: If the file or tag does not exist, cannot be fetched, or does not fit.
     """
     path = _weight_file(name, pretrained)
-    state, other = _tower_state(read_state_dict(path), str(path))
+    state, other = tower_state(read_state_dict(path), str(path))
     report = load_accounted(visual, fit_tower(visual, state), str(path), new={}, dropped={})
     return report._replace(dropped=dict.fromkeys(other, "not part of the image tower"))
 
@@ -119,7 +120,7 @@ def fit_tower(visual: nn.Module, state: dict[str, Tensor]) -> dict[str, Tensor]:
 def _weight_file(name: str, pretrained: str) -> Path:
     """Local path of a file or of an open_clip tag, which is fetched if need be."""
     path = Path(pretrained).expanduser()
-    if path.is_file() or path.suffix in _FILE_SUFFIXES or name.endswith(".json"):
+    if path.is_file() or path.suffix in FILE_SUFFIXES or name.endswith(".json"):
         return path
     import open_clip
 
@@ -144,8 +145,14 @@ def _weight_file(name: str, pretrained: str) -> Path:
         ) from error
 
 
-def _tower_state(state: dict[str, Tensor], source: str) -> tuple[dict[str, Tensor], list[str]]:
-    """Split a state dict into the image tower, without prefix, and the other keys."""
+def tower_state(state: dict[str, Tensor], source: str) -> tuple[dict[str, Tensor], list[str]]:
+    """Split a state dict into the image tower, without prefix, and the other keys.
+
+    Tensors may have any shape. What holds no tower by its prefix is taken for one as a whole.
+
+    Raises:
+        ValueError: If it holds several towers.
+    """
     found = {key: match for key in state if (match := _TOWER_PREFIX.match(key))}
     prefixes = {match.group() for match in found.values()}
     if len(prefixes) > 1:
