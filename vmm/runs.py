@@ -114,14 +114,8 @@ def load_model(run: Path, wanted: type[ModelT], checkpoint: str = "best") -> Tra
     weights = {key.removeprefix("model."): value for key, value in state.items()}
     report = load_accounted(model, weights, str(path), {}, _TRAINING_ONLY)
     logger.info("%s: %s", path, report)
-    return TrainedModel(
-        model=model.eval(),
-        clip=clip,
-        config=config,
-        folder=run,
-        checkpoint=path,
-        sha256=sha256(path) + ("" if averaged else _RAW),
-    )
+    digest = sha256(path) + ("" if averaged else _RAW)
+    return TrainedModel(model.eval(), clip, config, run, path, digest)
 
 
 def read_config(run: Path) -> dict[str, Any]:

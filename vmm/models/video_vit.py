@@ -272,7 +272,7 @@ class _VideoViT(TubeletEncoder):
         x = self.norm(x)
         cls, patches = x[:, :1], x[:, 1:]
         pooled = pool_tokens(cls, patches, self.pooling, grid.steps if keep_temporal else 1)
-        return VideoFeatures(patches, pooled, torch.stack(taps) if taps else None)
+        return VideoFeatures(patches, pooled, torch.stack(taps) if taps else None, cls)
 
 
 class JointViT(_VideoViT):

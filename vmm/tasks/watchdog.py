@@ -186,7 +186,7 @@ class Watchdog(L.Callback):
             if not gone and isinstance(exception, RuntimeError):
                 gone = self._find_gone()
             if gone:
-                exception.lost = f"{gone}. Go on with --resume"  # type: ignore[attr-defined]
+                exception.lost = f"{gone}. Go on with --resume"  # type: ignore[union-attr]
                 self._record(f"{gone}. Go on with --resume")
         self._leave(f"{_END}, {type(exception).__name__}: {str(exception)[:200]}")
 
