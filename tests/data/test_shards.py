@@ -7,6 +7,7 @@ import torch
 
 import vmm.data.shards as shard_module
 from vmm.data.faults import BadSamples, SampleError
+from vmm.data.resampled import read_stream
 from vmm.data.shards import EvaluationClips, ShardSet
 from vmm.data.transforms import IMAGENET_MEAN, IMAGENET_STD, ClipSettings
 
@@ -178,3 +179,27 @@ def test_an_unreadable_sample_is_reported_and_not_replaced(tools, tmp_path):
     (line,) = (tmp_path / "made" / "bad.jsonl").read_text().splitlines()
     record = json.loads(line)
     assert (record["shard"], record["key"], record["reason"]) == ("a", "b", "unreadable")
+
+
+@pytest.mark.parametrize(
+    ("member", "label"), [(b"207", 207), (b" 0\n", 0), (b"golden retriever", "golden retriever")]
+)
+def test_a_class_member_is_the_label_and_needs_no_caption(tools, tmp_path, member, label):
+    (name, still), *_ = tools.coded_sample(1, "image")
+    key = name.partition(".")[0]
+    path = tools.write_tar(tmp_path / "a.tar", [(name, still), (f"{key}.cls", member)])
+    with pytest.raises(ValueError, match="no caption"):
+        ShardSet(str(path), "image")
+    samples = ShardSet(str(path), "image", captioned=False)
+    assert not samples.skipped and not list(samples.left_out())
+    assert samples.read(0, 0).metadata == samples.metadata(0, 0) == {"label": label}
+    (streamed,) = read_stream(str(path), "image", BadSamples(), captioned=False)
+    assert streamed.metadata == {"label": label} and streamed.captions == []
+
+
+def test_the_json_names_the_class_before_a_class_member(tools, tmp_path):
+    (name, still), *_ = tools.coded_sample(1, "image")
+    key = name.partition(".")[0]
+    members = [(name, still), (f"{key}.cls", b"3"), (f"{key}.json", b'{"label": "cat"}')]
+    path = tools.write_tar(tmp_path / "a.tar", members)
+    assert ShardSet(str(path), "image", captioned=False).read(0, 0).metadata == {"label": "cat"}

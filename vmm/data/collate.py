@@ -36,6 +36,8 @@ class Contents(NamedTuple):
     reason: str
     """What is said of a sample that has none: the kind, to count by."""
     detail: str
+    captioned: bool = True
+    """Whether a sample without a caption has none for sure, and is left out from the start."""
     in_turn: bool = False
     """Whether evaluation takes number i modulo n of the n of sample i; else it takes the first."""
 
@@ -60,7 +62,9 @@ CONTENTS: dict[Content, Contents] = {
     "questions": Contents(
         _questions, "no question", "its JSON holds no question with an answer", in_turn=True
     ),
-    "labels": Contents(_labels, "no label", "its JSON says no class; see data.label_field"),
+    "labels": Contents(
+        _labels, "no label", "its JSON says no class; see data.label_field", captioned=False
+    ),
 }
 
 

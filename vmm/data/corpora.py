@@ -155,12 +155,15 @@ class Mixture:
         ]
 
 
-def open_corpora(sources: Mapping[Media, Shards], seed: int) -> dict[Media, Mixture]:
+def open_corpora(
+    sources: Mapping[Media, Shards], seed: int, captioned: bool = True
+) -> dict[Media, Mixture]:
     """Open all training data; shards are named from the one folder that holds all of them.
 
     Args:
         sources: Corpora of each media type.
         seed: Seed of the order.
+        captioned: Whether samples without a caption are left out.
 
     Raises:
         ValueError: If a pattern is wrong or a corpus has not one usable sample.
@@ -171,7 +174,10 @@ def open_corpora(sources: Mapping[Media, Shards], seed: int) -> dict[Media, Mixt
     for media, shards in sources.items():
         corpora = by_name(shards)
         mixtures[media] = Mixture(
-            {name: ShardSet(c.shards, media, folder) for name, c in corpora.items()},
+            {
+                name: ShardSet(corpus.shards, media, folder, captioned=captioned)
+                for name, corpus in corpora.items()
+            },
             {name: c.weight for name, c in corpora.items()},
             seed,
         )

@@ -300,7 +300,7 @@ class WebVideoData(VideoDataModule):
         return self._loader
 
     def _open_indexed(self, sources: dict[Media, Shards], record: bool) -> dict[Media, Mixture]:
-        mixtures = open_corpora(sources, self.seed)
+        mixtures = open_corpora(sources, self.seed, self.content.captioned)
         for mixture in mixtures.values():
             for sample in mixture.left_out() if record else ():
                 self.bad.write(sample)
@@ -347,7 +347,10 @@ class WebVideoData(VideoDataModule):
             )
         settings = self.clip_settings()
         return DataLoader(
-            EvaluationClips(shards, settings, kind=media, bad=self.bad, views=views),
+            EvaluationClips(
+                shards, settings, kind=media, bad=self.bad, views=views,
+                captioned=self.content.captioned,
+            ),
             batch_size=self.batch_size,  # by name: Lightning builds the loader anew in predict
             num_workers=self.num_workers,
             collate_fn=partial(

@@ -18,6 +18,7 @@ from typing import Any, BinaryIO
 
 from vmm.data.schema import (
     AUDIO_EXTENSIONS,
+    CLASS_EXTENSION,
     JSON_EXTENSION,
     TEXT_EXTENSION,
     captions_of,
@@ -31,10 +32,10 @@ from vmm.whole import whole_file
 
 _log = logging.getLogger(__name__)
 
-INDEX_VERSION = 3
+INDEX_VERSION = 4
 INDEX_SUFFIX = ".index.json"
 MAX_MEMBER_BYTES = 2**30
-MAX_TEXT_BYTES = {TEXT_EXTENSION: 2**16, JSON_EXTENSION: 2**22}
+MAX_TEXT_BYTES = {TEXT_EXTENSION: 2**16, JSON_EXTENSION: 2**22, CLASS_EXTENSION: 2**10}
 TAR_ERRORS = (tarfile.TarError, ValueError, ArithmeticError, OSError, MemoryError, RecursionError)
 """What ``tarfile`` raises for damage; the last for thousands of long names in a row."""
 _TOGETHER = 64

@@ -33,8 +33,8 @@ from vmm.data.schema import (
     captions_of,
     failure_of,
     media_member,
+    metadata_of,
     no_caption,
-    parse_metadata,
     split_member,
     text_fault,
 )
@@ -180,7 +180,7 @@ class ResampledStream(IterableDataset[VideoTextBatch | UnusableData]):
             url = urls[int(rng.choice(len(urls), p=shares))]
             self.board.note(worker, url)
             fruitless += 1
-            for raw in read_stream(url, media, self._bad):
+            for raw in read_stream(url, media, self._bad, self._content.captioned):
                 fruitless = 0
                 window.append((url, raw))
                 if len(window) > self._shuffle:
@@ -193,7 +193,9 @@ class ResampledStream(IterableDataset[VideoTextBatch | UnusableData]):
         )
 
 
-def read_stream(url: str, media: Media, bad: BadSamples) -> Iterator[RawSample]:
+def read_stream(
+    url: str, media: Media, bad: BadSamples, captioned: bool = True
+) -> Iterator[RawSample]:
     """Read the samples of one shard from front to back.
 
     The members of a sample must follow each other, as both downloaders write them.
@@ -202,18 +204,19 @@ def read_stream(url: str, media: Media, bad: BadSamples) -> Iterator[RawSample]:
         url: URL, ``pipe:`` command or path.
         media: Which media the samples must have.
         bad: Gets a record of what is not used; damage ends the shard, not the run.
+        captioned: Whether samples without a caption are not used.
 
     Yields:
-        Samples with media and a caption, numbered from 0.
+        Samples with media, numbered from 0.
     """
     number = 0
     try:
         for key, parts in _grouped(url, bad):
-            metadata = parse_metadata(parts.get(JSON_EXTENSION))
+            metadata = metadata_of(parts)
             text = parts.get(TEXT_EXTENSION)
             captions = captions_of(text, metadata)
             extension = media_member(parts, media)
-            if extension is None or not captions:
+            if extension is None or (captioned and not captions):
                 if extension is None:
                     reason, failure = f"no {media}", failure_of(metadata)
                 else:

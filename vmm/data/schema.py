@@ -5,6 +5,7 @@ A shard is a plain ``.tar``. All members with the same name up to the extension 
     000000012.mp4    the media: of VIDEO_FORMATS or IMAGE_FORMATS
     000000012.txt    the caption, UTF-8 (or UTF-16 with its mark)
     000000012.json   metadata; its captions are used where the .txt is absent, blank or no text
+    000000012.cls    WebDataset's number, or name, of the class: the metadata's ``label``
     000000012.m4a    sound, passed over
 
 video2dataset leaves failed downloads in the shard, as .txt and .json without media; the .json says
@@ -20,7 +21,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Container, Iterable, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
 from vmm.data.text_input import clean_json, decode_text
@@ -63,7 +64,11 @@ MEDIA_EXTENSIONS: dict[Media, tuple[str, ...]] = {
 }
 TEXT_EXTENSION = "txt"
 JSON_EXTENSION = "json"
-KNOWN_EXTENSIONS = frozenset((*VIDEO_EXTENSIONS, *IMAGE_EXTENSIONS, TEXT_EXTENSION, JSON_EXTENSION))
+CLASS_EXTENSION = "cls"
+"""WebDataset's member for the number, or the name, of a sample's class."""
+KNOWN_EXTENSIONS = frozenset(
+    (*VIDEO_EXTENSIONS, *IMAGE_EXTENSIONS, TEXT_EXTENSION, JSON_EXTENSION, CLASS_EXTENSION)
+)
 AUDIO_EXTENSIONS = frozenset(("m4a", "mp3", "wav", "flac", "ogg", "opus", "aac"))
 
 # What systems leave beside the files of people, and the folders that they keep for themselves.
@@ -190,6 +195,20 @@ def parse_metadata(data: bytes | None) -> dict[str, Any]:
     except (ValueError, RecursionError):
         return {}
     return parsed if isinstance(parsed, dict) else {}
+
+
+def metadata_of(members: Mapping[str, bytes]) -> dict[str, Any]:
+    """Read a sample's JSON; a class member becomes its ``label``, if it names none.
+
+    Args:
+        members: Extension -> content.
+    """
+    metadata = parse_metadata(members.get(JSON_EXTENSION))
+    written = members.get(CLASS_EXTENSION)
+    if written and "label" not in metadata and not text_fault(written):
+        label = _stripped(decode_text(written))
+        metadata["label"] = int(label) if label.isascii() and label.isdecimal() else label
+    return metadata
 
 
 def captions_of(text: bytes | None, metadata: dict[str, Any]) -> list[str]:

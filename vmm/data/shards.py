@@ -16,14 +16,24 @@ from torch.utils.data import Dataset
 
 from vmm.data.clips import load_frames
 from vmm.data.faults import BadSample, BadSamples, SampleError
-from vmm.data.index import Entry, ShardIndex, Stamp, load_index, load_indexes, stamp_of
+from vmm.data.index import (
+    MAX_TEXT_BYTES,
+    Entry,
+    ShardIndex,
+    Stamp,
+    load_index,
+    load_indexes,
+    stamp_of,
+)
 from vmm.data.patterns import common_folder, expand_shards, missing_shards, short_names
 from vmm.data.schema import (
+    CLASS_EXTENSION,
     JSON_EXTENSION,
     TEXT_EXTENSION,
     RawSample,
     captions_of,
     media_member,
+    metadata_of,
     no_caption,
     parse_metadata,
 )
@@ -37,7 +47,7 @@ _log = logging.getLogger(__name__)
 class ShardSet:
     """All samples of one media type in a list of shards, each readable by its number.
 
-    Samples without media of this type or without a caption are left out and counted, shards that
+    Samples without media of this type, or a caption, are left out and counted, shards that
     are missing or damaged too. Only the counts stay in memory; the indexes of the shards last used
     are kept.
 
@@ -46,6 +56,7 @@ class ShardSet:
         media: Which media the samples must have.
         folder: Shards are named by their paths from here; None = their common folder.
         recent: Shards whose index is kept in memory.
+        captioned: Whether samples without a caption are left out.
 
     Raises:
         ValueError: If a pattern is wrong or there is not one usable sample.
@@ -57,8 +68,10 @@ class ShardSet:
         media: Media,
         folder: str | None = None,
         recent: int = 32,
+        captioned: bool = True,
     ) -> None:
         self.media: Media = media
+        self.captioned = captioned
         self.paths = expand_shards(patterns)
         self.missing = missing_shards(patterns)
         """Paths that the patterns spell out and that are not there."""
@@ -106,7 +119,7 @@ class ShardSet:
         """
         entry = self._entries(shard)[sample]
         parts = {name: self._bytes(shard, place) for name, place in self._parts(entry).items()}
-        metadata = parse_metadata(parts.get(JSON_EXTENSION))
+        metadata = metadata_of(parts)
         extension = media_member(entry.members, self.media)
         assert extension is not None
         return RawSample(
@@ -124,8 +137,9 @@ class ShardSet:
         Raises:
             SampleError: If the shard no longer holds them.
         """
-        place = self._entries(shard)[sample].members.get(JSON_EXTENSION)
-        return parse_metadata(None if place is None else self._bytes(shard, place))
+        members = self._entries(shard)[sample].members
+        wanted = members.keys() & {JSON_EXTENSION, CLASS_EXTENSION}
+        return metadata_of({name: self._bytes(shard, members[name]) for name in wanted})
 
     def left_out(self) -> Iterator[BadSample]:
         """Name every missing or damaged shard and every sample or member that is not used."""
@@ -162,14 +176,14 @@ class ShardSet:
         for entry in index.entries:
             if media_member(entry.members, self.media) is None:
                 yield BadSample(name, entry.key, f"no {self.media}", entry.failure)
-            elif not entry.captioned:
+            elif self.captioned and not entry.captioned:
                 yield BadSample(name, entry.key, no_caption(entry.failure), entry.failure)
         for member, reason in index.ignored:
             yield BadSample(name, member, f"member {reason}")
 
     def _parts(self, entry: Entry) -> dict[str, tuple[int, int]]:
-        """Members that are read: the media, the text and the metadata."""
-        wanted = (media_member(entry.members, self.media), TEXT_EXTENSION, JSON_EXTENSION)
+        """Members that are read: the media and all texts."""
+        wanted = (media_member(entry.members, self.media), *MAX_TEXT_BYTES)
         return {name: entry.members[name] for name in wanted if name in entry.members}
 
     def _bytes(self, shard: int, place: tuple[int, int]) -> bytes:
@@ -188,7 +202,11 @@ class ShardSet:
         return data
 
     def _usable(self, index: ShardIndex) -> list[Entry]:
-        return [e for e in index.entries if e.captioned and media_member(e.members, self.media)]
+        return [
+            entry
+            for entry in index.entries
+            if (entry.captioned or not self.captioned) and media_member(entry.members, self.media)
+        ]
 
     def _entries(self, shard: int) -> list[Entry]:
         entries = self._recent.pop(shard, None)
@@ -276,6 +294,7 @@ class EvaluationClips(Dataset[EvaluationSample]):
         kind: Which media to read.
         bad: Collects what cannot be read.
         views: Clips and crops of each sample; None = one, which is no view of its own.
+        captioned: Whether samples without a caption are left out.
 
     Raises:
         ValueError: If a pattern is wrong or there is not one usable sample.
@@ -289,11 +308,12 @@ class EvaluationClips(Dataset[EvaluationSample]):
         kind: Media = "video",
         bad: BadSamples | None = None,
         views: Views | None = None,
+        captioned: bool = True,
     ) -> None:
         self._views = views
         if views is not None:
             views.check(settings)
-        self._set = ShardSet(shards, kind)
+        self._set = ShardSet(shards, kind, captioned=captioned)
         self.settings = settings
         self.frame_order = frame_order
         self._bad = bad or BadSamples()

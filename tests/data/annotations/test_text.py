@@ -97,7 +97,7 @@ def test_nan_is_a_missing_value(tmp_path):
         ("a.csv", "video,caption\nx,a\n".encode("utf-16-le"), "NUL.*UTF-16 without"),
         ("a.csv", "video,caption\nx,caf\xe9\n".encode("latin-1"), "is not UTF-8"),
         ("a.json", b"PK\x03\x04rest", "is a ZIP archive or an Excel file"),
-        ("a.csv", gzip.compress(b"video,caption\n"), "compressed with gzip; unpack"),
+        ("a.csv", gzip.compress(b"video,caption\n", mtime=0), "compressed with gzip; unpack"),
         ("a.json", "version https://git-lfs.github.com/spec/v1\noid 1\n", "a Git LFS pointer"),
         ("a.parquet", "version https://git-lfs.github.com/spec/v1\noid 1\n", "a Git LFS pointer"),
         ("a.pkl", "<!DOCTYPE html><html>", "a web page, not the file itself"),

@@ -158,7 +158,7 @@ def _samples(
 ) -> tuple[ShardClips | AnnotatedClips, list[Truth]]:
     protocol = options.protocol
     if protocol is None:
-        clips = ShardClips(options.given_shards(), encoder.clip)
+        clips = ShardClips(options.given_shards(), encoder.clip, captioned=False)
         return clips, truths_in_shards(clips, options.class_field, _predicts_number(options))
     annotations, media = options.official()
     items = read_labelled(protocol, annotations, options.ids)

@@ -41,15 +41,20 @@ class ShardClips(EvaluationClips):
         shards: See ``EvaluationClips``.
         settings: See ``EvaluationClips``.
         frame_order: See ``EvaluationClips``.
+        captioned: See ``EvaluationClips``.
 
     Raises:
         ValueError: As ``EvaluationClips``.
     """
 
     def __init__(
-        self, shards: str, settings: ClipSettings, frame_order: FrameOrder = "forward"
+        self,
+        shards: str,
+        settings: ClipSettings,
+        frame_order: FrameOrder = "forward",
+        captioned: bool = True,
     ) -> None:
-        super().__init__(shards, settings, frame_order)
+        super().__init__(shards, settings, frame_order, captioned=captioned)
         self._absent = list(self.absent())
         lost = self.skipped.copy()
         lost["no video"] -= len(self._absent)
