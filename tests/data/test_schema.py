@@ -7,6 +7,7 @@ from vmm.data.schema import (
     captions_of,
     failure_of,
     is_leftover,
+    labels_of,
     media_member,
     parse_metadata,
     questions_of,
@@ -189,3 +190,22 @@ def test_every_extension_is_read_or_has_a_remedy_but_not_both():
         assert all("convert it" in remedy(f"x.{name.upper()}", kind) for name in unread)
     assert "`ffmpeg -i dir/a.b.mjpeg dir/a.b.mp4`" in remedy("dir/a.b.mjpeg")
     assert "`gunzip a.tar.gz`" in remedy("a.tar.gz") and remedy("a.gz") is remedy("mjpeg") is None
+
+
+@pytest.mark.parametrize(
+    ("metadata", "captions", "labels"),
+    [
+        ({"label": 3}, ["a cat"], [(None, 3)]),
+        ({"label": "cat"}, [], [("cat", None)]),
+        ({"label": ["cat", 4, "", None, True]}, [], [("cat", None), (None, 4)]),
+        ({"label": float("nan")}, ["a cat"], []),
+        ({}, ["a cat"], []),
+        ({"items": [{"metadata": {"question": "what?", "label": 3}}]}, ["a cat"], []),
+        ({"items": [{"metadata": {"label": 3}}]}, ["3"], [(None, 3)]),
+        ({"items": [{"metadata": {"label": 3}}, {"metadata": {"label": 5, "class": "b"}}]},
+         ["x", "y"], [(None, 3), ("b", 5)]),
+        ({"items": [{"metadata": {"target": -1.5, "label": "l"}}, "odd", {}]}, [], [("l", -1.5)]),
+    ],
+)  # fmt: skip
+def test_labels_of_a_sample(metadata, captions, labels):
+    assert labels_of(metadata, captions) == labels

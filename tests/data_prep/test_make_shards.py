@@ -10,6 +10,22 @@ from tests.shards import clips
 from vmm.data.schema import labels_of
 from vmm.data.shards import ShardSet
 
+LABELS = {
+    "kinetics": ("air drumming", None),
+    "ssv2": ("Holding something next to something", 41),
+    "ssv1": ("Something falling", 1),
+    "coin": ("PutOnHairExtensions", 5),
+    "breakfast": ("cereals", 0),
+    "lvu": ("Ron Howard", 2),
+    "lvu number": (None, 9.25),
+    "labelled list": (None, 3),
+}
+"""What a classifier is told of the first sample: name and number of its class."""
+CLASSES = {
+    "kinetics": ["air drumming", "skiing (not slalom or crosscountry)"],
+    "coin": ["", "", "", "", "", "PutOnHairExtensions", "MakeRJ45Cable"],
+}
+
 
 @pytest.mark.parametrize("name", EXAMPLES)
 def test_every_format_arrives_in_the_reader_with_its_captions_and_media(tmp_path, name):
@@ -42,6 +58,10 @@ def test_every_format_arrives_in_the_reader_with_its_captions_and_media(tmp_path
         assert by_id[key].data == (tmp_path / "media" / file).read_bytes()
     first = read[0].metadata["items"][0]["metadata"]
     assert first | json.loads(json.dumps(dict(example.metadata))) == first
+    if name in LABELS:
+        assert labels_of(read[0].metadata, read[0].captions) == [LABELS[name]]
+    listed = out / "classes.txt"
+    assert (listed.read_text().splitlines() if listed.exists() else []) == CLASSES.get(name, [])
 
 
 @pytest.fixture

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 from vmm.data.annotations.media import media_kind
@@ -48,6 +49,18 @@ def class_folders(root: Path) -> list[Annotation]:
     return items
 
 
-def class_names(items: list[Annotation]) -> list[str]:
-    """Give the names of all classes in their usual order, that of the alphabet."""
-    return sorted({str(item.metadata["class"]) for item in items if "class" in item.metadata})
+def class_names(items: Sequence[Annotation]) -> list[str]:
+    """Give the names of all classes by number, "" where nobody names one.
+
+    Args:
+        items: Of a data set. Where its annotations have no numbers, those of the alphabetical
+            order of the names are usual.
+
+    Returns:
+        Empty if nothing is named.
+    """
+    named = [item.metadata for item in items if "class" in item.metadata]
+    numbers = {m["label"]: str(m["class"]) for m in named if type(m.get("label")) is int}
+    if len(numbers) == 0:
+        return sorted({str(m["class"]) for m in named})
+    return [numbers.get(number, "") for number in range(max(numbers) + 1)]
