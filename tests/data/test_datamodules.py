@@ -99,6 +99,18 @@ def test_fit_sees_every_sample_once_per_epoch(data, coded_shards, workers):
     assert batch["video"].shape == (2, 4, 3, 16, 16)
 
 
+def test_repeats_of_the_sampler_are_passed_on(data, coded_shards):
+    datamodule = attached(data(sampler_repeats=2, train_images=None))
+    batch = next(iter(datamodule.train_dataloader()))
+    assert batch["key"][::2] == batch["key"][1::2] and len(set(batch["key"])) == 4
+    with pytest.raises(ValueError, match="sampler_repeats 0"):
+        data(sampler_repeats=0)
+    remote = f"pipe:cat {coded_shards}/video-000.tar"
+    datamodule = attached(data(sampler_repeats=2, train_images=None, train_videos=remote))
+    with pytest.raises(ValueError, match="sampler_repeats 2 needs an order"):
+        datamodule.train_dataloader()
+
+
 def test_stills_validate_as_stills(data, coded_shards):
     datamodule = attached(data(val_images=f"{coded_shards}/image-000.tar"))
     assert datamodule.validates

@@ -71,6 +71,30 @@ def test_copies_stand_side_by_side_and_are_decoded_once(coded_shards, monkeypatc
         assert not torch.equal(batch["video"][1::2], once["video"])
 
 
+def test_repeats_of_the_sampler_go_to_different_ranks(coded_shards):
+    erasing = replace(SETTINGS, random_erasing=1.0)
+    sources = {"video": one(f"{coded_shards}/video-*.tar")}
+
+    def make(rank, ranks, repeats):
+        return TrainStream(
+            sources, {"video": 6}, erasing, rank=rank, world_size=ranks, sampler_repeats=repeats
+        )
+
+    streams = [make(rank, 3, 3) for rank in range(3)]
+    plain = make(0, 1, 1)
+    order = [key for step in range(6) for key in plain.batch(step)["key"]]
+    for step in range(4):
+        batches = [stream.batch(step) for stream in streams]
+        for batch in batches:  # each rank has every sample once
+            assert batch["key"] == order[6 * step : 6 * step + 6]
+        assert not torch.equal(batches[0]["video"], batches[1]["video"])  # augmented anew
+    assert torch.equal(streams[0].batch(0)["video"], plain.batch(0)["video"])
+    assert streams[0].taken(4) == {"video": 72} and len(streams[0]) == 40 // 18
+    alone = make(0, 1, 3)
+    assert alone.batch(1)["key"] == [key for key in order[2:4] for _ in range(3)]
+    assert alone.identity() != plain.identity()
+
+
 def first_pixels(video):
     std, mean = (torch.tensor(v).view(3, 1, 1) for v in (IMAGENET_STD, IMAGENET_MEAN))
     return (video[0] * std + mean) * 255

@@ -115,6 +115,8 @@ class WebVideoData(VideoDataModule):
         random_erasing: Share of the training clips of which a box is replaced by noise.
         aug_repeats: How often a sample that was read once is augmented; all copies are in the batch
             side by side, which then has as many times ``batch_size`` rows.
+        sampler_repeats: How often each sample is read and augmented in a row, each time for another
+            process, as repeated augmentation of images is published; batches keep their size.
         fit: How evaluation makes frames square: "squash" them, as published, or resize the short
             side and "crop" the centre.
         crop_pct: Share of the short side that the fit "crop" keeps.
@@ -167,6 +169,7 @@ class WebVideoData(VideoDataModule):
         flip_sided: bool = False,
         random_erasing: float = 0.0,
         aug_repeats: int = 1,
+        sampler_repeats: int = 1,
         fit: Fit = "squash",
         crop_pct: float = 1.0,
         interpolation: Interpolation = "bicubic",
@@ -202,6 +205,9 @@ class WebVideoData(VideoDataModule):
             isolate_decode=isolate_decode,
         )  # fmt: skip
         self._clip_settings(num_frames=num_frames or 1, image_size=image_size or 1)  # or refuse
+        if sampler_repeats < 1:
+            raise ValueError(f"sampler_repeats {sampler_repeats} must be at least 1")
+        self.sampler_repeats = sampler_repeats
         self.content = content_of(content, label_field)
         self.positives: Positives = positives
         self.on_bad: OnBad = on_bad
@@ -268,31 +274,23 @@ class WebVideoData(VideoDataModule):
             "image": self.batch_size if self.image_batch_size is None else self.image_batch_size,
         }
         if any(is_remote(p) for shards in sources.values() for p in patterns_of(shards)):
+            if self.sampler_repeats > 1:
+                raise ValueError(
+                    f"sampler_repeats {self.sampler_repeats} needs an order of the samples, which "
+                    "shards behind URLs do not have; use aug_repeats, or copy them to a disk"
+                )
             self._stream = ResampledStream(
-                sources,
-                batch_sizes,
-                self.clip_settings(),
-                self.steps_per_epoch,
-                seed=self.seed,
-                rank=rank(),
-                positives=self.positives,
-                bad=self.bad,
-                content=self.content,
-            )
+                sources, batch_sizes, self.clip_settings(), self.steps_per_epoch, seed=self.seed,
+                rank=rank(), positives=self.positives, bad=self.bad, content=self.content,
+            )  # fmt: skip
         else:
             self._stream = TrainStream(
-                self._open_indexed(sources, record=rank() == 0),
-                batch_sizes,
-                self.clip_settings(),
-                seed=self.seed,
-                rank=rank(),
-                world_size=world_size(),
-                steps_per_epoch=self.steps_per_epoch,
-                positives=self.positives,
-                on_bad=self.on_bad,
-                bad=self.bad,
-                content=self.content,
-            )
+                self._open_indexed(sources, record=rank() == 0), batch_sizes,
+                self.clip_settings(), seed=self.seed, rank=rank(), world_size=world_size(),
+                steps_per_epoch=self.steps_per_epoch, positives=self.positives,
+                on_bad=self.on_bad, bad=self.bad, content=self.content,
+                sampler_repeats=self.sampler_repeats,
+            )  # fmt: skip
         identity = self._stream.identity()
         refuse_unequal_data(identity)
         self._continue(identity)

@@ -47,6 +47,8 @@ class TrainStream(IterableDataset[VideoTextBatch | UnusableData]):
         on_bad: "replace" as described, or "skip": leave it out, which makes the batch smaller.
         bad: Collects what cannot be decoded, and stops the run when it is too much.
         content: What goes with a clip; a sample without any, such as a question, counts as bad.
+        sampler_repeats: How often a sample comes in a row, each time on another rank; then a pass
+            over the data takes as many times the steps.
 
     Raises:
         ValueError: If a media type has fewer samples than one step of all ranks takes, or bad
@@ -66,6 +68,7 @@ class TrainStream(IterableDataset[VideoTextBatch | UnusableData]):
         on_bad: OnBad = "replace",
         bad: BadSamples | None = None,
         content: Contents = CONTENTS["captions"],
+        sampler_repeats: int = 1,
     ) -> None:
         self.first_step = 0
         """Step that iteration starts with."""
@@ -84,6 +87,7 @@ class TrainStream(IterableDataset[VideoTextBatch | UnusableData]):
         self._positives = positives
         self._on_bad = on_bad
         self._content = content
+        self._repeats = sampler_repeats
         self._bad = bad or BadSamples()
         batches: dict[Media, int] = {}
         self._first_idx: dict[Media, int] = {}
@@ -129,20 +133,25 @@ class TrainStream(IterableDataset[VideoTextBatch | UnusableData]):
             UnusableData: If too much cannot be decoded.
         """
         media, number = self._plan.at(step)
-        size = self._batch_sizes[media]
-        first = (number * self._world_size + self._rank) * size
+        size, ranks = self._batch_sizes[media], self._world_size
+        if self._repeats == 1:
+            first = (number * ranks + self._rank) * size
+            turns = [(position, 0) for position in range(first, first + size)]
+        else:  # neighbours of the step's rows go to different ranks
+            places = range(number * size * ranks + self._rank, (number + 1) * size * ranks, ranks)
+            turns = [divmod(place, self._repeats) for place in places]
         rows = size * self._settings.aug_repeats
-        return make_batch(self._samples(media, first, size), media, rows)
+        return make_batch(self._samples(media, turns), media, rows)
 
-    def _samples(self, media: Media, first: int, size: int) -> Iterator[Sample]:
-        """Yield the samples of a batch from a position on; it must hold something."""
+    def _samples(self, media: Media, turns: list[tuple[int, int]]) -> Iterator[Sample]:
+        """Yield the samples of some positions and turns; it must be something."""
         usable = 0
-        for position in range(first, first + size):
-            for sample in self._copies(media, position, self._on_bad):
+        for position, turn in turns:
+            for sample in self._copies(media, position, turn, self._on_bad):
                 usable += 1
                 yield sample
         if not usable:
-            yield from self._copies(media, first, "replace")
+            yield from self._copies(media, *turns[0], "replace")
 
     def taken(self, steps: int) -> dict[str, int]:
         """Count the samples that all ranks together have taken before a step.
@@ -154,7 +163,7 @@ class TrainStream(IterableDataset[VideoTextBatch | UnusableData]):
         for media, batches in self._plan.before(steps).items():
             positions = batches * self._batch_sizes[media] * self._world_size
             counts[media] = positions
-            corpora = self._sources[media].taken(positions)
+            corpora = self._sources[media].taken(positions // self._repeats)
             if len(corpora) > 1:
                 counts |= {f"{media}/{name}": count for name, count in corpora.items()}
         return counts
@@ -168,16 +177,18 @@ class TrainStream(IterableDataset[VideoTextBatch | UnusableData]):
                 media: self._batch_sizes[media] * self._world_size for media in self._sources
             },
             "data": hashlib.blake2b(repr(data).encode(), digest_size=8).hexdigest(),
+            **({"sampler_repeats": self._repeats} if self._repeats > 1 else {}),
         }
 
-    def _copies(self, media: Media, position: int, on_bad: OnBad) -> list[Sample]:
+    def _copies(self, media: Media, position: int, turn: int, on_bad: OnBad) -> list[Sample]:
         """Return the sample of an endless position, or its replacement; nothing to skip it.
 
-        It is there several times if it is to be augmented as often.
+        It is there several times if it is to be augmented as often. In each turn it is another one.
         """
         source = self._sources[media]
         place = source.locate(position)
-        where = (self._seed, media, *divmod(position, len(source)))
+        where: tuple[Any, ...] = (self._seed, media, *divmod(position, len(source)))
+        where += (turn,) if turn else ()
         worker = get_worker_info()
         for attempt in range(_ATTEMPTS):
             generator = torch.Generator().manual_seed(derive_seed("draws", *where))
