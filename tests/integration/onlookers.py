@@ -113,8 +113,11 @@ def whole(parameter):
     return None if gradient is None else gradient.clone()
 
 
-class SpoilLossThenSignal(L.Callback):
-    """Make the loss of process 1 NaN in step 1; after step 3 send it SIGTERM."""
+class SpoilThenSignal(L.Callback):
+    """Make the loss of process 1 NaN in step 1, gradients of process 0 in step 2; after 4, SIGTERM.
+
+    Gradients are spoilt while they are computed: afterwards a strategy may keep them anywhere.
+    """
 
     def on_fit_start(self, trainer, pl_module):
         inner = pl_module.compute_losses
@@ -124,8 +127,14 @@ class SpoilLossThenSignal(L.Callback):
             due = trainer.global_step == 1 and trainer.global_rank == 1
             return losses._replace(total=losses.total * torch.nan) if due else losses
 
+        def spoil_gradient(module, inputs, output):
+            due = trainer.global_step == 2 and trainer.global_rank == 0
+            if due and output.requires_grad:
+                output.register_hook(lambda gradient: gradient * torch.nan)
+
         pl_module.compute_losses = spoiled
+        pl_module.model.vision_proj.register_forward_hook(spoil_gradient)
 
     def on_train_batch_end(self, trainer, *_):
-        if trainer.global_step == 3 and trainer.global_rank == 1:
+        if trainer.global_step == 4 and trainer.global_rank == 1:
             os.kill(os.getpid(), signal.SIGTERM)

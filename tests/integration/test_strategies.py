@@ -167,15 +167,18 @@ def test_bad_numbers_are_left_out_and_a_signal_ends_all_processes(fit, strategy)
     out = fit(
         f"faults-{strategy}",
         f"-crecipes/overlays/{strategy}.yaml",
-        "--trainer.callbacks+=tests.integration.onlookers.SpoilLossThenSignal",
+        "--trainer.callbacks+=tests.integration.onlookers.SpoilThenSignal",
         "--data.init_args.steps_per_epoch=100",
         status=75,
     )
     lines = (out / "stage2_vtt/run/bad_steps.jsonl").read_text().splitlines()
-    found = {line["process"]: line["not_finite"] for line in map(json.loads, lines)}
-    assert found == {0: "gradient", 1: "loss"}
+    found = {(line["step"], line["process"]): line for line in map(json.loads, lines)}
+    what = {key: line["not_finite"] for key, line in found.items()}
+    both = {(2, 0): "gradient", (2, 1): "gradient"}
+    assert what == {(1, 0): "gradient", (1, 1): "loss"} | both
+    assert all(found[key]["first"].startswith("the gradient of model.v") for key in both)
     state = checkpoint(out)
-    assert state["global_step"] == 3
+    assert state["global_step"] == 4
     assert all(bool(w.isfinite().all()) for w in state["state_dict"].values())
     (optimizer,) = state["optimizer_states"]
     assert {float(entry["step"]) for entry in optimizer["state"].values()} == {2.0}
