@@ -75,6 +75,7 @@ format: $(READY)
 bench: $(READY)
 	$(BIN)/python -m benchmarks.scan --short
 	$(BIN)/python -m benchmarks.block --short
+	$(BIN)/python -m benchmarks.compiling --short
 	$(BIN)/python -m benchmarks.decode --short
 	$(BIN)/python -m benchmarks.encoder --short
 	$(BIN)/python -m benchmarks.export --short

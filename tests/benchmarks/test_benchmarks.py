@@ -8,11 +8,21 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchmarks import films, scan_cases
+from benchmarks import compiling, films, scan_cases
 from benchmarks.block import Recorder, is_product, is_scan
 from vmm.models.mamba import BiMambaBlock
 
-NAMES = ("scan", "block", "decode", "encoder", "export", "long_video", "rerank", "search")
+NAMES = [
+    "scan",
+    "block",
+    "compiling",
+    "decode",
+    "encoder",
+    "export",
+    "long_video",
+    "rerank",
+    "search",
+]
 MIB = 2**20
 
 
@@ -92,6 +102,12 @@ def test_the_parts_of_a_block_are_timed(report):
         (width, what) for width in ("Ti", "M") for what in ("forward", "forward+backward")
     }
     assert all(min(row["block_ms"], row["products_ms"], row["scan_ms"]) > 0 for row in rows)
+
+
+def test_compiled_layers_are_timed_beside_the_same_as_written(report):
+    rows = {row["variant"]: row for row in report("compiling")["rows"]}
+    assert rows.keys() == {compiling.WRITTEN, compiling.COMPILED}
+    assert rows[compiling.COMPILED]["first_s"] > 10 * rows[compiling.COMPILED]["s"] > 0
 
 
 def test_every_encoder_is_timed(report):

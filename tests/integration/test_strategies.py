@@ -13,6 +13,7 @@ pytest.importorskip("deepspeed", reason="DeepSpeed is for Linux only")
 pytestmark = pytest.mark.slow
 
 ZERO = "--trainer.strategy.init_args.offload"
+PARTS = "--model.init_args.micro_batch=2"
 EXACT = ["--trainer.precision=64-true", "--ema.decay=0.5"]
 RUNS = {
     "one": ([], None),
@@ -21,8 +22,8 @@ RUNS = {
     "fsdp2": (["fsdp2"], None),
     "zero2": (["zero2"], None),
     "ddp": (["ddp"], "one/1"),
-    "zero3": (["zero3", f"{ZERO}_optimizer=true", f"{ZERO}_parameters=true"], "fsdp2/1"),
-    "hsdp": (["hsdp", "--trainer.strategy.init_args.copies=2"], "zero2/1"),
+    "zero3": (["zero3", f"{ZERO}_optimizer=true", f"{ZERO}_parameters=true", PARTS], "fsdp2/1"),
+    "hsdp": (["hsdp", "--trainer.strategy.init_args.copies=2", PARTS], "zero2/1"),
     "zero1": (["zero1", f"{ZERO}_optimizer=true"], "zero3/2"),
 }
 """Overlay and options, and the checkpoint of another run that it begins with."""

@@ -38,23 +38,32 @@ class LayerCompiler(L.Callback):
         self.backend = backend
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
-        """Mark the layers; each is compiled when it first runs.
-
-        Raises:
-            ValueError: If there is no compiler.
-        """
+        """Mark the layers, for training alone."""
         if stage != "fit" or self.backend is None:
             return
-        if self.backend == "inductor":
-            _refuse_without_compiler()
-        import torch._dynamo
+        compile_layers(pl_module, self.backend)
 
-        # All kinds of layers count together, each with clips, stills and captions, and validation.
-        limit = max(torch._dynamo.config.recompile_limit, 64)
-        torch._dynamo.config.recompile_limit = limit
-        for parent in [m for m in pl_module.modules() if isinstance(m, nn.ModuleList)]:
-            for layer in parent:
-                layer.compile(backend=self.backend)
+
+def compile_layers(module: nn.Module, backend: str) -> None:
+    """Mark the layers of a module, to be compiled when they first run.
+
+    Args:
+        module: With layers in a ``ModuleList``.
+        backend: See ``LayerCompiler``.
+
+    Raises:
+        ValueError: If there is no compiler.
+    """
+    if backend == "inductor":
+        _refuse_without_compiler()
+    import torch._dynamo
+
+    # All kinds of layers count together, each with clips, stills and captions, and validation.
+    limit = max(torch._dynamo.config.recompile_limit, 64)
+    torch._dynamo.config.recompile_limit = limit
+    for parent in [m for m in module.modules() if isinstance(m, nn.ModuleList)]:
+        for layer in parent:
+            layer.compile(backend=backend)
 
 
 def _refuse_without_compiler() -> None:
