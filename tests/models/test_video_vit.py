@@ -92,11 +92,14 @@ def test_a_fresh_divided_encoder_sees_each_frame_alone():
 @pytest.mark.parametrize("masked", [False, True], ids=["whole", "masked"])
 def test_checkpointed_blocks_give_the_same_gradients(make, kind, masked):
     gradients = []
-    for number in (0, 2):
-        encoder = make(kind, num_checkpointed=number)
+    for number in (0, 1):
+        encoder, runs = make(kind, num_checkpointed=number), []
+        for block in encoder.blocks:
+            block.norm2.register_forward_hook(lambda *x, runs=runs: runs.append(x[0]))
         torch.manual_seed(1)
         encoder(clip(), masks() if masked else None).pooled.square().sum().backward()
         gradients.append([p.grad for p in encoder.parameters()])
+        assert len(runs) == 2 + number  # the first block runs again
     torch.testing.assert_close(*gradients)
 
 
@@ -125,15 +128,9 @@ def test_weights_of_stills_and_other_sizes_start_clips_of_tubelets(make, kind):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_layers_and_what_is_unread_are_named(make, kind):
+def test_what_is_unread_is_named(make, kind):
     encoder = make(kind, num_taps=2)
-    names = {name for name, _ in encoder.named_parameters()}
-    assert encoder.no_weight_decay() <= names
-    layers = encoder.layer_names()
-    assert len(layers) == 3 and {n for n in names if not n.startswith(sum(layers, ()))} == {
-        "norm.weight",
-        "norm.bias",
-    }
+    assert encoder.no_weight_decay() <= {name for name, _ in encoder.named_parameters()}
     assert encoder.unread(tokens=False, pooled=False) == [encoder.norm]
     assert encoder.unread(tokens=True, pooled=False) == []
 

@@ -46,6 +46,10 @@ class TubeletEncoder(VideoEncoder):
         steps = num_frames // tubelet_size
         self.temporal_pos_embedding = nn.Parameter(torch.zeros(1, steps, embed_dim))
 
+    def no_weight_decay(self) -> set[str]:
+        """The position tables and the class token."""
+        return {"cls_token", "pos_embed", "temporal_pos_embedding"}
+
     def adapt_state(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
         """Fit a state dict of other sizes, or of an image model, to this encoder's.
 

@@ -234,10 +234,6 @@ class _VideoViT(TubeletEncoder):
         logger.info("video encoder %s: %s", self.pretrained, report)
         return report
 
-    def no_weight_decay(self) -> set[str]:
-        """The position tables and the class token."""
-        return {"cls_token", "pos_embed", "temporal_pos_embedding"}
-
     def layer_names(self) -> list[tuple[str, ...]]:
         """The embedding, and each block; see ``VideoEncoder``."""
         tables = ("cls_token", "pos_embed", "temporal_pos_embedding")

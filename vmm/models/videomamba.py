@@ -135,10 +135,6 @@ class VideoMamba(TubeletEncoder):
             assert isinstance(layer, BiMambaBlock)
             layer.mixer.reset_parameters(init, depth if rescale_prenorm_residual else 1)
 
-    def no_weight_decay(self) -> set[str]:
-        """The position tables and the class token."""
-        return {"cls_token", "pos_embed", "temporal_pos_embedding"}
-
     def layer_names(self) -> list[tuple[str, ...]]:
         """The embedding, and each block; see ``VideoEncoder``."""
         blocks = [(f"layers.{i}.",) for i in range(len(self.layers))]
