@@ -242,7 +242,7 @@ class ClassificationTask(TrainingTask):
             if self.problem_type == "single_label":
                 values = [100 * value for value in values]
         for name, value in zip(_MEASURES[self.problem_type], values, strict=True):
-            self.log(f"{part}/{name}", value, prog_bar=True)
+            self.log(f"{part}/{name}", value, prog_bar=True, sync_dist=True)  # alike everywhere
 
     def predict_step(self, batch: VideoTextBatch, batch_idx: int) -> None:
         """Refuse: this model has no joint vectors."""
