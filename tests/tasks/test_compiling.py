@@ -1,4 +1,5 @@
 import json
+from types import SimpleNamespace
 
 import lightning as L
 import pytest
@@ -9,6 +10,7 @@ from vmm.models.mamba import BiMambaBlock
 from vmm.tasks.averaging import WeightAverage
 from vmm.tasks.compiling import LayerCompiler
 from vmm.tasks.number_guard import NumberGuard
+from vmm.tasks.zero import ZeroStrategy
 
 
 class Small(L.LightningModule):
@@ -85,3 +87,10 @@ def test_what_cannot_compile_is_refused(tmp_path, monkeypatch):
     monkeypatch.setattr("torch._inductor.config.cpp.cxx", ("no-such-compiler",))
     with pytest.raises(ValueError, match=r"needs a C\+\+ compiler; install g\+\+"):
         fit(tmp_path, Small(), LayerCompiler("inductor"))
+
+
+def test_layers_that_have_no_weights_are_refused():
+    pytest.importorskip("deepspeed", reason="DeepSpeed is for Linux only")
+    trainer = SimpleNamespace(strategy=ZeroStrategy(stage=3))
+    with pytest.raises(ValueError, match=r"ZeRO 3 .* take -c recipes/overlays/fsdp2.yaml"):
+        LayerCompiler("eager").setup(trainer, Small(), "fit")
