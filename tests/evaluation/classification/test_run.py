@@ -215,6 +215,34 @@ def test_a_trained_run_that_predicts_a_number(trained, tmp_path, capsys):
     assert read(tmp_path / "out")["numbers"]["mse"] == pytest.approx(2 / 3, abs=1e-5)
 
 
+def test_a_trained_run_that_says_several_classes(trained, tmp_path, capsys):
+    labels = [[0], [0, 2], [2], [1]]
+    members = [
+        [
+            (f"{i}.mp4", mp4("red") if i != 3 else b"no film"), (f"{i}.txt", b"a film"),
+            (f"{i}.json", json.dumps({"kinds": kinds}).encode()),
+        ]
+        for i, kinds in enumerate(labels)
+    ]  # fmt: skip
+    write_shard(tmp_path / "shard.tar", members)
+    folder = trained([1.0, 0.0, 2.0], {"problem_type": "multi_label"}, {"label_field": "kinds"})
+    arguments = ["--run", folder, "--shards", tmp_path / "shard.tar", "--out", tmp_path / "out"]
+    status, said = run(capsys, *arguments)
+    assert status == 0 and "mean average precision" in said.out, said.err
+    result = read(tmp_path / "out")
+    # All readable scores are equal: 2 of 3 for the first and third class; the second class' only
+    # sample cannot be read, so it comes after all others.
+    found = result["numbers"]["mean_average_precision"]
+    assert found == pytest.approx(100 * (2 / 3 + 1 / 4 + 2 / 3) / 3)
+    assert result["numbers"]["constant"] == pytest.approx(100 * (2 / 4 + 1 / 4 + 2 / 4) / 3)
+    assert [p[1] for p in result["predictions"]] == labels and result["predictions"][3][2] is None
+    assert "Equal scores" in (tmp_path / "out/classification.html").read_text()
+    folder.rename(tmp_path / "old")
+    arguments[1] = trained([1.0, 0.0, 2.0], {}, {"label_field": "kinds"})
+    status, said = run(capsys, *arguments)
+    assert status == 2 and "has 2 labels, and the model says one class of each" in said.err
+
+
 @pytest.fixture
 def stage2(tmp_path, root):
     """A run with an untrained video-text model."""

@@ -19,6 +19,7 @@ from vmm.data.schema import captions_of, labels_of
 from vmm.evaluation.classification.protocols import ClassProtocol
 from vmm.evaluation.common.results import content_hash
 from vmm.evaluation.common.sources import ShardClips
+from vmm.losses.classification import ProblemType
 
 _MOST_CLASSES = 10**6
 
@@ -36,6 +37,8 @@ class Truth(NamedTuple):
     """Number of its class, as the file has it."""
     target: float | None = None
     """Number to predict."""
+    several: tuple[tuple[str | None, float | None], ...] = ()
+    """Name and number of each of its classes, if it may have several."""
 
 
 class Classes(NamedTuple):
@@ -98,14 +101,14 @@ def truths_of(items: Sequence[Annotation]) -> list[Truth]:
 
 
 def truths_in_shards(
-    clips: ShardClips, field: str | None = None, numbers: bool = False
+    clips: ShardClips, field: str | None = None, problem_type: ProblemType = "single_label"
 ) -> list[Truth]:
     """Take classes, or numbers to predict, from the samples' JSON.
 
     Args:
         clips: The samples.
         field: Where they are, see ``vmm.data.schema.labels_of``.
-        numbers: Whether numbers are to be predicted, not of classes.
+        problem_type: What the labels are.
 
     Raises:
         ValueError: If no sample has one, or one has several.
@@ -118,18 +121,21 @@ def truths_in_shards(
             truths.append(Truth(f"#{number}", f"#{number}"))
             continue
         labels = labels_of(metadata, captions_of(None, metadata), field)
+        if problem_type == "multi_label":
+            truths.append(Truth(key, key, several=tuple(labels)))
+            continue
         if len(labels) > 1:
             raise ValueError(
-                f"{key} has {len(labels)} labels, and only one can be measured here; `vmm "
-                "validate` gives the mean average precision of several"
+                f"{key} has {len(labels)} labels, and the model says one class of each sample; "
+                "train one with model.init_args.problem_type multi_label, or name another field"
             )
         name, value = labels[0] if labels else (None, None)
-        if numbers:
+        if problem_type == "regression":
             truths.append(Truth(key, key, target=value))
         else:
             whole = value is not None and value == int(value)
             truths.append(Truth(key, key, name, int(value) if whole else None))  # type: ignore[arg-type]
-    if not any((t.name, t.label, t.target) != (None, None, None) for t in truths):
+    if not any((t.name, t.label, t.target, t.several) != (None, None, None, ()) for t in truths):
         raise ValueError(
             f"no sample's JSON has a text or a number in {field or 'label'!r}; name the field of "
             "the class with --class-field, e.g. attributes.shape"
@@ -180,4 +186,4 @@ def number_classes(truths: Sequence[Truth], file: Path | None = None) -> Classes
 
 def hash_of(truths: Sequence[Truth]) -> str:
     """Tell what was asked apart, in 16 digits."""
-    return content_hash(sorted([t.key, t.name, t.label, t.target] for t in truths))
+    return content_hash(sorted([t.key, t.name, t.label, t.target, *t.several] for t in truths))

@@ -12,7 +12,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from vmm.metrics import bootstrap_interval, hit_probability, text_to_video_ranks
+from vmm.metrics import (
+    bootstrap_interval,
+    hit_probability,
+    mean_average_precision,
+    text_to_video_ranks,
+)
 
 
 def hits(scores: Tensor, labels: Tensor, k: int) -> Tensor:
@@ -99,4 +104,20 @@ def measure_numbers(predicted: Tensor, targets: Tensor, groups: Tensor) -> dict[
         "mse": errors.mean().item(),
         "constant": targets.double().var(correction=0).item(),
         "interval": {"mse": list(bootstrap_interval(errors, groups))},
+    }
+
+
+def measure_several(scores: Tensor, relevant: Tensor) -> dict[str, Any]:
+    """Measure what is said of any number of classes by the mean average precision, in percent.
+
+    Args:
+        scores: (N, K) float32 or float64; -inf is a sample that could not be read.
+        relevant: (N, K) bool.
+
+    Returns:
+        ``mean_average_precision`` and ``constant`` (what equal scores of all samples reach).
+    """
+    return {
+        "mean_average_precision": mean_average_precision(scores, relevant),
+        "constant": mean_average_precision(torch.zeros_like(scores), relevant),
     }

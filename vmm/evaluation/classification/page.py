@@ -19,10 +19,16 @@ _WORST = 20
 _LETTERS = 40
 
 
+_NOTES = {
+    "mse": "The interval is drawn over videos.",
+    "mean_average_precision": "Equal scores: the mean share of the samples that a class has.",
+}
+
+
 def write_page(path: Path, result: ClassificationResult) -> None:
     """Write the page of a result."""
     tables, pictures = {}, {}
-    headline = "mse" if "mse" in result.numbers else "top_1"
+    headline = next(n for n in ("mse", "mean_average_precision", "top_1") if n in result.numbers)
     others = published_accuracy(result.data["test_set"])
     if others:
         rows = [["model", headline.replace("_", "-")]]
@@ -47,7 +53,7 @@ def write_page(path: Path, result: ClassificationResult) -> None:
         note="Intervals are drawn over videos. Most frequent class: the share of samples that "
         "always saying it would get right, which needs no video."
         if headline == "top_1"
-        else "The interval is drawn over videos.",
+        else _NOTES[headline],
         tables=tables,
         findings=result.findings,
         pictures=pictures,

@@ -2,7 +2,8 @@
 
 ``classification.json`` holds, beside what its keys say: ``numbers`` as ``measure`` gives them;
 ``predictions``, for each sample its key, its class number and the number that was chosen (of a
-number to predict, both numbers; null = unreadable); ``findings`` as in a retrieval result;
+number to predict, both numbers; of several classes, the numbers of the right ones and the
+probability of each; null = unreadable); ``findings`` as in a retrieval result;
 ``data``, ``settings``, ``model``, ``versions`` and ``command``, the protocol card.
 """
 
@@ -79,6 +80,9 @@ def number_rows(result: ClassificationResult) -> list[list[str]]:
         rows = [["mean squared error", f"{numbers['mse']:.4f}", _span(numbers, "mse", 4)]]
         rows.append(["always their mean", f"{numbers['constant']:.4f}", ""])
         return [["", "error", "95 % interval"], *rows]
+    if "mean_average_precision" in numbers:
+        rows = [["mean average precision", f"{numbers['mean_average_precision']:.1f}"]]
+        return [["", "percent"], *rows, ["equal scores", f"{numbers['constant']:.1f}"]]
     rows = [["", "percent", "95 % interval"]]
     named = {"top-1": "top_1"} | ({"top-5": "top_5"} if len(result.classes) > 5 else {})
     for name, key in named.items():

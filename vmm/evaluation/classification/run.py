@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import replace
-from typing import Any
+from typing import Any, get_args
 
 from vmm.data.views import Views
 from vmm.evaluation.classification.labels import (
@@ -26,7 +26,12 @@ from vmm.evaluation.classification.labels import (
 from vmm.evaluation.classification.options import TEMPLATES, Options
 from vmm.evaluation.classification.page import write_page
 from vmm.evaluation.classification.results import ClassificationResult
-from vmm.evaluation.classification.scoring import SeenSamples, score_classes, score_numbers
+from vmm.evaluation.classification.scoring import (
+    SeenSamples,
+    score_classes,
+    score_numbers,
+    score_several,
+)
 from vmm.evaluation.classification.views import (
     ClassifierEncoder,
     ViewedClips,
@@ -36,6 +41,7 @@ from vmm.evaluation.common.encoding import encode_clips, feature_store
 from vmm.evaluation.common.models import Encoder
 from vmm.evaluation.common.results import clip_card, count_problems, versions
 from vmm.evaluation.common.sources import AnnotatedClips, ShardClips
+from vmm.losses.classification import ProblemType
 from vmm.models.classifier import VideoClassifier
 from vmm.runs import class_list_of, load_model, read_config, trains
 
@@ -71,8 +77,11 @@ def evaluate(options: Options, command: str = f"{__name__}.evaluate(...)") -> Cl
     store = feature_store(out / "features", viewed, dataset, keep_tokens=False)
     encode_clips(viewed, dataset, store, False, options.batch_size, options.num_workers)
     seen = SeenSamples.of(store)
-    if _predicts_number(options):
+    kind = _problem_type(options)
+    if kind == "regression":
         scored = score_numbers(options, encoder, truths, seen, views)
+    elif kind == "multi_label":
+        scored = score_several(options, encoder, truths, seen, views)
     else:
         scored = score_classes(options, encoder, truths, seen, views)
     result = ClassificationResult(
@@ -133,14 +142,15 @@ def _arguments(config: dict[str, Any], name: str) -> dict[str, Any]:
     return arguments
 
 
-def _predicts_number(options: Options) -> bool:
-    """Tell whether a number is predicted, not a class."""
+def _problem_type(options: Options) -> ProblemType:
+    """Tell what a label is: what the test set says, or the run."""
     if options.protocol is not None:
-        return options.protocol.is_regression
+        return "regression" if options.protocol.is_regression else "single_label"
     if options.model is not None:
-        return False
-    config = read_config(options.given_run())
-    return bool(_arguments(config, "model").get("problem_type") == "regression")
+        return "single_label"
+    found = _arguments(read_config(options.given_run()), "model").get("problem_type")
+    known: dict[Any, ProblemType] = {name: name for name in get_args(ProblemType)}
+    return known.get(found, "single_label")
 
 
 def _views(options: Options, trained: bool) -> Views:
@@ -159,7 +169,7 @@ def _samples(
     protocol = options.protocol
     if protocol is None:
         clips = ShardClips(options.given_shards(), encoder.clip, captioned=False)
-        return clips, truths_in_shards(clips, options.class_field, _predicts_number(options))
+        return clips, truths_in_shards(clips, options.class_field, _problem_type(options))
     annotations, media = options.official()
     items = read_labelled(protocol, annotations, options.ids)
     return AnnotatedClips(items, media, encoder.clip), truths_of(items)

@@ -12,10 +12,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from vmm.data.annotations.class_list import ClassList
 from vmm.data.views import Views
 from vmm.evaluation.classification.labels import Truth, number_classes
 from vmm.evaluation.classification.lint import ClassSubject, lint_classes, lint_samples
-from vmm.evaluation.classification.measure import measure_classes, measure_numbers
+from vmm.evaluation.classification.measure import (
+    measure_classes,
+    measure_numbers,
+    measure_several,
+)
 from vmm.evaluation.classification.options import TEMPLATES, Options
 from vmm.evaluation.classification.views import ClassifierEncoder
 from vmm.evaluation.common.encoding import refuse_broken
@@ -160,6 +165,42 @@ def score_numbers(
             [truth.key, truth.target, value] for truth, value in zip(truths, values, strict=True)
         ],
         "data": {"classes": 0, "numbered_by": None},
+    }
+
+
+def score_several(
+    options: Options,
+    encoder: Encoder | ClassifierEncoder,
+    truths: list[Truth],
+    seen: SeenSamples,
+    views: Views,
+) -> dict[str, Any]:
+    """Measure a model that says any number of classes; see ``score_classes``.
+
+    Raises:
+        ValueError: If a label is none of its classes.
+    """
+    assert isinstance(encoder, ClassifierEncoder)
+    classes = ClassList(encoder.num_classes, options.classes)
+    merged = merge_views(seen.vectors.double(), "multi_label")
+    scores = merged.new_full((len(truths), encoder.num_classes), -torch.inf)
+    scores[seen.rows] = merged
+    relevant = torch.zeros(scores.shape, dtype=torch.bool)
+    for row, truth in zip(relevant, truths, strict=True):
+        row[[classes.number(label, truth.key) for label in truth.several]] = True
+    kept = seen.rows if options.coverage == "available" else torch.arange(len(truths))
+    return {
+        "numbers": measure_several(scores[kept], relevant[kept]),
+        "findings": lint_samples(options.protocol, truths, views),
+        "classes": [name or f"class {i}" for i, name in enumerate(classes.names)],
+        "predictions": [
+            [truth.key, right.nonzero().flatten().tolist(), None if clip.problem else said.tolist()]
+            for truth, right, said, clip in zip(truths, relevant, scores, seen.clips, strict=True)
+        ],
+        "data": {
+            "classes": encoder.num_classes,
+            "numbered_by": f"the order of {options.classes.name}" if options.classes else "labels",
+        },
     }
 
 
