@@ -68,10 +68,13 @@ def test_a_recipe_says_what_was_published(row):
         "max_words": model.get("text_encoder", {}).get("init_args", {}).get("max_words"),
     } | {name: encoder[name] for name in ("embed_dim", "depth", "num_frames", "image_size")}
     found["drop_path_rate"] = encoder["drop_path_rate"]
+    found["views"] = [*data.get("test_views", {}).values()]
     for name, value in found.items():
         if name in wanted:
             assert value == pytest.approx(wanted[name], rel=1e-3), name
-    assert found.keys() - wanted.keys() <= {"layer_decay", "max_words"}
+    assert found.keys() - wanted.keys() <= {"layer_decay", "max_words", "views"}
+    if "views" in wanted:  # a classifier
+        assert model["decay_policy"] == "reference_stage1"
     if "warmup_epochs" in wanted:
         steps = wanted.get("steps_per_epoch") or wanted.get("train_size", 0) // batch
         assert model["warmup_steps"] == pytest.approx(wanted["warmup_epochs"] * steps, rel=2e-3)
