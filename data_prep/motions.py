@@ -2,11 +2,11 @@
 
     python -m data_prep.motions --out data/motions
 
-writes ``train-*.tar``, ``val-*.tar``, ``test-*.tar``, ``classes.txt`` and ``manifest.json``. Each
-class is another one backwards: the frames of "right speeding up", played backwards, are those of
-"left slowing down". The splits share no combination of class and look, and validation and test
-consist of such twins, alike down to the decoded pixel: what ignores the order of frames can only
-guess which of two classes it is.
+writes ``train-*.tar``, ``val-*.tar``, ``test-*.tar``, ``classes.txt``, ``classes.json`` (class ->
+its group and its twin) and ``manifest.json``. Each class is another one backwards: the frames of
+"right speeding up", played backwards, are those of "left slowing down". The splits share no
+combination of class and look, and validation and test consist of such twins, alike down to the
+decoded pixel: what ignores the order of frames can only guess which of two classes it is.
 """
 
 from __future__ import annotations
@@ -126,16 +126,25 @@ def make_sample(job: MotionJob, arguments: MotionArguments) -> list[Member]:
     return [(f"{key}.mp4", encode_mp4(frames, arguments.fps)), (f"{key}.json", text)]
 
 
+def describe_classes() -> dict[str, dict[str, str]]:
+    """Say of each class to which group it belongs, and which class is the same one backwards."""
+    both = (pair for one, other in TWINS for pair in ((one, other), (other, one)))
+    return {motion.name: {"group": motion.group, "twin": twin.name} for motion, twin in both}
+
+
 MOTIONS = DataSet(
     module="data_prep.motions",
     description="Make clips of motions to classify.",
-    version=1,
+    version=2,
     arguments=MotionArguments,
     unit="clip",
     plan=plan,
     deal=lambda jobs: [jobs[i : i + SHARD_SAMPLES] for i in range(0, len(jobs), SHARD_SAMPLES)],
     make_sample=make_sample,
-    texts=lambda jobs, arguments: {"classes.txt": "".join(f"{c.name}\n" for c in CLASSES)},
+    texts=lambda jobs, arguments: {
+        "classes.txt": "".join(f"{c.name}\n" for c in CLASSES),
+        "classes.json": json.dumps(describe_classes(), indent=1) + "\n",
+    },
 )
 
 

@@ -43,6 +43,7 @@ def _parser() -> argparse.ArgumentParser:
         help="prompt with {} for the class; repeatable")  # fmt: skip
     add("--clips", type=whole(1), help="clips per video (default: as published, or 1)")
     add("--crops", type=whole(1), help="crops per clip (default: as published, or 1)")
+    add("--frame-order", choices=("forward", "reversed"), default="forward")
     add_coverage(parser, "unreadable samples are wrong (strict), or dropped")
     add("--num-frames", type=whole(1), help="frames per clip (default: as trained, or 8)")
     add_batches(parser, 8)

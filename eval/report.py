@@ -16,7 +16,8 @@ from vmm.command_line import CommandParser, run_to_status
 from vmm.text_output import say
 
 
-def _read_steps(path: Path) -> list[dict[str, Any]]:
+def read_steps(path: Path) -> list[dict[str, Any]]:
+    """Read what ``eval.demo.run_steps`` wrote."""
     try:
         steps = json.loads(path.read_text(encoding="utf-8"))
         return [
@@ -33,7 +34,8 @@ def _read_steps(path: Path) -> list[dict[str, Any]]:
         ) from error
 
 
-def _named_path(text: str) -> tuple[str, Path]:
+def named_path(text: str) -> tuple[str, Path]:
+    """Take NAME=PATH apart."""
     name, equals, path = text.partition("=")
     if not (name and equals and path):
         raise argparse.ArgumentTypeError(f"{text!r} is not NAME=PATH")
@@ -45,11 +47,11 @@ def main(args: Sequence[str] | None = None) -> int:
     parser = CommandParser(prog="python -m eval.report", description=__doc__)
     parser.add_argument("--out", type=Path, required=True, help="the HTML file to write")
     parser.add_argument(
-        "--run", type=_named_path, action="append", default=[], metavar="NAME=DIR",
+        "--run", type=named_path, action="append", default=[], metavar="NAME=DIR",
         help="a run directory whose curves to show; repeatable",
     )  # fmt: skip
     parser.add_argument(
-        "--result", type=_named_path, action="append", default=[], metavar="NAME=PATH",
+        "--result", type=named_path, action="append", default=[], metavar="NAME=PATH",
         help="a retrieval.json or its folder; repeatable, the first is the headline",
     )  # fmt: skip
     parser.add_argument(
@@ -63,7 +65,7 @@ def main(args: Sequence[str] | None = None) -> int:
 def _run(options: argparse.Namespace) -> int:
     from vmm.evaluation.retrieval.page import build_report
 
-    steps = _read_steps(options.steps) if options.steps else []
+    steps = read_steps(options.steps) if options.steps else []
     table = build_report(options.out, options.run, options.result, steps, options.title)
     say(f"{table}\n\nreport: {options.out}", lines=True)
     return 0

@@ -18,6 +18,9 @@ def test_clips(tmp_path_factory):
     sizes = ["--train", "12", "--val", "2", "--test", "24", "--frames", "9"]
     assert main(["--out", str(folder), *sizes, "--workers", "1"]) == 0
     assert (folder / "classes.txt").read_text().splitlines() == [c.name for c in CLASSES]
+    known = json.loads((folder / "classes.json").read_text())
+    assert known["left speeding up"] == {"group": "speed", "twin": "right slowing down"}
+    assert [known[known[c.name]["twin"]]["twin"] for c in CLASSES] == [c.name for c in CLASSES]
     found = {}
     with tarfile.open(folder / "test-000000.tar") as tar:
         for member in tar:

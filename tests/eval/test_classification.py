@@ -11,10 +11,11 @@ SHARDS = ("--run", "r", "--shards", "x.tar")
 def test_options_are_those_of_python(told):
     views = ("--clips", 4, "--crops", 3, "--num-frames", 4)
     prompts = ("--class-field", "a.b", "--template", "{}", "--template", "a {}", "--classes", "c")
-    assert told("classification", *SHARDS, *views, *prompts, "--ids", "i") == Options(
+    assert told("classification", *SHARDS, *views, *prompts, "--ids", "i",
+        "--frame-order", "reversed") == Options(
         run=Path("r"), shards="x.tar", clips=4, crops=3, num_frames=4,
         class_field="a.b", templates=["{}", "a {}"], classes=Path("c"), ids=Path("i"),
-        num_workers=2,
+        frame_order="reversed", num_workers=2,
     )  # fmt: skip
 
 

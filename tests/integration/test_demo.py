@@ -2,16 +2,21 @@
 
 import json
 import os
+import shlex
 import subprocess
 import sys
+from importlib import import_module
 
 import pytest
+
+from eval import demo, demo_classes
+from vmm import cli
 
 STEPS = 9
 
 
-@pytest.fixture(scope="module")
-def demo(tmp_path_factory, root):
+@pytest.fixture(scope="module", name="demo")
+def run_demo(tmp_path_factory, root):
     folder = tmp_path_factory.mktemp("checkout")
     for name in ("recipes", "eval", "data_prep"):
         (folder / name).symlink_to(root / name)
@@ -95,3 +100,34 @@ def test_questions_about_long_videos_go_on_from_there(demo, root):
             assert control == pytest.approx(chance), name
         assert (folder / f"demo/qa_{split}/report.html").stat().st_size > 50_000
     assert frames == {"test": (6, 21), "long": (12, 45)}
+
+
+def run_here(command):
+    """Run a step of a demo in this process, which saves its start."""
+    words = shlex.split(command)
+    if words[0] == "vmm":
+        assert cli.main(words[1:]) == 0, command
+    else:
+        alone = ["--num-workers", "0"] if words[2] == "eval.classification" else []
+        assert import_module(words[2]).main([*words[3:], *alone]) == 0, command
+
+
+def test_motions_are_classified(tmp_path, root, monkeypatch, capsys):
+    (tmp_path / "recipes").symlink_to(root / "recipes")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(demo, "_run", run_here)
+    assert demo_classes.main(["--quick"]) == 0
+    assert "[7/7] page" in capsys.readouterr().out
+    choices = {}
+    for name in ("videomamba", "reversed", "frame_only"):
+        found = json.loads((tmp_path / f"demo/classes/{name}/classification.json").read_text())
+        choices[name] = [choice for _, _, choice in found["predictions"]]
+        assert found["data"]["readable"] == 24, name
+        assert found["settings"]["frame_order"] == ("reversed" if name == "reversed" else "forward")
+    # Clips lie in pairs, one backwards: who sees single frames says the same of both, and who is
+    # shown all of them backwards says of each what it said of the other.
+    assert choices["frame_only"][::2] == choices["frame_only"][1::2]
+    assert choices["reversed"][::2] == choices["videomamba"][1::2]
+    assert choices["reversed"][1::2] == choices["videomamba"][::2]
+    page = (tmp_path / "demo/classes.html").read_text()
+    assert "Which motion, and which way round?" in page and "vmm fit -c recipes" in page

@@ -83,3 +83,13 @@ def test_views_of_a_sample_stay_together():
     found = ViewedEncoder(Mean()).encode_videos(video).projected
     assert found.shape == (3, 4, 3)
     torch.testing.assert_close(found, video[:, :, 0].mean((3, 4)))
+
+
+def test_reversed_views_are_the_same_ones_backwards():
+    forward, backward = (
+        ViewedClips(OneFilm(), ["id"], SETTINGS, Views(2, 3), order)
+        for order in ("forward", "reversed")
+    )
+    assert torch.equal(backward[0].video, forward[0].video.flip(1))
+    assert not torch.equal(backward[0].video, forward[0].video)
+    assert (forward.frame_order, backward.frame_order) == ("forward", "reversed")

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from vmm.evaluation.classification.protocols import CLASS_PROTOCOLS, ClassProtocol
 from vmm.evaluation.common.options import ModelOptions
+from vmm.evaluation.common.sources import FrameOrder
 
 TEMPLATES = ("{}", "a video of {}", "a person is {}")
 
@@ -25,6 +26,7 @@ class Options(ModelOptions):
         templates: Prompts in which ``{}`` stands for the class; None = ``TEMPLATES``.
         clips: Clips per video; None = as published for trained classifiers, or 1.
         crops: Crops per clip; None = as published for trained classifiers, or 1.
+        frame_order: "reversed" plays every clip backwards.
         batch_size: Samples encoded at once.
         num_workers: Processes that decode.
     """
@@ -35,6 +37,7 @@ class Options(ModelOptions):
     templates: Sequence[str] | None = None
     clips: int | None = None
     crops: int | None = None
+    frame_order: FrameOrder = "forward"
     batch_size: int = 8
     num_workers: int = 0
 

@@ -43,7 +43,7 @@ def write_page(path: Path, result: ClassificationResult) -> None:
             [c["name"], str(c["samples"]), f"{c['top_1']:.1f}", c["taken_for"] or ""]
             for c in classes[:_WORST]
         ]
-        picture = data_uri("image/png", png(_confusions(result)))
+        picture = data_uri("image/png", png(confusion_map(result)))
         pictures["What (rows) is taken for what (columns)"] = picture
     write_accuracy_page(
         path,
@@ -61,7 +61,7 @@ def write_page(path: Path, result: ClassificationResult) -> None:
     )
 
 
-def _confusions(result: ClassificationResult) -> Figure:
+def confusion_map(result: ClassificationResult) -> Figure:
     """Draw the share of each class that is taken for each other one."""
     pairs = [p[1:] for p in result.predictions if p[2] is not None and p[1] >= 0]
     names = [str(name) for name in result.classes][:_MOST_IN_MAP]

@@ -55,7 +55,7 @@ class ClassificationResult(Result):
             ("prompts", ", ".join(map(repr, settings["templates"])) or "none"),
             ("views", f"{settings['clips']} clips x {settings['crops']} crops, merged by sample: "
                       f"{settings['merged']}"),
-            *self.look(),
+            *self.look(settings.get("frame_order", "forward")),
             ("ties", "expectation over random order"),
             *self.origin(),
         ]  # fmt: skip
@@ -70,6 +70,7 @@ class ClassificationResult(Result):
             f"{data['test_set']}, {settings['kind']}: {data['listed']} samples"
             + f" ({unreadable} unreadable, {counted})" * bool(unreadable)
             + f", {views} view{'s' * (views > 1)} of {settings['num_frames']} frames"
+            + " reversed" * (settings.get("frame_order") == "reversed")
         )
 
 

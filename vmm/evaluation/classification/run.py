@@ -71,8 +71,10 @@ def evaluate(options: Options, command: str = f"{__name__}.evaluate(...)") -> Cl
         encoder.clip = replace(encoder.clip, fit="crop")
     media, truths = _samples(options, encoder)
     asked = options.dataset or (options.class_field or "label").rpartition(".")[2]
-    out = options.folder(f"classification_{asked}", encoder.name)
-    dataset = ViewedClips(media, [truth.key for truth in truths], encoder.clip, views)
+    played = "_reversed" * (options.frame_order == "reversed")
+    out = options.folder(f"classification_{asked}{played}", encoder.name)
+    keys = [truth.key for truth in truths]
+    dataset = ViewedClips(media, keys, encoder.clip, views, options.frame_order)
     viewed = ViewedEncoder(encoder)
     store = feature_store(out / "features", viewed, dataset, keep_tokens=False)
     encode_clips(viewed, dataset, store, False, options.batch_size, options.num_workers)
@@ -194,6 +196,7 @@ def _describe_settings(
 ) -> dict[str, Any]:
     return {
         **clip_card(encoder.clip),
+        "frame_order": options.frame_order,
         "kind": "trained classifier" if trained else "zero-shot by prompts",
         "templates": [] if trained else [*(options.templates or TEMPLATES)],
         "clips": views.clips,

@@ -27,6 +27,7 @@ from vmm.evaluation.common.models import (
     Encoder,
     describe_model,
 )
+from vmm.evaluation.common.sources import FrameOrder
 from vmm.models.classifier import VideoClassifier
 from vmm.runs import TrainedModel
 
@@ -52,13 +53,12 @@ class ViewedClips(Dataset[EvaluationSample]):
         keys: Their ids.
         settings: Frames and size of a view.
         views: How many.
+        frame_order: "reversed" plays every view backwards.
         bad: Collects what cannot be read.
 
     Raises:
         ValueError: If there are several crops and frames are squashed, which would make all equal.
     """
-
-    frame_order = "forward"
 
     def __init__(
         self,
@@ -66,12 +66,14 @@ class ViewedClips(Dataset[EvaluationSample]):
         keys: Sequence[str],
         settings: ClipSettings,
         views: Views,
+        frame_order: FrameOrder = "forward",
         bad: BadSamples | None = None,
     ) -> None:
         views.check(settings)
         self._media, self._keys = media, keys
         self.lost = media.lost
         self._settings, self._views = settings, views
+        self.frame_order = frame_order
         self._bad = bad or BadSamples()
 
     def __len__(self) -> int:
@@ -84,6 +86,8 @@ class ViewedClips(Dataset[EvaluationSample]):
         except SampleError as error:
             self._bad.add(BadSample("", key, error.reason, error.detail))
             return EvaluationSample(key, index, None, [], {}, error.reason)
+        if self.frame_order == "reversed":
+            video = video.flip(-4)
         return EvaluationSample(key, index, video, [], {}, None)
 
     def fingerprint(self) -> str:
