@@ -7,7 +7,7 @@ READY := $(VENV)/.ready
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 LOCKS := requirements/locked.txt requirements/assets.txt
 
-.PHONY: install lock demo demo-qa test test-all test-matrix drills check format bench clean
+.PHONY: install lock demo demo-qa demo-classes ablations test test-all test-matrix drills check format bench clean
 
 # Exactly the locked versions, so that a release of tomorrow cannot break what worked today.
 $(READY): pyproject.toml $(LOCKS)
@@ -37,6 +37,14 @@ demo: $(READY)
 
 demo-qa: $(READY)
 	$(BIN)/python -m eval.demo_qa
+
+demo-classes: $(READY)
+	$(BIN)/python -m eval.demo_classes
+
+# An hour; `make ablations ABLATIONS=--short` is a quarter of one. A stopped one goes on.
+ABLATIONS :=
+ablations: $(READY)
+	$(BIN)/python -m eval.ablations $(ABLATIONS)
 
 test: $(READY)
 	$(BIN)/python -m pytest -m "not gpu" -n 2 --dist loadfile --no-loadscope-reorder
