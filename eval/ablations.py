@@ -17,6 +17,7 @@ import shlex
 import subprocess
 import sys
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 from vmm.command_line import CommandParser, run_to_status, whole
@@ -69,7 +70,7 @@ def _run(options: argparse.Namespace) -> int:
     logging.getLogger("vmm").setLevel(logging.WARNING)
     torch.set_num_threads(1)  # for evaluations: trainings of others go on beside them
     trainings = in_order(studies)
-    results = run_all(trainings, settings, say)
+    results = run_all(trainings, settings, partial(print, flush=True))
     commands = {t.key(): shlex.join(["vmm", *fit_arguments(t, 1, settings)]) for t in trainings}
     card = {
         "clips": f"python {shlex.join(make)}",

@@ -12,6 +12,8 @@ DEBUG = "-c recipes/overlays/debug.yaml"
 NOT_HERE = {
     "make demo": "tests/integration/test_demo.py runs the same steps",
     "make demo-qa": "tests/integration/test_demo.py runs the same steps",
+    "make demo-classes": "tests/integration/test_demo.py runs the same steps",
+    "make ablations": "tests/evaluation/ablation",
     "make test": "this is it",
     'pip install "vmm-video[train]"': "the environment of these tests",
 }

@@ -48,7 +48,7 @@ def write_results(
         What the numbers say, a line each.
     """
     seeds = len({seed for _, seed in results})
-    shown, content = [], []
+    shown, content, claims, said = [], [], [], []
     for study in studies:
         compared = compare(study, results)
         words = [
@@ -57,6 +57,8 @@ def write_results(
             if c.difference is not None
         ]
         claim = claim_in_words(study, compared)
+        claims += [claim] if claim else []
+        said += [f"{study.name}: {word}" for word in words]
         shown.append(
             {
                 "question": study.question,
@@ -66,7 +68,6 @@ def write_results(
                 "words": words,
                 "note": study.note,
                 "rows": _rows(study, compared, results),
-                "claim": claim,
                 "commands": [(name, commands[t.key()]) for name, t in study.variants.items()],
             }
         )
@@ -74,13 +75,12 @@ def write_results(
     whole = {"schema": _SCHEMA, "settings": dict(card), "studies": content, "versions": versions()}
     with whole_file(out / "ablations.json") as file:
         file.write_text(json.dumps(whole, indent=1), encoding="utf-8")
-    claims = [study["claim"] for study in shown if study["claim"]]
     page = render(
         "ablations.html.j2", _TEMPLATES, title="What helps, and what is luck", studies=shown,
         claims=claims, seeds=seeds, card=card, chance=by_chance(seeds) if seeds > 1 else None,
     )  # fmt: skip
     write_text(out / "ablations.html", page)
-    return [*claims, *(f"{s['name']}: {word}" for s in shown for word in s["words"])]
+    return [*claims, *said]
 
 
 def _content(
