@@ -6,12 +6,13 @@ from vmm.evaluation.ablation import run
 from vmm.evaluation.ablation.run import Settings, run_all, run_of
 from vmm.evaluation.ablation.studies import Start, Training
 
-FIRST = Training("a.yaml", classifies=False)
-SECOND = Training("b.yaml", start={"model.init_from": Start(FIRST, "x.ckpt")})
+FIRST = Training("stage1_mvp.yaml", classifies=False)
+SECOND = Training("classification.yaml", start={"model.init_from": Start(FIRST, "x.ckpt")})
 
 
 @pytest.fixture
-def settings(tmp_path):
+def settings(tmp_path, root, monkeypatch):
+    monkeypatch.chdir(root)
     return Settings(out=tmp_path, data=tmp_path, seeds=2, steps=7, jobs=3)
 
 
@@ -49,6 +50,18 @@ def test_a_training_that_fails_is_named(settings, monkeypatch):
     with pytest.raises(ValueError, match=r"failed with status 1: it said nothing \(see .*\.log"):
         run_all([FIRST], settings, print)
     assert not (run_of(FIRST, 1, settings) / "ablation.json").exists()
+
+
+def test_a_changed_recipe_is_another_run(settings, root, monkeypatch, tmp_path):
+    before = run_of(SECOND, 1, settings)
+    (tmp_path / "recipes").mkdir()
+    for name in ("stage1_mvp.yaml", "classification.yaml"):
+        (tmp_path / "recipes" / name).write_bytes((root / "recipes" / name).read_bytes())
+    monkeypatch.chdir(tmp_path)
+    assert run_of(SECOND, 1, settings) == before
+    with (tmp_path / "recipes/stage1_mvp.yaml").open("a") as file:  # of what it starts from
+        file.write("# changed\n")
+    assert run_of(SECOND, 1, settings) != before
 
 
 def test_results_are_json(settings, fitted):

@@ -9,7 +9,8 @@ from vmm.models.scan_order import SCAN_ORDERS
 
 
 @pytest.fixture
-def settings(tmp_path):
+def settings(tmp_path, root, monkeypatch):
+    monkeypatch.chdir(root)
     return Settings(out=tmp_path, data=tmp_path, seeds=2, steps=7, jobs=1)
 
 
@@ -76,10 +77,7 @@ def test_values_are_words_that_there_are():
 
 
 @pytest.mark.parametrize("training", one_of_each_kind(), ids=lambda t: t.key())
-def test_options_of_a_training_are_settings_of_its_recipe(
-    training, settings, root, monkeypatch, capsys
-):
-    monkeypatch.chdir(root)
+def test_options_of_a_training_are_settings_of_its_recipe(training, settings, capsys):
     with pytest.raises(SystemExit) as stop:
         main([*fit_arguments(training, 3, settings), "--print_config"])
     said = capsys.readouterr()

@@ -23,6 +23,7 @@ from typing import Any
 from vmm.evaluation.ablation.studies import Training
 from vmm.evaluation.classification.options import Options as ClassifyOptions
 from vmm.evaluation.classification.run import evaluate
+from vmm.evaluation.common.results import content_hash
 from vmm.whole import whole_file
 
 logger = logging.getLogger(__name__)
@@ -68,7 +69,11 @@ def fit_arguments(training: Training, seed: int, settings: Settings) -> list[str
 
 
 def _name(training: Training, seed: int, settings: Settings) -> str:
-    return f"{training.key()}-{settings.steps}-{seed}"
+    """Name a run after all that decides it, so that none stands for another of changed recipes."""
+    texts = [(_RECIPES / name).read_text(encoding="utf-8") for name in training.recipes.split()]
+    started = [_name(start.training, seed, settings) for start in training.start.values()]
+    digest = content_hash([training.key(), texts, started, settings.steps])
+    return f"{digest}-{seed}"
 
 
 def run_of(training: Training, seed: int, settings: Settings) -> Path:

@@ -82,13 +82,14 @@ def measure_twins(
             f"{result.name} and the list of twins are about other classes, e.g. {unknown[0]!r}; "
             "give the classes.json of the data that was evaluated"
         )
-    answers: dict[str, list[tuple[str, str | None]]] = {"all": []}
+    groups = dict.fromkeys(entry.group for entry in classes.values())
+    answers: dict[str, list[tuple[str, str | None]]] = {name: [] for name in ("all", *groups)}
     for _, label, choice in result.predictions:
         truth = result.classes[label]
         answer = truth, None if choice is None else result.classes[choice]
         answers["all"].append(answer)
-        answers.setdefault(classes[truth].group, []).append(answer)
-    return {group: _measure(some, classes) for group, some in answers.items()}
+        answers[classes[truth].group].append(answer)
+    return {group: _measure(some, classes) for group, some in answers.items() if some}
 
 
 def _measure(
@@ -122,12 +123,7 @@ def build_twin_page(
     """
     measured = {name: measure_twins(result, classes) for name, result in results}
     (_, first), *_ = results
-    rows = _rows(measured, len(classes))
-    tables = {}
-    if steps:
-        tables["How it was made"] = [["step", "seconds", "command"]] + [
-            [step["name"], step["seconds"], step["command"]] for step in steps
-        ]
+    rows, group_rows = _rows(measured, len(classes)), _group_rows(measured)
     write_accuracy_page(
         out,
         title="Which motion, and which way round?",
@@ -136,7 +132,7 @@ def build_twin_page(
         note=f"Percent of {first.data['listed']} clips, of combinations that training never saw. "
         "Between twins: of the clips that were taken for their class or for the same one "
         "backwards, how many for their class.",
-        tables=tables,
+        tables={"By what tells classes apart": group_rows},
         findings=first.findings,
         pictures={
             f"{name}: what (rows) is taken for what (columns)": data_uri(
@@ -144,21 +140,28 @@ def build_twin_page(
             )
             for name, result in results
         },
-        card=first.card(),
+        card=first.card()
+        + [(f"made: {s['name']}", f"{s['command']} ({s['seconds']} s)") for s in steps],
     )
-    return text_table(rows, left=1)
+    return f"{text_table(rows, left=1)}\n\n{text_table(group_rows, left=1)}"
 
 
 def _rows(measured: Mapping[str, Mapping[str, TwinNumbers]], num_classes: int) -> list[list[str]]:
-    """Tabulate, header first: top-1, that of each group, and both between twins."""
-    groups = [group for group in next(iter(measured.values())) if group != "all"]
-    header = ["", "top-1", *groups, "between twins", *(f"{group}, twins" for group in groups)]
-    rows = [header]
+    """Tabulate all clips, header first."""
+    rows = [["", "between twins", "top-1"]]
     for name, numbers in measured.items():
-        ordered = [numbers["all"], *(numbers[group] for group in groups)]
-        rows.append([name, *(f"{n.top_1:.1f}" for n in ordered), *map(_between, ordered)])
-    chance = [f"{100 / num_classes:.1f}"] * (1 + len(groups)) + ["50.0"] * (1 + len(groups))
-    return [*rows, ["chance", *chance]]
+        rows.append([name, _between(numbers["all"]), f"{numbers['all'].top_1:.1f}"])
+    return [*rows, ["chance", "50.0", f"{100 / num_classes:.1f}"]]
+
+
+def _group_rows(measured: Mapping[str, Mapping[str, TwinNumbers]]) -> list[list[str]]:
+    """Tabulate the groups, header first: top-1 of each, and between twins."""
+    groups = [group for group in next(iter(measured.values())) if group != "all"]
+    rows = [["", *(f"{group}: top-1" for group in groups), *(f"{g}: twins" for g in groups)]]
+    for name, numbers in measured.items():
+        some = [numbers[group] for group in groups]
+        rows.append([name, *(f"{n.top_1:.1f}" for n in some), *map(_between, some)])
+    return rows
 
 
 def _between(numbers: TwinNumbers) -> str:
