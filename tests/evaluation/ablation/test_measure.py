@@ -83,6 +83,12 @@ def test_claims_in_words(other, said):
     assert claim_in_words(study(), compared).startswith(said)
 
 
+def test_a_claim_may_be_that_something_is_less():
+    less = study(claim=Claim("other", "It costs", -1, "It may be too short."))
+    compared = compare(less, results([(40, 0), (50, 0), (60, 0)], [(30, 0), (41, 0), (50, 0)]))
+    assert claim_in_words(less, compared).startswith("It costs: yes, by more than two")
+
+
 def test_claims_of_one_seed_or_of_nothing():
     compared = compare(study(), results([(40, 0)], [(50, 0)]))
     assert "not known from one seed" in claim_in_words(study(), compared)

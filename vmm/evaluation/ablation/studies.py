@@ -178,7 +178,7 @@ STUDIES = (
         },
         ("VideoMamba", "frame-only ViT", "joint attention", "divided attention"),
         "All are 64 wide and have 0.15 to 0.22 million parameters. VideoMamba learns at a rate of "
-        "0.0015, the best of a few that were tried, the others at 0.001, the only one tried.",
+        "0.002, among a few that were tried, the others at 0.001, the only one tried.",
     ),
     Study(
         "stage 1",
