@@ -149,7 +149,7 @@ STUDIES = (
                 )
             },
         },
-        ("spatial", "temporal", "st v2", "alternating"),
+        ("spatial", "temporal", "st v2"),
         "The paper finds spatial best, on Kinetics.",
     ),
     Study(
@@ -205,7 +205,7 @@ STUDIES = (
                 for kind in ("random", "tube", "frame_row", "clip_row")
             },
         },
-        ("attention", "random", "tube"),
+        ("attention", "random"),
         "The paper finds the teacher's attention best, on Something-Something.",
     ),
     Study(
