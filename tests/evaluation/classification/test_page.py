@@ -1,7 +1,7 @@
 import pytest
 
 from tests.evaluation import contents
-from vmm.evaluation.classification.page import _confusions, write_page
+from vmm.evaluation.classification.page import confusion_map, write_page
 from vmm.evaluation.classification.results import ClassificationResult
 from vmm.evaluation.common.findings import Finding
 
@@ -51,7 +51,7 @@ def test_a_number_to_predict_has_no_classes(page):
 
 
 def test_the_picture_has_the_share_of_each_class_that_is_taken_for_another():
-    drawn = _confusions(result_of(contents.classification())).axes[0].images[0].get_array()
+    drawn = confusion_map(result_of(contents.classification())).axes[0].images[0].get_array()
     shares = [[100 / 3, 200 / 3, 0], [0, 100, 0], [0, 0, 0]]
     for row, expected in zip(drawn.tolist(), shares, strict=True):
         assert row == pytest.approx(expected)
