@@ -9,7 +9,7 @@ from fontTools.pens.ttGlyphPen import TTGlyphPen
 from PIL import Image, ImageDraw
 
 import vmm.fonts as module
-from vmm.evaluation.classification.page import _confusions
+from vmm.evaluation.classification.page import confusion_map
 from vmm.evaluation.common.pictures import png
 from vmm.evaluation.retrieval.charts import Curve, curves_picture
 from vmm.evaluation.retrieval.pictures import Query, Strip, retrieval_picture
@@ -106,7 +106,7 @@ def figures(text):
     strip = Strip(np.zeros((2, 8, 8, 3), np.uint8), text, True)
     yield retrieval_picture([Query(text, text, [strip])], text)
     yield curves_picture([Curve(f"val/{text}", [1, 2], [1e-9, 1e9])])
-    yield _confusions(SimpleNamespace(classes=[text, "b"], predictions=[["k", 0, 1]]))
+    yield confusion_map(SimpleNamespace(classes=[text, "b"], predictions=[["k", 0, 1]]))
 
 
 @pytest.mark.parametrize("text", ODD)

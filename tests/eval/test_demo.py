@@ -51,7 +51,7 @@ def test_steps_are_run_in_order_by_this_python_and_timed(here, monkeypatch, caps
     todo = {name: f'python -c "{write}" {name}' for name in ("one", "two")}
     assert demo.run_steps(todo, here / "steps.json") == 0
     assert (here / "seen").read_text() == "onetwo" and "[2/2] two" in capsys.readouterr().out
-    steps = report._read_steps(here / "steps.json")  # as the page wants them
+    steps = report.read_steps(here / "steps.json")  # as the page wants them
     assert [(step["name"], step["command"]) for step in steps] == [*todo.items()]
     assert all(step["seconds"] >= 0 for step in steps)
 
