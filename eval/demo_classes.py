@@ -36,7 +36,7 @@ def steps(quick: bool) -> dict[str, str]:
     results = {
         "VideoMamba": "videomamba",
         "frame-only ViT": "frame_only",
-        "VideoMamba, frames reversed": "reversed",
+        "VideoMamba, reversed": "reversed",
     }
     page = [
         f"python -m eval.twins --classes {_DATA}/classes.json --out {OUT}/classes.html",
@@ -52,7 +52,7 @@ def steps(quick: bool) -> dict[str, str]:
         "classification": classify("VideoMamba", "videomamba", "--name VideoMamba"),
         "classification, frames reversed": classify(
             "VideoMamba", "reversed",
-            "--frame-order reversed --name 'VideoMamba, frames reversed'",
+            "--frame-order reversed --name 'VideoMamba, reversed'",
         ),
         "classification, frame-only encoder": classify(
             "frame-only ViT", "frame_only", "--name 'frame-only ViT'"

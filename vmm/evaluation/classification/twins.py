@@ -141,7 +141,10 @@ def build_twin_page(
             for name, result in results
         },
         card=first.card()
-        + [(f"made: {s['name']}", f"{s['command']} ({s['seconds']} s)") for s in steps],
+        + [
+            (f"step {number}", f"{step['name']}, {step['seconds']} s: {step['command']}")
+            for number, step in enumerate(steps, start=1)
+        ],
     )
     return f"{text_table(rows, left=1)}\n\n{text_table(group_rows, left=1)}"
 
