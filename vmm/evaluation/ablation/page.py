@@ -116,7 +116,7 @@ def _rows(
     """Tabulate a study, header first."""
     gap = study.measure == "gap"
     header = ["", *(["training top-1", "test top-1", "gap"] if gap else ["top-1"])]
-    rows = [[*header, "difference to the first", "seconds"]]
+    rows = [[*header, "difference", "seconds"]]
     for c in compared:
         key = study.variants[c.name].key()
         own = [result for (name, _), result in results.items() if name == key]

@@ -162,7 +162,7 @@ STUDIES = (
         ("4 frames", "1 frame", "2 frames"),
         claim=Claim(
             "1 frame",
-            "Motion needs time: one frame of a clip does not do",
+            "Motion needs time",
             -1,
             "The place of the shape in a single frame may give its motion away.",
         ),
