@@ -26,6 +26,13 @@ def test_page_and_file_say_the_same(tmp_path, look_at):
     look_at(tmp_path / "ablations.html")
 
 
+def test_what_has_learnt_nothing_is_not_compared_in_silence(tmp_path):
+    said = write(tmp_path, results([(8, 9), (9, 9)], [(8, 9), (16, 9)]))
+    assert sum("nothing to compare, train longer" in line for line in said) == 2
+    said = write(tmp_path, results([(8, 9), (9, 9)], [(8, 9), (17, 9)]))
+    assert not any("train longer" in line for line in said)
+
+
 def test_one_seed_is_called_luck(tmp_path):
     said = write(tmp_path, results([(40, 60)], [(50, 60)]))
     assert "not known from one seed" in said[0]

@@ -65,6 +65,14 @@ def compare(study: Study, results: Mapping[tuple[str, int], Mapping[str, Any]]) 
     ]  # fmt: skip
 
 
+def learnt_nothing(
+    study: Study, results: Mapping[tuple[str, int], Mapping[str, Any]], chance: float
+) -> bool:
+    """Tell whether no training of a study is at twice ``chance`` (percent) on unseen clips."""
+    keys = {training.key() for training in study.variants.values()}
+    return all(result["top_1"] < 2 * chance for (key, _), result in results.items() if key in keys)
+
+
 def told_apart(difference: Estimate) -> bool:
     """Tell whether a difference is more than ``ENOUGH`` standard errors; never of one seed."""
     return difference.error is not None and abs(difference.mean) > ENOUGH * difference.error

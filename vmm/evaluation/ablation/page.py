@@ -15,6 +15,7 @@ from vmm.evaluation.ablation.measure import (
     claim_in_words,
     compare,
     in_words,
+    learnt_nothing,
 )
 from vmm.evaluation.ablation.studies import MEASURES, Study
 from vmm.evaluation.common.page import render
@@ -26,6 +27,8 @@ from vmm.whole import whole_file
 
 _TEMPLATES = Path(__file__).parent / "templates"
 _SCHEMA = 1
+_CHANCE = 100 / 12
+"""Top-1 of guessing, percent: the motions are twelve."""
 
 
 def write_results(
@@ -56,6 +59,9 @@ def write_results(
             for c in compared
             if c.difference is not None
         ]
+        if learnt_nothing(study, results, _CHANCE):
+            text = "no training is much above chance: there is nothing to compare, train longer."
+            words.insert(0, text)
         claim = claim_in_words(study, compared)
         claims += [claim] if claim else []
         said += [f"{study.name}: {word}" for word in words]
