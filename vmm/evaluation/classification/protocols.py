@@ -6,9 +6,10 @@ VideoMamba (arXiv 2403.06977), tables 3 to 6. The annotation files are read by
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-from vmm.data.sampling import Sampling
+if TYPE_CHECKING:  # loads torch, which a command's help must not
+    from vmm.data.sampling import Sampling
 
 
 class ClassProtocol(NamedTuple):
