@@ -8,7 +8,7 @@ import torch
 
 from tests.global_state import STATES
 from vmm import masking
-from vmm.data.collate import Item, Sample, collate, draw_item, make_batch
+from vmm.data.collate import CONTENTS, Item, Sample, collate, draw_item, make_batch
 from vmm.data.sampling import choose_frames
 from vmm.data.schema import RawSample
 from vmm.data.shards import EvaluationSample
@@ -53,7 +53,7 @@ def chosen():
 
 def captions():
     raw = RawSample("k", 0, "", b"", [str(i) for i in range(40)], {})
-    return [draw_item(raw, "captions", seeded(i)) for i in range(9)]
+    return [draw_item(raw, CONTENTS["captions"], seeded(i)) for i in range(9)]
 
 
 WORK = {
