@@ -102,12 +102,13 @@ def test_a_missing_python_is_named_and_a_failed_environment_fails(monkeypatch, t
     monkeypatch.setattr(matrix, "supported", lambda: ["3.11", "3.12", "3.99"])
     monkeypatch.setattr(matrix, "find_python", lambda v: None if v == "3.99" else tmp_path / v)
 
+    program = tmp_path / "python"  # stands for the tests of an environment
+    program.write_text("#!/bin/sh\necho 3 passed\n")
+    program.chmod(0o755)
+
     def install(case, interpreter):
         if case == ("3.12", "newest"):
             raise subprocess.CalledProcessError(1, "uv", output="no wheel of it")
-        program = tmp_path / "python"  # stands for the tests of this environment
-        program.write_text("#!/bin/sh\necho 3 passed\n")
-        program.chmod(0o755)
         return program
 
     monkeypatch.setattr(matrix, "install", install)
