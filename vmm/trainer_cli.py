@@ -89,10 +89,11 @@ class SaveRecipe(SaveConfigCallback):
 
     lock: IO[bytes] | None = None
 
-    def take(self, run: Path) -> None:
-        """Go on in a run's folder."""
+    def take(self, run: Path, first: bool) -> None:
+        """Go on in a run's folder; all processes know it, the first keeps the folder."""
         self.overwrite = True
-        self.lock = lock(run)
+        if first and run.is_dir():
+            self.lock = lock(run)
 
     def _leave(self, *unused: Any, **named: Any) -> None:
         """Let others train in the folder."""
@@ -110,7 +111,8 @@ class SaveRecipe(SaveConfigCallback):
             path = Path(trainer.log_dir or "", self.config_filename)
             if trainer.training and trainer.is_global_zero and self.lock is None:
                 self.lock = lock(path.parent)
-            if self.overwrite and not self.already_saved and path.is_file():
+            first = trainer.is_global_zero and not self.already_saved
+            if self.overwrite and first and path.is_file():
                 number = len([*path.parent.glob("config-*.yaml")])
                 path.replace(path.with_name(f"config-{number}.yaml"))  # of the run so far
             super().setup(trainer, pl_module, "")
@@ -121,24 +123,23 @@ class SaveRecipe(SaveConfigCallback):
         """Save it, if there is something to train, or at least a validation to finish."""
         at_the_end = trainer.global_step >= trainer.estimated_stepping_batches
         if at_the_end and not trainer.fit_loop.epoch_loop.val_loop.restarted_mid_evaluation:
-            raise _nothing_to_train(trainer)
+            raise NothingToTrain(trainer)
         self._begin(trainer, pl_module)
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Say so if training did not even start."""
         if not self.already_saved:
-            raise _nothing_to_train(trainer)
+            raise NothingToTrain(trainer)
 
 
 class NothingToTrain(ValueError):
     """The checkpoint is at the end of the run."""
 
-
-def _nothing_to_train(trainer: Trainer) -> NothingToTrain:
-    return NothingToTrain(
-        f"the checkpoint is of step {trainer.global_step}, where this run ends, so there is "
-        "nothing to train; raise trainer.max_epochs or trainer.max_steps"
-    )
+    def __init__(self, trainer: Trainer) -> None:
+        super().__init__(
+            f"the checkpoint is of step {trainer.global_step}, where this run ends, so there is "
+            "nothing to train; raise trainer.max_epochs or trainer.max_steps"
+        )
 
 
 class VmmCLI(LightningCLI):
@@ -282,13 +283,13 @@ class VmmCLI(LightningCLI):
         sweep(run)
         checkpoint = find_checkpoint(run) if best else newest_whole(run)
         logger.info("going on from %s", checkpoint or f"the beginning: {run} has no checkpoint")
+        for callback in self.trainer.callbacks:  # type: ignore[attr-defined]
+            if isinstance(callback, SaveRecipe):
+                callback.take(run, self.trainer.is_global_zero)
         if not self.trainer.is_global_zero:
             return None if checkpoint is None else str(checkpoint)
         recipe = self._parser(self.subcommand).dump(self.config[self.subcommand], skip_none=False)
         say_differences(run, recipe)
-        for callback in self.trainer.callbacks if run.is_dir() else ():  # type: ignore[attr-defined]
-            if isinstance(callback, SaveRecipe):
-                callback.take(run)
         if checkpoint is None:
             return None
         for curves in self.trainer.loggers:
