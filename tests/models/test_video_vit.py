@@ -141,6 +141,7 @@ def test_what_is_unread_is_named(make, kind):
         ({"num_heads": 5}, "5 attention heads do not divide the width 24"),
         ({"num_taps": 3}, "do not fit into 2 blocks"),
         ({"tap_interval": 0}, "tap_interval 0"),
+        ({"depth": 10**9}, "must be 0 to 1000 blocks"),
     ],
 )
 def test_impossible_sizes_are_refused(change, message):

@@ -249,6 +249,8 @@ def test_drop_path_drops_whole_samples_in_training_only(recorded, state):
         ({"image_size": 60}, "not a multiple of patch_size"),
         ({"num_frames": 5, "tubelet_size": 2}, "not a multiple of tubelet_size"),
         ({"depth": 2, "num_taps": 3}, "do not fit into 2 blocks"),
+        ({"depth": 10**9}, "must be 0 to 1000 blocks"),
+        ({"tap_interval": 0}, "tap_interval 0 must be at least 1"),
     ],
 )
 def test_impossible_sizes_are_refused(change, message):

@@ -14,6 +14,9 @@ from torch import Tensor, nn
 
 Pooling = Literal["cls", "avg", "cls+avg", "cls_cat_avg"]
 
+_MOST_BLOCKS = 1000
+"""The published encoders have 24 or 32; a mistyped number must not build blocks for hours."""
+
 
 def rms_norm(norm: nn.RMSNorm, residual: Tensor) -> Tensor:
     """Normalise the float32 residual stream (B, L, D); returns the type of the norm's weights.
@@ -157,6 +160,30 @@ def drop_path(x: Tensor, rate: float, training: bool) -> Tensor:
     shape = (x.shape[0], *[1] * (x.dim() - 1))
     keep = torch.rand(shape, dtype=torch.float32, device=x.device) >= rate
     return x * (keep.to(x.dtype) / (1 - rate))
+
+
+def tapped_layers(depth: int, num_taps: int, tap_interval: int) -> list[int]:
+    """Number the layers whose features the alignment loss reads, shallow to deep, from 0.
+
+    Args:
+        depth: Layers of the encoder.
+        num_taps: How many, counted from the last.
+        tap_interval: Distance between two of them.
+
+    Raises:
+        ValueError: If a number is out of range, or they reach below the first layer.
+    """
+    if not 0 <= depth <= _MOST_BLOCKS:
+        raise ValueError(f"depth {depth} must be 0 to {_MOST_BLOCKS} blocks")
+    if tap_interval < 1:
+        raise ValueError(f"tap_interval {tap_interval} must be at least 1")
+    layers = [depth - 1 - k * tap_interval for k in reversed(range(num_taps))]
+    if layers and layers[0] < 0:
+        raise ValueError(
+            f"{num_taps} taps at interval {tap_interval} do not fit into {depth} blocks; "
+            "lower num_taps or tap_interval"
+        )
+    return layers
 
 
 def pool_tokens(cls_token: Tensor, patches: Tensor, pooling: Pooling, num_steps: int) -> Tensor:

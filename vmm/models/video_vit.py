@@ -19,7 +19,7 @@ from torch.utils.checkpoint import checkpoint
 
 from vmm.masking import gather_visible
 from vmm.models.image_weights import load_image_weights
-from vmm.models.layers import Pooling, drop_path, pool_tokens
+from vmm.models.layers import Pooling, drop_path, pool_tokens, tapped_layers
 from vmm.models.tubelet_encoder import TubeletEncoder
 from vmm.models.weights import KeyReport
 from vmm.ops.attention import attention
@@ -194,14 +194,7 @@ class _VideoViT(TubeletEncoder):
             raise ValueError(
                 f"{num_heads} attention heads do not divide the width {embed_dim}; change one"
             )
-        if depth < 0 or tap_interval < 1:
-            raise ValueError(f"depth {depth} must be 0 or more, tap_interval {tap_interval} 1")
-        self.tap_layers = [depth - 1 - k * tap_interval for k in reversed(range(num_taps))]
-        if self.tap_layers and self.tap_layers[0] < 0:
-            raise ValueError(
-                f"{num_taps} taps at interval {tap_interval} do not fit into {depth} blocks; "
-                "lower num_taps or tap_interval"
-            )
+        self.tap_layers = tapped_layers(depth, num_taps, tap_interval)
         self.num_taps = num_taps
         self.pooling = pooling
         self.num_checkpointed = num_checkpointed

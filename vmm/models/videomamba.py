@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from vmm.masking import gather_visible
-from vmm.models.layers import Pooling, drop_path, pool_tokens, rms_norm
+from vmm.models.layers import Pooling, drop_path, pool_tokens, rms_norm, tapped_layers
 from vmm.models.mamba import BiMambaBlock, MixerInit
 from vmm.models.pieces import mix_in_pieces
 from vmm.models.scan_order import (
@@ -29,9 +29,6 @@ from vmm.models.tubelet_encoder import TubeletEncoder
 from vmm.types import VideoFeatures
 
 Tap = Literal["before_last_mixer", "after_last_mixer"]
-
-_MOST_BLOCKS = 1000
-"""The published encoders have 24 or 32; a mistyped number must not build blocks for hours."""
 
 
 class VideoMamba(TubeletEncoder):
@@ -101,18 +98,10 @@ class VideoMamba(TubeletEncoder):
         scan_order: ScanOrder = "spatial",
     ) -> None:
         super().__init__(embed_dim, num_frames, image_size, patch_size, tubelet_size)
-        sizes = {"d_state": d_state, "d_conv": d_conv, "expand": expand}
-        for name, size in (sizes | {"tap_interval": tap_interval}).items():
+        for name, size in {"d_state": d_state, "d_conv": d_conv, "expand": expand}.items():
             if size < 1:
                 raise ValueError(f"{name} {size} must be at least 1")
-        if not 0 <= depth <= _MOST_BLOCKS:
-            raise ValueError(f"depth {depth} must be 0 to {_MOST_BLOCKS} blocks")
-        self.tap_layers = [depth - 1 - k * tap_interval for k in reversed(range(num_taps))]
-        if self.tap_layers and self.tap_layers[0] < 0:
-            raise ValueError(
-                f"{num_taps} taps at interval {tap_interval} do not fit into {depth} blocks; "
-                "lower num_taps or tap_interval"
-            )
+        self.tap_layers = tapped_layers(depth, num_taps, tap_interval)
         if piece_length < 1:
             raise ValueError(f"piece_length {piece_length} must be at least 1, e.g. 4096")
         self.num_taps = num_taps
