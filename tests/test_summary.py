@@ -108,6 +108,22 @@ def test_a_run_and_an_import_are_described(tmp_path, in_root, capsys):
     assert summarize([str(imported)])["encoder"] == found["encoder"]
 
 
+@pytest.mark.parametrize("where", ["model", "callback"])
+def test_a_stranger_s_run_imports_nothing(where, tmp_path, in_root, monkeypatch, capsys):
+    write_run(tmp_path / "run", seed=0)
+    module = tmp_path / "stranger.py"
+    module.write_text("raise SystemExit('code of the run was run')")
+    monkeypatch.syspath_prepend(tmp_path)
+    config = yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())
+    if where == "model":
+        config["model"]["class_path"] = "stranger.Task"
+    else:
+        config["trainer"] = {"callbacks": [{"class_path": "stranger.Callback"}]}
+    (tmp_path / "run" / "config.yaml").write_text(yaml.safe_dump(config))
+    assert main(["summary", str(tmp_path / "run")]) == 2
+    assert "names 'stranger." in capsys.readouterr().err
+
+
 def test_it_is_said_in_lines(in_root, monkeypatch, capsys, tmp_path):
     def nothing(*args, **kwargs):
         raise AssertionError("weights were looked for")

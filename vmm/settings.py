@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import math
 import types
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import is_dataclass
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
@@ -74,3 +74,12 @@ def _fits(value: Any, kind: Any) -> bool:
     if kind is float:
         return type(value) is int or (isinstance(value, float) and math.isfinite(value))
     return isinstance(value, kind) if isinstance(kind, type) else True
+
+
+def class_paths(node: Any) -> Iterator[str]:
+    """Name every class that a recipe, or a part of one, names."""
+    if isinstance(node, Mapping) and "class_path" in node:
+        yield str(node["class_path"])
+    values = node.values() if isinstance(node, Mapping) else node if isinstance(node, list) else ()
+    for value in values:
+        yield from class_paths(value)

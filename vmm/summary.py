@@ -34,7 +34,7 @@ from vmm.models.video_encoder import VideoEncoder
 from vmm.models.video_text import VideoTextModel
 from vmm.models.videomamba import VideoMamba
 from vmm.runs import IMPORTED_WEIGHTS, build, class_of, kind_of, read_config
-from vmm.settings import make
+from vmm.settings import class_paths, make
 from vmm.tasks.base import PretrainTask, TrainingTask
 from vmm.tasks.video_text import LossWeights, VideoTextTask
 from vmm.text_output import say
@@ -44,6 +44,10 @@ _HOW_KEPT = (
     "what backward needs of forward on a CPU, counted on tensors without numbers, times the share "
     "of the tokens that is visible; without weights, gradients and moments, without other parts"
 )
+
+
+_OURS = ("vmm.", "torch.optim.", "lightning.")
+"""How the classes of a run begin that are looked up."""
 
 
 class _Described(VmmCLI):
@@ -97,13 +101,19 @@ def summarize(words: Sequence[str]) -> dict[str, Any]:
         What ``vmm summary --json`` prints.
 
     Raises:
-        ValueError: If the recipe cannot be built, or the folder is no run.
+        ValueError: If the recipe cannot be built, or the folder is no run or names foreign classes.
     """
     if words and not words[0].startswith("-"):
         folder = Path(words[0])
         config = read_config(folder)
         if (folder / IMPORTED_WEIGHTS).is_file():
             return _describe_imported(config)
+        strange = [name for name in class_paths(config) if not name.startswith(_OURS)]
+        if strange:  # to look one up imports its module, which is code
+            raise ValueError(
+                f"{folder} names {strange[0]!r}, which is not part of vmm, torch or lightning; if "
+                f"you trust it: vmm summary -c {folder}/config.yaml"
+            )
         words = ["-c", str(folder / "config.yaml"), *words[1:]]
     with torch.device("meta"):
         built = run(["fit", *words], _Described)
