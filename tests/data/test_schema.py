@@ -209,3 +209,10 @@ def test_every_extension_is_read_or_has_a_remedy_but_not_both():
 )  # fmt: skip
 def test_labels_of_a_sample(metadata, captions, labels):
     assert labels_of(metadata, captions) == labels
+
+
+@pytest.mark.parametrize("number", [10**400, -(2**70), float("nan"), float("inf"), True, None, {}])
+def test_what_is_no_number_is_no_label(number):
+    assert labels_of({"label": number}, []) == []
+    assert labels_of({"items": [{"metadata": {"label": number}}]}, []) == []
+    assert len(labels_of({"label": [3, number]}, [])) == 1

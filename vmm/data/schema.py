@@ -19,7 +19,6 @@ Standard library only: ``data_prep`` writes shards with this module and must not
 from __future__ import annotations
 
 import json
-import math
 import re
 from collections.abc import Container, Iterable, Mapping, Sequence
 from typing import Any, Literal, NamedTuple
@@ -330,7 +329,9 @@ def _says(value: object) -> bool:
     """Tell a text or a number from anything else."""
     if isinstance(value, str):
         return bool(value.strip())
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return False
+    return abs(value) < 2**63  # neither NaN nor infinity, nor what no float could hold
 
 
 def _captions_in(value: object) -> list[str]:
