@@ -28,6 +28,9 @@ RUNS = {
 }  # fmt: skip
 
 
+MIXING = {"mixup_alpha": 0.8, "cutmix_alpha": 1.0, "prob": 1.0, "switch_prob": 0.5}
+
+
 def merged(row):
     """The settings of a stack of recipes, encoder files read."""
     settings = {}
@@ -73,12 +76,36 @@ def test_a_recipe_says_what_was_published(row):
         if name in wanted:
             assert value == pytest.approx(wanted[name], rel=1e-3), name
     assert found.keys() - wanted.keys() <= {"layer_decay", "max_words", "views"}
-    if "views" in wanted:  # a classifier
-        assert model["decay_policy"] == "reference_stage1"
+    if "views" in wanted:  # a classifier of videos
+        shared_settings(row, model, data)
     if "warmup_epochs" in wanted:
         steps = wanted.get("steps_per_epoch") or wanted.get("train_size", 0) // batch
         assert model["warmup_steps"] == pytest.approx(wanted["warmup_epochs"] * steps, rel=2e-3)
     assert encoder_of(json.dumps(encoder)).num_frames == wanted["num_frames"]
+
+
+def shared_settings(row, model, data):
+    """What all published runs on videos share, and where sets differ."""
+    named = row.startswith("ssv2")
+    number = row in ("lvu/like", "lvu/views")
+    small = model["video_encoder"]["init_args"]["embed_dim"] == 192
+    wanted = {
+        "sampling": "random_ssv2" if named else "random_finetune",
+        "auto_augment": f"rand-m{5 if small else 7}-n{2 if small else 4}-mstd"
+        f"{0.25 if small else 0.5}-inc1",
+        "crop_scale": [0.08, 1.0],
+        "flip": not named,
+        "flip_sided": not named,
+        "random_erasing": 0.25,
+        "aug_repeats": 2,
+        "fit": "crop",
+        "interpolation": "bilinear",
+        "antialias": False,
+    }
+    assert {name: data[name] for name in wanted} == wanted
+    mixing = MIXING | ({"mixup_alpha": 0.0, "cutmix_alpha": 0.0} if number else {})
+    assert model["mixing"] == mixing and model["label_smoothing"] == (0.0 if number else 0.1)
+    assert (model["decay_policy"], model["layer_decay_policy"]) == ("reference_stage1", "published")
 
 
 @lru_cache
@@ -129,7 +156,7 @@ def labelled_stills(tmp_path_factory):
     for key in range(8):
         still = encode_jpeg(np.full((40, 40, 3), 30 * key, np.uint8))
         label = json.dumps({"attributes": {"motion": "left"}}).encode()
-        members += [(f"{key}.jpg", still), (f"{key}.txt", b"a still"), (f"{key}.json", label)]
+        members += [(f"{key}.jpg", still), (f"{key}.json", label)]  # captions are not needed
     path = tmp_path_factory.mktemp("stills") / "stills.tar"
     write_tar(path, members)
     return str(path)

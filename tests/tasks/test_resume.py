@@ -1,5 +1,7 @@
 import csv
 import os
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -129,3 +131,27 @@ def test_curves_that_a_kill_left_half_continued_are_not_lost(tmp_path):
     log(logger, 3)
     assert [int(row["step"]) for row in rows(folder / "metrics.csv")] == [0, 1, 2, 3]
     assert not (folder / "metrics-before.csv").exists()
+
+
+def test_all_processes_of_a_run_that_goes_on_write_its_recipe_anew(tmp_path):
+    from vmm.trainer_cli import SaveRecipe
+
+    (tmp_path / "config.yaml").write_text("before: 1")
+    trainer = SimpleNamespace(
+        loggers=[1], sanity_checking=False, training=True, log_dir=str(tmp_path),
+        strategy=SimpleNamespace(broadcast=lambda x: x), is_global_zero=False,
+    )  # fmt: skip
+    parser = SimpleNamespace(
+        save=lambda config, path, **_: Path(path).write_text("now: 1"),
+    )
+    second, first = (SaveRecipe(parser, None) for _ in range(2))
+    second.take(tmp_path, first=False)
+    second._begin(trainer, None)  # neither refused, nor does it touch the file
+    assert [path.name for path in tmp_path.iterdir()] == ["config.yaml"]
+    first.take(tmp_path, first=True)
+    with pytest.raises(ValueError, match="another process trains in"):
+        lock(tmp_path)
+    trainer.is_global_zero = True
+    first._begin(trainer, None)
+    assert (tmp_path / "config-0.yaml").read_text() == "before: 1"
+    assert (tmp_path / "config.yaml").read_text() == "now: 1"

@@ -219,7 +219,7 @@ def test_a_trained_run_that_says_several_classes(trained, tmp_path, capsys):
     labels = [[0], [0, 2], [2], [1]]
     members = [
         [
-            (f"{i}.mp4", mp4("red") if i != 3 else b"no film"), (f"{i}.txt", b"a film"),
+            (f"{i}.mp4", mp4("red") if i != 3 else b"no film"),  # captions are not needed
             (f"{i}.json", json.dumps({"kinds": kinds}).encode()),
         ]
         for i, kinds in enumerate(labels)
