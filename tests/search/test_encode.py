@@ -230,7 +230,7 @@ def test_another_encoder_is_refused(videos, new_index, encoder):
 
 def test_kills_at_any_moment_lose_and_double_nothing(videos, new_index, encoder):
     """Also while the parts are compacted."""
-    for i in range(6):
+    for i in range(9):
         data = encode_video(moving_picture(25 + i, seed=20 + i), rate=10)
         (videos / f"more{i}.mp4").write_bytes(data)
     context = multiprocessing.get_context("forkserver")
@@ -239,9 +239,14 @@ def test_kills_at_any_moment_lose_and_double_nothing(videos, new_index, encoder)
     wanted = expected(sources_of(videos), encoder)
     for attempt in range(300):
         args = (index.folder, videos, attempt % 3 == 2)
+        before = set(index.folder.rglob("*"))
         process = context.Process(target=encode_to_be_killed, args=args)
         process.start()
-        time.sleep(rng.uniform(0, 0.02 + attempt / 250))
+        # so many files more and a moment: how fast the machine is does not matter
+        files = rng.randrange(3)
+        while process.is_alive() and len(set(index.folder.rglob("*")) - before) < files:
+            time.sleep(0.001)
+        time.sleep(rng.uniform(0, 0.02))
         if process.is_alive():
             os.kill(process.pid, signal.SIGKILL)
             kills += 1
