@@ -27,7 +27,7 @@ def make(root):
             "image_size": 64,
         },
     }
-    return lambda kind: kind(**settings[kind]).eval()
+    return lambda kind, **more: kind(**settings[kind], **more).eval()
 
 
 def kinds(base):
@@ -122,3 +122,15 @@ def test_layers_are_named_from_the_input_on(make, kind):
     after = {name.rpartition(".")[0].rpartition(".")[2] for name in found[None]}
     assert after <= {"norm", "pool_norm", "ln_post", "visual", ""}
     assert len(starts) == len(set(starts))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_positions_begin_as_large_as_wished(make, kind):
+    tables = [name for name in make(kind).no_weight_decay() if "pos" in name]
+    assert tables
+    for name in tables:
+        assert make(kind).get_parameter(name).detach().std() < 0.2
+        drawn = make(kind, position_std=0.5).get_parameter(name).detach()
+        assert drawn.std() == pytest.approx(0.5, rel=0.2)
+    with pytest.raises(ValueError, match=r"position_std 0 must be above 0"):
+        make(kind, position_std=0)

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from vmm.masking import gather_visible
 from vmm.models.clip_tower import build_tower, build_visual, load_visual, model_config
-from vmm.models.layers import interpolate_spatial
+from vmm.models.layers import draw_tables, interpolate_spatial
 from vmm.models.video_encoder import VideoEncoder
 from vmm.models.weights import KeyReport
 from vmm.ops.attention import attention_kernel
@@ -181,6 +181,11 @@ class FrameViT(VideoEncoder):
         pretrained: As for ``load_visual``; None = train from scratch.
         num_frames: Frames per clip in training; any number works.
         image_size: Side of the frames, pixels; the position table is resized for others.
+        position_std: Standard deviation of the table of positions at the start; None = as
+            open_clip has it.
+
+    Raises:
+        ValueError: If ``position_std`` is not above 0.
     """
 
     def __init__(
@@ -189,6 +194,7 @@ class FrameViT(VideoEncoder):
         pretrained: str | None = None,
         num_frames: int = 8,
         image_size: int = 224,
+        position_std: float | None = None,
     ) -> None:
         vision = model_config(name)["vision_cfg"]
         super().__init__(vision["width"], num_frames, image_size, vision["patch_size"])
@@ -197,6 +203,8 @@ class FrameViT(VideoEncoder):
         self.visual: Any = build_visual(name, image_size)
         # Kept for those who load the tower as a teacher; tokens here stay in the tower's width.
         self.visual.proj.requires_grad_(False)
+        if position_std is not None:
+            draw_tables(position_std, self.visual.positional_embedding)
 
     def load_pretrained(self) -> KeyReport | None:
         """Load the tower's weights, if ``pretrained`` names any.

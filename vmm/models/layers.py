@@ -150,6 +150,22 @@ def sinusoid_table(num_positions: int, dim: int) -> Tensor:
     return torch.where(column % 2 == 0, angle.sin(), angle.cos()).float()
 
 
+def draw_tables(std: float, *tables: Tensor) -> None:
+    """Initialise tables of positions of any shape, all alike.
+
+    Args:
+        std: Standard deviation.
+        *tables: To be drawn in place, in this order.
+
+    Raises:
+        ValueError: If ``std`` is not above 0.
+    """
+    if not 0 < std < math.inf:
+        raise ValueError(f"position_std {std} must be above 0, e.g. 0.5; null is as published")
+    for table in tables:
+        nn.init.normal_(table, std=std)
+
+
 def drop_path(x: Tensor, rate: float, training: bool) -> Tensor:
     """Zero whole samples of a residual branch at random and scale up the rest.
 

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from vmm.models.layers import (
     PatchEmbed,
+    draw_tables,
     inflate_kernel,
     interpolate_spatial,
     interpolate_temporal,
@@ -20,8 +21,8 @@ from vmm.models.video_encoder import VideoEncoder
 class TubeletEncoder(VideoEncoder):
     """Base of encoders with a learned class token and tables of positions in space and in time.
 
-    The tables are interpolated on the fly where a clip differs from the configured size, and begin
-    at zero.
+    The tables are interpolated on the fly where a clip differs from the configured size, and are
+    zero until ``draw_positions``.
 
     Args:
         embed_dim: Width D.
@@ -45,6 +46,20 @@ class TubeletEncoder(VideoEncoder):
         self.pos_embed = nn.Parameter(torch.zeros(1, 1 + self.num_patches, embed_dim))
         steps = num_frames // tubelet_size
         self.temporal_pos_embedding = nn.Parameter(torch.zeros(1, steps, embed_dim))
+
+    def draw_positions(self, std: float | None) -> None:
+        """Initialise the tables of positions.
+
+        Args:
+            std: Standard deviation of both; None = as published, 0.02 in space and zeros in time.
+
+        Raises:
+            ValueError: If ``std`` is not above 0.
+        """
+        if std is None:
+            nn.init.trunc_normal_(self.pos_embed, std=0.02)
+            return
+        draw_tables(std, self.pos_embed, self.temporal_pos_embedding)
 
     def no_weight_decay(self) -> set[str]:
         """The position tables and the class token."""

@@ -188,6 +188,7 @@ class _VideoViT(TubeletEncoder):
         clip_layout: bool = False,
         quick_gelu: bool = False,
         pretrained: str | None = None,
+        position_std: float | None = None,
     ) -> None:
         super().__init__(embed_dim, num_frames, image_size, patch_size, tubelet_size)
         if num_heads < 1 or embed_dim % num_heads:
@@ -207,8 +208,8 @@ class _VideoViT(TubeletEncoder):
             self.block(embed_dim, num_heads, mlp_ratio, rate, quick_gelu, eps) for rate in rates
         )
         self.norm = nn.LayerNorm(embed_dim, eps=eps)
-        for parameter in (self.pos_embed, self.cls_token):
-            nn.init.trunc_normal_(parameter, std=0.02)
+        self.draw_positions(position_std)
+        nn.init.trunc_normal_(self.cls_token, std=0.02)
         for module in self.modules():
             if isinstance(module, nn.Linear):
                 nn.init.trunc_normal_(module.weight, std=0.02)
@@ -287,10 +288,11 @@ class JointViT(_VideoViT):
             ``vit_base_patch16_224.augreg_in21k_ft_in1k`` or, with ``clip_layout`` and
             ``quick_gelu``, ``vit_base_patch16_clip_quickgelu_224.openai``; or a file of such a
             model, of timm, or of OpenAI's or OpenCLIP's image towers. None = from scratch.
+        position_std: As for ``VideoMamba``.
 
     Raises:
-        ValueError: If sizes do not divide each other, or ``num_taps`` reaches below the first
-            block.
+        ValueError: If sizes do not divide each other, ``num_taps`` reaches below the first block,
+            or ``position_std`` is not above 0.
     """
 
     block = _Block
@@ -321,6 +323,7 @@ class DividedViT(_VideoViT):
         clip_layout: See there.
         quick_gelu: See there.
         pretrained: See there.
+        position_std: See there.
     """
 
     block = _DividedBlock
