@@ -91,3 +91,16 @@ def test_the_status_says_which_end_it_was(capsys, number, status, by):
 
     assert run_to_status("vmm", stop) == status
     assert capsys.readouterr().err == f"\nvmm: stopped by {by}; 3 steps are done\n"
+
+
+def test_that_torchrun_is_gone_stops_a_run(monkeypatch, caplog):
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "a run")
+    signals = StopSignals()
+    signals.begin()
+    try:
+        assert signals.asked() == (0, False)
+        monkeypatch.setattr(os, "getppid", lambda: 1)
+        assert signals.asked() == (signal.SIGTERM, False) and "torchrun is gone" in caplog.text
+        assert signals.asked() == (signal.SIGTERM, False)
+    finally:
+        signals.end()

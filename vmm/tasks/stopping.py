@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import signal
 import threading
 from datetime import timedelta
@@ -40,6 +41,8 @@ class StopSignals:
 
     Handlers only note the signal: Lightning's own calls a collective in the middle of whatever a
     process is doing, and waits there for ever for the others. A second Ctrl-C stops at once.
+
+    That torchrun is gone counts as SIGTERM: of SIGUSR1 or SIGKILL it dies and tells nobody.
     """
 
     def __init__(self) -> None:
@@ -47,12 +50,14 @@ class StopSignals:
         self._listens = False
         self._old: dict[int, object] = {}
         self._group: Any = None
+        self._torchrun: int | None = None
 
     def begin(self) -> None:
         """Note signals from here on; called by all processes together."""
         if self._listens:
             return
         self._listens, self._noted = True, 0
+        self._torchrun = os.getppid() if dist.is_torchelastic_launched() else None
         if threading.current_thread() is threading.main_thread():
             # Ctrl-C may mean something else here, or nothing, as in what a script leaves behind.
             default = signal.getsignal(signal.SIGINT) is signal.default_int_handler
@@ -77,6 +82,9 @@ class StopSignals:
         Returns:
             The signal that any process got, 0 for none, and whether any process's time has come.
         """
+        if self._torchrun not in (None, os.getppid()):
+            logger.warning("torchrun is gone; stopping at the end of this step")
+            self._torchrun, self._noted = None, self._noted or signal.SIGTERM
         if self._group is None:
             return self._noted, due
         noted = torch.tensor([self._noted, due], dtype=torch.int64, device="cpu")
