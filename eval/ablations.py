@@ -25,8 +25,8 @@ from vmm.text_output import say
 
 DATA = Path("data/ablations")
 """As the recipes name it."""
-_CLIPS = "--image-size 32 --frames 16 --train 2048 --val 24 --test 384"
-_STEPS = {"short": 600, "long": 1200}
+_CLIPS = "--image-size 32 --frames 8 --train 2048 --val 24 --test 384"
+_STEPS = {"short": 800, "long": 1200}
 
 
 def main(args: Sequence[str] | None = None) -> int:
@@ -39,7 +39,7 @@ def main(args: Sequence[str] | None = None) -> int:
     add = parser.add_argument
     add("--short", action="store_true", help="fewer variants and steps: a quarter of an hour")
     add("--seeds", type=whole(1), default=3, help="trainings of each variant (default: 3)")
-    add("--steps", type=whole(1), help="of each training (default: 1200, or 600 if short)")
+    add("--steps", type=whole(1), help="of each training (default: 1200, or 800 if short)")
     add("--study", action="append", dest="studies", metavar="NAME",
         help="only this one; repeatable")  # fmt: skip
     add("--jobs", type=whole(1), default=os.cpu_count() or 1,
