@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 from eval.command import add_batches, add_coverage, add_data, add_model, new_parser, run_command
 from vmm.command_line import whole
-from vmm.evaluation.classification.protocols import CLASS_PROTOCOLS
+from vmm.evaluation.common.class_protocols import CLASS_PROTOCOLS
 
 if TYPE_CHECKING:
     from vmm.evaluation.common.results import Result

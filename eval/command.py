@@ -100,8 +100,10 @@ def run_command(
     found = parser.parse_args(arguments)
     if (found.run is None) == (getattr(found, "model", None) is None):
         parser.error("give --run or --model" if "model" in found else "give --run")
-    if getattr(found, "dataset", None) and not (found.annotations and found.media):
-        parser.error("--dataset needs --annotations and --media")
+    if getattr(found, "dataset", None):
+        folder = found.annotations is not None and found.annotations.is_dir()
+        if found.annotations is None or not (found.media or folder):
+            parser.error("--dataset needs --annotations and --media")
     logging.basicConfig(level=logging.INFO, format="%(message)s")
 
     def measure() -> int:

@@ -50,6 +50,7 @@ CONFIG = "config.yaml"
 CLASS_LIST = "classes.txt"
 """In the run of a classifier: the names of its classes, by number."""
 _RAW = ":raw"
+_ENCODER = "video_encoder."
 
 IMPORTED_WEIGHTS = "model.safetensors"
 """Weights in a folder that ``vmm import`` wrote, which otherwise looks like a run directory."""
@@ -90,7 +91,8 @@ def load_model(run: Path, wanted: type[ModelT], checkpoint: str = "best") -> Tra
 
     Args:
         run: The run directory.
-        wanted: The model's class, one of those in ``TASKS``; it has a ``video_encoder``.
+        wanted: The model's class, one of those in ``TASKS``, which has a ``video_encoder``; or
+            ``VideoEncoder``, which every run has.
         checkpoint: As ``which`` of ``find_checkpoint``. Of a run that kept a moving average of its
             weights that average is taken; with ``:raw`` at the end, the weights themselves.
 
@@ -99,22 +101,22 @@ def load_model(run: Path, wanted: type[ModelT], checkpoint: str = "best") -> Tra
             weights do not fit it.
     """
     config = read_config(run)
-    which = checkpoint.removesuffix(_RAW)
-    averaged = which == checkpoint
-    path = find_checkpoint(run, which)
+    path = find_checkpoint(run, checkpoint.removesuffix(_RAW))
     try:
         with usual_types():
             model = build(config, wanted)
-        encoder = model.video_encoder
+        encoder = model if isinstance(model, VideoEncoder) else model.video_encoder
         assert isinstance(encoder, VideoEncoder)
         clip = _clip_settings(_init_args(config.get("data")), encoder)
     except ValueError as error:
         raise ValueError(f"{run / CONFIG}: {error}") from error
-    state = read_state_dict(path, averaged)
+    state = read_state_dict(path, averaged=not checkpoint.endswith(_RAW))
     weights = {key.removeprefix("model."): value for key, value in state.items()}
+    if model is encoder:
+        weights = {k[len(_ENCODER) :]: v for k, v in weights.items() if k.startswith(_ENCODER)}
     report = load_accounted(model, weights, str(path), {}, _TRAINING_ONLY)
     logger.info("%s: %s", path, report)
-    digest = sha256(path) + ("" if averaged else _RAW)
+    digest = sha256(path) + (_RAW if checkpoint.endswith(_RAW) else "")
     return TrainedModel(model.eval(), clip, config, run, path, digest)
 
 
@@ -291,12 +293,14 @@ def build(config: Mapping[str, Any], wanted: type[ModelT]) -> ModelT:
 
     Args:
         config: A recipe as ``vmm fit`` saves it.
-        wanted: The model's class, one of those in ``TASKS``.
+        wanted: As for ``load_model``.
 
     Raises:
         ValueError: If it describes no such model, or names a class or setting that vmm's models
             do not have.
     """
+    if wanted is VideoEncoder:
+        return _build(_init_args(config.get("model")).get("video_encoder"), wanted)
     own = next(kind for kind in TASKS.values() if kind.model is wanted)
     found = kind_of(config) or own
     if found.model is not wanted or found.build is None:

@@ -26,7 +26,7 @@ from tests.data.annotations.examples import EXAMPLES
 from vmm.data.annotations.class_list import read_class_names
 from vmm.data.annotations.ids import read_ids
 from vmm.data.annotations.registry import DATASETS, read_annotations
-from vmm.evaluation.classification.labels import number_classes, truths_of
+from vmm.evaluation.common.labels import number_classes, truths_of
 from vmm.evaluation.long_video_qa.protocols import SETS, length_class, read_questions
 
 SECONDS = 10

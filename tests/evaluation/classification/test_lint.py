@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from vmm.data.views import Views
-from vmm.evaluation.classification.labels import Classes, Truth
 from vmm.evaluation.classification.lint import ClassSubject, lint_classes, lint_samples
-from vmm.evaluation.classification.protocols import CLASS_PROTOCOLS, ClassProtocol
+from vmm.evaluation.common.class_protocols import CLASS_PROTOCOLS, ClassProtocol
+from vmm.evaluation.common.labels import Classes, Truth
 
 SET = ClassProtocol("Toys", "breakfast", ("test",), 4, 4, 3, size=80)
 NAMES = ["a", "b", "c", "d"]

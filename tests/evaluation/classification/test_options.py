@@ -1,7 +1,7 @@
 import pytest
 
 from vmm.evaluation.classification.options import Options
-from vmm.evaluation.classification.protocols import CLASS_PROTOCOLS
+from vmm.evaluation.common.class_protocols import CLASS_PROTOCOLS
 
 
 def test_the_protocol_is_that_of_the_data_set():

@@ -15,6 +15,7 @@ SETTINGS = ClipSettings(2, 16, (0.0,) * 3, (1.0,) * 3, sampling="random_finetune
 class OneFilm:
     """Frames become brighter over time, and redder from left to right."""
 
+    kind = "video"
     lost = {}  # noqa: RUF012
 
     def __init__(self):

@@ -14,10 +14,10 @@ import torch
 from torch import Tensor
 
 from vmm.data.views import Views
-from vmm.evaluation.classification.labels import Classes, Truth
-from vmm.evaluation.classification.measure import hits, readable_rows
-from vmm.evaluation.classification.protocols import ClassProtocol
+from vmm.evaluation.common.class_accuracy import hits, readable_rows
+from vmm.evaluation.common.class_protocols import ClassProtocol
 from vmm.evaluation.common.findings import Finding
+from vmm.evaluation.common.labels import Classes, Truth
 
 _SHUFFLES = 20
 
@@ -32,7 +32,7 @@ class ClassSubject:
         classes: Their names and numbers.
         outputs: Classes that the model tells apart.
         views: How each video was seen.
-        scores: (N, K), see ``vmm.evaluation.classification.measure.hits``.
+        scores: (N, K), see ``vmm.evaluation.common.class_accuracy.hits``.
         numbered_by_model: Whether class numbers must be those of a trained classifier.
         sampling: How frames were chosen; None = in a way of its own.
     """

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from vmm.evaluation.classification.protocols import CLASS_PROTOCOLS, ClassProtocol
+from vmm.evaluation.common.class_protocols import ClassProtocol, class_protocol
 from vmm.evaluation.common.options import ModelOptions
 from vmm.evaluation.common.sources import FrameOrder
 
@@ -48,9 +48,4 @@ class Options(ModelOptions):
         Raises:
             ValueError: If there is none of that name.
         """
-        if self.dataset is None:
-            return None
-        if self.dataset not in CLASS_PROTOCOLS:
-            known = ", ".join(CLASS_PROTOCOLS)
-            raise ValueError(f"there is no classification set {self.dataset!r}; known are {known}")
-        return CLASS_PROTOCOLS[self.dataset]
+        return None if self.dataset is None else class_protocol(self.dataset)

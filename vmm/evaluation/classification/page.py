@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from vmm.evaluation.classification.protocols import published_accuracy
 from vmm.evaluation.classification.results import ClassificationResult, number_rows
+from vmm.evaluation.common.class_protocols import published_accuracy
 from vmm.evaluation.common.page import write_accuracy_page
 from vmm.evaluation.common.pictures import png, shortened
 from vmm.pages import data_uri

@@ -65,11 +65,14 @@ class ClassificationResult(Result):
         data, settings = self.data, self.settings
         views = settings["clips"] * settings["crops"]
         unreadable = data["listed"] - data["readable"]
+        frames = f"{settings['num_frames']} frames"
+        if settings.get("media") == "image":
+            frames = "a still"
         counted = {"strict": "counted as wrong", "available": "left out"}[data["coverage"]]
         return (
             f"{data['test_set']}, {settings['kind']}: {data['listed']} samples"
             + f" ({unreadable} unreadable, {counted})" * bool(unreadable)
-            + f", {views} view{'s' * (views > 1)} of {settings['num_frames']} frames"
+            + f", {views} view{'s' * (views > 1)} of {frames}"
             + " reversed" * (settings.get("frame_order") == "reversed")
         )
 

@@ -1,4 +1,4 @@
-"""Classification of videos: a trained classifier, or any video-text model by class prompts.
+"""Classification of clips and stills: a trained classifier, or a video-text model by prompts.
 
     result = evaluate(Options(run=Path("runs/x"), shards="data/demo/test-*.tar"))
     result.numbers["top_1"]
@@ -16,13 +16,6 @@ from dataclasses import replace
 from typing import Any, get_args
 
 from vmm.data.views import Views
-from vmm.evaluation.classification.labels import (
-    Truth,
-    hash_of,
-    read_labelled,
-    truths_in_shards,
-    truths_of,
-)
 from vmm.evaluation.classification.options import TEMPLATES, Options
 from vmm.evaluation.classification.page import write_page
 from vmm.evaluation.classification.results import ClassificationResult
@@ -38,12 +31,20 @@ from vmm.evaluation.classification.views import (
     ViewedEncoder,
 )
 from vmm.evaluation.common.encoding import encode_clips, feature_store
+from vmm.evaluation.common.labels import (
+    Truth,
+    hash_of,
+    read_labelled,
+    truths_in_shards,
+    truths_of,
+)
 from vmm.evaluation.common.models import Encoder
 from vmm.evaluation.common.results import clip_card, count_problems, versions
-from vmm.evaluation.common.sources import AnnotatedClips, ShardClips
+from vmm.evaluation.common.sources import AnnotatedClips, ShardClips, kind_in
 from vmm.losses.classification import ProblemType
 from vmm.models.classifier import VideoClassifier
 from vmm.runs import class_list_of, load_model, read_config, trains
+from vmm.types import Media
 
 logger = logging.getLogger(__name__)
 
@@ -70,6 +71,8 @@ def evaluate(options: Options, command: str = f"{__name__}.evaluate(...)") -> Cl
     if views.crops > 1:
         encoder.clip = replace(encoder.clip, fit="crop")
     media, truths = _samples(options, encoder)
+    if media.kind == "image":
+        views = replace(views, clips=1)
     asked = options.dataset or (options.class_field or "label").rpartition(".")[2]
     played = "_reversed" * (options.frame_order == "reversed")
     out = options.folder(f"classification_{asked}{played}", encoder.name)
@@ -91,7 +94,7 @@ def evaluate(options: Options, command: str = f"{__name__}.evaluate(...)") -> Cl
         command=command,
         model=encoder.identity(),
         data=_describe_data(options, truths, seen) | scored.pop("data"),
-        settings=_describe_settings(options, encoder, views, trained),
+        settings=_describe_settings(options, encoder, views, trained, media.kind),
         versions=versions(),
         **scored,
     )
@@ -112,11 +115,13 @@ def _open(options: Options) -> Encoder | ClassifierEncoder:
         )
     trained = load_model(options.given_run(), VideoClassifier, options.checkpoint)
     clip = trained.clip
-    if _is_import(trained.config):  # as the published fine-tuning code tests its models
+    if _is_import(trained.config):  # as the published code tests its models
         sampling = options.protocol.sampling if options.protocol else "random_finetune"
         clip = replace(
             clip, sampling=sampling, fit="crop", interpolation="bilinear", antialias=False
         )
+        if clip.num_frames == 1:  # an image classifier
+            clip = replace(clip, crop_pct=0.875, interpolation="bicubic", antialias=True)
     return ClassifierEncoder(trained, clip, options.device)
 
 
@@ -170,7 +175,8 @@ def _samples(
 ) -> tuple[ShardClips | AnnotatedClips, list[Truth]]:
     protocol = options.protocol
     if protocol is None:
-        clips = ShardClips(options.given_shards(), encoder.clip, captioned=False)
+        shards = options.given_shards()
+        clips = ShardClips(shards, encoder.clip, captioned=False, kind=kind_in(shards))
         return clips, truths_in_shards(clips, options.class_field, _problem_type(options))
     annotations, media = options.official()
     items = read_labelled(protocol, annotations, options.ids)
@@ -192,10 +198,15 @@ def _describe_data(options: Options, truths: list[Truth], seen: SeenSamples) -> 
 
 
 def _describe_settings(
-    options: Options, encoder: Encoder | ClassifierEncoder, views: Views, trained: bool
+    options: Options,
+    encoder: Encoder | ClassifierEncoder,
+    views: Views,
+    trained: bool,
+    kind: Media,
 ) -> dict[str, Any]:
     return {
         **clip_card(encoder.clip),
+        "media": kind,
         "frame_order": options.frame_order,
         "kind": "trained classifier" if trained else "zero-shot by prompts",
         "templates": [] if trained else [*(options.templates or TEMPLATES)],

@@ -14,17 +14,14 @@ from torch import Tensor
 
 from vmm.data.annotations.class_list import ClassList
 from vmm.data.views import Views
-from vmm.evaluation.classification.labels import Truth, number_classes
 from vmm.evaluation.classification.lint import ClassSubject, lint_classes, lint_samples
-from vmm.evaluation.classification.measure import (
-    measure_classes,
-    measure_numbers,
-    measure_several,
-)
+from vmm.evaluation.classification.measure import measure_numbers, measure_several
 from vmm.evaluation.classification.options import TEMPLATES, Options
 from vmm.evaluation.classification.views import ClassifierEncoder
+from vmm.evaluation.common.class_accuracy import measure_classes
 from vmm.evaluation.common.encoding import refuse_broken
 from vmm.evaluation.common.features import Clip, FeatureStore
+from vmm.evaluation.common.labels import Truth, number_classes, sources_of
 from vmm.evaluation.common.models import Encoder
 from vmm.evaluation.common.results import count_problems
 from vmm.losses.classification import merge_views
@@ -100,7 +97,7 @@ def score_classes(
         options.protocol, truths, classes, outputs, views, scores, trained, encoder.clip.sampling
     )
     kept = seen.rows if options.coverage == "available" else torch.arange(len(truths))
-    numbers = measure_classes(scores[kept], classes.labels[kept], shown, _groups(truths)[kept])
+    numbers = measure_classes(scores[kept], classes.labels[kept], shown, sources_of(truths)[kept])
     chosen = scores.nan_to_num(-torch.inf).argmax(1).tolist()
     return {
         "numbers": numbers,
@@ -153,7 +150,7 @@ def score_numbers(
         )
     targets = torch.tensor([truth.target for truth in truths], dtype=torch.float64)
     predicted = seen.vectors[..., 0].double().mean(1)
-    groups = _groups(truths)[seen.rows]
+    groups = sources_of(truths)[seen.rows]
     values: list[float | None] = [None] * len(truths)
     for row, value in zip(seen.rows.tolist(), predicted.tolist(), strict=True):
         values[row] = value
@@ -202,12 +199,6 @@ def score_several(
             "numbered_by": f"the order of {options.classes.name}" if options.classes else "labels",
         },
     }
-
-
-def _groups(truths: Sequence[Truth]) -> Tensor:
-    """Number the videos of the samples."""
-    videos: dict[str, int] = {}
-    return torch.tensor([videos.setdefault(truth.media, len(videos)) for truth in truths])
 
 
 def class_vectors(encoder: Encoder, names: Sequence[str], templates: Sequence[str]) -> Tensor:

@@ -21,18 +21,17 @@ from vmm.data.schema import RawSample
 from vmm.data.shards import EvaluationSample
 from vmm.data.transforms import ClipSettings
 from vmm.data.views import Views, look
-from vmm.evaluation.common.models import (
-    CaptionVectors,
-    ClipVectors,
-    Encoder,
-    describe_model,
-)
+from vmm.evaluation.common.models import ClipEncoder, ClipVectors, describe_model
 from vmm.evaluation.common.sources import FrameOrder
 from vmm.models.classifier import VideoClassifier
 from vmm.runs import TrainedModel
+from vmm.types import Media
 
 
-class _Media(Protocol):
+class _Samples(Protocol):
+    @property
+    def kind(self) -> Media: ...
+
     @property
     def lost(self) -> Mapping[str, int]: ...
 
@@ -62,7 +61,7 @@ class ViewedClips(Dataset[EvaluationSample]):
 
     def __init__(
         self,
-        media: _Media,
+        media: _Samples,
         keys: Sequence[str],
         settings: ClipSettings,
         views: Views,
@@ -82,7 +81,8 @@ class ViewedClips(Dataset[EvaluationSample]):
     def __getitem__(self, index: int) -> EvaluationSample:
         key = self._keys[index]
         try:
-            video = look(self._media.raw(index), "video", self._settings, self._views)
+            raw = self._media.raw(index)
+            video = look(raw, self._media.kind, self._settings, self._views)
         except SampleError as error:
             self._bad.add(BadSample("", key, error.reason, error.detail))
             return EvaluationSample(key, index, None, [], {}, error.reason)
@@ -102,7 +102,7 @@ class ViewedEncoder:
         encoder: The model.
     """
 
-    def __init__(self, encoder: Encoder) -> None:
+    def __init__(self, encoder: ClipEncoder) -> None:
         self.name = encoder.name
         self.clip = encoder.clip
         self._encoder = encoder
@@ -115,10 +115,6 @@ class ViewedEncoder:
         """Encode (B, V, T, C, H, W), sample by sample: (B, V * P, E)."""
         rows = [self._encoder.encode_videos(views).projected.flatten(0, 1) for views in video]
         return ClipVectors(torch.stack(rows))
-
-    def encode_texts(self, captions: list[str]) -> CaptionVectors:
-        """Encode captions."""
-        return self._encoder.encode_texts(captions)
 
 
 class ClassifierEncoder:
@@ -148,7 +144,3 @@ class ClassifierEncoder:
     def encode_videos(self, video: Tensor) -> ClipVectors:
         """Classify clips (B, T, C, H, W): (B, 1, K) logits."""
         return ClipVectors(self.model(video.to(self._device)).float()[:, None])
-
-    def encode_texts(self, captions: list[str]) -> CaptionVectors:
-        """Refuse: it reads no text."""
-        raise ValueError("a classifier reads no text")

@@ -18,7 +18,7 @@ from vmm.data.schema import REVERSED_CAPTION
 from vmm.data.shards import EvaluationSample
 from vmm.distributed import gather_objects, rank, world_size
 from vmm.evaluation.common.features import Clip, FeatureStore
-from vmm.evaluation.common.models import ClipVectors, Encoder
+from vmm.evaluation.common.models import ClipEncoder, ClipVectors
 from vmm.version import __version__
 
 logger = logging.getLogger(__name__)
@@ -44,7 +44,7 @@ class TestSet(Protocol):
 
 
 def feature_store(
-    folder: Path, encoder: Encoder, dataset: TestSet, keep_tokens: bool
+    folder: Path, encoder: ClipEncoder, dataset: TestSet, keep_tokens: bool
 ) -> FeatureStore:
     """Open the features of a model on a data set, where an evaluation that was killed goes on.
 
@@ -67,7 +67,7 @@ def feature_store(
 
 @torch.inference_mode()
 def encode_clips(
-    encoder: Encoder,
+    encoder: ClipEncoder,
     dataset: TestSet,
     store: FeatureStore,
     keep_tokens: bool,

@@ -47,8 +47,8 @@ class CaptionVectors(NamedTuple):
     """B times (S, Dt), without padding: what the matching head starts from."""
 
 
-class Encoder(Protocol):
-    """A model that gives clips and captions vectors of one space, compared by their cosine."""
+class ClipEncoder(Protocol):
+    """A model that gives clips vectors."""
 
     name: str
     clip: ClipSettings
@@ -59,6 +59,10 @@ class Encoder(Protocol):
 
     def encode_videos(self, video: Tensor) -> ClipVectors:
         """Encode clips (B, T, C, H, W) float32, normalised as ``clip`` says."""
+
+
+class Encoder(ClipEncoder, Protocol):
+    """A model that gives clips and captions vectors of one space, compared by their cosine."""
 
     def encode_texts(self, captions: list[str]) -> CaptionVectors:
         """Encode captions."""
@@ -243,7 +247,7 @@ class OpenClipEncoder:
 
     def identity(self) -> dict[str, Any]:
         """Say which model it is."""
-        return _identity_of(self.name, self._model, self._checkpoint)
+        return identity_of_weights(self.name, self._model, self._checkpoint)
 
     def encode_videos(self, video: Tensor) -> ClipVectors:
         """Encode clips (B, T, C, H, W)."""
@@ -292,7 +296,7 @@ class SentenceTransformerEncoder:
 
     def identity(self) -> dict[str, Any]:
         """Say which model it is."""
-        return _identity_of(self.name, self._model, self.name)
+        return identity_of_weights(self.name, self._model, self.name)
 
     def encode_videos(self, video: Tensor) -> ClipVectors:
         """Encode clips (B, T, C, H, W) in [0, 1]."""
@@ -340,7 +344,7 @@ def load_encoder(
     )
 
 
-def _identity_of(name: str, model: nn.Module, checkpoint: str) -> dict[str, Any]:
+def identity_of_weights(name: str, model: nn.Module, checkpoint: str) -> dict[str, Any]:
     """Describe a model by the hash of its weights."""
     digest = hashlib.sha256()
     for key, value in sorted(model.state_dict().items()):

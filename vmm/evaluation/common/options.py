@@ -32,8 +32,8 @@ class Options:
         coverage: See ``Coverage``.
         shards: Pattern of the test shards; or
         dataset: a published test set, by its name, with
-        annotations: its official file and
-        media: a folder of its media, or its shards.
+        annotations: its official file (or a folder that holds a folder of each class) and
+        media: a folder of its media, or its shards; None = the folder of the annotations.
     """
 
     run: Path | None = None
@@ -102,9 +102,9 @@ class Options:
         Raises:
             ValueError: If one is missing.
         """
-        if self.annotations is None or self.media is None:
+        if self.annotations is None or (self.media is None and not self.annotations.is_dir()):
             raise ValueError(f"the data set {self.dataset} needs its annotations and its media")
-        return self.annotations, self.media
+        return self.annotations, self.media or str(self.annotations)
 
     def files(self) -> list[str]:
         """Name the files that the test set comes from, without their folders."""

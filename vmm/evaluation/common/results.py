@@ -109,6 +109,8 @@ class Result(ABC):
         """List how a clip became the model's input, and in which order it was played."""
         settings = self.settings
         frames = f"{settings['num_frames']}, sampling {settings['sampling']!r} without draws"
+        if settings.get("media") == "image":
+            frames, order = "stills", ""
         size = f"{settings['image_size']} pixels, {settings['fit']}"
         return [("frames", f"{frames}{order and ', '}{order}"), ("resolution", size)]
 

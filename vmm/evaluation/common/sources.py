@@ -18,8 +18,9 @@ from vmm.data.annotations.media import MediaError, MediaFolder, stem
 from vmm.data.annotations.record import Annotation
 from vmm.data.clips import load_frames
 from vmm.data.faults import BadSample, BadSamples, SampleError
-from vmm.data.patterns import SHARD_SUFFIX
-from vmm.data.schema import END, START, RawSample, is_leftover
+from vmm.data.index import load_indexes
+from vmm.data.patterns import SHARD_SUFFIX, expand_shards
+from vmm.data.schema import END, START, RawSample, is_leftover, media_member
 from vmm.data.shards import EvaluationClips, EvaluationSample, ShardSet
 from vmm.data.transforms import ClipSettings, eval_transform
 from vmm.types import Media
@@ -42,6 +43,7 @@ class ShardClips(EvaluationClips):
         settings: See ``EvaluationClips``.
         frame_order: See ``EvaluationClips``.
         captioned: See ``EvaluationClips``.
+        kind: Which media to read.
 
     Raises:
         ValueError: As ``EvaluationClips``.
@@ -53,8 +55,10 @@ class ShardClips(EvaluationClips):
         settings: ClipSettings,
         frame_order: FrameOrder = "forward",
         captioned: bool = True,
+        kind: Media = "video",
     ) -> None:
-        super().__init__(shards, settings, frame_order, captioned=captioned)
+        super().__init__(shards, settings, frame_order, kind, captioned=captioned)
+        self.kind: Media = kind
         self._absent = list(self.absent())
         lost = self.skipped.copy()
         lost["no video"] -= len(self._absent)
@@ -101,6 +105,22 @@ class ShardClips(EvaluationClips):
         return _digest("", self.shards)
 
 
+def kind_in(shards: str) -> Media:
+    """Tell whether shards hold videos; images only where there is not one video.
+
+    Args:
+        shards: See ``EvaluationClips``.
+    """
+    found: Media = "video"
+    for index in load_indexes(expand_shards(shards)):
+        for entry in index.entries:
+            if media_member(entry.members, "video"):
+                return "video"
+            if media_member(entry.members, "image"):
+                found = "image"
+    return found
+
+
 class _MediaStore(Protocol):
     """Where the media of annotations are."""
 
@@ -141,12 +161,12 @@ class AnnotatedClips(Dataset[EvaluationSample]):
         kinds: set[Media] = {item.kind for item in items}
         if len(kinds) != 1:
             raise ValueError("annotations of videos and images cannot be evaluated together")
-        self._kind: Media = kinds.pop()
+        self.kind: Media = kinds.pop()
         self._items = list(items)
         self.settings = settings
         self.frame_order = frame_order
         self._bad = bad or BadSamples()
-        self._store = _open_store(media, self._kind)
+        self._store = _open_store(media, self.kind)
         self._places: list[Any] = []
         for item in self._items:
             try:
@@ -156,13 +176,13 @@ class AnnotatedClips(Dataset[EvaluationSample]):
         missing = [place for place in self._places if isinstance(place, MediaError)]
         if len(missing) == len(self._items):
             raise ValueError(
-                f"not one of the {len(missing)} {self._kind}s of the annotations is in {media}; "
+                f"not one of the {len(missing)} {self.kind}s of the annotations is in {media}; "
                 f"the first: {missing[0]}"
             )
         if missing:
             first = "; ".join(error.detail for error in missing[:_NAMED])
             text = "%d of %d %ss are missing or ambiguous in %s, the first are: %s"
-            logger.warning(text, len(missing), len(self._items), self._kind, media, first)
+            logger.warning(text, len(missing), len(self._items), self.kind, media, first)
 
     def __len__(self) -> int:
         return len(self._items)
@@ -171,7 +191,7 @@ class AnnotatedClips(Dataset[EvaluationSample]):
         item = self._items[index]
         try:
             raw = self.raw(index)
-            frames = load_frames(raw, self._kind, self.settings)
+            frames = load_frames(raw, self.kind, self.settings)
         except SampleError as error:
             self._bad.add(BadSample("", item.key, error.reason, error.detail))
             return EvaluationSample(item.key, index, None, item.captions, {}, error.reason)

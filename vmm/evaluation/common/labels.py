@@ -9,6 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from vmm.data.annotations.class_folders import CLASS_FOLDERS, class_folders
 from vmm.data.annotations.class_list import plain_name, read_class_names
 from vmm.data.annotations.record import Annotation
 from vmm.data.annotations.registry import read_annotations
@@ -16,12 +17,14 @@ from vmm.data.annotations.source import Source
 from vmm.data.annotations.training import labelled_cells
 from vmm.data.faults import SampleError
 from vmm.data.schema import captions_of, labels_of
-from vmm.evaluation.classification.protocols import ClassProtocol
+from vmm.evaluation.common.class_protocols import ClassProtocol
 from vmm.evaluation.common.results import content_hash
 from vmm.evaluation.common.sources import ShardClips
 from vmm.losses.classification import ProblemType
 
 _MOST_CLASSES = 10**6
+_SOURCES = ("media", "url", "video", "video_id", "videoid", "youtube_id")
+"""Fields of a sample's JSON that name its video: ``make_shards``' and downloaders'."""
 
 
 class Truth(NamedTuple):
@@ -39,6 +42,8 @@ class Truth(NamedTuple):
     """Number to predict."""
     several: tuple[tuple[str | None, float | None], ...] = ()
     """Name and number of each of its classes, if it may have several."""
+    source: str | None = None
+    """What names the video that it is a part of, here and in other sets; None = nothing does."""
 
 
 class Classes(NamedTuple):
@@ -53,7 +58,7 @@ class Classes(NamedTuple):
 
 
 def read_labelled(
-    protocol: ClassProtocol, annotations: Path, ids: Path | None = None
+    protocol: ClassProtocol, annotations: Path, ids: Path | None = None, train: bool = False
 ) -> list[Annotation]:
     """Read the samples of a classification set from an official file.
 
@@ -62,16 +67,22 @@ def read_labelled(
 
     Args:
         protocol: The set.
-        annotations: The file.
+        annotations: The file, or a folder with a folder of each class.
         ids: A list of the ids to keep.
+        train: Of a file that holds several splits take that to train on, not that to measure on.
 
     Raises:
         ValueError: If a file cannot be read or nothing is left.
     """
+    if protocol.dataset == CLASS_FOLDERS:
+        return class_folders(annotations)
     dataset = "labelled-list" if _is_labelled_list(annotations) else protocol.dataset
     items = read_annotations(annotations, dataset, ids=ids)
     found = {str(item.metadata["split"]) for item in items if "split" in item.metadata}
-    wanted = [split for split in protocol.splits if split in found]
+    if train:
+        wanted = [split for split in found if split.startswith("train")]
+    else:
+        wanted = [split for split in protocol.splits if split in found]
     return [i for i in items if not wanted or str(i.metadata.get("split")) in wanted]
 
 
@@ -96,7 +107,7 @@ def truths_of(items: Sequence[Annotation]) -> list[Truth]:
         if label is not None and name == str(label):
             name = None  # a list of numbers
         target = item.metadata.get("target")
-        truths.append(Truth(item.key, item.media, name, label, target))
+        truths.append(Truth(item.key, item.media, name, label, target, source=item.media))
     return truths
 
 
@@ -114,15 +125,16 @@ def truths_in_shards(
         ValueError: If no sample has one, or one has several.
     """
     truths = []
-    for number in range(len(clips)):
+    for place in range(len(clips)):
         try:
-            key, metadata = clips.metadata(number)
+            key, metadata = clips.metadata(place)
         except SampleError:
-            truths.append(Truth(f"#{number}", f"#{number}"))
+            truths.append(Truth(f"#{place}", f"#{place}"))
             continue
         labels = labels_of(metadata, captions_of(None, metadata), field)
+        source = next((s for name in _SOURCES if isinstance(s := metadata.get(name), str)), None)
         if problem_type == "multi_label":
-            truths.append(Truth(key, key, several=tuple(labels)))
+            truths.append(Truth(key, key, several=tuple(labels), source=source))
             continue
         if len(labels) > 1:
             raise ValueError(
@@ -131,10 +143,11 @@ def truths_in_shards(
             )
         name, value = labels[0] if labels else (None, None)
         if problem_type == "regression":
-            truths.append(Truth(key, key, target=value))
+            truths.append(Truth(key, key, target=value, source=source))
         else:
             whole = value is not None and value == int(value)
-            truths.append(Truth(key, key, name, int(value) if whole else None))  # type: ignore[arg-type]
+            number = int(value) if whole else None  # type: ignore[arg-type]
+            truths.append(Truth(key, key, name, number, source=source))
     if not any((t.name, t.label, t.target, t.several) != (None, None, None, ()) for t in truths):
         raise ValueError(
             f"no sample's JSON has a text or a number in {field or 'label'!r}; name the field of "
@@ -182,6 +195,13 @@ def number_classes(truths: Sequence[Truth], file: Path | None = None) -> Classes
         for truth in truths
     ]
     return Classes(names, origin, torch.tensor(labels, dtype=torch.int64))
+
+
+def sources_of(truths: Sequence[Truth]) -> Tensor:
+    """Number the videos that samples are parts of: (samples,) int64."""
+    videos: dict[str, int] = {}
+    names = (truth.source or truth.media for truth in truths)
+    return torch.tensor([videos.setdefault(name, len(videos)) for name in names])
 
 
 def hash_of(truths: Sequence[Truth]) -> str:

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
+from vmm.data.annotations.class_folders import CLASS_FOLDERS
+
 if TYPE_CHECKING:  # loads torch, which a command's help must not
     from vmm.data.sampling import Sampling
 
@@ -21,7 +23,7 @@ class ClassProtocol(NamedTuple):
     splits: tuple[str, ...]
     """What official files that hold several splits may call the one to measure on."""
     classes: int | None
-    """None for a number to predict."""
+    """None where releases differ, and for a number to predict."""
     clips: int
     """Published clips per video."""
     crops: int = 3
@@ -32,17 +34,15 @@ class ClassProtocol(NamedTuple):
     """Videos that table VIII counts, where that is another number."""
     sampling: Sampling = "random_finetune"
     """How published numbers choose frames."""
-
-    @property
-    def is_regression(self) -> bool:
-        """Whether a number is predicted, measured by its mean squared error."""
-        return self.classes is None
+    is_regression: bool = False
+    """Whether a number is predicted, measured by its mean squared error."""
 
 
 def _lvu(title: str, classes: int | None, size: int, paper_size: int) -> ClassProtocol:
     return ClassProtocol(
-        f"LVU {title}", "lvu", ("test",), classes, 4, size=size, paper_size=paper_size
-    )
+        f"LVU {title}", "lvu", ("test",), classes, 4, size=size, paper_size=paper_size,
+        is_regression=classes is None,
+    )  # fmt: skip
 
 
 CLASS_PROTOCOLS: dict[str, ClassProtocol] = {
@@ -63,8 +63,22 @@ CLASS_PROTOCOLS: dict[str, ClassProtocol] = {
     "lvu-year": _lvu("year", 9, 143, 141),
     "lvu-like-ratio": _lvu("like ratio", None, 140, 139),
     "lvu-view-count": _lvu("view count", None, 126, 102),
+    "imagenet": ClassProtocol("ImageNet", CLASS_FOLDERS, (), 1000, 1, 1, size=50000),
+    CLASS_FOLDERS: ClassProtocol("folders of classes", CLASS_FOLDERS, (), None, 1, 1),
 }
 """Name on the command line -> protocol."""
+
+
+def class_protocol(name: str) -> ClassProtocol:
+    """Find a set by its name on the command line.
+
+    Raises:
+        ValueError: If there is none of that name.
+    """
+    if name not in CLASS_PROTOCOLS:
+        known = ", ".join(CLASS_PROTOCOLS)
+        raise ValueError(f"there is no classification set {name!r}; known are {known}")
+    return CLASS_PROTOCOLS[name]
 
 
 class PublishedAccuracy(NamedTuple):

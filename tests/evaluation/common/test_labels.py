@@ -4,14 +4,14 @@ import pytest
 
 from vmm.data.annotations.class_list import read_class_names
 from vmm.data.annotations.record import Annotation
-from vmm.evaluation.classification.labels import (
+from vmm.evaluation.common.class_protocols import CLASS_PROTOCOLS
+from vmm.evaluation.common.labels import (
     Truth,
     hash_of,
     number_classes,
     read_labelled,
     truths_of,
 )
-from vmm.evaluation.classification.protocols import CLASS_PROTOCOLS
 
 
 def test_kinetics_is_numbered_by_the_sorted_names(tmp_path):

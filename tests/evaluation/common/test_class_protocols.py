@@ -1,7 +1,7 @@
 import pytest
 
 from vmm.data.annotations.registry import DATASETS
-from vmm.evaluation.classification.protocols import CLASS_PROTOCOLS, published_accuracy
+from vmm.evaluation.common.class_protocols import CLASS_PROTOCOLS, published_accuracy
 
 
 @pytest.mark.parametrize("name", CLASS_PROTOCOLS)
