@@ -55,10 +55,10 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _evaluate(values: dict[str, Any], command: str) -> Result:
-    from vmm.evaluation.probe.options import PROBES, Options
+    from vmm.evaluation.probe.options import Options
     from vmm.evaluation.probe.run import evaluate
 
-    return evaluate(Options(**values | {"probes": values["probes"] or PROBES}), command)
+    return evaluate(Options(**values), command)
 
 
 def main(args: Sequence[str] | None = None) -> int:

@@ -33,7 +33,10 @@ def words_of(kind):
     return {w for k in kinds if typing.get_origin(k) is typing.Literal for w in typing.get_args(k)}
 
 
-@pytest.mark.parametrize("name", ["classification", "long_video_qa", "open_qa", "retrieval"])
+EVALUATIONS = ["classification", "long_video_qa", "open_qa", "probe", "retrieval"]
+
+
+@pytest.mark.parametrize("name", EVALUATIONS)
 def test_a_command_offers_what_its_evaluation_takes_from_python(name):
     parser = importlib.import_module(f"eval.{name}")._parser()
     taken = importlib.import_module(f"vmm.evaluation.{name}.options").Options
@@ -61,7 +64,7 @@ def test_a_new_evaluation_needs_no_published_set():
 
 
 COMMANDS = ["classification", "compare", "demo", "demo_qa", "lint", "long_video_qa", "open_qa",
-            "report", "retrieval"]  # fmt: skip
+            "probe", "report", "retrieval"]  # fmt: skip
 
 
 @pytest.mark.parametrize("name", COMMANDS)

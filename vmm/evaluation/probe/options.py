@@ -26,7 +26,7 @@ class Options(ModelOptions):
             annotations.
         class_field: Field of the samples' JSON that names the class; a dot leads into an object.
             None = as the run was trained, or where ``data_prep.make_shards`` writes it, or "label".
-        probes: Which probes, of ``PROBES``.
+        probes: Which probes; None = all of ``PROBES``.
         control: Whether the same encoder with random weights is probed too.
         token_grid: The attentive probe reads, of each frame, the means of so many times so many
             regions of its tokens; 0 = all tokens.
@@ -40,7 +40,7 @@ class Options(ModelOptions):
     train_annotations: Path | None = None
     train_media: str | None = None
     class_field: str | None = None
-    probes: Sequence[Probe] = PROBES
+    probes: Sequence[Probe] | None = None
     control: bool = True
     token_grid: int = 2
     seed: int = 0
@@ -53,9 +53,8 @@ class Options(ModelOptions):
         Raises:
             ValueError: If training clips are missing, or there are no such probes or classes.
         """
-        odd = [probe for probe in self.probes if probe not in PROBES]
-        if odd or not self.probes:
-            raise ValueError(f"probes {[*self.probes]} must be some of {', '.join(PROBES)}")
+        if not self.wanted or not {*(self.probes or ())} <= {*PROBES}:
+            raise ValueError(f"probes {self.probes} must be some of {', '.join(PROBES)}")
         if self.token_grid < 0:
             raise ValueError(f"token_grid {self.token_grid} must be 0 (all tokens) or more")
         protocol = self.protocol
@@ -68,6 +67,11 @@ class Options(ModelOptions):
                 f"{self.shards} is given to train on and to test on; give others to one of both, "
                 "what a probe says of clips that it learnt from is no measure"
             )
+
+    @property
+    def wanted(self) -> list[Probe]:
+        """The probes, in the usual order."""
+        return [probe for probe in PROBES if self.probes is None or probe in self.probes]
 
     @property
     def protocol(self) -> ClassProtocol | None:

@@ -125,7 +125,7 @@ def _learn(
     what: str,
 ) -> tuple[Lesson, Readings, list[FeatureStore]]:
     """Encode the clips of both parts with a model, fit its probes, and let them read."""
-    wants = "attentive" in options.probes
+    wants = "attentive" in options.wanted
     stores, encoded = [], []
     for part, labels, name in zip(
         parts, (labelled.train, labelled.test), ("training clips", "test clips"), strict=True
@@ -140,7 +140,7 @@ def _learn(
     labels = labelled.train[train.rows]
     refuse_few(labels, labelled.names)
     lesson = Lesson(train, test, labels, labelled.train_videos[train.rows])
-    return lesson, read_all(lesson, options.probes, options.seed, what), stores
+    return lesson, read_all(lesson, options.wanted, options.seed, what), stores
 
 
 def _to_lint(

@@ -107,11 +107,11 @@ def number(train: Sequence[Truth], test: Sequence[Truth]) -> Labelled:
             "probe cannot know them: give training clips of them, or test clips without them"
         )
     place = torch.full((len(classes.names) + 1,), -1)  # its last entry is that of label -1
-    place[known] = torch.arange(len(known))
+    place[torch.tensor(known, dtype=torch.int64)] = torch.arange(len(known))
     ours, theirs = place[ours.clamp(min=-1)], place[theirs.clamp(min=-1)]
+    refuse_few(ours, shown)
     if not bool((theirs >= 0).any()):
         raise ValueError("not one of the test clips has a label; see --class-field")
-    refuse_few(ours, shown)
     videos = sources_of([*train, *test])
     return Labelled(shown, ours, theirs, videos[: len(train)], videos[len(train) :])
 
