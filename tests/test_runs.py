@@ -14,6 +14,7 @@ from vmm.models.answer import AnswerModel
 from vmm.models.classifier import VideoClassifier
 from vmm.models.masked_student import MaskedStudent
 from vmm.models.text_encoder import BertTextEncoder
+from vmm.models.video_encoder import VideoEncoder
 from vmm.models.video_text import VideoTextModel
 from vmm.models.videomamba import VideoMamba
 from vmm.models.weight_files import read_state_dict
@@ -99,6 +100,23 @@ def test_rebuilds_the_model_bit_for_bit(run):
     assert loaded.clip == ClipSettings(num_frames=4, image_size=32)
     assert loaded.config == config
     assert len(loaded.sha256) == 64
+
+
+def test_the_video_encoder_of_any_run_is_loaded_alone(run):
+    folder, config, model = run
+    task = config["model"]
+    task["class_path"] = "vmm.tasks.masked_pretrain.MaskedPretrainTask"  # whose model is not built
+    task["init_args"] = {"video_encoder": task["init_args"]["video_encoder"], "teacher": {}}
+    write_config(folder, config)
+    loaded = load_model(folder, VideoEncoder, "last")
+    assert isinstance(loaded.model, VideoMamba) and not loaded.model.training
+    for key, value in model.video_encoder.state_dict().items():
+        assert torch.equal(loaded.model.state_dict()[key], value)
+    assert loaded.clip == ClipSettings(num_frames=4, image_size=32)
+    del task["init_args"]["video_encoder"]
+    write_config(folder, config)
+    with pytest.raises(ValueError, match=r"config.yaml: .* no class_path for its VideoEncoder"):
+        load_model(folder, VideoEncoder, "last")
 
 
 def test_the_data_settings_of_the_run_win_over_the_encoder(run):

@@ -1,9 +1,11 @@
+import io
 import json
 
 import numpy as np
 import pytest
 import torch
 import yaml
+from PIL import Image
 
 from eval import classification
 from tests.data.videos import encode_video
@@ -243,6 +245,72 @@ def test_a_trained_run_that_says_several_classes(trained, tmp_path, capsys):
     assert status == 2 and "has 2 labels, and the model says one class of each" in said.err
 
 
+def picture(colour, size=(32, 48)):
+    buffer = io.BytesIO()
+    Image.new("RGB", size[::-1], COLOURS[colour]).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+@pytest.fixture
+def stills(tmp_path):
+    """A folder of each colour with two pictures, of which one is broken; and the same in shards."""
+    members = []
+    for colour in COLOURS:
+        (tmp_path / "stills" / colour).mkdir(parents=True)
+        for number in range(2):
+            broken = (colour, number) == ("red", 1)
+            data = b"no picture" if broken else picture(colour)
+            (tmp_path / "stills" / colour / f"{number}.png").write_bytes(data)
+            members.append([(f"{colour}{number}.png", data), (f"{colour}{number}.cls", b"2")])
+    write_shard(tmp_path / "stills.tar", members)
+    return tmp_path / "stills"
+
+
+def test_an_imported_image_classifier_sees_folders_of_classes(stills, tmp_path, capsys):
+    state = make.classifier(32, 1, 3, grid=2, frames=None).tensors(scale=0.2)
+    state["head.weight"].zero_()
+    state["head.bias"] = torch.tensor([0.0, 5.0, 0.0])  # green
+    torch.save(state, tmp_path / "image.pth")
+    import_checkpoint(str(tmp_path / "image.pth"), tmp_path / "imported")
+    arguments = ["--run", tmp_path / "imported", "--annotations", stills, "--out", tmp_path / "out"]
+    status, said = run(capsys, *arguments, "--dataset", "imagenet")
+    assert status == 0, said.err
+    result = read(tmp_path / "out")
+    assert result["classes"] == ["blue", "green", "red"]
+    assert result["numbers"]["top_1"] == pytest.approx(100 * 2 / 6)
+    assert result["predictions"][-1] == ["red/1.png", 2, None] and result["data"]["readable"] == 5
+    settings = result["settings"]
+    assert (settings["media"], settings["clips"], settings["crops"]) == ("image", 1, 1)
+    clip = module._open(Options(run=tmp_path / "imported", dataset="imagenet")).clip
+    assert (clip.fit, clip.crop_pct, clip.interpolation, clip.antialias) == (
+        "crop", 0.875, "bicubic", True,
+    )  # fmt: skip
+    page = (tmp_path / "out/classification.html").read_text()
+    assert "1 view of a still" in page and "VideoMamba-S, 224 pixels" in page
+    found = {finding["code"] for finding in result["findings"]}
+    assert "size" in found and "base-names" in found
+    status, said = run(capsys, *arguments, "--dataset", "class-folders")
+    assert status == 0 and "size" not in {f["code"] for f in read(tmp_path / "out")["findings"]}
+
+
+def test_a_trained_run_sees_stills_in_shards(trained, stills, tmp_path, capsys):
+    folder = trained([0.0, 0.0, 3.0])
+    shards = ["--run", folder, "--shards", f"{stills}.tar", "--out", tmp_path / "out"]
+    status, said = run(capsys, *shards, "--clips", "4")  # of a still there is one
+    assert status == 0, said.err
+    result = read(tmp_path / "out")
+    assert result["settings"]["clips"] == 1 and result["settings"]["media"] == "image"
+    assert result["numbers"]["top_1"] == pytest.approx(100 * 5 / 6)
+
+
+def test_stills_by_prompts(stage2, stills, tmp_path, capsys):
+    out = tmp_path / "out"
+    arguments = ["--dataset", "class-folders", "--annotations", stills, "--out", out]
+    status, said = run(capsys, "--run", stage2, *arguments)
+    assert status == 0, said.err
+    assert read(out)["classes"] == ["blue", "green", "red"] and "of a still" in said.out
+
+
 @pytest.fixture
 def stage2(tmp_path, root):
     """A run with an untrained video-text model."""
@@ -327,7 +395,6 @@ def test_a_killed_evaluation_goes_on(stage2, demo_shards, monkeypatch, capsys):
 
 
 def test_failed_downloads_in_shards_are_wrong_not_left_out(stage2, tmp_path, capsys):
-    import io
     import tarfile
 
     shard = tmp_path / "some-000.tar"

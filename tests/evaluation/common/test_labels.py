@@ -4,14 +4,19 @@ import pytest
 
 from vmm.data.annotations.class_list import read_class_names
 from vmm.data.annotations.record import Annotation
+from vmm.data.transforms import ClipSettings
 from vmm.evaluation.common.class_protocols import CLASS_PROTOCOLS
 from vmm.evaluation.common.labels import (
     Truth,
     hash_of,
     number_classes,
     read_labelled,
+    sources_of,
+    truths_in_shards,
     truths_of,
 )
+from vmm.evaluation.common.sources import ShardClips
+from vmm.shards.tars import write_shard
 
 
 def test_kinetics_is_numbered_by_the_sorted_names(tmp_path):
@@ -23,6 +28,40 @@ def test_kinetics_is_numbered_by_the_sorted_names(tmp_path):
     truths = truths_of(read_labelled(CLASS_PROTOCOLS["k400"], file))
     classes = number_classes(truths)
     assert classes.names == ["abseiling", "yoga"] and classes.labels.tolist() == [1, 0]
+
+
+def test_a_file_of_both_splits_has_clips_to_train_on(tmp_path):
+    file = tmp_path / "k400.csv"
+    rows = ["label,youtube_id,time_start,time_end,split"]
+    rows += [f"yoga,abcdefghij{i},1,11,{split}" for i, split in enumerate(("validate", "train"))]
+    file.write_text("\n".join(rows))
+    k400 = CLASS_PROTOCOLS["k400"]
+    (test,), (train,) = read_labelled(k400, file), read_labelled(k400, file, train=True)
+    assert (test.metadata["split"], train.metadata["split"]) == ("validate", "train")
+
+
+def test_folders_of_classes_are_read(tmp_path):
+    for name in ("tea", "milk"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "1.jpg").touch()
+    truths = truths_of(read_labelled(CLASS_PROTOCOLS["imagenet"], tmp_path))
+    assert [(t.name, t.label, t.source) for t in truths] == [
+        ("milk", 0, "milk/1.jpg"),
+        ("tea", 1, "tea/1.jpg"),
+    ]
+
+
+def test_clips_of_one_video_are_known_by_their_json(tmp_path):
+    said = [{"media": "a.mp4"}, {"media": "a.mp4"}, {"url": "u"}, {"url": 3}, {}]
+    members = [
+        [(f"{i}.mp4", b"x"), (f"{i}.json", json.dumps(one | {"label": "x"}).encode())]
+        for i, one in enumerate(said)
+    ]
+    write_shard(tmp_path / "a.tar", members)
+    clips = ShardClips(str(tmp_path / "a.tar"), ClipSettings(2, 16), captioned=False)
+    truths = truths_in_shards(clips)
+    assert [truth.source for truth in truths] == ["a.mp4", "a.mp4", "u", None, None]
+    assert sources_of(truths).tolist() == [0, 0, 1, 2, 3]
 
 
 def test_lists_of_paths_and_numbers_are_taken_for_every_set(tmp_path):
@@ -86,7 +125,7 @@ def test_a_blank_line_moves_no_class(tmp_path):
 
 def test_numbers_in_annotations_are_classes_only_if_they_can_be():
     item = Annotation("a", "a", ["tea"], metadata={"label": "hot", "class": 7})
-    assert truths_of([item])[0] == Truth("a", "a", "tea")
+    assert truths_of([item])[0] == Truth("a", "a", "tea", source="a")
     with pytest.raises(ValueError, match=r"'a' has class number 1000000000000; count from 0"):
         number_classes([Truth("a", "a", "tea", 10**12)])
 

@@ -13,7 +13,10 @@ from vmm.evaluation.common.options import ModelOptions, Options
         (lambda: Options().given_run(), "give the run directory of a trained model"),
         (lambda: Options().given_shards(), "give shards, or a data set with its annotations"),
         (lambda: Options(dataset="x", media="y").official(), "x needs its annotations and its me"),
-        (lambda: Options(dataset="x", annotations="y").official(), "x needs its annotations and"),
+        (
+            lambda: Options(dataset="x", annotations=Path("y")).official(),
+            "x needs its annotations and",
+        ),
         (lambda: ModelOptions().open_encoder(), "give the run directory of a trained model"),
         (lambda: Options(device="gpu").prepare(), "'gpu' cannot be used here"),
     ],

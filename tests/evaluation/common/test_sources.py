@@ -12,7 +12,8 @@ from vmm.data.annotations.media import MediaError
 from vmm.data.annotations.record import Annotation
 from vmm.data.faults import BadSamples
 from vmm.data.transforms import ClipSettings
-from vmm.evaluation.common.sources import AnnotatedClips, ShardClips
+from vmm.evaluation.common.sources import AnnotatedClips, ShardClips, kind_in
+from vmm.shards.tars import write_shard
 
 CLIP = ClipSettings(2, 16, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
 
@@ -160,6 +161,15 @@ def test_images_are_clips_of_one_frame(tmp_path):
     Image.new("RGB", (20, 20), (90, 90, 90)).save(tmp_path / "a.jpg")
     sample = AnnotatedClips([item("a.jpg", kind="image")], str(tmp_path), CLIP)[0]
     assert sample.video.shape == (1, 3, 16, 16) and level(sample) == 90
+
+
+def test_shards_are_of_images_only_where_there_is_not_one_video(tmp_path):
+    one = [("a.jpg", b"x"), ("a.json", b"{}")]
+    write_shard(tmp_path / "images.tar", [one])
+    write_shard(tmp_path / "mixed.tar", [one, [("b.mp4", b"x")]])
+    write_shard(tmp_path / "nothing.tar", [[("c.json", b"{}")]])
+    kinds = [kind_in(f"{tmp_path}/{name}.tar") for name in ("images", "mixed", "nothing")]
+    assert kinds == ["image", "video", "video"]
 
 
 def test_states_of_the_data_are_told_apart(folder, tmp_path):

@@ -21,7 +21,8 @@ _LETTERS = 40
 
 _NOTES = {
     "mse": "The interval is drawn over videos.",
-    "mean_average_precision": "Equal scores: the mean share of the samples that a class has.",
+    "mean_average_precision": "The interval is drawn over videos. Equal scores: the mean share of "
+    "the samples that a class has.",
 }
 
 

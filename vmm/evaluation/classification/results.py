@@ -85,8 +85,11 @@ def number_rows(result: ClassificationResult) -> list[list[str]]:
         rows.append(["always their mean", f"{numbers['constant']:.4f}", ""])
         return [["", "error", "95 % interval"], *rows]
     if "mean_average_precision" in numbers:
-        rows = [["mean average precision", f"{numbers['mean_average_precision']:.1f}"]]
-        return [["", "percent"], *rows, ["equal scores", f"{numbers['constant']:.1f}"]]
+        name = "mean_average_precision"
+        span = _span(numbers, name, 1) if "interval" in numbers else ""  # older files have none
+        rows = [["mean average precision", f"{numbers[name]:.1f}", span]]
+        rows.append(["equal scores", f"{numbers['constant']:.1f}", ""])
+        return [["", "percent", "95 % interval"], *rows]
     rows = [["", "percent", "95 % interval"]]
     named = {"top-1": "top_1"} | ({"top-5": "top_5"} if len(result.classes) > 5 else {})
     for name, key in named.items():

@@ -187,7 +187,7 @@ def score_several(
         row[[classes.number(label, truth.key) for label in truth.several]] = True
     kept = seen.rows if options.coverage == "available" else torch.arange(len(truths))
     return {
-        "numbers": measure_several(scores[kept], relevant[kept]),
+        "numbers": measure_several(scores[kept], relevant[kept], sources_of(truths)[kept]),
         "findings": lint_samples(options.protocol, truths, views),
         "classes": [name or f"class {i}" for i, name in enumerate(classes.names)],
         "predictions": [
