@@ -34,6 +34,7 @@ def test_intervals_are_drawn_over_videos():
     low, high = apart["probes"]["knn"]["model"]["interval"]["top_1"]
     assert 35 < low < 50 < high < 65
     assert together["probes"]["knn"]["model"]["interval"]["top_1"] == [0, 100]
+    assert together["probes"]["knn"]["above_majority"]["interval"] == [-100, 0]
 
 
 def test_the_most_frequent_class_is_that_of_the_training_clips():

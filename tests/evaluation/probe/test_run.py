@@ -96,6 +96,14 @@ def test_films_that_cannot_be_read_are_wrong_or_dropped(run, tmp_path):
     assert top[0] == pytest.approx(top[1] * 6 / 9)
 
 
+def test_clips_that_cannot_be_read_teach_nothing(run, tmp_path):
+    broken = samples(0, 1, data=b"no film")
+    write_shard(tmp_path / "train.tar", [*samples(10, 2)[1:], *broken])  # one red that can be read
+    status, said, _ = run("--probe", "knn", "--no-control", train=tmp_path / "train.tar")
+    assert status == 2 and "1 of 3 classes have fewer than two training clips" in said.err
+    assert "'red'" in said.err
+
+
 def test_videos_that_are_in_both_sets_are_named(run, tmp_path):
     write_shard(
         tmp_path / "test.tar", [*samples(100, 1), *samples(0, 8, media="train/{n}.mp4")[:1]]

@@ -39,6 +39,8 @@ def test_features_get_the_scale_of_the_training_clips():
     scaled, test = standardised(train, train[:2] + 1)
     assert scaled.mean(0).abs().max() < 1e-6
     torch.testing.assert_close(scaled.std(0, correction=0), torch.tensor([1.0, 1, 0]).double())
+    shifted = scaled[:2, :2] + 1 / train[:, :2].double().std(0, correction=0)
+    torch.testing.assert_close(test[:, :2], shifted)
     assert test[:, 2].tolist() == [0, 0]  # what never varied says nothing
 
 
