@@ -1,9 +1,14 @@
+from datetime import timedelta
 from types import SimpleNamespace
 
 import lightning as L
 import pytest
 import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
 from safetensors.torch import save_file
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
 
 from data_prep.make_shards import main as make_shards
 from tests.shards.clips import write_picture
@@ -299,3 +304,109 @@ def test_folders_of_pictures_train_and_validate(tmp_path):
     task.init_from = "given"  # or its weights would be the random ones of the beginning
     (found,) = trainer.test(task, data, verbose=False)
     assert set(found) == {"test/top_1", "test/top_5"}
+
+
+MIXING = Mixing(mixup_alpha=0.8, cutmix_alpha=1.0)
+PARTS = (slice(0, 3), slice(3, 8))
+"""Rows of the two processes: not as many."""
+SEEN = ((0, 2, 4), (1, 3, 0))
+"""Five samples in validation, of which a sampler repeats the first to give both as many."""
+
+
+class Step(nn.Module):
+    def __init__(self, task):
+        super().__init__()
+        self.task = task
+
+    def forward(self, batch):
+        return self.task.compute_losses(batch).total
+
+
+def shared(mixing):
+    """A task and a batch of eight, alike in every process."""
+    torch.manual_seed(0)
+    task = make(label_smoothing=0.1, mixing=mixing)
+    progress = SimpleNamespace(state_dict=lambda: {"total": {"processed": 7}})
+    loops = SimpleNamespace(epoch_loop=SimpleNamespace(batch_progress=progress))
+    task._trainer = SimpleNamespace(training=True, fit_loop=loops)
+    return task, batch([[(None, i)] for i in range(8)])
+
+
+def part(batch, rows):
+    rows = [*range(8)[rows]] if isinstance(rows, slice) else [*rows]
+    picked = {name: [batch[name][row] for row in rows] for name in ("text", "labels", "key")}
+    return batch | picked | {"video": batch["video"][rows], "idx": batch["idx"][rows]}
+
+
+def learn(model, task, batch):
+    """Loss and gradients of a step."""
+    task.zero_grad()
+    loss = model(batch)
+    loss.backward()
+    return {"loss": loss.detach()} | {n: p.grad.clone() for n, p in task.named_parameters()}
+
+
+def validate(task, seen):
+    logged = {}
+    task.eval().log = lambda name, value, **_: logged.update({name: float(value)})
+    with torch.no_grad():
+        task.validation_step(seen, 0)
+    task.on_validation_epoch_end()
+    return logged
+
+
+def _process(index, folder):
+    torch.set_num_threads(1)
+    dist.init_process_group(
+        "gloo", init_method=f"file://{folder}/init", rank=index, world_size=2,
+        timeout=timedelta(seconds=60),
+    )  # fmt: skip
+    found = {}
+    for name, mixing in (("plain", Mixing()), ("mixed", MIXING)):
+        task, whole = shared(mixing)
+        model = DistributedDataParallel(Step(task))
+        found[name] = learn(model, task, part(whole, PARTS[index]))
+    found["val"] = validate(task, part(whole, SEEN[index]))
+    torch.save(found, f"{folder}/{index}.pt")
+    dist.destroy_process_group()
+
+
+@pytest.fixture(scope="module")
+def of_two(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("two")
+    mp.spawn(_process, args=(folder,), nprocs=2)
+    return [torch.load(folder / f"{index}.pt", weights_only=True) for index in range(2)]
+
+
+def test_two_processes_learn_what_one_does(of_two):
+    task, whole = shared(Mixing())
+    alone = learn(Step(task), task, whole)
+    one, other = (found["plain"] for found in of_two)
+    torch.testing.assert_close((one.pop("loss") + other.pop("loss")) / 2, alone.pop("loss"))
+    for gradients in (one, other):
+        torch.testing.assert_close(gradients, alone, rtol=1e-4, atol=1e-6)
+
+
+def test_what_is_mixed_follows_from_the_samples_not_from_the_process(of_two):
+    task, whole = shared(MIXING)
+    alone = [learn(Step(task), task, part(whole, rows)) for rows in PARTS]
+    weights = [len(whole["key"][rows]) / 8 for rows in PARTS]
+    expected = {
+        name: weights[0] * alone[0][name] + weights[1] * alone[1][name] for name in alone[0]
+    }
+    one, other = (found["mixed"] for found in of_two)
+    loss = expected.pop("loss")
+    torch.testing.assert_close((one.pop("loss") + other.pop("loss")) / 2, loss)
+    for gradients in (one, other):
+        torch.testing.assert_close(gradients, expected, rtol=1e-4, atol=1e-6)
+    videos = [task.shown(part(whole, rows))[0] for rows in PARTS]
+    assert all(not torch.equal(v, whole["video"][r]) for v, r in zip(videos, PARTS, strict=True))
+
+
+def test_validation_of_two_processes_counts_each_sample_once(of_two):
+    task, whole = shared(MIXING)
+    expected = validate(task, part(whole, range(5)))
+    for found in of_two:
+        for name in ("val/top_1", "val/top_5"):
+            assert found["val"][name] == pytest.approx(expected[name])
+    assert 0 < expected["val/top_5"] < 100
