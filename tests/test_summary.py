@@ -75,6 +75,23 @@ def test_activations_grow_with_what_is_at_once(in_root):
     assert 0.5 * 17 / 65 < share < 0.8 * 17 / 65  # a quarter is visible, much of it in 16 bits
 
 
+@pytest.mark.parametrize(
+    ("recipe", "part", "head"),
+    [
+        ("stage1_mvp", "video_encoder", "alignment_head.AlignmentHead"),
+        ("answer_qa", "text_encoder", "answer.AnswerDecoder"),
+    ],
+)
+def test_what_heads_keep_is_counted(in_root, monkeypatch, recipe, part, head):
+    def kept():
+        words = ["-c", f"recipes/{recipe}.yaml", AWAY]
+        return summarize(words)["activations"]["bytes_per_sample"][part]
+
+    whole = kept()
+    monkeypatch.setattr(f"vmm.models.{head}.forward", lambda self, states, *others: states)
+    assert 0 < kept() < 0.99 * whole
+
+
 def test_other_tasks_and_encoders(in_root):
     answers = summarize(["-c", "recipes/answer_qa.yaml", AWAY])
     assert answers["parameters"]["parts"]["answer_decoder"] > 0

@@ -27,9 +27,20 @@ from vmm.data.patterns import is_remote
 from vmm.data.stream import TrainStream
 from vmm.drawing import uniform_rows
 from vmm.masking import Patches, draw_mask
+from vmm.models.answer import AnswerModel
+from vmm.models.classifier import VideoClassifier
 from vmm.models.clip_tower import build_visual
 from vmm.models.clip_vit import ClipTeacher
-from vmm.models.costs import Cost, Like, all_multiply_adds, measure, published_multiply_adds
+from vmm.models.costs import (
+    Cost,
+    Like,
+    all_multiply_adds,
+    answer_side,
+    measure,
+    published_multiply_adds,
+    text_side,
+)
+from vmm.models.masked_student import MaskedStudent
 from vmm.models.video_encoder import VideoEncoder
 from vmm.models.video_text import VideoTextModel
 from vmm.models.videomamba import VideoMamba
@@ -42,7 +53,8 @@ from vmm.trainer_cli import VmmCLI, run
 
 _HOW_KEPT = (
     "what backward needs of forward on a CPU, counted on tensors without numbers, times the share "
-    "of the tokens that is visible; without weights, gradients and moments, without other parts"
+    "of the tokens that is visible; heads of the model, and an answer per question as long as a "
+    "caption, are in it; heads of a training loss, losses, weights, gradients and moments are not"
 )
 
 
@@ -248,6 +260,8 @@ def _activations(task: TrainingTask, batch: int | None, precision: str) -> dict[
     taps = isinstance(task, PretrainTask) and task.teacher is not None
 
     def see(module: nn.Module, clip: Tensor) -> object:
+        if isinstance(module, VideoClassifier | MaskedStudent):  # with its head
+            return module(clip)
         own = module.video_encoder
         assert isinstance(own, VideoEncoder)
         return own(clip, with_taps=taps)
@@ -258,12 +272,17 @@ def _activations(task: TrainingTask, batch: int | None, precision: str) -> dict[
     parts = {"video_encoder": round(share * (two - one))}
     fixed = 2 * one - two
     weights = task.loss_weights if isinstance(task, VideoTextTask) else LossWeights(0, 0, 0, 0)
+    visible = counts.get("visible", counts["all"]) - 1
+    costs: tuple[Cost, ...] = ()
     if isinstance(model, VideoTextModel) and (weights.vtm or weights.mlm):
-        visible = counts.get("visible", counts["all"]) - 1
         looks = 3 * bool(weights.vtm), int(bool(weights.mlm))
-        first, second = (_text_side(model, n, visible, looks, types) for n in (1, 2))
-        parts["text_encoder"] = second.kept - first.kept
-        fixed += 2 * first.kept - second.kept
+        costs = tuple(text_side(model, n, visible, looks, types) for n in (1, 2))
+    elif isinstance(model, AnswerModel):
+        costs = tuple(answer_side(model, n, visible, types) for n in (1, 2))
+    if costs:
+        first, second = (cost.kept for cost in costs)
+        parts["text_encoder"] = second - first
+        fixed += 2 * first - second
     each = sum(parts.values())
     micro = getattr(task, "micro_batch", None)
     at_once = batch if micro is None or batch is None else min(batch, micro)
@@ -275,25 +294,6 @@ def _activations(task: TrainingTask, batch: int | None, precision: str) -> dict[
         "precision": precision,
         "how": _HOW_KEPT,
     }
-
-
-def _text_side(
-    model: VideoTextModel, batch: int, visible: int, looks: tuple[int, int], types: dict[str, Any]
-) -> Cost:
-    """Measure captions, plain and with hidden words, each of which looks at so many videos."""
-    text = model.text_encoder
-    tokens = Like((batch, text.max_words), torch.int64)
-
-    def step(module: VideoTextModel, words: Tensor, video: Tensor) -> object:
-        mask = torch.ones_like(words)
-        read = [module.encode_text(words, mask).tokens for _ in range(1 + bool(looks[1]))]
-        states = torch.cat([read[0]] * looks[0] + read[1:])
-        own = torch.arange(len(words)).repeat(sum(looks))
-        vision = module.fusion.project_vision(video)[own]
-        return module.fusion.fuse(states, mask.repeat(sum(looks), 1), vision)
-
-    width = model.video_encoder.embed_dim
-    return measure(model, step, [tokens, Like((batch, visible, width))], **types)
 
 
 def _epoch(task: TrainingTask, data: Any, trainer: dict[str, Any]) -> dict[str, Any]:

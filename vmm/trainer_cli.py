@@ -57,6 +57,7 @@ from vmm.tasks.trainer_settings import (
     check_trainer,
     refusal,
     refuse_finders,
+    reworded,
     say_of_precision,
     with_safe_files,
 )
@@ -299,9 +300,8 @@ class VmmCLI(LightningCLI):
     def _refuse_used_folder(self) -> None:
         """Refuse a folder that holds a run, before the logger deletes what is in it."""
         folder = run_folder(self.trainer)
-        if folder is None or not self.trainer.loggers or not self.trainer.is_global_zero:
-            return
-        if (folder / "config.yaml").exists():
+        ours = bool(self.trainer.loggers) and self.trainer.is_global_zero
+        if ours and folder is not None and (folder / "config.yaml").exists():
             raise ValueError(
                 f"{folder} holds a run already; give this one a version of its own "
                 "(--trainer.logger.init_args.version NAME), or go on from the other's last "
@@ -386,8 +386,8 @@ def run(args: list[str], kind: type[VmmCLI] = VmmCLI) -> VmmCLI | None:
             raise
         logger.info("%s", error)
         return None
-    except MisconfigurationException as error:
-        raise ValueError(" ".join(str(error).split())) from error
+    except (MisconfigurationException, ValueError) as error:
+        raise reworded(error) from error.__cause__
     except (RuntimeError, ConnectionError, EOFError) as error:
         if lost := how_lost(error) or not_met(error):
             raise Lost(lost) from error

@@ -18,12 +18,15 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.func import functional_call
 from torch.utils.flop_counter import FlopCounterMode
 
+from vmm.models.answer import AnswerModel
+from vmm.models.video_text import VideoTextModel
 from vmm.models.videomamba import VideoMamba
 from vmm.ops.conv import interface as conv
 from vmm.ops.conv import op as _conv_op  # noqa: F401  # registers the operator
 from vmm.ops.scan import bidirectional as _pair_op  # noqa: F401
 from vmm.ops.scan import interface as scan
 from vmm.ops.scan import op as _scan_op  # noqa: F401
+from vmm.types import TextTokens
 
 _PER_NORM = 5
 """Operations that fvcore counts for each element of a norm."""
@@ -98,6 +101,53 @@ def measure(
             storages.pop(part.untyped_storage()._cdata, None)
         kept = sum(int(storage.nbytes()) for storage in storages.values())
     return Cost(counter.get_total_flops() // 2, kept)
+
+
+def text_side(
+    model: VideoTextModel, batch: int, visible: int, looks: tuple[int, int], types: dict[str, Any]
+) -> Cost:
+    """Measure captions that look at videos.
+
+    Args:
+        model: On any device, in training mode.
+        batch: Captions, and videos.
+        visible: Tokens of a video.
+        looks: At how many videos each caption looks, plain and with hidden words.
+        types: ``weights`` and ``autocast`` of ``measure``.
+    """
+    text = model.text_encoder
+    tokens = Like((batch, text.max_words), torch.int64)
+
+    def step(module: VideoTextModel, words: Tensor, video: Tensor) -> object:
+        mask = torch.ones_like(words)
+        read = [module.encode_text(words, mask).tokens for _ in range(1 + bool(looks[1]))]
+        states = torch.cat([read[0]] * looks[0] + read[1:])
+        own = torch.arange(len(words)).repeat(sum(looks))
+        vision = module.fusion.project_vision(video)[own]
+        return module.fusion.fuse(states, mask.repeat(sum(looks), 1), vision)
+
+    width = model.video_encoder.embed_dim
+    return measure(model, step, [tokens, Like((batch, visible, width))], **types)
+
+
+def answer_side(model: AnswerModel, batch: int, visible: int, types: dict[str, Any]) -> Cost:
+    """Measure questions about videos with an answer each, as long as captions may be.
+
+    Args:
+        model: On any device, in training mode.
+        batch: Questions, and videos.
+        visible: Tokens of a video.
+        types: ``weights`` and ``autocast`` of ``measure``.
+    """
+    tokens = Like((batch, model.text_encoder.max_words), torch.int64)
+
+    def step(module: AnswerModel, words: Tensor, video: Tensor) -> object:
+        vision = module.text_encoder.project_vision(video)
+        read = module.read(TextTokens(words, torch.ones_like(words)), vision)
+        return module.answer_decoder(words, read)
+
+    width = model.video_encoder.embed_dim
+    return measure(model, step, [tokens, Like((batch, visible, width))], **types)
 
 
 def published_multiply_adds(encoder: VideoMamba, num_frames: int, image_size: int) -> int:

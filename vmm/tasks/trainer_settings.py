@@ -9,6 +9,7 @@ from typing import Any
 import lightning as L
 from jsonargparse import Namespace
 from lightning.fabric.plugins import CheckpointIO
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import BatchSizeFinder, LearningRateFinder
 
 from vmm.tasks.checkpoint_io import SafeCheckpointIO
@@ -111,3 +112,18 @@ def refusal(error: Exception) -> ValueError:
     where = " (trainer.accelerator auto with trainer.devices 1 always does)"
     remedy = where if _OF_MACHINES.search(said) else ""
     return ValueError(f"these settings of the trainer do not work here{remedy}: {said}")
+
+
+_RARE = re.compile(r"`val_check_interval` \((\d+)\) must be .* training batches \((\d+)\)")
+
+
+def reworded(error: Exception) -> Exception:
+    """Put what Lightning says once it knows the data into a sentence of ours; others stay."""
+    said = " ".join(str(error).split())
+    if rare := _RARE.search(said):
+        return ValueError(
+            f"trainer.val_check_interval is {rare[1]} and an epoch has {rare[2]} batches, so there "
+            f"would be no validation; set it to {rare[2]} or less, to 1.0 (at the end of every "
+            "epoch), or trainer.limit_val_batches to 0"
+        )
+    return ValueError(said) if isinstance(error, MisconfigurationException) else error
