@@ -82,7 +82,8 @@ class VideoEncoder(nn.Module, ABC):
         Args:
             video: (B, T, C, H, W) float.
             dropped: (B, 1 + T * N) bool, True = hidden, class token (never hidden) first, then
-                frame-major patches. Every row hides the same number of tokens.
+                frame-major patches. Every row hides the same number of tokens. It must be drawn
+                for this grid: one of as many tokens in other steps and patches is not told apart.
             keep_temporal: Pool every frame apart, P = T, instead of the clip, P = 1.
             with_taps: Also return the features that the alignment loss reads.
 
