@@ -408,6 +408,12 @@ SET = "--annotations {t}/captions.json --media {t}/media"
         (f"eval.long_video_qa {RUN} --dataset nextqa {SET} --fps 0", "'0' is not above 0"),
         (f"eval.long_video_qa {RUN} --dataset nextq {SET}", "did you mean nextqa?"),
         ("eval.open_qa --run {t}/run --shards x.tar", "was not trained to answer questions"),
+        ("eval.probe --run {t}/run --shards x.tar", "give train_shards: a probe learns from"),
+        (
+            "eval.probe --run {t}/run --shards x.tar --train-shards x.tar",
+            "to train on and to test on",
+        ),
+        ("eval.probe --run {t}/run --shards x.tar --train-shards {t}/media.tar", "no video with a"),
         ("eval.compare nowhere nowhere", "cannot be read as a result"),
         ("eval.compare {t}/list.json {t}/list.json", "is no result of this version"),
         ("eval.lint {t}/text.txt --dataset nope --annotations x", "there is no test set 'nope'"),

@@ -26,7 +26,7 @@ def test_it_gives_what_the_encoder_pools_and_its_tokens(run):
     torch.testing.assert_close(found.tokens, expected.tokens)
     identity = subject.encoder.identity()
     assert identity["encoder"] == "VideoMamba" and identity["checkpoint"] == "last.ckpt"
-    assert not subject.only_tokens
+    assert not subject.of_stage_1
 
 
 def test_the_control_is_the_same_encoder_with_weights_of_the_seed(run):

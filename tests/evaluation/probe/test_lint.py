@@ -26,7 +26,7 @@ def clean():
         readings={"linear": Reading(np.zeros((4, 2)), {"C": 1.0}, 90.0)},
         scores={"linear": scores},
         control=True,
-        only_tokens=False,
+        of_stage_1=False,
     )
 
 
@@ -73,5 +73,5 @@ def test_choices_and_fits_at_their_end(clean):
 
 
 def test_what_the_features_are(clean):
-    said = found(replace(clean, control=False, only_tokens=True))
+    said = found(replace(clean, control=False, of_stage_1=True))
     assert said.keys() == {"stage-1", "no-control"}

@@ -11,6 +11,8 @@ from vmm.evaluation.probe.options import PROBES, Options
         ({"token_grid": -1}, "must be 0"),
         ({}, "give train_shards"),
         ({"shards": "a.tar", "train_shards": "a.tar"}, "to train on and to test on"),
+        ({"shards": "a.tar", "train_media": "b/"}, "as you give those to test on"),
+        ({"dataset": "k400", "train_shards": "a.tar"}, "as you give those to test on"),
         ({"dataset": "lvu-view-count"}, "is a number to predict"),
         ({"dataset": "k401"}, "there is no classification set"),
     ],

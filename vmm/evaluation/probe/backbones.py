@@ -79,8 +79,8 @@ class Subject(NamedTuple):
     encoder: ClipEncoder
     control: ClipEncoder | None
     """The same with random weights; None = not wanted, or it cannot be made."""
-    only_tokens: bool = False
-    """Whether training did not reach what the encoder pools, as in stage 1."""
+    of_stage_1: bool = False
+    """Whether it is of a run of stage 1."""
 
 
 def open_subject(options: Options) -> Subject:
@@ -115,8 +115,8 @@ def _of_run(options: Options) -> Subject:
     clip = run.clip.with_frames(options.num_frames)
     name = type(run.model).__name__
     identity = describe_model(name, run.model, run.checkpoint.name, run.sha256)
-    only_tokens = trains(run.config, MaskedStudent)
-    return _subject(options, run.model, clip, identity, run.config, only_tokens)
+    of_stage_1 = trains(run.config, MaskedStudent)
+    return _subject(options, run.model, clip, identity, run.config, of_stage_1)
 
 
 def _of_folder(options: Options, name: str) -> Subject:
@@ -134,13 +134,13 @@ def _subject(
     clip: ClipSettings,
     identity: dict[str, Any],
     recipe: dict[str, Any],
-    only_tokens: bool = False,
+    of_stage_1: bool = False,
 ) -> Subject:
     """Put an encoder of vmm on its device, beside the one that its recipe makes."""
     grid = {"token_grid": options.token_grid}
     backbone = Backbone(encoder.to(options.device), clip, identity | grid, options.token_grid)
     if not options.control:
-        return Subject(backbone, None, only_tokens)
+        return Subject(backbone, None, of_stage_1)
 
     def fresh() -> Backbone:
         with usual_types():
@@ -148,7 +148,7 @@ def _subject(
         named = identity_of_weights(type(other).__name__, other, f"random, seed {options.seed}")
         return Backbone(other.to(options.device), clip, named | grid, options.token_grid)
 
-    return Subject(backbone, _drawn(options, fresh), only_tokens)
+    return Subject(backbone, _drawn(options, fresh), of_stage_1)
 
 
 def _drawn(options: Options, make: Callable[[], ClipEncoder]) -> ClipEncoder:

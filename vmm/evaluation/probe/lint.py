@@ -40,7 +40,7 @@ class ProbeSubject:
         readings: Probe -> what it says, of the model.
         scores: Probe -> (M, K) float64, see ``measure``.
         control: Whether random weights were probed too, if that was wanted.
-        only_tokens: Whether training did not reach what the encoder pools.
+        of_stage_1: Whether the model is of a run of stage 1.
     """
 
     train: Sequence[Truth]
@@ -54,7 +54,7 @@ class ProbeSubject:
     readings: Mapping[Probe, Reading]
     scores: Mapping[Probe, Tensor]
     control: bool
-    only_tokens: bool
+    of_stage_1: bool
 
 
 def lint_probe(subject: ProbeSubject) -> list[Finding]:
@@ -137,14 +137,14 @@ def _not_converged(subject: ProbeSubject) -> Iterator[Finding]:
             )
 
 
-def _pooled(subject: ProbeSubject) -> Iterator[Finding]:
-    if subject.only_tokens:
+def _stage_1(subject: ProbeSubject) -> Iterator[Finding]:
+    if subject.of_stage_1:
         yield Finding(
             "stage-1",
-            "the run is one of stage 1, which trains tokens below the last mixer and nothing that "
-            "is pooled",
-            "the linear and the knn probe read pooled tokens through layers of random weights; the "
-            "attentive one chooses among tokens",
+            "the run is one of stage 1, which does not reach what comes after its taps: the last "
+            "norms and, as published, the last mixer",
+            "what the probes read has passed these random weights, which stage 2 or fine-tuning "
+            "trains; the numbers may be too low",
         )
 
 
@@ -163,6 +163,6 @@ _CHECKS: tuple[Callable[[ProbeSubject], Iterator[Finding]], ...] = (
     _few,
     _edge,
     _not_converged,
-    _pooled,
+    _stage_1,
     _no_control,
 )

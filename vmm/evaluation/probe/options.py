@@ -60,6 +60,12 @@ class Options(ModelOptions):
         protocol = self.protocol
         if protocol is not None and protocol.is_regression:
             raise ValueError(f"{protocol.title} is a number to predict; probes tell classes apart")
+        official = self.train_annotations is not None or self.train_media is not None
+        if official if protocol is None else self.train_shards is not None:
+            raise ValueError(
+                "train_shards go with shards, train_annotations and train_media with a dataset; "
+                "give clips to learn from as you give those to test on"
+            )
         if protocol is None and self.train_shards is None:
             raise ValueError("give train_shards: a probe learns from clips with labels")
         if protocol is None and self.train_shards == self.shards:

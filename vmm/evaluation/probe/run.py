@@ -67,6 +67,7 @@ def evaluate(options: Options, command: str = f"{__name__}.evaluate(...)") -> Pr
     if subject.control is not None:
         _, others, more = _learn(options, subject.control, parts, labelled, out, "random weights")
         stores += more
+    usual = most_frequent(lesson.labels)
     kept = labelled.test >= 0
     if options.coverage == "available":
         kept &= torch.tensor([clip.problem is None for clip in lesson.test.clips])
@@ -75,23 +76,14 @@ def evaluate(options: Options, command: str = f"{__name__}.evaluate(...)") -> Pr
         {p: scattered(r, lesson.test.rows, len(kept))[rows] for p, r in found.items()}
         for found in (readings, others)
     )
-    numbers = measure(
-        scores,
-        control,
-        Asked(
-            labelled.test[rows],
-            labelled.test_videos[rows],
-            labelled.names,
-            most_frequent(lesson.labels),
-        ),
-    )
+    clips = Asked(labelled.test[rows], labelled.test_videos[rows], labelled.names, usual)
     result = ProbeResult(
         name=options.name or subject.encoder.name,
         command=command,
         model=subject.encoder.identity(),
         data=_describe_data(options, parts, labelled, lesson, rows),
         settings=_describe_settings(options, subject.encoder, parts, lesson),
-        numbers=numbers,
+        numbers=measure(scores, control, clips),
         chosen={"model": _chosen(readings), "random": _chosen(others)},
         classes=labelled.names,
         findings=lint_probe(
@@ -166,7 +158,7 @@ def _to_lint(
         readings=readings,
         scores=scores,
         control=subject.control is not None or not options.control,
-        only_tokens=subject.only_tokens,
+        of_stage_1=subject.of_stage_1,
     )
 
 
