@@ -60,7 +60,7 @@ def test_all_probes_read_the_features_of_all_clips():
     found = read_all(asked, ["linear", "knn", "attentive"], 0, "trained")
     for reading in found.values():
         right = torch.from_numpy(reading.scores).argmax(1) == asked.labels
-        assert right.double().mean() > 0.9 and set(reading.chosen) <= {"C", "neighbours", "epochs"}
+        assert right.double().mean() > 0.9 and set(reading.chosen) <= {"C", "k", "epochs"}
 
 
 def test_without_tokens_there_is_no_attentive_probe():

@@ -126,7 +126,7 @@ def read_by_neighbours(
     scores = _of_all(asked.predict_proba(test), asked.classes_, int(labels.max()) + 1)
     advance()
     edge = tried[best] == NEIGHBOURS[-1]
-    return Reading(scores, {"neighbours": tried[best]}, rights[best], edge)
+    return Reading(scores, {"k": tried[best]}, rights[best], edge)
 
 
 def _of_all(scores: Floats, classes: Sequence[int], number: int) -> Floats:
