@@ -204,7 +204,8 @@ class FrameViT(VideoEncoder):
         # Kept for those who load the tower as a teacher; tokens here stay in the tower's width.
         self.visual.proj.requires_grad_(False)
         if position_std is not None:
-            draw_tables(position_std, self.visual.positional_embedding)
+            positions: nn.Parameter = self.visual.positional_embedding
+            draw_tables(position_std, positions)
 
     def load_pretrained(self) -> KeyReport | None:
         """Load the tower's weights, if ``pretrained`` names any.
