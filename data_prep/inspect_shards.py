@@ -29,6 +29,9 @@ def main(argv: list[str] | None = None) -> int:
     add("-o", "--out", type=Path, required=True, help="folder to write to")
     add("--pictures", type=whole(0), default=48, help="samples on the contact sheet")
     add("--workers", type=whole(0, 1024), default=os.cpu_count(), help="processes")
+    help_text = "folder of a text encoder: which captions it cuts, which words it spells out"
+    add("--tokenizer", type=Path, help=help_text)
+    add("--max-words", type=whole(3), default=32, help="tokens that a caption may have")
     options = InspectOptions(**vars(parser.parse_args(argv)))
 
     def run() -> int:

@@ -127,7 +127,11 @@ def _run_trainer(command: str, argv: list[str]) -> int:
     """Hand over to LightningCLI."""
     with _training_extra(command):
         from vmm import trainer_cli
-    trainer_cli.run([command, *argv])
+    ended = trainer_cli.run([command, *argv])
+    if command == "fit" and ended is not None:
+        from vmm.after_fit import choose_match_weight
+
+        choose_match_weight(ended.trainer, ended.datamodule)
     return 0
 
 

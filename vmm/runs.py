@@ -25,6 +25,7 @@ from vmm.data.transforms import ClipSettings
 from vmm.models.answer import AnswerModel
 from vmm.models.classifier import VideoClassifier
 from vmm.models.masked_student import MaskedStudent
+from vmm.models.match_weight import read_match_weight
 from vmm.models.text_interface import TextEncoder
 from vmm.models.video_encoder import VideoEncoder
 from vmm.models.video_text import VideoTextModel
@@ -116,6 +117,8 @@ def load_model(run: Path, wanted: type[ModelT], checkpoint: str = "best") -> Tra
         weights = {k[len(_ENCODER) :]: v for k, v in weights.items() if k.startswith(_ENCODER)}
     report = load_accounted(model, weights, str(path), {}, _TRAINING_ONLY)
     logger.info("%s: %s", path, report)
+    if isinstance(model, VideoTextModel):
+        model.match_weight = read_match_weight(run)
     digest = sha256(path) + (_RAW if checkpoint.endswith(_RAW) else "")
     return TrainedModel(model.eval(), clip, config, run, path, digest)
 

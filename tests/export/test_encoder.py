@@ -1,4 +1,5 @@
 import itertools
+import json
 import os
 import pickle
 import shutil
@@ -14,8 +15,11 @@ import torch.nn.functional as F
 from tests.global_state import STATES
 from vmm.data.decode import decode_video
 from vmm.data.transforms import ClipSettings, eval_transform
+from vmm.export.command import main as export_main
 from vmm.export.encoder import VideoTextEncoder
 from vmm.export.frames import load_clip
+from vmm.models.match_weight import write_match_weight
+from vmm.ops.similarity import MATCH_WEIGHT
 
 TEXTS = ["A red circle", "a circle moves left!", "red"]
 HEAVY = ("lightning", "open_clip", "webdataset", "jsonargparse", "matplotlib", "torchvision")
@@ -69,24 +73,71 @@ def test_texts_get_the_vectors_of_training(encoder, trained):
             np.testing.assert_allclose(row, want[0].numpy(), atol=1e-6)
 
 
-def test_pairs_get_the_scores_of_training(encoder, trained, clips):
-    model = trained[1]
-    video = torch.stack(list(encoder.load_videos(clips)))
+def scores_of_training(model, video):
+    """The matching head's logits of all ``TEXTS`` with clips (B, T, C, H, W): (texts, B)."""
     with torch.no_grad():
         text = model.text_encoder.tokenize(TEXTS)
-        tokens = model.encode_video(video).tokens
-        fused = model.fuse(model.encode_text(*text).tokens, text.attention_mask, tokens)
-        want = model.match_logits(fused)[:, 1].numpy()
-    got = encoder.score(TEXTS, clips)
-    assert got.shape == (3,) and got.dtype == np.float32
+        states = model.encode_text(*text).tokens
+        columns = []
+        for tokens in model.encode_video(video).tokens:
+            seen = tokens.expand(len(TEXTS), *tokens.shape)
+            fused = model.fuse(states, text.attention_mask, seen)
+            columns.append(model.match_logits(fused)[:, 1])
+    return torch.stack(columns, 1).numpy()
+
+
+@pytest.mark.parametrize("by", ["mixture", "matching"])
+def test_pairs_get_the_scores_of_training(encoder, trained, clips, by):
+    video = torch.stack(list(encoder.load_videos(clips)))
+    want = scores_of_training(trained[1], video)
+    if by == "mixture":
+        cosines = encoder.encode_text(TEXTS) @ encoder.encode_video(clips).T
+        want = cosines / 0.1 + want  # its temperature, and the weight where none was chosen
+    chosen = {} if by == "mixture" else {"by": by}
+    got = encoder.score_all(TEXTS, clips, **chosen)
+    assert got.shape == (3, 3) and got.dtype == np.float32
     np.testing.assert_allclose(got, want, atol=1e-5)
+    assert np.abs(want - want.T).max() > 0.01  # rows are texts
     for size in (1, 2):
-        np.testing.assert_allclose(encoder.score(TEXTS, clips, batch_size=size), want, atol=1e-5)
-    repeated = encoder.score(TEXTS[:1] * 3, clips)
-    np.testing.assert_allclose(encoder.score(TEXTS[:1], clips, batch_size=2), repeated, atol=1e-5)
-    repeated = encoder.score(TEXTS, clips[:1] * 3)
-    np.testing.assert_allclose(encoder.score(TEXTS, clips[:1], batch_size=2), repeated, atol=1e-5)
-    assert len(encoder.score([], [])) == len(encoder.score(TEXTS[:1], [])) == 0
+        again = encoder.score_all(TEXTS, clips, batch_size=size, **chosen)
+        np.testing.assert_allclose(again, want, atol=1e-5)
+        pairs = encoder.score(TEXTS, clips, batch_size=size, **chosen)
+        np.testing.assert_allclose(pairs, want.diagonal(), atol=1e-5)
+    some = encoder.score_all(TEXTS[:1], clips, **chosen)
+    np.testing.assert_allclose(some, want[:1], atol=1e-5)
+
+
+def test_no_pairs_no_scores(encoder, clips):
+    assert encoder.score([], []).shape == (0,)
+    assert encoder.score_all(TEXTS, []).shape == (3, 0)
+    assert encoder.score_all([], clips).shape == (0, 3)
+
+
+def test_the_weight_of_the_matching_head_comes_with_the_run(trained, clips, tmp_path):
+    run, folder = tmp_path / "run", tmp_path / "encoder"
+    shutil.copytree(trained[0], run)
+    usual = VideoTextEncoder.from_pretrained(export_to(run, tmp_path / "usual"), device="cpu")
+    assert usual.model.match_weight == MATCH_WEIGHT
+    write_match_weight(run, 1.5, {"clips": 3})
+    encoder = VideoTextEncoder.from_pretrained(export_to(run, folder), device="cpu")
+    assert encoder.model.match_weight == 1.5
+    assert encoder.fingerprint == usual.fingerprint  # no vector is another
+    logits = encoder.score(TEXTS, clips, by="matching")
+    difference = encoder.score(TEXTS, clips) - usual.score(TEXTS, clips)
+    np.testing.assert_allclose(difference, (1.5 - MATCH_WEIGHT) * logits, atol=1e-5)
+    config = json.loads((folder / "config.json").read_text())
+    assert config.pop("match_weight") == 1.5
+    (folder / "config.json").write_text(json.dumps(config))  # as older versions wrote it
+    assert VideoTextEncoder.from_pretrained(folder).model.match_weight == MATCH_WEIGHT
+    for odd in ("much", None, -1, True, 1e999):
+        (folder / "config.json").write_text(json.dumps(config | {"match_weight": odd}))
+        with pytest.raises(ValueError, match=r"match_weight .* must be a finite number.*export"):
+            VideoTextEncoder.from_pretrained(folder)
+
+
+def export_to(run, folder):
+    assert export_main([str(run), str(folder)]) == 0
+    return folder
 
 
 def test_one_video_one_vector_however_it_is_given(encoder, clips):
@@ -176,7 +227,7 @@ def test_what_never_ends_is_not_read(encoder, tmp_path):
         (lambda e, c: e.encode_video(c, batch_size=0), "batch_size 0"),
         (lambda e, c: e.encode_video(c, num_frames=-1), "num_frames -1"),
         (lambda e, c: e.encode_video(c, num_frames=0), "num_frames 0"),
-        (lambda e, c: e.score(["a"], c, num_frames=0), "num_frames 0"),
+        (lambda e, c: e.score_all(["a"], c, num_frames=0), "num_frames 0"),
         (lambda e, c: e.encode_video(c, fps=0), "fps"),
         (lambda e, c: e.encode_video(c, fps=-1), "fps"),
         (lambda e, c: e.encode_video(c, fps=float("inf")), "fps inf .*at most 1000"),
@@ -194,7 +245,9 @@ def test_what_never_ends_is_not_read(encoder, tmp_path):
         (lambda e, c: e.encode_video([list(np.zeros((4, 8, 8, 3)))]), "video 0 is a list; give"),
         (lambda e, c: e.encode_video([bytearray(9)]), "video 0 is a bytearray; give a file's"),
         (lambda e, c: e.encode_video([torch.zeros(4, 8, 8, 3, device="meta")]), "give frames as"),
-        (lambda e, c: e.score(["a", "b"], c), "2 texts do not pair with 3 videos"),
+        (lambda e, c: e.score(["a", "b"], c), "2 texts do not pair with 3 .*or score_all"),
+        (lambda e, c: e.score(["a"], c), "1 texts do not pair with 3 videos"),
+        (lambda e, c: e.score(["a"], c[:1], by="itm"), "by 'itm' must be one of mixture, matching"),
     ],
 )
 def test_mistakes_are_explained(encoder, clips, call, message):

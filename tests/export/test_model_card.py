@@ -31,6 +31,7 @@ def result(folder, sha256, **change):
             "k": 16,
         },
         "dual": NUMBERS,
+        "mixed": NUMBERS,
         "reranked": None,
     } | change
     folder.mkdir(parents=True)
@@ -53,7 +54,10 @@ def test_results_come_with_their_protocol(run, tmp_path):
     path = result(tmp_path / "retrieval_forward", run.sha256)
     assert find_results(tmp_path) == [path]
     card = model_card(run, "mit", [path])
-    assert "| dual encoder | 10.0 | 50.0 | 100.0 | 10.0 | 50.0 | 100.0 |" in card
+    row = "| 10.0 | 50.0 | 100.0 | 10.0 | 50.0 | 100.0 |"
+    assert f"| dual encoder, mean of the frames' cosines (published) {row}" in card
+    assert f"| re-ranked by the mixture, as `score` does {row}" in card
+    assert "matching alone" not in card and "vectors of this encoder" not in card
     assert "8 of 9 clips readable" in card and "11 captions" in card and "best 16" in card
     assert "None were measured" not in card
 

@@ -84,9 +84,15 @@ def test_pairs_get_the_encoders_scores(cross, encoder, clips):
     np.testing.assert_allclose(cross.predict(pairs), want, atol=1e-5)
     np.testing.assert_allclose(cross.predict([p[::-1] for p in pairs]), want, atol=1e-5)
     ranked = cross.rank(TEXTS[0], paths)
-    one = encoder.score(TEXTS[:1], clips)
+    (one,) = encoder.score_all(TEXTS[:1], clips)
     assert [hit["corpus_id"] for hit in ranked] == list(np.argsort(-one))
     assert ranked[0]["score"] == pytest.approx(one.max(), abs=1e-5)
+    cross[0].by = "matching"
+    try:
+        want = encoder.score(TEXTS, clips, by="matching")
+        np.testing.assert_allclose(cross.predict(pairs), want, atol=1e-5)
+    finally:
+        cross[0].by = "mixture"
 
 
 def test_each_folder_is_an_encoder_folder(folder, encoder, clips):

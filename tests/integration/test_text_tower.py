@@ -99,7 +99,7 @@ def test_an_exported_one_gives_the_vectors_of_the_run(run, exported, demo_shards
         want = torch.nn.functional.normalize(model.project_text(model.encode_text(*tokens).pooled))
     torch.testing.assert_close(torch.from_numpy(encoder.encode_text(texts)), want)
     with pytest.raises(ValueError, match="looks at a video; compare the vectors"):
-        encoder.score(texts[:1], [])
+        encoder.score([], [])
 
 
 def test_other_formats_hold_what_there_is(run, tmp_path):

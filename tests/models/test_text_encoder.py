@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from vmm.losses.mlm import mlm_loss
-from vmm.models.text_encoder import DROPPED_KEYS, BertTextEncoder, clean_caption
+from vmm.models.text_encoder import DROPPED_KEYS, BertTextEncoder
 from vmm.models.weights import load_accounted
 from vmm.types import TextTokens
 
@@ -199,19 +199,6 @@ def test_without_fusion_layers_a_video_is_refused(tiny):
 
 
 # ---------------------------------------------------------------- words
-
-
-@pytest.mark.parametrize(
-    ("caption", "cleaned"),
-    [
-        ("A red, RED circle.", "a red red circle"),
-        ('it\'s "fun"! (#1: really?) *;~', "its fun 1 really"),
-        ("black-and-white  and/or\n\tcolour ", "black and white and or colour"),
-        ("<PERSON> waves", "person waves"),
-    ],
-)
-def test_captions_are_cleaned_as_published(caption, cleaned):
-    assert clean_caption(caption) == cleaned
 
 
 def test_tokens_are_cut_and_padded_to_the_longest(tiny):

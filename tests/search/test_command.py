@@ -56,7 +56,10 @@ def test_encode_index_search(made, videos, capsys):
     for line, hit in zip(lines, found, strict=True):
         assert line.endswith(hit["file"]) and f"{hit['similarity']:.3f}" in line
     ranked = json.loads(output(capsys, *search, "--rerank", 5, "--json"))
-    assert all(isinstance(hit["match"], float) for hit in ranked)
+    assert all(isinstance(hit[name], float) for hit in ranked for name in ("match", "score"))
+    assert ranked == sorted(ranked, key=lambda hit: -hit["score"])
+    alone = json.loads(output(capsys, *search, "--rerank", 5, "--rank-by", "matching", "--json"))
+    assert alone == sorted(alone, key=lambda hit: -hit["match"])
     like = json.loads(output(capsys, "search", made, "--video", videos / "b.mkv", "--json"))
     assert like[0]["file"].endswith("b.mkv")
 

@@ -126,18 +126,29 @@ def test_a_short_video_has_the_vector_of_the_whole_file(searched, videos):
     assert best.source.path.name == "b.mkv" and np.isclose(best.similarity, 1, atol=1e-5)
 
 
-def test_reranking_gives_the_scores_of_the_moments_themselves(searched, real):
+@pytest.mark.parametrize("by", ["mixture", "matching"])
+def test_reranking_gives_the_scores_of_the_moments_themselves(searched, real, by):
     hits = searched.search(searched.text_vector("a red circle"), 6)
-    ranked = searched.rerank("a red circle", hits)
+    ranked = searched.rerank("a red circle", hits, by)
     assert {(h.source, h.start) for h in ranked} == {(h.source, h.start) for h in hits}
-    logits = [h.match for h in ranked]
-    assert logits == sorted(logits, reverse=True) and len(set(logits)) > 3
+    scores = [h.score if by == "mixture" else h.match for h in ranked]
+    assert scores == sorted(scores, reverse=True) and len(set(scores)) > 3
     for hit in ranked:
         data = hit.source.path.read_bytes()
         part = RawSample("", 0, "", data, [], {"start": hit.start, "end": hit.end})
-        clip = eval_transform(load_frames(part, "video", real.clip), real.clip)
-        (score,) = real.score(["a red circle"], [prepared(clip, real.clip)])
-        assert np.isclose(score, hit.match, atol=1e-5)
+        clip = prepared(eval_transform(load_frames(part, "video", real.clip), real.clip), real.clip)
+        got = real.score(["a red circle"], [clip]), real.score(["a red circle"], [clip], by=by)
+        assert np.isclose(got[0], hit.score, atol=1e-4)
+        assert np.isclose(got[1], hit.score if by == "mixture" else hit.match, atol=1e-4)
+
+
+def test_the_mixture_and_matching_alone_are_two_orders(searched, real, monkeypatch):
+    hits = searched.search(searched.text_vector("a red circle"), 6)
+    monkeypatch.setattr(real.model, "match_weight", 0.0)  # then the vectors alone decide
+    mixed = searched.rerank("a red circle", hits)
+    assert [h.start for h in mixed] == [h.start for h in hits]
+    alone = searched.rerank("a red circle", hits, "matching")
+    assert [(h.source, h.start) for h in alone] != [(h.source, h.start) for h in mixed]
 
 
 def test_moments_that_cannot_be_read_any_more_come_last(searched, videos):

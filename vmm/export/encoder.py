@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
-from typing import Self, TypeVar
+from typing import Self, TypeVar, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -33,7 +33,9 @@ from vmm.export.hub import local_folder, upload
 from vmm.export.long_files import LongVideo, encode_file
 from vmm.export.towers import Matcher, TextTower, VideoTower, finite
 from vmm.models.video_text import VideoTextModel
+from vmm.ops.similarity import RankBy
 from vmm.ops.tuning.cpu_setup import tune_cpu
+from vmm.types import TextTokens
 
 Floats = npt.NDArray[np.float32]
 _Item = TypeVar("_Item")
@@ -185,8 +187,7 @@ class VideoTextEncoder:
         texts = _clean(texts)
         rows: list[Tensor] = []
         for batch in batches(texts, len(texts), batch_size, progress, "text"):
-            text = self.model.text_encoder.tokenize(batch, self.device)
-            rows += self._text_tower(*text).cpu()
+            rows += self._text_tower(*self._tokenize(batch)).cpu()
         return _array(rows, (0, self.embedding_dim), lambda i: f"text {i} ({texts[i]!r:.60})")
 
     @torch.inference_mode()
@@ -195,23 +196,30 @@ class VideoTextEncoder:
         texts: Sequence[str],
         videos: Sequence[Video],
         *,
+        by: RankBy = "mixture",
         num_frames: int | None = None,
         fps: float | None = None,
         batch_size: int = 8,
         progress: bool = False,
     ) -> Floats:
-        """Score pairs with the matching head, which looks closer than a product of two vectors.
+        """Score pairs: each caption with the video of the same place.
+
+        The matching head looks closer than a product of two vectors, and both together find more
+        than either.
 
         Args:
-            texts: Captions; a single one goes with every video.
-            videos: As many videos; a single one goes with every caption.
+            texts: Captions.
+            videos: As many.
+            by: "mixture" of the vectors' cosine and the matching head, the number that evaluation
+                and search re-rank by; or "matching", the head's logit of "they belong together"
+                alone, as published.
             num_frames: As for ``encode_video``.
             fps: As for ``encode_video``.
             batch_size: Pairs that are scored at once.
             progress: Show a progress bar on stderr.
 
         Returns:
-            (n,) logits of "they belong together", the number that evaluation re-ranks by.
+            (n,), higher = more likely to belong together.
 
         Raises:
             ValueError: If the numbers of captions and videos differ, one of the captions is no
@@ -219,22 +227,70 @@ class VideoTextEncoder:
         """
         matcher = Matcher(self.model)
         texts, videos = _clean(texts), listed(videos)
-        if len(texts) != len(videos) and 1 not in (len(texts), len(videos)):
+        if len(texts) != len(videos):
             raise ValueError(
-                f"{len(texts)} texts do not pair with {len(videos)} videos; give as many, or one"
+                f"{len(texts)} texts do not pair with {len(videos)} videos; give as many of both, "
+                "or score_all, which scores each text with each video"
             )
-        captions = texts if len(texts) > 1 else texts * len(videos)
+        _check_by(by)
         clips = self.load_videos(videos, num_frames=num_frames, fps=fps)
         rows: list[Tensor] = []
         for batch in batches(clips, len(videos), batch_size, progress, "video"):
             done = len(rows)
-            tokens = self.model.encode_video(stack(batch, done).to(self.device)).tokens
-            part = captions[done : done + len(batch)] if len(videos) > 1 else captions
-            for i in range(0, len(part), batch_size):
-                seen = tokens[i : i + batch_size] if len(videos) > 1 else tokens
-                text = self.model.text_encoder.tokenize(part[i : i + batch_size], self.device)
-                rows += matcher(*text, seen).cpu()
+            tokens = self._tokenize(texts[done : done + len(batch)])
+            seen = matcher.look_at(stack(batch, done).to(self.device))
+            rows += matcher(matcher.read_captions(*tokens), seen, by).cpu()
         return _array(rows, (0,), lambda i: f"pair {i}")
+
+    @torch.inference_mode()
+    def score_all(
+        self,
+        texts: Sequence[str],
+        videos: Sequence[Video],
+        *,
+        by: RankBy = "mixture",
+        num_frames: int | None = None,
+        fps: float | None = None,
+        batch_size: int = 8,
+        progress: bool = False,
+    ) -> Floats:
+        """Score each caption with each video; every video is read and looked at once.
+
+        Args:
+            texts: Captions.
+            videos: Videos.
+            by: As for ``score``.
+            num_frames: As for ``encode_video``.
+            fps: As for ``encode_video``.
+            batch_size: Videos, and pairs, that are looked at at once.
+            progress: Show a progress bar on stderr.
+
+        Returns:
+            (texts, videos), higher = more likely to belong together.
+
+        Raises:
+            ValueError: As for ``score``, but any numbers will do.
+        """
+        matcher = Matcher(self.model)
+        texts, videos = _clean(texts), listed(videos)
+        _check_by(by)
+        if not texts or not videos:
+            return np.zeros((len(texts), len(videos)), np.float32)
+        clips = self.load_videos(videos, num_frames=num_frames, fps=fps)
+        columns: list[Tensor] = []
+        captions = matcher.read_captions(*self._tokenize(texts))
+        for batch in batches(clips, len(videos), batch_size, progress, "video"):
+            seen = matcher.look_at(stack(batch, len(columns)).to(self.device))
+            pairs = torch.cartesian_prod(torch.arange(len(batch)), torch.arange(len(texts)))
+            parts = [
+                matcher(captions.rows(text), seen.rows(clip), by)
+                for clip, text in (part.T for part in pairs.to(self.device).split(batch_size))
+            ]
+            columns += torch.cat(parts).cpu().view(len(batch), len(texts))
+        return _array(columns, (0,), lambda i: name_of(videos[i], i)).T.copy()
+
+    def _tokenize(self, texts: list[str]) -> TextTokens:
+        return self.model.text_encoder.tokenize(texts, self.device)
 
     def load_videos(
         self, videos: Sequence[Video], *, num_frames: int | None = None, fps: float | None = None
@@ -270,6 +326,11 @@ class VideoTextEncoder:
             Address of the commit.
         """
         return upload(self.folder, name, private)
+
+
+def _check_by(by: str) -> None:
+    if by not in get_args(RankBy):
+        raise ValueError(f"by {by!r} must be one of {', '.join(get_args(RankBy))}")
 
 
 def _clean(texts: Sequence[str]) -> list[str]:

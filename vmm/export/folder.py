@@ -9,8 +9,9 @@
 ==============================  ==================================================================
 
 The fingerprint is one SHA-256 over the sizes and the files' digests: two folders with the same one
-give the same vectors, and vectors made with different ones must not be compared. Folders come from
-elsewhere: digests are checked before anything is built, and only vmm's classes are.
+give the same vectors, and vectors made with different ones must not be compared. ``match_weight``,
+which re-ranking takes, changes no vector and is no part of it. Folders come from elsewhere: digests
+are checked before anything is built, and only vmm's classes are.
 """
 
 from __future__ import annotations
@@ -28,10 +29,12 @@ from vmm.data.annotations.class_list import read_class_names
 from vmm.data.transforms import ClipSettings
 from vmm.models.classifier import VideoClassifier
 from vmm.models.clip_vit import FrameViT
+from vmm.models.match_weight import KEY, check_match_weight
 from vmm.models.text_interface import TextEncoder
 from vmm.models.video_text import VideoTextModel
 from vmm.models.weight_files import read_state_dict
 from vmm.models.weights import load_accounted, usual_types
+from vmm.ops.similarity import MATCH_WEIGHT
 from vmm.runs import (
     Run,
     TrainedModel,
@@ -180,6 +183,7 @@ def write_folder(parts: EncoderParts, folder: Path) -> str:
         "architectures": [_KINDS[named].loader],
         "vmm_version": __version__,
         **parts.settings,
+        **({KEY: parts.model.match_weight} if isinstance(parts.model, VideoTextModel) else {}),
         "files": files,
         "fingerprint": fingerprint,
     }
@@ -242,6 +246,8 @@ def read_folder(folder: Path) -> tuple[EncoderParts, str]:
             else:
                 settings_here = settings
             model = build({"model": {"init_args": settings_here}}, kind.model)
+        if isinstance(model, VideoTextModel):
+            model.match_weight = check_match_weight(config.get(KEY, MATCH_WEIGHT))
     except ValueError as error:
         raise ValueError(f"{folder / CONFIG}: {error}; export the model again") from error
     load_accounted(model, read_state_dict(folder / WEIGHTS), str(folder / WEIGHTS), {}, {})

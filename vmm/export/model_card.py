@@ -86,6 +86,14 @@ _NO_RESULTS = """\
 None were measured with these weights before the export (`python -m eval.retrieval --run RUN`).
 """
 
+_SCORES = {
+    "dual": "dual encoder, mean of the frames' cosines (published)",
+    "vectors": "dual encoder, the vectors of this encoder",
+    "mixed": "re-ranked by the mixture, as `score` does",
+    "reranked": "re-ranked by matching alone (published)",
+}
+"""Key of a result file -> what a card calls it."""
+
 _PROTOCOL = """\
 ### {name}
 
@@ -153,7 +161,7 @@ def _section(path: Path, sha256: str) -> str:
         if result["model"]["sha256"] != sha256:
             return ""
         settings, data = result["settings"], result["data"]
-        scores = {"dual encoder": result["dual"], "re-ranked": result["reranked"]}
+        scores = {title: result.get(name) for name, title in _SCORES.items()}
         brief = {name: metric.title for name, metric in METRICS.items() if metric.brief}
         titles = list(brief.values())
         rows = [["", f"text-to-video {titles[0]}", *titles[1:], f"video-to-text {titles[0]}"]]

@@ -29,6 +29,7 @@ from vmm.export.encoder import VideoTextEncoder
 from vmm.export.folder import EncoderParts, write_folder
 from vmm.export.towers import Matcher, TextTower, VideoTower, finite
 from vmm.models.video_text import VideoTextModel
+from vmm.ops.similarity import RankBy
 
 DUAL, CROSS = "dual_encoder", "cross_encoder"
 
@@ -114,7 +115,13 @@ class DualEncoder(_EncoderModule):
 
 
 class MatchingHead(_EncoderModule):
-    """Pairs of a caption and a video to scores; the only module of a ``CrossEncoder``."""
+    """Pairs of a caption and a video to scores; the only module of a ``CrossEncoder``.
+
+    Scores are those of ``VideoTextEncoder.score``: the mixture, or, with ``cross_encoder[0].by =
+    "matching"``, the logits of the matching head alone.
+    """
+
+    by: RankBy = "mixture"
 
     def __init__(self, encoder: VideoTextEncoder) -> None:
         super().__init__(encoder)
@@ -143,9 +150,9 @@ class MatchingHead(_EncoderModule):
         return {**self._texts(texts), "video": self._videos(videos)}
 
     def forward(self, features: dict[str, Any], **_: Any) -> dict[str, Any]:
-        """Add ``scores``, (B, 1) logits."""
-        tokens = self.model.encode_video(features["video"]).tokens
-        scores = self._matcher(features["input_ids"], features["attention_mask"], tokens)
+        """Add ``scores``, (B, 1)."""
+        captions = self._matcher.read_captions(features["input_ids"], features["attention_mask"])
+        scores = self._matcher(captions, self._matcher.look_at(features["video"]), self.by)
         return {**features, "scores": finite(scores, "row {} of a batch".format).unsqueeze(1)}
 
 

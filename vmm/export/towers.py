@@ -3,18 +3,21 @@
 The towers give unit vectors, so that a dot product is a cosine. Training compares a caption with
 every frame and takes the mean of the cosines, which is this dot product times a number between 0
 and 1 that depends on the clip alone: the ranking of captions for a clip is the same, that of clips
-for a caption nearly so. Shape legend: see ``vmm.types``; E is the width of the joint space.
+for a caption nearly so. Shape legend: see ``vmm.types``; E is the width of the joint space, M
+counts pairs.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from vmm.models.text_interface import VisionKV
 from vmm.models.video_text import VideoTextModel
-from vmm.ops.similarity import mean_unit
+from vmm.ops.similarity import RankBy, unit_vectors
 from vmm.types import TextTokens
 
 
@@ -53,7 +56,7 @@ class VideoTower(nn.Module):
     def forward(self, video: Tensor) -> Tensor:
         """Encode normalised clips (B, T, C, H, W): (B, E) float32."""
         pooled = self.encoder(video, keep_temporal=True).pooled
-        return F.normalize(mean_unit(self.projection(pooled)), dim=-1)
+        return unit_vectors(self.projection(pooled))
 
 
 class TextTower(nn.Module):
@@ -83,8 +86,35 @@ class TextTower(nn.Module):
         return F.normalize(self.projection(pooled).float(), dim=-1)
 
 
+class CaptionReading(NamedTuple):
+    """M captions, read without looking at any video."""
+
+    states: Tensor
+    """(M, S, Dt)."""
+    attention_mask: Tensor
+    """(M, S), 1 = a real token."""
+    vectors: Tensor
+    """(M, E) of ``TextTower``."""
+
+    def rows(self, index: Tensor) -> CaptionReading:
+        """Select captions by an (n,) int64 index."""
+        return CaptionReading(*(part.index_select(0, index) for part in self))
+
+
+class ClipReading(NamedTuple):
+    """B clips as captions look at them."""
+
+    vision: VisionKV
+    vectors: Tensor
+    """(B, E) of ``VideoTower``."""
+
+    def rows(self, index: Tensor) -> ClipReading:
+        """Select clips by an (n,) int64 index."""
+        return ClipReading(self.vision[index], self.vectors.index_select(0, index))
+
+
 class Matcher(nn.Module):
-    """Pairs of a clip and a caption to scores, by the matching head.
+    """Pairs of a clip and a caption to scores: the mixture, or the matching head alone.
 
     Args:
         model: Its parts are used, not copied.
@@ -98,20 +128,33 @@ class Matcher(nn.Module):
         model.text_encoder.fusing("compare the vectors of captions and videos instead")
         self.model = model
 
-    def forward(self, input_ids: Tensor, attention_mask: Tensor, video_tokens: Tensor) -> Tensor:
+    def read_captions(self, input_ids: Tensor, attention_mask: Tensor) -> CaptionReading:
+        """Read tokenised captions (M, S)."""
+        text = self.model.encode_text(input_ids, attention_mask)
+        vectors = F.normalize(self.model.project_text(text.pooled).float(), dim=-1)
+        return CaptionReading(text.tokens, attention_mask, vectors)
+
+    def look_at(self, video: Tensor) -> ClipReading:
+        """Look at normalised clips (B, T, C, H, W), once for all captions."""
+        encoding = self.model.encode_video(video)
+        vectors = unit_vectors(self.model.project_video(encoding.pooled))
+        return ClipReading(self.model.fusion.project_vision(encoding.tokens), vectors)
+
+    def forward(
+        self, captions: CaptionReading, clips: ClipReading, by: RankBy = "mixture"
+    ) -> Tensor:
         """Score pairs, row by row.
 
         Args:
-            input_ids: (M, S) int64.
-            attention_mask: (M, S) int64, 1 = a real token.
-            video_tokens: (M, T * N, D) of the video encoder, or one clip for all captions.
+            captions: M of them.
+            clips: As many.
+            by: What the scores are.
 
         Returns:
-            (M,) float32 logits of "they belong together".
+            (M,) float32: the mixture, or logits of "they belong together".
         """
-        model = self.model
-        text = model.encode_text(input_ids, attention_mask).tokens
-        vision = model.fusion.project_vision(video_tokens)
-        if video_tokens.shape[0] == 1:
-            vision = vision.repeated(input_ids.shape[0])
-        return model.match_logits(model.fuse(text, attention_mask, vision))[:, 1].float()
+        fused = self.model.fuse(captions.states, captions.attention_mask, clips.vision)
+        match = self.model.match_logits(fused)[:, 1].float()
+        if by == "matching":
+            return match
+        return self.model.mixture((captions.vectors * clips.vectors).sum(1), match)

@@ -23,6 +23,7 @@ from vmm.models.text_interface import FusionEncoder, VisionKV
 from vmm.models.weight_files import read_state_dict
 from vmm.models.weights import KeyReport, load_accounted
 from vmm.types import TextTokens
+from vmm.wording import clean_caption
 
 logger = logging.getLogger(__name__)
 
@@ -33,16 +34,6 @@ DROPPED_KEYS = {
     r"cls\.predictions\.decoder\.": "the output layer is tied to the word embeddings",
 }
 """Keys of published BERT files that have no counterpart here, with the reason."""
-
-
-def clean_caption(text: str) -> str:
-    """Lower-case a caption and strip punctuation, as the published system does.
-
-    Hyphens and slashes separate words; ``<person>`` becomes a word.
-    """
-    text = re.sub(r"[,.'!?\"()*#:;~]", "", text.lower())
-    text = re.sub(r"[-/]", " ", text).replace("<person>", "person")
-    return re.sub(r"\s{2,}", " ", text).strip()
 
 
 class BertTextEncoder(FusionEncoder):
@@ -159,6 +150,20 @@ class BertTextEncoder(FusionEncoder):
             for name in ("input_ids", "attention_mask")
         )
         return TextTokens(ids, mask)
+
+    def whole_tokens(self, texts: list[str]) -> list[list[int]]:
+        """See ``TextEncoder.whole_tokens``."""
+        if not texts:
+            return []
+        # Not verbose: it would warn of long captions, which is what is being found out.
+        encoded = self.tokenizer([clean_caption(text) for text in texts], verbose=False)
+        ids: list[list[int]] = encoded["input_ids"]
+        return ids
+
+    @property
+    def unknown_id(self) -> int:
+        """Token of words of which the vocabulary has no pieces."""
+        return int(self.tokenizer.unk_token_id)
 
     def encode(self, tokens: TextTokens) -> Tensor:
         """Read captions alone.

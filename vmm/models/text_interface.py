@@ -8,7 +8,7 @@ re-ranking need a ``FusionEncoder``, whose upper layers also look at a video. Sh
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from vmm.types import TextTokens
+from vmm.wording import CaptionCheck, check_captions
 
 
 class TextEncoder(nn.Module, ABC):
@@ -41,6 +42,26 @@ class TextEncoder(nn.Module, ABC):
     @abstractmethod
     def tokenize(self, texts: list[str], device: torch.device | str = "cpu") -> TextTokens:
         """Cut captions to ``max_words`` tokens and pad them to the longest of the batch."""
+
+    def whole_tokens(self, texts: list[str]) -> list[list[int]] | None:
+        """Tokenise captions as ``tokenize``, with the marks at both ends, but cut none.
+
+        None, the default, says that it cannot be told; then nobody is told of cut captions.
+        """
+        return None
+
+    @property
+    def unknown_id(self) -> int | None:
+        """Token of words that the vocabulary cannot express; None, the default: there is none."""
+        return None
+
+    def check_captions(self, captions: Sequence[str]) -> CaptionCheck | None:
+        """Say what becomes of captions, if it can be told."""
+        if self.whole_tokens([]) is None:
+            return None
+        return check_captions(
+            captions, lambda texts: self.whole_tokens(texts) or [], self.max_words, self.unknown_id
+        )
 
     @abstractmethod
     def encode(self, tokens: TextTokens) -> Tensor:

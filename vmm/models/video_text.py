@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from vmm.models.alignment_head import AlignmentHead
 from vmm.models.text_interface import FusionEncoder, TextEncoder, VisionKV
 from vmm.models.video_encoder import VideoEncoder
-from vmm.ops.similarity import frame_similarity
+from vmm.ops.similarity import MATCH_WEIGHT, Mixture, frame_similarity
 from vmm.types import TextTokens
 
 
@@ -77,6 +77,8 @@ class VideoTextModel(nn.Module):
         # Of one dimension: DeepSpeed and FSDP2 cannot share out a number of none.
         self.temperature = nn.Parameter(torch.tensor([float(temperature)]))
         self.align_head = align_head
+        self.match_weight = MATCH_WEIGHT
+        """See ``mixture``; ``vmm.models.match_weight`` keeps it beside the weights."""
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:
         """Load weights; in older files the temperature has no dimension."""
@@ -175,6 +177,11 @@ class VideoTextModel(nn.Module):
         """Score fused pairs (M, S, Dt): (M, 2) logits; class 1 = they belong together."""
         logits: Tensor = self.itm_head(fused[:, 0])
         return logits
+
+    @property
+    def mixture(self) -> Mixture:
+        """How pairs are re-ranked."""
+        return Mixture(self.temperature.item(), self.match_weight)
 
     def mlm_logits(self, fused: Tensor) -> Tensor:
         """Guess the words of fused states: (..., Dt) to (..., vocabulary)."""

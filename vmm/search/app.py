@@ -95,7 +95,7 @@ class Page:
             f"similarity: {hit.similarity:.3f}",
         ]
         if hit.match is not None:
-            lines.append(f"match: {hit.match:.2f}")
+            lines.append(f"match: {hit.match:.2f}, of both: {hit.score:.2f}")
         said = "\n".join(map(visible, lines))
         return _table(*self._searcher.curve(vector, hit.source)), said
 

@@ -160,7 +160,14 @@ def main_search(argv: Sequence[str]) -> int:
         type=whole(0),
         default=0,
         metavar="N",
-        help="let the matching head order the best N; it looks at their frames again",
+        help="let the matching head look at the frames of the best N again",
+    )
+    add(
+        "--rank-by",
+        choices=("mixture", "matching"),
+        default="mixture",
+        help="order these by the mixture of similarity and matching, or by matching alone "
+        "(default: %(default)s)",
     )
     add("--encoder", help="where the index's encoder is now (default: where it was)")
     add("--json", action="store_true", help="print as JSON")
@@ -182,7 +189,7 @@ def main_search(argv: Sequence[str]) -> int:
         vector = searcher.text_vector(options.text)
     hits = searcher.search(vector, max(options.top, options.rerank))
     if options.rerank:
-        hits = searcher.rerank(options.text, hits[: options.rerank])
+        hits = searcher.rerank(options.text, hits[: options.rerank], options.rank_by)
     if not hits and not options.json:
         say(f"{options.index} holds no moments; `vmm encode` fills it")
     _print_hits(hits[: options.top], options.json)
@@ -232,14 +239,15 @@ def _print_hits(hits: Sequence[Hit], as_json: bool) -> None:
                 "end": hit.end,
                 "similarity": hit.similarity,
                 "match": hit.match,
+                "score": hit.score,
             }
             for hit in hits
         ]
         say(json.dumps(rows, indent=2), lines=True)
         return
     for rank, hit in enumerate(hits, 1):
-        match = "" if hit.match is None else f"{hit.match:8.2f}"
-        say(f"{rank:>3} {hit.similarity:7.3f}{match}  {hit.when:<17} {hit.source}")
+        again = "" if hit.match is None else f"{hit.match:8.2f}{hit.score:8.2f}"
+        say(f"{rank:>3} {hit.similarity:7.3f}{again}  {hit.when:<17} {hit.source}")
 
 
 def _print_problems(problems: Iterable[tuple[str, str]]) -> None:

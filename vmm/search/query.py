@@ -15,6 +15,7 @@ from torch import Tensor
 from vmm.data.decode import DecodeError
 from vmm.export.encoder import Floats, VideoTextEncoder
 from vmm.export.frames import Video
+from vmm.ops.similarity import RankBy
 from vmm.search.encode import clip_of
 from vmm.search.index import Index, read_settings
 from vmm.search.parts import Spans, damaged
@@ -34,6 +35,7 @@ class Hit:
         end: Seconds.
         similarity: Cosine of the query's and the moment's vectors.
         match: Logit of the matching head; None if it was not asked, or cannot read the video now.
+        score: The mixture of both, which re-ranking goes by; None where ``match`` is.
     """
 
     source: Source
@@ -41,6 +43,7 @@ class Hit:
     end: float
     similarity: float
     match: float | None = None
+    score: float | None = None
 
     @property
     def when(self) -> str:
@@ -120,25 +123,35 @@ class Searcher:
             for row, (start, end) in zip(rows, times, strict=True)
         ]
 
-    def rerank(self, text: str, hits: list[Hit]) -> list[Hit]:
-        """Order moments by the matching head, which looks at them again.
+    def rerank(self, text: str, hits: list[Hit], by: RankBy = "mixture") -> list[Hit]:
+        """Let the matching head look at moments again.
 
         Args:
             text: The sentence that was searched.
             hits: Of ``search``.
+            by: Order them by the mixture of similarity and matching, or by "matching" alone.
 
         Returns:
-            The best match first, then those that cannot be read now.
+            The best first, then those that cannot be read now.
         """
         judged: list[Hit] = []
+        mixture = self.encoder.model.mixture
         by_video = sorted(hits, key=lambda hit: (hit.source, hit.start))
         for source, group in groupby(by_video, key=lambda hit: hit.source):
             wanted = list(group)
             clips = list(self._clips(source, wanted))
-            scores = self.encoder.score([text], clips).tolist() if clips else []
-            judged += [replace(h, match=s) for h, s in zip(wanted, scores, strict=False)]
-            judged += wanted[len(scores) :]
-        return sorted(judged, key=lambda h: (h.match is None, -(h.match or 0.0), -h.similarity))
+            logits = self.encoder.score_all([text], clips, by="matching")[0].tolist()
+            judged += [
+                replace(h, match=match, score=mixture(h.similarity, match))
+                for h, match in zip(wanted, logits, strict=False)
+            ]
+            judged += wanted[len(logits) :]
+
+        def place(hit: Hit) -> tuple[bool, float, float]:
+            found = hit.score if by == "mixture" else hit.match
+            return found is None, -(found or 0.0), -hit.similarity
+
+        return sorted(judged, key=place)
 
     def curve(self, vector: Floats, source: Source) -> tuple[Spans, Floats]:
         """Compare a vector with every moment of a video.

@@ -21,8 +21,12 @@ from vmm.pages import data_uri, render
 from vmm.shards.contact_sheet import contact_sheet
 from vmm.shards.processes import process_pool
 from vmm.shards.shard_statistics import ShardContent, ShardReport, inspect_shard, report
+from vmm.shards.tokenizer_folder import read_tokenizer
 from vmm.text_output import write_text
+from vmm.wording import check_captions
 
+_TOKENISED = 100_000
+"""Captions that are tokenised, at even distances."""
 _TEMPLATES = Path(__file__).parent / "templates"
 
 
@@ -35,12 +39,17 @@ class InspectOptions:
         out: Folder to write to.
         pictures: Samples on the contact sheet, taken at even distances.
         workers: Processes.
+        tokenizer: Folder of the tokenizer that will read the captions, to see which of them it
+            cuts, and which words it spells out; see ``vmm.shards.tokenizer_folder``.
+        max_words: Tokens that a caption may have.
     """
 
     shards: str | Sequence[str]
     out: Path
     pictures: int = 48
     workers: int = 1
+    tokenizer: Path | None = None
+    max_words: int = 32
 
 
 def inspect_shards(options: InspectOptions) -> ShardReport:
@@ -55,6 +64,7 @@ def inspect_shards(options: InspectOptions) -> ShardReport:
         KeyboardInterrupt: If it was stopped; the files describe what was read until then.
     """
     out, paths = options.out, expand_shards(options.shards)
+    tokenize = None if options.tokenizer is None else read_tokenizer(options.tokenizer)
     out.mkdir(parents=True, exist_ok=True)
     with TemporaryFile(dir=out):  # tells in time if nothing can be written there
         pass
@@ -67,6 +77,11 @@ def inspect_shards(options: InspectOptions) -> ShardReport:
             raise
         stopped = True
     numbers = report(contents, unread=len(paths) - len(contents))
+    if tokenize is not None:
+        texts = [text for content in contents for own in content.captions for text in own]
+        some = texts[:: 1 + len(texts) // _TOKENISED]
+        check = check_captions(some, tokenize, options.max_words, tokenize.unknown)
+        numbers.captions["tokenizer"] = asdict(check) | {"said": [*check.said().values()]}
     thumbnails = [one for content in contents for one in content.thumbnails]
     text = json.dumps(asdict(numbers), indent=1)
     (out / "report.json").write_text(text + "\n", encoding="utf-8")
@@ -76,7 +91,7 @@ def inspect_shards(options: InspectOptions) -> ShardReport:
     pictures = [(one.key, one.caption, data_uri("image/jpeg", one.jpeg)) for one in thumbnails]
     page = render(
         "shards.html.j2", _TEMPLATES, filters={"bytes": _bytes, "number": _number},
-        numbers=numbers, pictures=pictures, first=paths[0], last=paths[-1],
+        numbers=numbers, pictures=pictures, first=paths[0], last=paths[-1], said=_said(numbers),
     )  # fmt: skip
     write_text(out / "index.html", page)
     if stopped:
@@ -137,16 +152,23 @@ def _number(value: float) -> str:
     return f"{value:,.0f}" if value == int(value) else f"{value:,.4g}"
 
 
+def _said(numbers: ShardReport) -> list[str]:
+    """What the tokenizer makes of the captions, if there is one."""
+    said: list[str] = numbers.captions.get("tokenizer", {}).get("said", [])
+    return said
+
+
 def in_words(numbers: ShardReport) -> str:
     """Say in a few lines what there is."""
     shards, samples, captions = numbers.shards, numbers.samples, numbers.captions
     problems = ", ".join(f"{n} {reason}" for reason, n in numbers.problems["by_reason"].items())
     seconds = numbers.media["seconds"]
+    said = _said(numbers)
     return (
         f"{shards['count']} shards, {_bytes(shards['bytes'])}, {len(shards['damaged'])} damaged\n"
         f"{samples['count']} samples ({samples['video']} videos, {samples['image']} images), "
         f"{samples['usable']} usable; problems: {problems or 'none'}\n"
         f"{seconds.get('total', 0) / 3600:.2f} hours, median {seconds.get('median', 0):.3g} s\n"
         f"{captions['count']} captions, {captions['distinct']} different, "
-        f"median {captions['words'].get('median', 0)} words"
+        f"median {captions['words'].get('median', 0)} words" + "".join(f"\n{s}" for s in said)
     )

@@ -20,11 +20,11 @@ from vmm.data.annotations.questions import read_answer_list
 from vmm.distributed import gather_objects, share
 from vmm.losses.answer import answer_loss, weigh_answers
 from vmm.models.answer import AnswerList, AnswerModel
-from vmm.models.text_encoder import clean_caption
 from vmm.models.text_interface import TextEncoder, VisionKV
 from vmm.models.video_encoder import VideoEncoder
 from vmm.tasks.base import LossOutput, TrainingTask, refuse_outside
 from vmm.types import VideoTextBatch
+from vmm.wording import clean_caption
 
 logger = logging.getLogger(__name__)
 

@@ -28,6 +28,7 @@ from vmm.models.video_encoder import VideoEncoder
 from vmm.models.video_text import VideoTextModel
 from vmm.ops.similarity import frame_similarity
 from vmm.tasks.base import LossOutput, PretrainTask, View, refuse_outside
+from vmm.tasks.captions import say_of_captions
 from vmm.tasks.draws import sample_draws
 from vmm.tasks.gradient_cache import Parts, joined, keep_little, mean_of_means, say_of_accumulation
 from vmm.types import TextTokens, VideoTextBatch
@@ -176,9 +177,10 @@ class VideoTextTask(PretrainTask):
         return parts + model.video_encoder.unread(tokens=fused, pooled=bool(weights.vtc))
 
     def on_fit_start(self) -> None:
-        """Say what gradient accumulation does not do; keep little memory that is not in use."""
+        """Say what becomes of captions, and what gradient accumulation does not do."""
         if self.micro_batch is not None:
             keep_little()
+        say_of_captions(self.trainer, self.model.text_encoder)
         if self.loss_weights.vtc and self.trainer.is_global_zero:
             say_of_accumulation(self.trainer.accumulate_grad_batches)
 

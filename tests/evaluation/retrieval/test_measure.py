@@ -2,37 +2,45 @@
 
 import pytest
 import torch
+import torch.nn.functional as F
+
+from tests.evaluation.contents import KINDS
+from vmm.evaluation.common.models import ClipVectors
+from vmm.ops.similarity import Mixture
 
 
 @pytest.mark.parametrize("k", [None, 3, 128])
 def test_a_model_that_sees_the_order_finds_everything(toys, tmp_path, k):
     numbers = toys.evaluate(tmp_path, toys.Encoder(), toys.world(), k=k).numbers
-    for scores in ("dual", "reranked")[: 1 if k is None else 2]:
+    for scores in KINDS[: 2 if k is None else 4]:
         assert numbers["scores"][scores]["recall_mean"] == 100
         assert numbers["interval"][scores]["t2v_recall_1"] == [100, 100]
     assert numbers["direction"]["dual"] == 100
     assert numbers["direction"]["match"] == (None if k is None else 100)
-    assert (numbers["scores"]["reranked"] is None) == (k is None)
+    for scores in ("mixed", "reranked"):
+        assert (numbers["scores"][scores] is None) == (k is None)
 
 
 def test_reversed_frames_make_it_find_the_twins(toys, tmp_path):
     world = toys.world(reversed_order=True)
     numbers = toys.evaluate(tmp_path, toys.Encoder(), world).numbers
-    for scores in ("dual", "reranked"):
+    for scores in KINDS:
         assert (
             numbers["scores"][scores]["t2v_recall_1"]
             == numbers["scores"][scores]["v2t_recall_1"]
             == 0
         )
         assert numbers["scores"][scores]["t2v_median_rank"] == 2
-    assert numbers["direction"] == {"pairs": 2 * toys.NUM_ITEMS, "dual": 0, "match": 0}
+    sides = dict.fromkeys(("dual", "vectors", "mixed", "match"), 0)
+    assert numbers["direction"] == {"pairs": 2 * toys.NUM_ITEMS} | sides
 
 
 def test_a_model_that_ignores_the_order_is_at_chance_among_twins(toys, tmp_path):
     numbers = toys.evaluate(tmp_path, toys.Encoder(sees_order=False), toys.world()).numbers
-    for scores in ("dual", "reranked"):
+    for scores in KINDS:
         assert numbers["scores"][scores]["t2v_recall_1"] == pytest.approx(50)
-    assert numbers["direction"] == {"pairs": 2 * toys.NUM_ITEMS, "dual": 50, "match": 50}
+    sides = dict.fromkeys(("dual", "vectors", "mixed", "match"), 50)
+    assert numbers["direction"] == {"pairs": 2 * toys.NUM_ITEMS} | sides
 
 
 def test_a_model_that_ignores_the_text_is_at_chance(toys, tmp_path):
@@ -55,7 +63,7 @@ def broken_world(toys):
 
 def test_unreadable_clips_stay_in_the_gallery_and_their_queries_are_misses(toys, tmp_path):
     evaluation = toys.evaluate(tmp_path, toys.Encoder(), broken_world(toys), batch_size=5)
-    for scores in ("dual", "reranked"):
+    for scores in KINDS:
         metrics = evaluation.numbers["scores"][scores]
         assert metrics["t2v_recall_10"] == metrics["v2t_recall_1"] == pytest.approx(1000 / 12)
         assert metrics["t2v_mean_rank"] == pytest.approx((10 * 1 + 2 * 12) / 12)
@@ -72,7 +80,7 @@ def test_unreadable_clips_stay_in_the_gallery_and_their_queries_are_misses(toys,
 def test_or_they_and_their_queries_are_dropped(toys, tmp_path):
     world = broken_world(toys)
     evaluation = toys.evaluate(tmp_path, toys.Encoder(), world, coverage="available")
-    for scores in ("dual", "reranked"):
+    for scores in KINDS:
         assert evaluation.numbers["scores"][scores]["recall_mean"] == 100
     assert evaluation.numbers["scores"]["chance"]["t2v_recall_1"] == pytest.approx(10)
     assert evaluation.encoded.numbers == [0, 1, 2, 4, 5, 6, 7, 9, 10, 11]
@@ -131,19 +139,33 @@ def test_numbers_also_have_their_published_names(toys, tmp_path):
     assert metrics["r_mean"] == metrics["recall_mean"]
 
 
-def test_reranked_metrics_equal_sorting_by_hand_in_each_direction(toys, tmp_path):
-    encoder, k = toys.WaywardEncoder(), 3
+@pytest.mark.parametrize("by", ["mixed", "reranked"])
+def test_reranked_metrics_equal_sorting_by_hand_in_each_direction(toys, tmp_path, by):
+    class Framewise(toys.WaywardEncoder):
+        """Clips of several vectors, so that the two similarities differ."""
+
+        mixture = Mixture(0.5, 0.25)
+
+        def encode_videos(self, video):
+            vectors = video.mean((3, 4))
+            return ClipVectors(vectors, vectors)
+
+    encoder, k = Framewise(), 3
     generator = torch.Generator().manual_seed(0)
     shape = (toys.NUM_FRAMES, 3, 2, 2)  # no symmetry, no ties
     world = toys.world(
         [s._replace(video=torch.randn(shape, generator=generator)) for s in toys.world()]
     )
-    got = toys.evaluate(tmp_path, encoder, world, k=k).numbers["scores"]["reranked"]
+    numbers = toys.evaluate(tmp_path, encoder, world, k=k).numbers
+    got = numbers["scores"][by]
     clips = encoder.encode_videos(torch.stack([s.video for s in world]))
     text = encoder.encode_texts([s.captions[0] for s in world])
-    unit = torch.nn.functional.normalize
-    dual = unit(text.projected) @ unit(clips.projected[:, 0]).T
+    frames = F.normalize(clips.projected, dim=-1).mean(1)
+    nearest = frames if by == "reranked" else F.normalize(frames, dim=-1)
+    dual = F.normalize(text.projected, dim=-1) @ nearest.T
     match = torch.stack([encoder.match(text.states, tokens) for tokens in clips.tokens], 1)
+    if by == "mixed":
+        match = dual / 0.5 + 0.25 * match
     n = len(world)
     for name, d, m in (("t2v", dual, match), ("v2t", dual.T, match.T)):
         ranks = []
@@ -153,3 +175,5 @@ def test_reranked_metrics_equal_sorting_by_hand_in_each_direction(toys, tmp_path
             ranks.append(1 + (first + candidates[k:]).index(query))
         assert got[f"{name}_mean_rank"] == pytest.approx(sum(ranks) / n)
         assert got[f"{name}_recall_1"] == pytest.approx(100 * ranks.count(1) / n)
+    assert numbers["scores"]["mixed"] != numbers["scores"]["reranked"]
+    assert numbers["scores"]["vectors"] != numbers["scores"]["dual"]

@@ -17,7 +17,8 @@ def test_the_terminal_table_has_both_directions_and_chance(result):
     assert "256 captions, 256 clips (1 unreadable, counted as misses), 8 frames forward" in table
     assert re.search(r"text-to-video +dual encoder +81\.2 \(77\.0 to 85\.0\) +95\.0", table)
     assert re.search(r"video-to-text +dual encoder", table)
-    assert table.count("re-ranked") == table.count("  chance") == 2
+    assert table.count("re-ranked, mixture") == table.count("re-ranked, matching") == 2
+    assert table.count("  chance") == 2
     assert "matching head 98.5 % (chance 50 %, 256 pairs)" in table
     assert "! tied-scores: 2 queries <b>" in table
 
@@ -45,7 +46,7 @@ def read(tmp_path):
 def test_what_is_written_is_read(read, tmp_path, scores):
     content = contents.retrieval() | scores
     result = read(content)
-    assert result.scores.keys() == {"chance", "dual", "reranked"} | scores.keys()
+    assert result.scores.keys() == {"chance", *contents.KINDS} | scores.keys()
     path = result.write(tmp_path)
     assert json.loads(path.read_text()) == content and RetrievalResult.read(path) == result
 
@@ -66,11 +67,11 @@ def test_an_older_file_or_one_of_another_kind_is_refused(read, content, said):
 def test_scores_stand_in_one_order_and_without_those_that_are_not_there(read):
     content = contents.retrieval()
     result = read(content)
-    scores = {"dual+dsl": contents.METRICS, **result.scores, "reranked": None}
+    scores = {"dual+dsl": contents.METRICS, **result.scores, "mixed": None, "reranked": None}
     result = replace(result, scores=scores)
-    assert list(result.kinds()) == ["dual", "dual+dsl"]
-    assert list(result.kinds(chance=True)) == ["dual", "dual+dsl", "chance"]
-    assert "dual encoder +dsl" in result.table() and "re-ranked" not in result.table()
+    assert list(result.kinds()) == ["dual", "vectors", "dual+dsl"]
+    assert list(result.kinds(chance=True)) == ["dual", "vectors", "dual+dsl", "chance"]
+    assert "dual encoder +dsl" in result.table() and "re-ranked, m" not in result.table()
 
 
 def test_a_file_that_is_older_than_a_metric_lacks_it(read):
@@ -82,12 +83,19 @@ def test_a_file_that_is_older_than_a_metric_lacks_it(read):
 
 
 def test_several_results_side_by_side_end_with_chance(read):
-    a, b = read(contents.retrieval()), read(contents.retrieval() | {"direction": None})
+    older = contents.retrieval() | {"direction": None}
+    del older["vectors"], older["mixed"], older["settings"]["mixture"]
+    a, b = read(contents.retrieval()), read(older)
+    assert "Dual encoder: the mean" in a.table() and "Dual encoder: the mean" not in b.table()
+    assert dict(a.card())["mixture"] == "similarity / 0.05 + 0.5 x matching logit"
+    assert dict(b.card())["mixture"] == "none"
     header, *rows = comparison_rows([("a", a), ("b", b)])
     assert header[2:] == ["t2v R@1", "R@5", "R@10", "v2t R@1", "R@5", "R@10", "direction"]
     assert [(row[0], row[1], row[-1]) for row in rows] == [
-        ("a", "dual encoder", "97.5"), ("", "re-ranked", "98.5"),
-        ("b", "dual encoder", "-"), ("", "re-ranked", "-"), ("chance", "", "50.0"),
+        ("a", "dual encoder", "97.5"), ("", "one vector each", "97.0"),
+        ("", "re-ranked, mixture", "99.5"), ("", "re-ranked, matching alone", "98.5"),
+        ("b", "dual encoder", "-"), ("", "re-ranked, matching alone", "-"),
+        ("chance", "", "50.0"),
     ]  # fmt: skip
 
 

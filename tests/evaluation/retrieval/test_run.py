@@ -16,12 +16,14 @@ import yaml
 from PIL import Image
 
 from eval.retrieval import main
+from tests.evaluation import contents
 from vmm.evaluation.retrieval.options import Options
 from vmm.evaluation.retrieval.page import build_report
 from vmm.evaluation.retrieval.results import RetrievalResult
 from vmm.evaluation.retrieval.run import evaluate
 from vmm.export.command import export, load_parts
 from vmm.models.video_text import VideoTextModel
+from vmm.ops.similarity import MATCH_WEIGHT
 from vmm.runs import build
 
 COLOURS = {"red": (220, 30, 30), "green": (30, 200, 40), "blue": (40, 60, 230)}
@@ -161,6 +163,7 @@ def test_from_run_and_shards_to_json_table_and_picture(run, shard, tmp_path, cap
         "fit": "squash",
         "views": 1,
         "k": 3,
+        "mixture": {"temperature": pytest.approx(0.07), "weight": MATCH_WEIGHT},
         "coverage": "strict",
         "ties": "expectation over random order",
         "precision": "float32",
@@ -171,8 +174,8 @@ def test_from_run_and_shards_to_json_table_and_picture(run, shard, tmp_path, cap
     assert result["model"]["encoder"] == result["name"] == "VideoMamba"
     assert result["chance"]["t2v_recall_1"] == pytest.approx(100 / 7)
     assert result["direction"]["pairs"] == 5
-    assert {"dual", "match"} <= result["direction"].keys()
-    for scores in ("dual", "reranked"):
+    assert {*contents.KINDS[:3], "match"} <= result["direction"].keys()
+    for scores in contents.KINDS:
         assert result[scores]["t2v_recall_10"] == pytest.approx(500 / 7)  # two are missed
         low, high = result["interval"][scores]["t2v_recall_1"]
         assert low <= result[scores]["t2v_recall_1"] <= high

@@ -23,7 +23,9 @@ from vmm.export.encoder import VideoTextEncoder
 from vmm.models.long_video import encode_long_video
 from vmm.models.video_text import VideoTextModel
 from vmm.models.videomamba import VideoMamba
+from vmm.ops.similarity import Mixture
 from vmm.runs import Run
+from vmm.wording import CaptionCheck
 
 # Word pieces that look at a clip at once: 256 captions of a usual length.
 _TOKENS_AT_ONCE = 4096
@@ -70,7 +72,7 @@ class Encoder(ClipEncoder, Protocol):
 
 @runtime_checkable
 class Matcher(Protocol):
-    """What an ``Encoder`` whose matching head re-ranks has as well."""
+    """What an ``Encoder`` whose matching head re-ranks has as well; it may have a ``mixture``."""
 
     def match(self, states: Sequence[Tensor], tokens: Tensor) -> Tensor:
         """Score captions with one clip.
@@ -82,6 +84,12 @@ class Matcher(Protocol):
         Returns:
             (M,) float32, higher = more likely to belong together.
         """
+
+
+def mixture_of(matcher: Matcher) -> Mixture:
+    """Give the mixture by which a model re-ranks: its ``mixture``, if it has one, or the usual."""
+    mixture = getattr(matcher, "mixture", None)
+    return mixture if isinstance(mixture, Mixture) else Mixture()
 
 
 @runtime_checkable
@@ -167,6 +175,10 @@ class VmmEncoder:
         states = [row[:length].cpu() for row, length in zip(text.tokens, lengths, strict=True)]
         return CaptionVectors(self.model.project_text(text.pooled), states)
 
+    def check_captions(self, captions: Sequence[str]) -> CaptionCheck | None:
+        """Say what becomes of captions, if it can be told."""
+        return self.model.text_encoder.check_captions(captions)
+
     @property
     def takes_long_videos(self) -> bool:
         """Whether the video encoder is one that reads a video piece by piece."""
@@ -183,6 +195,11 @@ class VmmEncoder:
     def temperature(self) -> float:
         """The learned one."""
         return self.model.temperature.item()
+
+    @property
+    def mixture(self) -> Mixture:
+        """How pairs are re-ranked."""
+        return self.model.mixture
 
     def match(self, states: Sequence[Tensor], tokens: Tensor) -> Tensor:
         """Score M captions with the tokens (L, D) of one clip: (M,)."""

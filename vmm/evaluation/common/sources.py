@@ -51,7 +51,7 @@ class ShardClips(EvaluationClips):
 
     def __init__(
         self,
-        shards: str,
+        shards: str | Sequence[str],
         settings: ClipSettings,
         frame_order: FrameOrder = "forward",
         captioned: bool = True,

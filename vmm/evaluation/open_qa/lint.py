@@ -9,7 +9,7 @@ from vmm.data.annotations.registry import DATASETS
 from vmm.evaluation.common.findings import Finding
 from vmm.evaluation.open_qa.questions import OpenQuestion
 from vmm.models.answer import AnswerList
-from vmm.models.text_encoder import clean_caption
+from vmm.wording import clean_caption
 
 
 def lint_questions(

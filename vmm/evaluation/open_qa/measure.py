@@ -15,7 +15,7 @@ from torch import Tensor
 from vmm.evaluation.open_qa.questions import OpenQuestion
 from vmm.evaluation.open_qa.scoring import Reply
 from vmm.metrics import bootstrap_interval
-from vmm.models.text_encoder import clean_caption
+from vmm.wording import clean_caption
 
 
 class Judged(NamedTuple):

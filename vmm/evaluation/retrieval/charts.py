@@ -7,7 +7,7 @@ import math
 from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from matplotlib.figure import Figure
@@ -20,6 +20,7 @@ from vmm.metrics import expected_rank, hit_probability
 _DEPTHS = (1, 2, 3, 5, 10, 20, 50, 100, 200, 500, 1000)
 _BINS = (1, 5, 10, 50, 100)
 _MAP_SIDE = 64
+_STYLES: tuple[Any, ...] = ("-", "--", ":", "-.", (0, (1, 4)))
 
 
 def recall_curves(results: Sequence[tuple[str, RetrievalResult]]) -> Figure:
@@ -28,14 +29,16 @@ def recall_curves(results: Sequence[tuple[str, RetrievalResult]]) -> Figure:
     for ax, (direction, title) in zip(figure.subplots(1, 2), DIRECTIONS.items(), strict=True):
         largest = 1
         for number, (label, result) in enumerate(results):
-            for style, scores in zip(("-", "--", ":"), result.kinds(), strict=False):
+            for style, scores in zip(_STYLES, result.kinds(), strict=False):
                 ranks = result.ranks(scores, direction)
                 ks = [k for k in _DEPTHS if k < ranks.candidates] + [ranks.candidates]
                 largest = max(largest, ranks.candidates)
                 recalls = [100 * hit_probability(ranks, k).mean().item() for k in ks]
                 name = drawable(f"{label}, {SCORES[scores]}")
                 name = f" {name}" if name.startswith("_") else name  # else the legend omits it
-                ax.plot(ks, recalls, style, color=f"C{number}", marker="o", ms=3, label=name)
+                ax.plot(
+                    ks, recalls, linestyle=style, color=f"C{number}", marker="o", ms=3, label=name
+                )
         ks = [k for k in _DEPTHS if k <= largest]
         ax.plot(ks, [100 * k / largest for k in ks], color="#b0b0b0", lw=1, label="chance")
         ax.set(xscale="log", ylim=(0, 102), title=title, xlabel="depth k", ylabel="recall@k, %")

@@ -15,7 +15,7 @@ from vmm.data.annotations.registry import DATASETS
 from vmm.evaluation.common.findings import Finding
 from vmm.evaluation.retrieval.subject import Subject
 from vmm.metrics import TiedRanks, text_to_video_ranks
-from vmm.models.text_encoder import clean_caption
+from vmm.wording import clean_caption
 
 # Annotators write about ten words a sentence; joined captions of a video are far longer.
 _PARAGRAPH_WORDS = 40

@@ -37,7 +37,8 @@ class Evaluation(NamedTuple):
     dual: Tensor
     """(num_texts, num_clips) cosines; -inf = unreadable."""
     scores: Tensor
-    """(num_texts, num_clips) text-to-video scores, re-ranked if asked for; -inf = unreadable."""
+    """(num_texts, num_clips) text-to-video scores, those of the mixture if it re-ranks, else
+    ``dual``; -inf = unreadable."""
     coverage: dict[str, Any]
     """``rule``, ``listed``, ``readable``, ``unreadable``, ``problems`` (reason -> clips) and
     ``lost`` (reason -> shards or members of shards)."""
@@ -70,8 +71,8 @@ def measure_clips(
     scores = score(matcher, encoded, options.k)
     numbers = measure(encoded, scores, options.dual_softmax)
     numbers["seconds"] = {"encode": middle - start, "score": time.perf_counter() - middle}
-    dual = _widen(scores.dual[: len(encoded.captions)], encoded)
-    ranking = dual if scores.t2v is None else _widen(scores.t2v, encoded)
+    dual = _widen(scores.rankings["dual"][0], encoded)
+    ranking = _widen(scores.rankings.get("mixed", scores.rankings["dual"])[0], encoded)
     problems = Counter(clip.problem for clip in clips if clip.problem is not None)
     coverage = {
         "rule": options.coverage,
@@ -87,16 +88,14 @@ def measure_clips(
 def measure(encoded: Encoded, scores: Scores, with_dual_softmax: bool) -> dict[str, Any]:
     """Turn scores into the numbers that ``vmm.evaluation.retrieval.results`` describes."""
     relevant, pairs = encoded.relevant, encoded.pairs
-    plain = scores.dual[: len(encoded.captions)]
-    rankings = {"dual": (plain, plain)}
+    rankings = dict(scores.rankings)
     if with_dual_softmax:
+        plain = rankings["dual"][0]
         rankings["dual+dsl"] = dual_softmax(plain, 1), dual_softmax(plain, 0)
-    if scores.t2v is not None and scores.v2t is not None:
-        rankings["reranked"] = scores.t2v, scores.v2t
     chance = retrieval_metrics(torch.zeros(relevant.shape), relevant)
     numbers: dict[str, Any] = {
-        "scores": {"chance": chance, "reranked": None},
-        "interval": {"reranked": None},
+        "scores": {"chance": chance, "mixed": None, "reranked": None},
+        "interval": {"mixed": None, "reranked": None},
         "queries": {"video": relevant.byte().argmax(1).tolist()},
     }
     for name, (t2v, v2t) in rankings.items():
@@ -111,10 +110,9 @@ def measure(encoded: Encoded, scores: Scores, with_dual_softmax: bool) -> dict[s
         numbers["queries"][name] = {direction: _lists(r) for direction, r in ranks.items()}
     numbers["direction"] = None
     if len(pairs.clip):
-        numbers["direction"] = {"pairs": len(pairs.clip), "match": None} | {
+        numbers["direction"] = {"pairs": len(pairs.clip), "mixed": None, "match": None} | {
             name: pair_accuracy(matrix[pairs.right, pairs.clip], matrix[pairs.wrong, pairs.clip])
-            for name, matrix in (("dual", scores.dual), ("match", scores.match))
-            if matrix is not None
+            for name, matrix in scores.pairs.items()
         }
     return numbers
 

@@ -21,7 +21,12 @@ from vmm.evaluation.retrieval.charts import (
     recall_curves,
 )
 from vmm.evaluation.retrieval.protocols import published
-from vmm.evaluation.retrieval.results import SCORES, RetrievalResult, comparison_rows
+from vmm.evaluation.retrieval.results import (
+    MEANING,
+    SCORES,
+    RetrievalResult,
+    comparison_rows,
+)
 from vmm.pages import data_uri
 from vmm.text_output import write_text
 
@@ -68,6 +73,7 @@ def build_report(
         _TEMPLATES,
         title=title,
         summary=_summary(headline),
+        meaning=MEANING,
         table=rows,
         intervals=_intervals(name, headline),
         published=_published(name, headline),

@@ -2,10 +2,14 @@
 
 ``retrieval.json`` holds, beside what its keys say:
 
-``chance``, ``dual``, ``reranked``, ``dual+dsl``
-    As ``vmm.metrics.retrieval_metrics`` gives it, with the published names beside ours.
-    ``reranked`` is null without re-ranking; ``dual+dsl``, the dual encoder with dual softmax, is
-    there on request only.
+``chance``, ``dual``, ``vectors``, ``mixed``, ``reranked``, ``dual+dsl``
+    As ``vmm.metrics.retrieval_metrics`` gives it, with the published names beside ours. ``dual``
+    is the published similarity, the mean of the cosines with all frames; ``vectors`` the cosine
+    with the one vector of a clip that ``encode_video``, an index and every export give. ``mixed``,
+    what apps get, orders the best candidates of ``vectors`` by the mixture that ``settings`` has;
+    ``reranked`` those of ``dual`` by the matching head alone, as published. Both are null without
+    re-ranking, and files of older versions have neither ``vectors`` nor ``mixed``. ``dual+dsl``,
+    the dual encoder with dual softmax, is there on request only.
 ``interval``
     The 95 % bootstrap intervals of the R@1, drawn over videos.
 ``queries``
@@ -13,7 +17,7 @@
     ``vmm.metrics.TiedRanks``; ``video``, the number of each caption's video.
 ``direction``
     Null, or the percentage of clips that prefer their caption to the caption of the same motion
-    backwards.
+    backwards: by ``dual``, ``vectors``, ``mixed`` and ``match``, the matching head.
 ``data``, ``settings``, ``model``, ``versions``, ``command``
     The protocol card: everything that a number depends on.
 ``findings``
@@ -26,6 +30,7 @@ All rates are in percent.
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -35,14 +40,31 @@ import torch
 from vmm.evaluation.common.findings import findings_text
 from vmm.evaluation.common.results import Result, listed, text_table
 from vmm.metrics import METRICS, TiedRanks
+from vmm.ops.similarity import Mixture
 
 DIRECTIONS = {"t2v": "text-to-video", "v2t": "video-to-text"}
 SCORES = {
     "dual": "dual encoder",
-    "reranked": "re-ranked",
+    "vectors": "one vector each",
+    "mixed": "re-ranked, mixture",
+    "reranked": "re-ranked, matching alone",
     "dual+dsl": "dual encoder +dsl",
     "chance": "chance",
 }
+MEANING = (
+    "Dual encoder: the mean of a caption's cosines with all frames, as published. One vector each: "
+    "the cosine with the one vector of a clip that encode_video, indexes and exports give. "
+    "Re-ranked: the best candidates once more, by the mixture of that cosine and the matching "
+    "head, as search and score do, or by the matching head alone, as published."
+)
+_DIRECTION = {
+    "dual": "dual encoder",
+    "vectors": "one vector each",
+    "mixed": "mixture",
+    "match": "matching head",
+}
+_OF_PAIRS = {name: "match" if name == "reranked" else name for name in SCORES}
+"""Scores -> their name in ``direction``."""
 
 # Results that differ in one of these answer different questions.
 _SAME_DATA = ("test_set", "split_hash", "videos", "captions", "paragraph")
@@ -97,7 +119,7 @@ class RetrievalResult(Result):
         """Read where the target of every query stands.
 
         Args:
-            scores: "dual", "reranked" or "dual+dsl".
+            scores: A key of ``SCORES``, but "chance".
             direction: "t2v" or "v2t".
 
         Raises:
@@ -134,11 +156,15 @@ class RetrievalResult(Result):
         ]
         pairs = self.direction
         if pairs is not None:
-            numbers = [f"dual encoder {pairs['dual']:.1f} %"]
-            if pairs["match"] is not None:
-                numbers.append(f"matching head {pairs['match']:.1f} %")
+            numbers = [
+                f"{title} {pairs[name]:.1f} %"
+                for name, title in _DIRECTION.items()
+                if pairs.get(name) is not None
+            ]
             numbers[-1] += f" (chance 50 %, {pairs['pairs']} pairs)"
             lines.append(f"direction of time: {', '.join(numbers)}")
+        if "vectors" in self.kinds():
+            lines.append(textwrap.fill(MEANING, 100))
         if self.findings:
             lines.append(findings_text(self.findings))
         return "\n".join(lines)
@@ -169,6 +195,7 @@ class RetrievalResult(Result):
             *self.look(settings["frame_order"]),
             ("views", str(settings["views"])),
             ("re-ranked", "no" if settings["k"] is None else f"the best {settings['k']} per query"),
+            ("mixture", str(Mixture(**settings["mixture"])) if settings.get("mixture") else "none"),
             ("scores", settings["precision"]),
             *self.origin(),
         ]  # fmt: skip
@@ -205,8 +232,7 @@ def comparison_rows(results: Sequence[tuple[str, RetrievalResult]]) -> list[list
     rows[0].append("direction")
     for label, result in results:
         for scores, metrics in result.kinds().items():
-            match = {"dual": "dual", "reranked": "match"}.get(scores, "")
-            pairs = (result.direction or {}).get(match)
+            pairs = (result.direction or {}).get(_OF_PAIRS[scores])
             said = "-" if pairs is None else f"{pairs:.1f}"
             rows.append([label, SCORES[scores], *_brief(metrics), said])
             label = ""

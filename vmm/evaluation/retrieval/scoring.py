@@ -1,4 +1,4 @@
-"""Scores of every caption with every clip: dual encoder, and re-ranked by the matching head.
+"""Scores of every caption with every clip: dual encoder, and re-ranked with the matching head.
 
 All scores are float32 unless said.
 
@@ -18,10 +18,10 @@ from tqdm import tqdm
 from vmm.distributed import gather_objects, rank, world_size
 from vmm.evaluation.common.encoding import refuse_broken
 from vmm.evaluation.common.features import Clip, FeatureStore, MappedRows
-from vmm.evaluation.common.models import Encoder, Matcher, VmmEncoder
+from vmm.evaluation.common.models import Encoder, Matcher, VmmEncoder, mixture_of
 from vmm.evaluation.common.results import count_problems
 from vmm.evaluation.retrieval.options import Options
-from vmm.ops.similarity import frame_similarity
+from vmm.ops.similarity import frame_similarity, unit_vectors
 
 
 class Rows(Protocol):
@@ -74,14 +74,12 @@ class Encoded(NamedTuple):
 class Scores(NamedTuple):
     """Scores of the captions with the readable clips."""
 
-    dual: Tensor
-    """(Nt, Nv) float32 cosines."""
-    match: Tensor | None
-    """(Nt, Nv) logits of the matching head, NaN where not asked for."""
-    t2v: Tensor | None
-    """(num_texts, Nv) float64, re-ranked for captions as queries."""
-    v2t: Tensor | None
-    """(num_texts, Nv) float64, re-ranked for clips as queries."""
+    pairs: dict[str, Tensor]
+    """Kind -> (Nt, Nv) of all that was scored: "dual" and "vectors", float32; where there is a
+    matching head "mixed" and "match", its logits, NaN where not asked for."""
+    rankings: dict[str, tuple[Tensor, Tensor]]
+    """Those of ``vmm.evaluation.retrieval.results.SCORES`` that there are -> (num_texts, Nv) for
+    captions as queries, and for clips as queries; float64 where it is re-ranked."""
 
 
 def matcher_of(encoder: Encoder, options: Options) -> Matcher | None:
@@ -182,23 +180,29 @@ def encode_captions(encoder: Encoder, captions: Sequence[str], batch_size: int) 
 def score(matcher: Matcher | None, encoded: Encoded, k: int | None) -> Scores:
     """Score captions with clips, and re-rank the best ``k`` of every query; see ``evaluate``."""
     num_texts, pairs = len(encoded.captions), encoded.pairs
-    dual = dual_scores(encoded.text.projected, encoded.projected)
+    captions, clips = encoded.text.projected, encoded.projected
+    dual = dual_scores(captions, clips)
+    vectors = dual_scores(captions, unit_vectors(clips)[:, None])
+    scored = {"dual": dual, "vectors": vectors}
+    rankings = {name: (all_[:num_texts], all_[:num_texts]) for name, all_ in scored.items()}
     if matcher is None or k is None:
-        return Scores(dual, None, None, None)
+        return Scores(scored, rankings)
     assert encoded.tokens is not None and encoded.text.states is not None
-    queries = dual[:num_texts]
-    of_text, of_clip = top_k(queries, k, 1), top_k(queries, k, 0)
+    top = {
+        name: [top_k(queries, k, dim) for dim in (1, 0)] for name, (queries, _) in rankings.items()
+    }
     wanted = torch.zeros_like(dual, dtype=torch.bool)
-    wanted[:num_texts] = of_text | of_clip
+    wanted[:num_texts] = torch.stack([mask for masks in top.values() for mask in masks]).any(0)
     wanted[pairs.right, pairs.clip] = True
     wanted[pairs.wrong, pairs.clip] = True
     match = match_scores(matcher, encoded.text.states, encoded.tokens, wanted)
-    return Scores(
-        dual,
-        match,
-        rerank(queries, match[:num_texts], of_text, 1),
-        rerank(queries, match[:num_texts], of_clip, 0),
-    )
+    scored |= {"mixed": mixture_of(matcher)(vectors, match), "match": match}
+    # Apps look among the nearest vectors; what is published, among those of its own similarity.
+    for name, base, order in (("mixed", "vectors", "mixed"), ("reranked", "dual", "match")):
+        own, (of_text, of_clip) = rankings[base][0], top[base]
+        again = scored[order][:num_texts]
+        rankings[name] = rerank(own, again, of_text, 1), rerank(own, again, of_clip, 0)
+    return Scores(scored, rankings)
 
 
 def dual_scores(captions: Tensor, clips: Tensor) -> Tensor:
@@ -262,15 +266,15 @@ def match_scores(
     return scores
 
 
-def rerank(dual: Tensor, match: Tensor, top: Tensor, dim: int) -> Tensor:
-    """Put the top candidates of every query in the order of the matching head.
+def rerank(dual: Tensor, again: Tensor, top: Tensor, dim: int) -> Tensor:
+    """Put the top candidates of every query in the order of a second look.
 
     The others keep the dual encoder's order below them, so that median and mean rank keep their
     meaning.
 
     Args:
         dual: (Nt, Nv).
-        match: (Nt, Nv), read where ``top``.
+        again: (Nt, Nv) scores of the second look, read where ``top``.
         top: (Nt, Nv) bool, the candidates that are re-ranked.
         dim: 1: every caption is a query; 0: every clip.
 
@@ -278,6 +282,6 @@ def rerank(dual: Tensor, match: Tensor, top: Tensor, dim: int) -> Tensor:
         (Nt, Nv) float64; comparable within a query only.
     """
     # float64 keeps close cosines apart after the shift.
-    lowest = match.double().where(top, torch.inf).amin(dim, keepdim=True)
+    lowest = again.double().where(top, torch.inf).amin(dim, keepdim=True)
     highest = dual.double().amax(dim, keepdim=True)
-    return torch.where(top, match.double(), dual.double() - highest + lowest - 1)
+    return torch.where(top, again.double(), dual.double() - highest + lowest - 1)
