@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from tests.shards import clips
-from vmm.shards.inspection import InspectOptions, inspect_shards
+from vmm.shards.inspection import InspectOptions, in_words, inspect_shards
 from vmm.shards.shard_statistics import inspect_shard
 
 
@@ -129,3 +129,14 @@ def test_more_processes_give_the_same(shards, tmp_path):
         inspect_shards(InspectOptions(f"{shards}/*.tar", out, workers=workers))
     for name in ("report.json", "index.html", "contact_sheet.png"):
         assert (outs[0] / name).read_bytes() == (outs[1] / name).read_bytes()
+
+
+def test_a_tokenizer_says_what_it_makes_of_the_captions(shards, tmp_path, root):
+    named = {"tokenizer": root / "recipes/encoders/bert_demo", "max_words": 5}
+    numbers = inspect_shards(InspectOptions(f"{shards}/*.tar", tmp_path / "out", **named))
+    found = numbers.captions["tokenizer"]
+    assert found["captions"] == numbers.captions["count"] and found["cut"] > 0
+    assert found["unknown_examples"] == ["視"] and len(found["said"]) == 3
+    page = (tmp_path / "out/index.html").read_text()
+    assert "are cut to max_words 5" in page and "are cut to max_words 5" in in_words(numbers)
+    assert json.loads((tmp_path / "out/report.json").read_text()) == asdict(numbers)

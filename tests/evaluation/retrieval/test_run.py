@@ -453,3 +453,14 @@ def test_a_model_of_one_s_own_is_evaluated_from_python(toys, tmp_path):
     assert result.command == "vmm.evaluation.retrieval.run.evaluate(...)"
     assert result.data["split_hash"] == "e134b7e9c4c94431"  # of published results: never moves
     assert RetrievalResult.read(tmp_path / "out") == result
+
+
+def test_captions_that_the_text_encoder_cuts_are_told(run, shard, tmp_path):
+    config = yaml.safe_load((run / "config.yaml").read_text())
+    config["model"]["init_args"]["text_encoder"]["init_args"]["max_words"] = 3
+    (run / "config.yaml").write_text(yaml.safe_dump(config))
+    assert call(run, shard, tmp_path / "out", "--no-rerank") == 0
+    found = {f["code"]: f for f in load_result(tmp_path / "out" / "retrieval.json")["findings"]}
+    said = found["cut-captions"]
+    assert "7 of 7 captions (100.0%) are cut to max_words 3, after which 6" in said["message"]
+    assert "R@1 is too low" in said["effect"]
