@@ -92,7 +92,7 @@ def test_pairs_get_the_scores_of_training(encoder, trained, clips, by):
     want = scores_of_training(trained[1], video)
     if by == "mixture":
         cosines = encoder.encode_text(TEXTS) @ encoder.encode_video(clips).T
-        want = cosines / 0.1 + want  # its temperature, and the weight where none was chosen
+        want = cosines / encoder.model.temperature.item() + MATCH_WEIGHT * want
     chosen = {} if by == "mixture" else {"by": by}
     got = encoder.score_all(TEXTS, clips, **chosen)
     assert got.shape == (3, 3) and got.dtype == np.float32
