@@ -284,7 +284,9 @@ class VideoTextEncoder:
             pairs = torch.cartesian_prod(torch.arange(len(batch)), torch.arange(len(texts)))
             parts = [
                 matcher(captions.rows(text), seen.rows(clip), by)
-                for clip, text in (part.T for part in pairs.to(self.device).split(batch_size))
+                for clip, text in (
+                    part.T for part in torch.split(pairs.to(self.device), batch_size)
+                )
             ]
             columns += torch.cat(parts).cpu().view(len(batch), len(texts))
         return _array(columns, (0,), lambda i: name_of(videos[i], i)).T.copy()
