@@ -8,9 +8,9 @@ Every clip and caption is encoded once. The dual encoder scores all pairs in flo
 as published and by one vector of each clip as apps do; the best ``k`` of every query are re-ranked,
 in each direction for itself, by the mixture of that vector and the matching head, and by the head
 alone as published. A clip that cannot be read stays in the gallery and its queries count as misses.
-Samples that carry a ``reversed_caption`` are also asked which of the two captions fits, which only a
-model that sees the order of frames can tell. An evaluation that was stopped goes on from the clips
-it had encoded; under ``torchrun`` several processes share the work.
+Samples that carry a ``reversed_caption`` are also asked which of the two captions fits, which only
+a model that sees the order of frames can tell. An evaluation that was stopped goes on from the
+clips it had encoded; under ``torchrun`` several processes share the work.
 """
 
 from __future__ import annotations

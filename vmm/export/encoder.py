@@ -282,6 +282,7 @@ class VideoTextEncoder:
         for batch in batches(clips, len(videos), batch_size, progress, "video"):
             seen = matcher.look_at(stack(batch, len(columns)).to(self.device))
             pairs = torch.cartesian_prod(torch.arange(len(batch)), torch.arange(len(texts)))
+            pairs = pairs.to(self.device)
             parts = [
                 matcher(captions.rows(text), seen.rows(clip), by)
                 for clip, text in (
