@@ -285,9 +285,7 @@ class VideoTextEncoder:
             pairs = pairs.to(self.device)
             parts = [
                 matcher(captions.rows(text), seen.rows(clip), by)
-                for clip, text in (
-                    part.T for part in torch.split(pairs.to(self.device), batch_size)
-                )
+                for clip, text in (part.T for part in torch.split(pairs, batch_size))
             ]
             columns += torch.cat(parts).cpu().view(len(batch), len(texts))
         return _array(columns, (0,), lambda i: name_of(videos[i], i)).T.copy()
