@@ -144,7 +144,7 @@ def test_reranked_metrics_equal_sorting_by_hand_in_each_direction(toys, tmp_path
     class Framewise(toys.WaywardEncoder):
         """Clips of several vectors, so that the two similarities differ."""
 
-        mixture = Mixture(0.5, 0.25)
+        mixture = Mixture(0.5, 2.0)
 
         def encode_videos(self, video):
             vectors = video.mean((3, 4))
@@ -165,7 +165,7 @@ def test_reranked_metrics_equal_sorting_by_hand_in_each_direction(toys, tmp_path
     dual = F.normalize(text.projected, dim=-1) @ nearest.T
     match = torch.stack([encoder.match(text.states, tokens) for tokens in clips.tokens], 1)
     if by == "mixed":
-        match = dual / 0.5 + 0.25 * match
+        match = dual / 0.5 + 2.0 * match
     n = len(world)
     for name, d, m in (("t2v", dual, match), ("v2t", dual.T, match.T)):
         ranks = []
