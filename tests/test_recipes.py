@@ -116,7 +116,7 @@ CHANGES = {
         "model": small(video_encoder=SMALL_STUDENT, teacher=SMALL_TEACHER, text_encoder=SMALL_TEXT),
         "trainer": {"max_epochs": 1},
     },
-    "own_captions": {"model": small(text_encoder=SMALL_TEXT)},
+    "own_captions": {"model": small(text_encoder={**SMALL_TEXT, "max_words": 32})},
     "videomamba_m_k400": {
         "model": small(video_encoder=SMALL_STUDENT, teacher=SMALL_TEACHER),
         "trainer": {"max_epochs": 1},

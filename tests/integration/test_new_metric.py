@@ -40,7 +40,7 @@ def test_a_new_metric_is_in_result_table_page_and_card(root, demo_shards, tmp_pa
     done = subprocess.run(words, cwd=root, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-3000:]
     result = json.loads((run / "retrieval_forward" / "retrieval.json").read_text())
-    for scores in ("dual", "reranked"):
+    for scores in ("dual", "vectors", "mixed", "reranked"):
         for direction, ranks in result["queries"][scores].items():
             columns = zip(ranks["better"], ranks["tied"], ranks["targets"], strict=True)
             found = [1 / (better + (tied + 1) / (targets + 1)) for better, tied, targets in columns]
@@ -49,7 +49,7 @@ def test_a_new_metric_is_in_result_table_page_and_card(root, demo_shards, tmp_pa
     assert "t2v_reciprocal" in result["chance"]
     shown = f"{result['reranked']['t2v_reciprocal']:.1f}"
     header, *rows = (line.split() for line in done.stdout.splitlines()[1:])
-    assert header[-1] == "MRR" and rows[1][-1] == shown
+    assert header[-1] == "MRR" and rows[3][-1] == shown
     page = (run / "retrieval_forward" / "report.html").read_text()
     assert page.count("MRR</th>") == 2 and f">{shown}<" in page  # one for each direction
     card = (run / "card.md").read_text()
