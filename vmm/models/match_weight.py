@@ -44,8 +44,8 @@ def read_match_weight(run: Path) -> float:
         return check_match_weight(content[KEY])
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise ValueError(
-            f"{path} is damaged ({error!r}); delete it, and the weight is {MATCH_WEIGHT}, or "
-            f"choose it anew: `python -m eval.match_weight --run {run}`"
+            f"{path} is damaged ({error!r}); delete it, and the weight is {MATCH_WEIGHT}, then "
+            f"choose it anew if you like: `python -m eval.match_weight --run {run}`"
         ) from error
 
 

@@ -41,7 +41,7 @@ def test_who_is_more_often_right_counts_more(of_vectors, of_match, lowest, highe
     encoded, scores = Encoded(200), noisy(200, of_vectors, of_match)
     choice = best_weight(encoded, scores, Mixture(0.1))
     assert lowest <= choice.weight <= highest and choice.clips == 200
-    assert choice.curve[choice.weight] == max(choice.curve.values())
+    assert choice.curve[choice.weight] > max(choice.curve.values()) - 0.02
     if lowest > 0:
         assert choice.curve[choice.weight] > choice.curve[0.0]
     assert list(choice.curve) == list(WEIGHTS)
@@ -50,6 +50,15 @@ def test_who_is_more_often_right_counts_more(of_vectors, of_match, lowest, highe
 def test_of_equally_good_weights_the_usual_one_is_taken():
     encoded, scores = Encoded(3), Scores(torch.eye(3), torch.eye(3))
     assert best_weight(encoded, scores, Mixture()).weight == MATCH_WEIGHT
+
+
+def test_few_clips_do_not_move_it_far():
+    few, many = (
+        best_weight(Encoded(n), noisy(n, 0.4, 1.2, seed=3), Mixture(0.1)) for n in (6, 300)
+    )
+    assert many.weight < MATCH_WEIGHT  # the head is the weaker one
+    best = max(few.curve, key=few.curve.get)
+    assert few.curve[MATCH_WEIGHT] < few.curve[best] and few.weight != best
 
 
 def test_pairs_that_nobody_looked_at_are_not_needed():

@@ -14,6 +14,9 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import NamedTuple
 
+import torch
+from torch import Tensor
+
 from vmm.data.shards import EvaluationSample
 from vmm.evaluation.common.encoding import TestSet, encode_clips, feature_store
 from vmm.evaluation.common.models import VmmEncoder
@@ -114,10 +117,11 @@ def choose_weight(
 
 
 def best_weight(encoded: Encoded, scores: Scores, mixture: Mixture) -> Choice:
-    """Choose the weight with which the right one ranks best, on average in both directions.
+    """Choose the weight with which the right one ranks best, over the queries of both directions.
 
     The reciprocal rank moves with every query that gets better, also on few clips, where R@1 has
-    steps. Of equally good weights the one nearest to the usual is taken.
+    steps. Of all weights that are not worse than the best one by more than a standard error, the
+    one nearest to the usual is taken: few clips say little.
 
     Args:
         encoded: The clips and captions.
@@ -126,18 +130,22 @@ def best_weight(encoded: Encoded, scores: Scores, mixture: Mixture) -> Choice:
     """
     num_texts, relevant = len(encoded.captions), encoded.relevant
     cosines, match = (scores.pairs[name][:num_texts] for name in ("vectors", "match"))
-    top = [top_k(cosines, CANDIDATES, dim) for dim in (1, 0)]
-    curve = {}
+    of_text, of_clip = top_k(cosines, CANDIDATES, 1), top_k(cosines, CANDIDATES, 0)
+    ranks: dict[float, Tensor] = {}
     for weight in WEIGHTS:
         mixed = mixture._replace(weight=weight)(cosines, match)
-        t2v, v2t = (
-            rerank(cosines, mixed, mask, dim) for mask, dim in zip(top, (1, 0), strict=True)
-        )
-        ranks = text_to_video_ranks(t2v, relevant), video_to_text_ranks(v2t, relevant)
-        curve[weight] = sum((1 / expected_rank(r)).mean().item() for r in ranks) / 2
+        t2v = text_to_video_ranks(rerank(cosines, mixed, of_text, 1), relevant)
+        v2t = video_to_text_ranks(rerank(cosines, mixed, of_clip, 0), relevant)
+        ranks[weight] = 1 / torch.cat([expected_rank(t2v), expected_rank(v2t)])
+    curve = {weight: rank.mean().item() for weight, rank in ranks.items()}
+    best = ranks[max(WEIGHTS, key=curve.__getitem__)]
 
-    def goodness(weight: float) -> tuple[float, float]:
-        distance = abs(math.log(weight / MATCH_WEIGHT)) if weight else math.inf
-        return curve[weight], -distance
+    def as_good(weight: float) -> bool:
+        gap = best - ranks[weight]
+        error = gap.std(correction=0) / math.sqrt(len(gap))
+        return bool(gap.mean() <= error)
 
-    return Choice(max(WEIGHTS, key=goodness), len(encoded.clips), curve)
+    def distance(weight: float) -> float:
+        return abs(math.log(weight / MATCH_WEIGHT)) if weight else math.inf
+
+    return Choice(min(filter(as_good, WEIGHTS), key=distance), len(encoded.clips), curve)
