@@ -175,6 +175,8 @@ def main_search(argv: Sequence[str]) -> int:
     blank = options.text is not None and not options.text.strip()
     if blank or (options.text is None) == (options.video is None):
         raise ValueError("say what to look for: a sentence, or --video FILE")
+    if options.rank_by != "mixture" and not options.rerank:
+        raise ValueError(f"--rank-by {options.rank_by} is for what --rerank N looks at; give both")
     if options.rerank and options.video:
         raise ValueError("--rerank compares moments with a sentence, not with a --video")
 
