@@ -10,6 +10,7 @@ the patch grid, N = R * W.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
 import torch
@@ -97,6 +98,25 @@ MASKS: dict[MaskKind, Mask] = {
     "frame_row": Mask(frame_row_mask),
     "clip_row": Mask(clip_row_mask),
 }
+
+
+@dataclass(frozen=True)
+class MaskSettings:
+    """Which tokens of a clip stay hidden during training.
+
+    Attributes:
+        kind: ``attention`` keeps patches that the teacher looks at (drawn by its attention),
+            the others ignore the content.
+        ratio: Share of the patches that is hidden.
+    """
+
+    kind: MaskKind = "none"
+    ratio: float = 0.8
+
+    def __post_init__(self) -> None:
+        """Check the ratio."""
+        if not 0 <= self.ratio < 1:
+            raise ValueError(f"mask ratio {self.ratio} is not in [0, 1)")
 
 
 def draw_mask(

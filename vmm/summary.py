@@ -47,7 +47,8 @@ from vmm.models.videomamba import VideoMamba
 from vmm.runs import IMPORTED_WEIGHTS, build, class_of, kind_of, read_config
 from vmm.settings import class_paths, make
 from vmm.tasks.base import PretrainTask, TrainingTask
-from vmm.tasks.video_text import LossWeights, VideoTextTask
+from vmm.tasks.loss_terms import LossWeights
+from vmm.tasks.video_text import VideoTextTask
 from vmm.text_output import say
 from vmm.trainer_cli import VmmCLI, run
 

@@ -3,11 +3,11 @@ from functools import partial
 import pytest
 import torch
 
+from vmm.masking import MaskSettings
 from vmm.models.clip_vit import ClipTeacher
 from vmm.models.text_encoder import BertTextEncoder
 from vmm.models.videomamba import VideoMamba
 from vmm.tasks.answer import AnswerTask
-from vmm.tasks.base import MaskSettings
 from vmm.tasks.masked_pretrain import MaskedPretrainTask
 from vmm.tasks.video_text import VideoTextTask
 

@@ -17,14 +17,15 @@ from torch.distributed.tensor import DTensor
 from torch.nn.parallel import DistributedDataParallel
 
 from vmm.losses import contrastive
+from vmm.masking import MaskSettings
 from vmm.models import videomamba
 from vmm.models.clip_vit import ClipTeacher
 from vmm.models.text_encoder import BertTextEncoder
 from vmm.models.videomamba import VideoMamba
 from vmm.tasks import gradient_cache
-from vmm.tasks.base import MaskSettings
 from vmm.tasks.gradient_cache import Parts, joined, mean_of_means
-from vmm.tasks.video_text import LossWeights, VideoTextTask
+from vmm.tasks.loss_terms import LossWeights
+from vmm.tasks.video_text import VideoTextTask
 from vmm.types import TextTokens
 
 ROWS = 7

@@ -2,9 +2,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from vmm.masking import MaskSettings
 from vmm.models.clip_vit import ClipTeacher
 from vmm.models.videomamba import VideoMamba
-from vmm.tasks.base import MaskSettings
 from vmm.tasks.masked_pretrain import MaskedPretrainTask
 
 

@@ -7,13 +7,13 @@ import torch
 
 from vmm.losses.contrastive import contrastive_loss
 from vmm.losses.matching import HardNegatives
-from vmm.masking import MaskedWords
+from vmm.masking import MaskedWords, MaskSettings
 from vmm.models.clip_vit import ClipTeacher
 from vmm.models.text_encoder import BertTextEncoder
 from vmm.models.videomamba import VideoMamba
 from vmm.tasks import video_text
-from vmm.tasks.base import MaskSettings
-from vmm.tasks.video_text import Draws, LossWeights, VideoTextTask
+from vmm.tasks.loss_terms import Draws, LossWeights
+from vmm.tasks.video_text import VideoTextTask
 
 CAPTIONS = [
     "a small plain red circle moves to the left on a black background",

@@ -8,7 +8,6 @@ from __future__ import annotations
 import logging
 import math
 from abc import abstractmethod
-from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
@@ -23,6 +22,7 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from vmm import masking
 from vmm.losses.alignment import AlignmentKind, alignment_loss
+from vmm.masking import MaskSettings
 from vmm.models.alignment_head import AlignmentHead
 from vmm.models.clip_vit import ClipTeacher
 from vmm.models.video_encoder import VideoEncoder
@@ -35,25 +35,6 @@ from vmm.tasks.teacher import WithTeacher
 from vmm.types import VideoTextBatch
 
 logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class MaskSettings:
-    """Which tokens of a clip stay hidden during training.
-
-    Attributes:
-        kind: ``attention`` keeps patches that the teacher looks at (drawn by its attention),
-            the others ignore the content; see ``vmm.masking``.
-        ratio: Share of the patches that is hidden.
-    """
-
-    kind: masking.MaskKind = "none"
-    ratio: float = 0.8
-
-    def __post_init__(self) -> None:
-        """Check the ratio."""
-        if not 0 <= self.ratio < 1:
-            raise ValueError(f"mask ratio {self.ratio} is not in [0, 1)")
 
 
 def refuse_outside(low: float, high: float, **settings: float) -> None:

@@ -14,10 +14,11 @@ from lightning.pytorch.cli import OptimizerCallable
 from torch import Tensor, nn
 
 from vmm.distributed import share
+from vmm.masking import MaskSettings
 from vmm.models.clip_vit import ClipTeacher
 from vmm.models.masked_student import MaskedStudent
 from vmm.models.video_encoder import VideoEncoder
-from vmm.tasks.base import LossOutput, MaskSettings, PretrainTask
+from vmm.tasks.base import LossOutput, PretrainTask
 from vmm.types import VideoTextBatch
 
 

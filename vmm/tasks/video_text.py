@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -22,7 +21,6 @@ from vmm.losses.matching import HardNegatives, matching_loss, sample_hard_negati
 from vmm.losses.mlm import mlm_loss
 from vmm.masking import IGNORED, MASKS, MaskedWords, mlm_mask
 from vmm.metrics import metric_names, retrieval_metrics
-from vmm.models.clip_vit import ClipTeacher
 from vmm.models.text_interface import TextEncoder, VisionKV
 from vmm.models.video_encoder import VideoEncoder
 from vmm.models.video_text import VideoTextModel
@@ -31,51 +29,8 @@ from vmm.tasks.base import LossOutput, PretrainTask, View, refuse_outside
 from vmm.tasks.captions import say_of_captions
 from vmm.tasks.draws import sample_draws
 from vmm.tasks.gradient_cache import Parts, joined, keep_little, mean_of_means, say_of_accumulation
+from vmm.tasks.loss_terms import DRAW_ALL, Draws, Encoded, LossWeights, check_weights
 from vmm.types import TextTokens, VideoTextBatch
-
-
-@dataclass(frozen=True)
-class LossWeights:
-    """Weights of the loss terms; a term with weight 0 is not computed.
-
-    Attributes:
-        vtc: Video-text contrastive.
-        vtm: Video-text matching.
-        mlm: Masked language modelling.
-        align: Alignment of visible tokens to the teacher.
-    """
-
-    vtc: float = 1.0
-    vtm: float = 1.0
-    mlm: float = 1.0
-    align: float = 0.0
-
-
-class Draws(NamedTuple):
-    """What a training step draws at random; None = draw it. For exact comparisons."""
-
-    dropped: Tensor | None = None
-    """(B, 1 + T * N) bool, True = a hidden token."""
-    negatives: HardNegatives | None = None
-    """Partners for the matching loss."""
-    masked_words: MaskedWords | None = None
-    """Captions for masked language modelling."""
-
-
-_DRAW_ALL = Draws()
-
-
-class Encoded(NamedTuple):
-    """What the encoders say about a batch, or a part of it."""
-
-    video_proj: Tensor
-    """(B, P, E)."""
-    text_tokens: Tensor
-    """(B, S, Dt)."""
-    text_proj: Tensor
-    """(B, E)."""
-    align: Tensor | None
-    """(1,) alignment loss, if it has a weight; one for each part."""
 
 
 class Retrieved(NamedTuple):
@@ -137,7 +92,7 @@ class VideoTextTask(PretrainTask):
         refuse_outside(0, 1, mlm_probability=mlm_probability)
         refuse_outside(0, math.inf, text_lr_ratio=text_lr_ratio, **vars(loss_weights))
         refuse_outside(1, math.inf, micro_batch=1 if micro_batch is None else micro_batch)
-        _check_weights(loss_weights, self.teacher)
+        check_weights(loss_weights, self.teacher)
         self.loss_weights = loss_weights
         self.mlm_probability = mlm_probability
         self.hard_negatives = hard_negatives
@@ -184,7 +139,7 @@ class VideoTextTask(PretrainTask):
         if self.loss_weights.vtc and self.trainer.is_global_zero:
             say_of_accumulation(self.trainer.accumulate_grad_batches)
 
-    def compute_losses(self, batch: VideoTextBatch, draws: Draws = _DRAW_ALL) -> LossOutput:
+    def compute_losses(self, batch: VideoTextBatch, draws: Draws = DRAW_ALL) -> LossOutput:
         """All terms with a weight, on what the mask leaves visible.
 
         Args:
@@ -387,14 +342,3 @@ class VideoTextTask(PretrainTask):
     def predict_step(self, batch: VideoTextBatch, batch_idx: int) -> Retrieved:
         """Joint vectors of a batch, which may be empty; ``EmbeddingWriter`` stores them."""
         return self._retrieve(batch)
-
-
-def _check_weights(weights: LossWeights, teacher: ClipTeacher | None) -> None:
-    """Refuse weights that leave nothing to learn, or nothing to learn from."""
-    if not any(vars(weights).values()):
-        raise ValueError("all of loss_weights are 0, so there is nothing to learn; set one")
-    if weights.align and teacher is None:
-        raise ValueError(
-            f"loss_weights.align is {weights.align} but there is no teacher; "
-            "name one or set the weight to 0"
-        )
