@@ -41,6 +41,7 @@ ModelT = TypeVar("ModelT", bound=nn.Module)
 # What a training checkpoint may hold beside the model, with the reason to leave it out.
 _TRAINING_ONLY = {
     r"^align_head\.": "the alignment head serves training only",
+    r"^logit_bias$": "the bias of the sigmoid loss serves training only",
     r"^distill_head\.": "the self-distillation head serves training only",
     r"^teacher\.": "the frozen teacher serves training only",
 }

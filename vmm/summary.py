@@ -168,12 +168,9 @@ def _describe_model(model: nn.Module) -> dict[str, Any]:
 def _describe_task(task: TrainingTask, data: Any, trainer: dict[str, Any]) -> dict[str, Any]:
     summary = _describe_model(task.model) | {"task": type(task).__name__}
     encoder, teacher = task.video_encoder, getattr(task, "teacher", None)
-    unread = {
-        id(p)
-        for part in task.unread()
-        for p in (part.parameters() if isinstance(part, nn.Module) else [part])
-    }
-    trained = [p for p in task.model.parameters() if p.requires_grad and id(p) not in unread]
+    task.adapt()
+    unread = task.unread_parameters()
+    trained = [p for p in task.model.parameters() if p.requires_grad and p not in unread]
     summary["parameters"]["trained"] = _count(trained)
     summary["tokens"] = {media: _tokens(task, media) for media in ("video", "image")}
     if teacher is not None:

@@ -114,7 +114,8 @@ class WebVideoData(VideoDataModule):
         flip_sided: Mirror also clips whose captions say left or right, as published.
         random_erasing: Share of the training clips of which a box is replaced by noise.
         aug_repeats: How often a sample that was read once is augmented; all copies are in the batch
-            side by side, which then has as many times ``batch_size`` rows.
+            side by side, which then has as many times ``batch_size`` rows. Each draws one of the
+            sample's captions; with ``positives`` sample they are positives of each other.
         sampler_repeats: How often each sample is read and augmented in a row, each time for another
             process, as repeated augmentation of images is published; batches keep their size.
         fit: How evaluation makes frames square: "squash" them, as published, or resize the short

@@ -159,15 +159,15 @@ class ResampledStream(IterableDataset[VideoTextBatch | UnusableData]):
             try:
                 frames = load_frames(raw, media, self._settings, generator)
                 videos = augmented(frames, self._settings, generator, raw.captions)
-                item = draw_item(raw, self._content, generator)
+                items = [draw_item(raw, self._content, generator) for _ in videos]
             except SampleError as error:
                 self._bad.add(BadSample(url, raw.key, error.reason, error.detail))
                 self._bad.check()
                 continue
             self._bad.usable += 1
             key = f"{url}/{raw.key}"
-            idx = derive_seed(item.text.lower() if self._positives == "caption" else key)
-            for video in videos:
+            for video, item in zip(videos, items, strict=True):
+                idx = derive_seed(item.text.lower() if self._positives == "caption" else key)
                 yield Sample(video, item, idx, key)
 
     def _shuffled(self, media: Media, worker: int) -> Iterator[tuple[str, RawSample]]:

@@ -198,7 +198,7 @@ class TrainStream(IterableDataset[VideoTextBatch | UnusableData]):
                 raw = source.read(place)
                 frames = load_frames(raw, media, self._settings, generator)
                 videos = augmented(frames, self._settings, generator, raw.captions)
-                item = draw_item(raw, self._content, generator)
+                items = [draw_item(raw, self._content, generator) for _ in videos]
             except SampleError as error:
                 failure = error
                 self._bad.add(BadSample(*name, error.reason, error.detail))
@@ -208,13 +208,12 @@ class TrainStream(IterableDataset[VideoTextBatch | UnusableData]):
                 place = source.another(place, derive_seed("replacement", *where, attempt))
                 continue
             self._bad.usable += 1
-            if self._positives == "caption":
-                idx = derive_seed(item.text.lower())
-            elif self._positives == "row":
-                idx = raw.number
-            else:
-                idx = self._first_idx[media] + source.first(place.corpus) + raw.number
-            return [Sample(video, item, idx, raw.key) for video in videos]
+            number = raw.number
+            if self._positives == "sample":
+                number += self._first_idx[media] + source.first(place.corpus)
+            by_caption = self._positives == "caption"
+            ids = (derive_seed(item.text.lower()) if by_caption else number for item in items)
+            return [Sample(*of_one, raw.key) for of_one in zip(videos, items, ids, strict=True)]
         raise UnusableData(
             f"{_ATTEMPTS} {media}s in a row could not be decoded, the last one because of: "
             f"{failure}. The shards look broken:\n{self._bad.table()}"

@@ -1,12 +1,14 @@
-"""Video-text contrastive loss (VTC).
+"""Video-text contrastive losses (VTC): softmax over a batch, or a sigmoid of each of its pairs.
 
-VideoMamba (arXiv 2403.06977), section 3.3. Shape legend: see ``vmm.types``; E is the width of the
-joint space.
+VideoMamba (arXiv 2403.06977), section 3.3; SigLIP (arXiv 2303.15343) with the conventions of
+open_clip: the sum over all pairs of all processes, over the number of items. Shape legend: see
+``vmm.types``; E is the width of the joint space.
 """
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -16,6 +18,42 @@ from torch.utils.checkpoint import checkpoint
 from vmm.distributed import GatherGradient, all_gather, rows_of_all
 from vmm.ops.op_tools import at_least_float32
 from vmm.ops.similarity import mean_unit
+
+ContrastiveKind = Literal["softmax", "sigmoid"]
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """What is asked of similarities, each of which belongs to a video and a text.
+
+    Attributes:
+        bias: Scalar that is added to the similarities, which makes the loss a sigmoid of each;
+            None: the softmax over all videos, and over all texts.
+        label_smoothing: Share of the target that is spread over all; softmax only.
+    """
+
+    bias: Tensor | None = None
+    label_smoothing: float = 0.0
+
+    def loss(self, logits: Tensor, positive: Tensor, reduction: str = "mean") -> Tensor:
+        """Mean or sum over the rows.
+
+        Args:
+            logits: (R, N) similarities over the temperature, at least float32.
+            positive: (R, N) bool.
+            reduction: ``mean`` or ``sum``.
+        """
+        if self.bias is not None:
+            signs = positive.to(logits) * 2 - 1
+            total = -F.logsigmoid(signs * (logits + self.bias)).sum()
+            return total if reduction == "sum" else total / len(logits)
+        target = positive.to(logits) / positive.sum(1, keepdim=True)
+        return F.cross_entropy(
+            logits, target, reduction=reduction, label_smoothing=self.label_smoothing
+        )
+
+
+SOFTMAX = Pairs()
 
 
 class ContrastiveOutput(NamedTuple):
@@ -36,10 +74,12 @@ def contrastive_loss(
     idx: Tensor,
     gather: GatherGradient = "exact",
     rows: int | None = None,
+    pairs: Pairs = SOFTMAX,
 ) -> ContrastiveOutput:
-    """Symmetric cross-entropy over the batch of all processes.
+    """Compare all videos with all texts of the batch of all processes.
 
-    Rows with equal ``idx`` are positives of each other and share the target probability.
+    Rows with equal ``idx`` are positives of each other: several clips or captions of one item. Of
+    the softmax they share the target probability, of the sigmoid each pair counts by itself.
 
     Args:
         video: (B, P, E) projected, not normalised.
@@ -48,6 +88,7 @@ def contrastive_loss(
         idx: (B,) int64.
         gather: How gradients cross processes, see ``vmm.distributed.all_gather``.
         rows: Of the similarities, so many are in memory at a time, in backward too; None = all.
+        pairs: Which loss.
     """
     with torch.autocast(video.device.type, enabled=False):
         # The mean over P is linear, so one vector per clip crosses processes, not P of them.
@@ -57,16 +98,15 @@ def contrastive_loss(
         temperature = at_least_float32(temperature)
         ids = all_gather(idx, "none", each)
         if rows is not None:
-            return _some_rows_at_a_time(videos, texts, temperature, ids, rows)
+            return _some_rows_at_a_time(videos, texts, temperature, ids, rows, pairs)
         logits = videos @ texts.T / temperature
         positive = ids[:, None] == ids
-        target = positive.to(logits) / positive.sum(1, keepdim=True)
-        loss = (F.cross_entropy(logits, target) + F.cross_entropy(logits.T, target)) / 2
+        loss = (pairs.loss(logits, positive) + pairs.loss(logits.T, positive)) / 2
     return ContrastiveOutput(loss, _accuracy(logits.T, positive), _accuracy(logits, positive))
 
 
 def _some_rows_at_a_time(
-    videos: Tensor, texts: Tensor, temperature: Tensor, ids: Tensor, rows: int
+    videos: Tensor, texts: Tensor, temperature: Tensor, ids: Tensor, rows: int, pairs: Pairs
 ) -> ContrastiveOutput:
     """Sum up the loss of (N, E) videos and texts: of some videos with all texts, and the reverse.
 
@@ -76,8 +116,7 @@ def _some_rows_at_a_time(
     def one_way(queries: Tensor, own: Tensor, others: Tensor) -> tuple[Tensor, Tensor]:
         logits = queries @ others.T / temperature
         positive = own[:, None] == ids
-        target = positive.to(logits) / positive.sum(1, keepdim=True)
-        return F.cross_entropy(logits, target, reduction="sum"), _hits(logits, positive).sum()
+        return pairs.loss(logits, positive, "sum"), _hits(logits, positive).sum()
 
     def both(queries: Tensor, others: Tensor) -> tuple[Tensor, Tensor]:
         some = zip(torch.split(queries, rows), torch.split(ids, rows), strict=True)

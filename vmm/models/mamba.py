@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from vmm.models.layers import rms_norm
+from vmm.models.lora import whole_weight
 from vmm.models.scan_order import IN_MEMORY_ORDER, PathScan, scaled
 from vmm.ops.conv.causal_conv import Taps, bidirectional_conv1d, causal_conv1d
 from vmm.ops.op_tools import at_least_float32
@@ -106,7 +107,7 @@ class BiMambaMixer(nn.Module):
             (B, P, E) before the gate, and the state for the next piece.
         """
         inner = self.out_proj.in_features
-        x = nn.functional.linear(hidden, self.in_proj.weight[:inner]).transpose(1, 2)
+        x = nn.functional.linear(hidden, whole_weight(self.in_proj)[:inner]).transpose(1, 2)
         context = self.conv1d.kernel_size[0] - 1
         u = causal_conv1d(x, *self._taps(reverse), reverse=reverse)
         u = u[..., : u.shape[-1] - context] if reverse else u[..., context:]
@@ -157,7 +158,7 @@ class BiMambaMixer(nn.Module):
         sizes = [self.dt_rank, self.d_state, self.d_state]
         step, b, c = x_proj(u.transpose(1, 2)).split(sizes, dim=-1)
         # The bias of dt_proj belongs inside the softplus, in float32: the scan adds it.
-        delta = nn.functional.linear(step, dt_proj.weight)
+        delta = nn.functional.linear(step, whole_weight(dt_proj))
         return Direction(
             u,
             delta.transpose(1, 2),

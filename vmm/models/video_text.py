@@ -49,6 +49,7 @@ class VideoTextModel(nn.Module):
         proj_dim: Width E of the joint space.
         temperature: Start value of the learned temperature; similarities are divided by it.
         align_head: Maps the encoder's taps to a teacher's space; None where nothing is aligned.
+        logit_bias: Start value of the bias that the sigmoid loss learns; None without that loss.
 
     Raises:
         ValueError: If the text encoder was built for another video width.
@@ -61,6 +62,7 @@ class VideoTextModel(nn.Module):
         proj_dim: int = 512,
         temperature: float = 0.07,
         align_head: AlignmentHead | None = None,
+        logit_bias: float | None = None,
     ) -> None:
         super().__init__()
         if text_encoder.vision_dim != video_encoder.embed_dim:
@@ -76,6 +78,9 @@ class VideoTextModel(nn.Module):
         self.itm_head = nn.Linear(text_encoder.embed_dim, 2)
         # Of one dimension: DeepSpeed and FSDP2 cannot share out a number of none.
         self.temperature = nn.Parameter(torch.tensor([float(temperature)]))
+        self.logit_bias = (
+            None if logit_bias is None else nn.Parameter(torch.tensor([float(logit_bias)]))
+        )
         self.align_head = align_head
         self.match_weight = MATCH_WEIGHT
         """See ``mixture``; ``vmm.models.match_weight`` keeps it beside the weights."""

@@ -206,7 +206,7 @@ class VideoMamba(TubeletEncoder):
             tapped = with_taps and i in self.tap_layers
             if tapped and i == last and self.tap == "before_last_mixer":
                 taps.append(_laid(residual, path, memory, "spatial"))
-            residual = residual + drop_path(hidden, self.drop_path_rates[i], self.training)
+            residual = residual + drop_path(hidden, self.drop_path_rates[i], layer.training)
             if tapped and i < last:
                 normed = rms_norm(self.norm, residual).to(residual.dtype)
                 taps.append(_laid(normed, path, memory, "spatial"))

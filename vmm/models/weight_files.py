@@ -20,6 +20,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from vmm.models.lora import merge_adapters
 from vmm.models.sharded_files import is_sharded, read_sharded
 
 _WRAPPERS = ("state_dict", "model", "module")
@@ -74,7 +75,7 @@ class WeightFile(NamedTuple):
     """What a weight file holds."""
 
     state: dict[str, Tensor]
-    """The tensors, out of the usual wrappers."""
+    """The tensors, out of the usual wrappers, and with LoRA merged."""
     settings: dict[str, Any]
     """The ``config`` or ``args`` saved beside them, as plain dictionaries; often empty."""
 
@@ -123,6 +124,10 @@ def read_weight_file(path: Path, averaged: bool = True) -> WeightFile:
         _check_entry(path, key, value)
     # Copied out of the mapped file, which may be overwritten while the tensors live.
     state = {key: value.clone() for key, value in plain_names(content).items()}
+    try:
+        state = merge_adapters(state)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
     return WeightFile(state, settings if isinstance(settings, dict) else {})
 
 

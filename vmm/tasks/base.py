@@ -8,11 +8,9 @@ from __future__ import annotations
 import logging
 import math
 from abc import abstractmethod
-from itertools import chain
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
-import lightning as L
 import torch
 from lightning.pytorch.cli import OptimizerCallable
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
@@ -25,9 +23,11 @@ from vmm.losses.alignment import AlignmentKind, alignment_loss
 from vmm.masking import MaskSettings
 from vmm.models.alignment_head import AlignmentHead
 from vmm.models.clip_vit import ClipTeacher
+from vmm.models.lora import Lora, merge_adapters
 from vmm.models.video_encoder import VideoEncoder
 from vmm.models.weights import key_problems, shorten
 from vmm.optim import DecayPolicy, check_epsilon, param_groups, warmup_cosine
+from vmm.tasks.adaptation import PartlyTrained
 from vmm.tasks.draws import sample_draws
 from vmm.tasks.gradient_cache import Parts, joined
 from vmm.tasks.start import component_names, load_start_weights
@@ -69,7 +69,7 @@ class View(NamedTuple):
     """(B, K, visible, teacher width) teacher tokens at the visible places."""
 
 
-class TrainingTask(L.LightningModule):
+class TrainingTask(PartlyTrained):
     """Base of everything that is trained.
 
     Args:
@@ -79,12 +79,14 @@ class TrainingTask(L.LightningModule):
         warmup_steps: Optimizer steps of linear warm-up.
         min_lr_ratio: Learning rate at the end, as a share of the peak.
         init_from: Run directory or checkpoint file whose weights to start from.
+        freeze: Parts of the model that stay as they are, such as ``video_encoder``.
+        lora: Train small matrices beside layers of frozen encoders.
     """
 
     model: nn.Module
     """What is trained; it has a ``video_encoder`` and perhaps a ``text_encoder``."""
 
-    training_only: ClassVar[set[str]] = {"teacher", "align_head", "distill_head"}
+    training_only: ClassVar[set[str]] = {"teacher", "align_head", "logit_bias", "distill_head"}
     """Parts that evaluation does not use."""
 
     gradient_norm: Tensor | None = None
@@ -101,8 +103,10 @@ class TrainingTask(L.LightningModule):
         warmup_steps: int = 1000,
         min_lr_ratio: float = 0.01,
         init_from: str | None = None,
+        freeze: str | list[str] | None = None,
+        lora: Lora | None = None,
     ) -> None:
-        super().__init__()
+        super().__init__(freeze, lora)
         refuse_outside(0, math.inf, weight_decay=weight_decay, warmup_steps=warmup_steps)
         refuse_outside(0, 1, min_lr_ratio=min_lr_ratio)
         if init_from == "":
@@ -135,10 +139,6 @@ class TrainingTask(L.LightningModule):
         """Parameters that learn at another rate; see ``vmm.optim.param_groups``."""
         return {}
 
-    def unread(self) -> list[nn.Module | nn.Parameter]:
-        """Name the parts that no loss reaches, in no step; see ``configure_model``."""
-        return []
-
     def load_pretrained(self) -> None:
         """Load published weights that the recipe names; ``init_from`` comes after and wins."""
         self.video_encoder.load_pretrained()
@@ -167,6 +167,7 @@ class TrainingTask(L.LightningModule):
         self._started = True
         loaded = self.load_start()
         if self.trainer.training:
+            self.adapt()
             for part in self.unread():
                 part.requires_grad_(False)
         untrained = sorted(component_names(self) - set(loaded) - self.training_only)
@@ -199,6 +200,8 @@ class TrainingTask(L.LightningModule):
         for state in checkpoint.get("optimizer_states", []):
             for entry in state["state"].values():  # the temperature of older files: no dimension
                 entry |= {k: v.reshape(1) for k, v in entry.items() if _single(k, v)}
+        if self.fixed is None:  # to evaluate: without adapters
+            checkpoint["state_dict"] = merge_adapters(checkpoint["state_dict"])
         problems = key_problems(checkpoint["state_dict"], self.state_dict())
         if problems:
             raise ValueError(
@@ -243,10 +246,8 @@ class TrainingTask(L.LightningModule):
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """Parameter groups, the injected optimizer, warm-up and cosine decay by step."""
-        unread = [p.parameters() if isinstance(p, nn.Module) else [p] for p in self.unread()]
-        groups = param_groups(
-            self, self.weight_decay, self.decay_policy, self.lr_ratios(), set(chain(*unread))
-        )
+        unread = self.unread_parameters()
+        groups = param_groups(self, self.weight_decay, self.decay_policy, self.lr_ratios(), unread)
         optimizer = self.optimizer(groups)
         check_epsilon(optimizer)
         for group in optimizer.param_groups:

@@ -26,8 +26,9 @@ from vmm.losses.classification import (
 from vmm.metrics import hit_probability, mean_average_precision, text_to_video_ranks
 from vmm.models.classifier import VideoClassifier
 from vmm.models.video_encoder import VideoEncoder
-from vmm.optim import LayerDecay, layer_ratios
+from vmm.optim import LayerDecay
 from vmm.runs import CLASS_LIST
+from vmm.tasks.adaptation import encoder_ratios
 from vmm.tasks.base import LossOutput, TrainingTask, refuse_outside
 from vmm.tasks.draws import batch_draws
 from vmm.tasks.mixing import Mixing
@@ -103,12 +104,8 @@ class ClassificationTask(TrainingTask):
         self.mixing = mixing
         self.layer_decay = layer_decay
         self.layer_decay_policy: LayerDecay = layer_decay_policy
-        if layer_decay != 1 and not video_encoder.layer_names():
-            raise ValueError(
-                f"{type(video_encoder).__name__} does not say what its layers are (layer_names), "
-                "so model.init_args.layer_decay must be 1"
-            )
         self.model = VideoClassifier(video_encoder, num_classes)
+        self.lr_ratios()  # which may be refused
         self._list: ClassList | None = None
         self._seen: list[tuple[str, Any]] = []
 
@@ -118,13 +115,7 @@ class ClassificationTask(TrainingTask):
 
     def lr_ratios(self) -> dict[str, float]:
         """The layers of the encoder learn the slower the nearer they are to the input."""
-        if self.layer_decay == 1:
-            return {}
-        layers = [
-            [f"model.video_encoder.{name}" for name in names]
-            for names in self.video_encoder.layer_names()
-        ]
-        return layer_ratios(layers, self.layer_decay, self.layer_decay_policy)
+        return encoder_ratios(self.video_encoder, self.layer_decay, self.layer_decay_policy)
 
     def setup(self, stage: str) -> None:
         """Read the list of the classes, so that nothing begins with a wrong one."""

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, get_args
 
 from torch import Tensor
 
+from vmm.losses.contrastive import ContrastiveKind
 from vmm.losses.matching import HardNegatives
 from vmm.masking import MaskedWords
 from vmm.models.clip_vit import ClipTeacher
@@ -65,3 +66,15 @@ def check_weights(weights: LossWeights, teacher: ClipTeacher | None) -> None:
             f"loss_weights.align is {weights.align} but there is no teacher; "
             "name one or set the weight to 0"
         )
+
+
+def check_contrast(kind: ContrastiveKind, label_smoothing: float) -> bool:
+    """Refuse a contrastive loss that there is not; tell whether it is the sigmoid."""
+    if kind not in get_args(ContrastiveKind):
+        raise ValueError(f"vtc_kind {kind!r} is none of {get_args(ContrastiveKind)}")
+    if kind == "sigmoid" and label_smoothing:
+        raise ValueError(
+            f"label_smoothing {label_smoothing} is for vtc_kind softmax: a sigmoid has no targets "
+            "to spread over the batch; set it to 0"
+        )
+    return kind == "sigmoid"

@@ -16,7 +16,7 @@ from lightning.pytorch.cli import OptimizerCallable
 from torch import Tensor, nn
 
 from vmm.distributed import GatherGradient, gather_objects, share
-from vmm.losses.contrastive import contrastive_loss
+from vmm.losses.contrastive import ContrastiveKind, Pairs, contrastive_loss
 from vmm.losses.matching import HardNegatives, matching_loss, sample_hard_negatives
 from vmm.losses.mlm import mlm_loss
 from vmm.masking import IGNORED, MASKS, MaskedWords, mlm_mask
@@ -25,11 +25,19 @@ from vmm.models.text_interface import TextEncoder, VisionKV
 from vmm.models.video_encoder import VideoEncoder
 from vmm.models.video_text import VideoTextModel
 from vmm.ops.similarity import frame_similarity
+from vmm.tasks.adaptation import encoder_ratios
 from vmm.tasks.base import LossOutput, PretrainTask, View, refuse_outside
 from vmm.tasks.captions import say_of_captions
 from vmm.tasks.draws import sample_draws
 from vmm.tasks.gradient_cache import Parts, joined, keep_little, mean_of_means, say_of_accumulation
-from vmm.tasks.loss_terms import DRAW_ALL, Draws, Encoded, LossWeights, check_weights
+from vmm.tasks.loss_terms import (
+    DRAW_ALL,
+    Draws,
+    Encoded,
+    LossWeights,
+    check_contrast,
+    check_weights,
+)
 from vmm.types import TextTokens, VideoTextBatch
 
 
@@ -50,7 +58,7 @@ class VideoTextTask(PretrainTask):
         video_encoder: Encodes clips and stills.
         text_encoder: Makes the text encoder; called with the video encoder's width.
         proj_dim: Width of the joint space.
-        temperature: Start value of the learned temperature.
+        temperature: Start value of the learned temperature; SigLIP begins at 0.1.
         loss_weights: Weights of the terms.
         mlm_probability: Share of the words that masked language modelling hides.
         hard_negatives: Draw negatives for matching by similarity, otherwise uniformly.
@@ -59,9 +67,14 @@ class VideoTextTask(PretrainTask):
         optimizer: Makes the optimizer from parameter groups.
         text_lr_ratio: Learning rate of the text encoder, as a share of the optimizer's: a BERT
             wants smaller steps than a state-space encoder.
+        layer_decay: Learning rate of a layer of the video encoder, as a multiple of the next one's.
         micro_batch: Clips that go through the encoders at once, where memory has no room for the
             whole batch; the losses still see all of it, and are the same. Costs a second forward.
             Other tasks have no negatives: there trainer.accumulate_grad_batches does as much.
+        vtc_kind: The contrastive loss: ``softmax`` over the batch, as published, or ``sigmoid`` of
+            each pair (SigLIP, arXiv 2303.15343), which adds a learned bias.
+        logit_bias: Start value of that bias.
+        label_smoothing: Share of the target of the softmax that is spread over the batch.
         shared: As for ``PretrainTask``.
 
     Raises:
@@ -83,27 +96,37 @@ class VideoTextTask(PretrainTask):
         gather: GatherGradient = "exact",
         optimizer: OptimizerCallable = lambda p: torch.optim.AdamW(p, lr=4e-4),
         text_lr_ratio: float = 1.0,
+        layer_decay: float = 1.0,
         micro_batch: int | None = None,
+        vtc_kind: ContrastiveKind = "softmax",
+        logit_bias: float = -10.0,
+        label_smoothing: float = 0.0,
         **shared: Any,
     ) -> None:
         super().__init__(optimizer=optimizer, **shared)
         refuse_outside(1, math.inf, proj_dim=proj_dim)
         refuse_outside(0.001, math.inf, temperature=temperature)
-        refuse_outside(0, 1, mlm_probability=mlm_probability)
+        refuse_outside(0, 1, mlm_probability=mlm_probability, layer_decay=layer_decay)
+        refuse_outside(0, 1, label_smoothing=label_smoothing)
         refuse_outside(0, math.inf, text_lr_ratio=text_lr_ratio, **vars(loss_weights))
         refuse_outside(1, math.inf, micro_batch=1 if micro_batch is None else micro_batch)
         check_weights(loss_weights, self.teacher)
+        sigmoid = check_contrast(vtc_kind, label_smoothing)
+        self.label_smoothing = label_smoothing
         self.loss_weights = loss_weights
         self.mlm_probability = mlm_probability
         self.hard_negatives = hard_negatives
         self.gather: GatherGradient = gather
         self.text_lr_ratio = text_lr_ratio
+        self.layer_decay = layer_decay
         self.micro_batch = micro_batch
         head = self.make_align_head(video_encoder) if loss_weights.align else None
         text = text_encoder(video_encoder.embed_dim)
         if loss_weights.vtm or loss_weights.mlm:
             text.fusing("set loss_weights.vtm and loss_weights.mlm to 0")
-        self.model = VideoTextModel(video_encoder, text, proj_dim, temperature, head)
+        bias = logit_bias if sigmoid and loss_weights.vtc else None
+        self.model = VideoTextModel(video_encoder, text, proj_dim, temperature, head, bias)
+        self.lr_ratios()  # which may be refused
         self._retrieved: list[Retrieved] = []
 
     def curves(self) -> set[str]:
@@ -111,11 +134,14 @@ class VideoTextTask(PretrainTask):
         terms = {name for name, weight in vars(self.loss_weights).items() if weight}
         right = {"vtc_t2v_accuracy", "vtc_v2t_accuracy"} if "vtc" in terms else set()
         train = terms | right | {"temperature"}
+        if self.model.logit_bias is not None:
+            train.add("logit_bias")
         return {f"train/{name}" for name in train} | {f"val/{name}" for name in metric_names()}
 
     def lr_ratios(self) -> dict[str, float]:
-        """The text encoder's."""
-        return {"model.text_encoder.": self.text_lr_ratio}
+        """The text encoder's, and those of the video encoder's layers."""
+        text = {"model.text_encoder.": self.text_lr_ratio}
+        return text | encoder_ratios(self.video_encoder, self.layer_decay)
 
     def unread(self) -> list[nn.Module | nn.Parameter]:
         """What serves a term that is off."""
@@ -158,9 +184,12 @@ class VideoTextTask(PretrainTask):
         log = {"temperature": model.temperature.detach().squeeze()}
         if weights.vtc:
             rows = None if parts.whole else self.micro_batch
+            pairs = Pairs(model.logit_bias, self.label_smoothing)
             vtc = contrastive_loss(
-                video_proj, text_proj, model.temperature, batch["idx"], self.gather, rows
+                video_proj, text_proj, model.temperature, batch["idx"], self.gather, rows, pairs
             )
+            if model.logit_bias is not None:
+                log["logit_bias"] = model.logit_bias.detach().squeeze()
             terms["vtc"] = vtc.loss
             log |= {"vtc_t2v_accuracy": vtc.t2v_accuracy, "vtc_v2t_accuracy": vtc.v2t_accuracy}
         mask = tokens.attention_mask
