@@ -7,6 +7,7 @@ import torch.multiprocessing as mp
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
+from tests.losses import test_contrastive as losses
 from vmm.distributed import all_gather, gather_objects, rank, world_size
 from vmm.losses.contrastive import contrastive_loss
 
@@ -50,8 +51,28 @@ def _process(index, folder):
         model = DistributedDataParallel(Towers())
         model(*(x.chunk(WORLD)[index] for x in _batch()), kind).backward()
         results[kind] = {name: p.grad for name, p in model.module.named_parameters()}
+    results |= dict(_parts_of_a_batch(index))
     torch.save(results, f"{folder}/{index}.pt")
     dist.destroy_process_group()
+
+
+_IDX = [4, 4, 1, 2, 4, 6, 2]
+
+
+def _parts_of_a_batch(index):
+    """Contrastive losses and gradients of 3 of 7 rows here and of 4 there, in parts or not."""
+    rows = slice(0, 3) if index == 0 else slice(3, 7)
+    for loss, pairs in losses.KINDS.items():
+        for part in (None, 2):
+            mine = {
+                n: x.detach()[rows if len(x) == 7 else ...] for n, x in losses.leaves_of(7).items()
+            }
+            mine = {n: x.clone().requires_grad_() for n, x in mine.items()}
+            video, text, temperature, bias = mine.values()
+            ids = torch.tensor(_IDX)[rows]
+            out = contrastive_loss(video, text, temperature, ids, rows=part, pairs=pairs(bias))
+            found = {n: g for n, g in losses.gradients(out.loss, mine).items() if g is not None}
+            yield f"{loss} {part}", found | {"loss": out.loss.detach().reshape(())}
 
 
 @pytest.fixture(scope="module")
@@ -100,3 +121,19 @@ def test_a_single_process_is_left_alone():
     assert all_gather(x, "local") is x
     assert not all_gather(x, "none").requires_grad
     assert (rank(), world_size(), gather_objects("a")) == (0, 1, ["a"])
+
+
+@pytest.mark.parametrize("part", [None, 2])
+@pytest.mark.parametrize("loss", losses.KINDS)
+def test_each_contrastive_loss_is_that_of_one_process(two_processes, loss, part):
+    leaves = losses.leaves_of(7)
+    expected = losses.written_out(loss, *leaves.values(), _IDX)
+    first, second = (result[f"{loss} {part}"] for result in two_processes)
+    wanted = {n: g for n, g in losses.gradients(expected, leaves).items() if g is not None}
+    assert first.keys() == second.keys() == {*wanted, "loss"}
+    for found in (first, second):
+        torch.testing.assert_close(found["loss"], expected.reshape(()), rtol=1e-12, atol=1e-12)
+    for name, gradient in wanted.items():  # data-parallel training takes the mean of all processes
+        rows = name in ("video", "text")
+        both = torch.cat([first[name], second[name]]) if rows else first[name] + second[name]
+        torch.testing.assert_close(both / 2, gradient, rtol=1e-10, atol=1e-12)

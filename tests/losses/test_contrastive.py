@@ -1,8 +1,9 @@
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import tensor
 
-from vmm.losses.contrastive import contrastive_loss
+from vmm.losses.contrastive import Pairs, contrastive_loss
 from vmm.ops.similarity import frame_similarity
 
 
@@ -76,16 +77,68 @@ def test_dividing_by_the_temperature_sharpens():
     assert losses[1] < losses[0] * 1e-3
 
 
-@pytest.mark.parametrize("idx", [[0, 1, 2, 3, 4], [7, 7, 1, 2, 7]])
-def test_some_rows_at_a_time_give_the_same_loss(idx):
+KINDS = {
+    "softmax": lambda bias: Pairs(),
+    "smoothed": lambda bias: Pairs(label_smoothing=0.2),
+    "sigmoid": lambda bias: Pairs(bias),
+}
+
+
+def written_out(kind, video, text, temperature, bias, idx):
+    """The loss pair by pair."""
+    s, n = frame_similarity(video, text) / temperature, len(idx)
+    total = 0.0
+    for i in range(n):
+        positives = [j for j in range(n) if idx[j] == idx[i]]
+        if kind == "sigmoid":
+            for j in range(n):
+                sign = 1.0 if j in positives else -1.0
+                total = total + torch.log1p(torch.exp(-sign * (s[i, j] + bias))).sum() / n
+            continue
+        spread = 0.2 if kind == "smoothed" else 0.0
+        for scores in (s[i], s[:, i]):
+            log_p = scores - scores.exp().sum().log()
+            right = sum(log_p[j] for j in positives) / len(positives)
+            total = total - ((1 - spread) * right + spread * log_p.mean()) / (2 * n)
+    return total
+
+
+def leaves_of(n):
     g = torch.Generator().manual_seed(0)
-    video, text = (torch.randn(5, *n, generator=g, dtype=torch.float64) for n in ((3, 8), (8,)))
-    results = []
-    for rows in (None, 2, 9):
-        leaves = [x.clone().requires_grad_() for x in (video, text)]
-        leaves.append(tensor(0.07, dtype=torch.float64, requires_grad=True))
-        out = contrastive_loss(*leaves, tensor(idx), rows=rows)
-        out.loss.backward()
-        results.append([*(x.detach() for x in out), *(x.grad for x in leaves)])
-    for other in results[1:]:
-        torch.testing.assert_close(other, results[0], rtol=1e-12, atol=1e-12)
+    shapes = {"video": (n, 3, 8), "text": (n, 8)}
+    made = {k: torch.randn(*size, generator=g, dtype=torch.float64) for k, size in shapes.items()}
+    made |= {"temperature": tensor([0.3], dtype=torch.float64)}
+    made |= {"bias": tensor([-1.5], dtype=torch.float64)}
+    return {name: x.requires_grad_() for name, x in made.items()}
+
+
+def gradients(loss, leaves):
+    found = torch.autograd.grad(loss.sum(), [*leaves.values()], allow_unused=True)
+    return dict(zip(leaves, found, strict=True))
+
+
+@pytest.mark.parametrize("rows", [None, 2, 9])
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("idx", [[0, 1, 2, 3, 4], [7, 7, 1, 2, 7], [3] * 5])
+def test_losses_and_gradients_equal_the_sum_over_pairs(kind, idx, rows):
+    leaves = leaves_of(5)
+    video, text, temperature, bias = leaves.values()
+    expected = written_out(kind, video, text, temperature, bias, idx)
+    pairs = KINDS[kind](bias)
+    got = contrastive_loss(video, text, temperature, tensor(idx), rows=rows, pairs=pairs).loss
+    torch.testing.assert_close(got.sum(), expected.sum(), rtol=1e-12, atol=1e-12)
+    for one, other in zip(
+        gradients(got, leaves).values(), gradients(expected, leaves).values(), strict=True
+    ):
+        torch.testing.assert_close(one, other, rtol=1e-10, atol=1e-12)
+
+
+def test_the_sigmoid_is_that_of_open_clip():
+    from open_clip.loss import SigLipLoss
+
+    leaves = leaves_of(5)
+    video, text, temperature, bias = leaves.values()
+    video = F.normalize(video[:, :1], dim=-1)
+    theirs = SigLipLoss()(video[:, 0], F.normalize(text, dim=-1), 1 / temperature, bias)
+    ours = contrastive_loss(video, text, temperature, torch.arange(5), pairs=Pairs(bias)).loss
+    torch.testing.assert_close(ours.reshape(()), theirs.reshape(()), rtol=1e-12, atol=1e-12)

@@ -4,9 +4,11 @@ import inspect
 
 import pytest
 import torch
+from torch import nn
 
 from tests.models.bag_of_words import BagOfWords
 from vmm.models.answer import AnswerModel
+from vmm.models.lora import Lora, add_adapters, linear_layers, merge_adapters
 from vmm.models.text_encoder import BertTextEncoder
 from vmm.models.text_interface import FusionEncoder, TextEncoder
 from vmm.models.video_text import VideoTextModel
@@ -70,6 +72,26 @@ def test_an_exported_encoder_is_built_again(make, kind, tmp_path):
     again = kind(32, **arguments)
     again.load_state_dict(encoder.state_dict())
     assert torch.equal(again.tokenize(TEXTS).input_ids, encoder.tokenize(TEXTS).input_ids)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_lora_beside_every_layer_learns_and_merges(make, kind):
+    model = nn.ModuleDict({"text_encoder": make(kind)}).double()
+    if not linear_layers(model):
+        with pytest.raises(ValueError, match="is the whole name of no linear layer"):
+            add_adapters(model, Lora())
+        return
+    add_adapters(model, Lora(rank=2))
+    ups = {n: p for n, p in model.named_parameters() if "lora_B" in n}
+    for up in ups.values():
+        nn.init.normal_(up, std=0.1)
+    states = model["text_encoder"].encode(model["text_encoder"].tokenize(TEXTS))
+    states.square().sum().backward()
+    assert any(up.grad is not None for up in ups.values())
+    merged = nn.ModuleDict({"text_encoder": make(kind)}).double()
+    merged.load_state_dict(merge_adapters(model.state_dict()))
+    wanted = merged["text_encoder"].encode(merged["text_encoder"].tokenize(TEXTS))
+    torch.testing.assert_close(states, wanted, rtol=1e-10, atol=1e-10)
 
 
 @pytest.fixture

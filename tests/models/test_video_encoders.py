@@ -4,10 +4,12 @@ from functools import partial
 
 import pytest
 import torch
+from torch import nn
 
 from vmm.drawing import uniform_rows
 from vmm.masking import Patches, draw_mask
 from vmm.models.clip_vit import FrameViT
+from vmm.models.lora import Lora, add_adapters, linear_layers, merge_adapters
 from vmm.models.video_encoder import VideoEncoder
 from vmm.models.video_vit import DividedViT, JointViT
 from vmm.models.videomamba import VideoMamba
@@ -134,3 +136,23 @@ def test_positions_begin_as_large_as_wished(make, kind):
         assert drawn.std() == pytest.approx(0.5, rel=0.2)
     with pytest.raises(ValueError, match=r"position_std 0 must be above 0"):
         make(kind, position_std=0)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_lora_beside_every_layer_learns_and_merges(make, kind):
+    torch.manual_seed(0)
+    model = nn.ModuleDict({"video_encoder": make(kind)})
+    torch.manual_seed(0)
+    merged = nn.ModuleDict({"video_encoder": make(kind)})
+    assert add_adapters(model, Lora(rank=2)) == linear_layers(merged)
+    ups = [p for name, p in model.named_parameters() if "lora_B" in name]
+    for up in ups:
+        nn.init.normal_(up, std=0.1)
+    video = torch.randn(2, 4, 3, 64, 64)
+    before, features = merged["video_encoder"](video), model["video_encoder"](video)
+    (features.tokens.square().sum() + features.pooled.square().sum()).backward()
+    assert all(up.grad is not None and up.grad.abs().sum() > 0 for up in ups)
+    merged.load_state_dict(merge_adapters(model.state_dict()))
+    after = merged["video_encoder"](video)
+    torch.testing.assert_close(features[:2], after[:2], rtol=1e-5, atol=2e-6)
+    assert (before.tokens - after.tokens).abs().max() > 1e-3

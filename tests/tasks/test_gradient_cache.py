@@ -20,6 +20,7 @@ from vmm.losses import contrastive
 from vmm.masking import MaskSettings
 from vmm.models import videomamba
 from vmm.models.clip_vit import ClipTeacher
+from vmm.models.lora import Lora
 from vmm.models.text_encoder import BertTextEncoder
 from vmm.models.videomamba import VideoMamba
 from vmm.tasks import gradient_cache
@@ -31,7 +32,7 @@ from vmm.types import TextTokens
 ROWS = 7
 
 
-def make_task(root, bert, micro_batch, align=True, drop=0.3):
+def make_task(root, bert, micro_batch, align=True, drop=0.3, **settings):
     torch.manual_seed(0)
     teacher = None
     if align:
@@ -55,6 +56,7 @@ def make_task(root, bert, micro_batch, align=True, drop=0.3):
         video_mask=MaskSettings("attention" if align else "random", 0.5),
         image_mask=MaskSettings("tube", 0.5),
         micro_batch=micro_batch,
+        **settings,
     )
     return task.double()
 
@@ -96,9 +98,12 @@ def assert_equal_steps(one, other):
         torch.testing.assert_close(got, expected, rtol=1e-12, atol=1e-12)
 
 
-@pytest.mark.parametrize(("media", "micro_batch"), [("video", 3), ("video", 1), ("image", 5)])
+@pytest.mark.parametrize(
+    ("media", "micro_batch", "kind"),
+    [("video", 3, "softmax"), ("video", 1, "sigmoid"), ("image", 5, "sigmoid")],
+)
 def test_losses_and_gradients_are_those_of_the_whole_batch(
-    root, tmp_path, monkeypatch, media, micro_batch
+    root, tmp_path, monkeypatch, media, micro_batch, kind
 ):
     """With dropout and drop path that depend on what is dropped, so that no order matters."""
 
@@ -115,11 +120,12 @@ def test_losses_and_gradients_are_those_of_the_whole_batch(
     monkeypatch.setattr(videomamba, "drop_path", drop_path)
     bert = bert_with_dropout(root, tmp_path, 0.2, 0.0)
     batch = make_batch(media)
-    whole = step(make_task(root, bert, None).train(), batch)
+    whole = step(make_task(root, bert, None, vtc_kind=kind).train(), batch)
     assert whole[0].keys() >= {"vtc", "vtm", "mlm", "align", "vtc_t2v_accuracy"}
     without = {name for name, g in whole[1].items() if g is None or not g.any()}
     assert without <= {"model.video_encoder.temporal_pos_embedding"}
-    assert_equal_steps(whole, step(make_task(root, bert, micro_batch).train(), batch))
+    parted = make_task(root, bert, micro_batch, vtc_kind=kind).train()
+    assert_equal_steps(whole, step(parted, batch))
 
 
 def test_backward_draws_the_same_dropout_again(root, tmp_path, monkeypatch):
@@ -211,6 +217,20 @@ class Step(nn.Module):
         return self.task.compute_losses(batch).total
 
 
+WAYS = ("ddp", "fsdp", "lora")
+
+
+def add_matrices(task):
+    """As at the start of a training, but for the second matrices, which are no longer zero."""
+    task.lora = Lora(rank=2)
+    task.adapt()
+    for part in task.unread():
+        part.requires_grad_(False)
+    for name, parameter in task.named_parameters():
+        if "lora_B" in name:
+            nn.init.normal_(parameter, std=0.1)
+
+
 def _process(index, folder, root):
     torch.set_num_threads(1)
     dist.init_process_group(
@@ -225,11 +245,14 @@ def _process(index, folder, root):
     rows = slice(4 * index, 4 * index + 4)
     batch = {name: x if name == "media" else x[rows] for name, x in whole.items()}
     results = {}
-    for way in ("ddp", "fsdp"):
+    for way in WAYS:
         for micro_batch in (None, 3):
             bert = root / "recipes/encoders/bert_demo"
             task = make_task(root, bert, micro_batch, align=False, drop=0.0).train()
-            if way == "ddp":
+            if way == "lora":  # all that is trained must be used
+                add_matrices(task)
+                model = DistributedDataParallel(Step(task))
+            elif way == "ddp":
                 model = DistributedDataParallel(Step(task), find_unused_parameters=True)
             else:
                 model = Step(task)
@@ -253,6 +276,6 @@ def test_two_processes_sum_the_gradients_of_parts_once(root, tmp_path):
     mp.spawn(_process, args=(tmp_path, root), nprocs=2)
     for index in range(2):
         results = torch.load(tmp_path / f"{index}.pt", weights_only=True)
-        for way in ("ddp", "fsdp"):
+        for way in WAYS:
             assert len(results[way, None]) > 60
             torch.testing.assert_close(results[way, 3], results[way, None], rtol=1e-11, atol=1e-11)

@@ -15,7 +15,7 @@ of a model without adapters; only the training of one, and going on with it, nee
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -69,7 +69,8 @@ class Lora:
 def linear_layers(model: nn.Module) -> list[str]:
     """Name the layers of a model's encoders that LoRA can be for.
 
-    Those inside of PyTorch's attention are none: it reads their weights without calling them.
+    Those inside of PyTorch's attention are none: it reads their weights without calling them. (What
+    peft has for it adds to frozen weights and subtracts again, after which they are others.)
     """
     inside = [
         f"{name}."
@@ -83,6 +84,12 @@ def linear_layers(model: nn.Module) -> list[str]:
         and name.startswith(tuple(f"{encoder}." for encoder in ENCODERS))
         and not name.startswith(tuple(inside))
     ]
+
+
+def kinds_of(names: Sequence[str], shown: int = 12) -> str:
+    """List layers, those that differ in numbers alone as one."""
+    kinds = list(dict.fromkeys(re.sub(r"\.\d+\.", ".N.", name) for name in names))
+    return ", ".join(kinds[:shown]) + (" ..." if len(kinds) > shown else "")
 
 
 def add_adapters(model: nn.Module, lora: Lora) -> list[str]:
@@ -101,10 +108,9 @@ def add_adapters(model: nn.Module, lora: Lora) -> list[str]:
     there = linear_layers(model)
     chosen = [name for name in there if re.fullmatch(lora.targets, name)]
     if not chosen:
-        kinds = sorted({re.sub(r"\.\d+\.", ".N.", name) for name in there})
         raise ValueError(
             f"lora.targets {lora.targets!r} is the whole name of no linear layer; there are "
-            f"{', '.join(kinds[:12])}{' ...' if len(kinds) > 12 else ''}"
+            f"{kinds_of(there)}"
         )
     try:
         from peft import LoraConfig, inject_adapter_in_model

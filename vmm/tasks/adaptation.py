@@ -10,7 +10,7 @@ from typing import NamedTuple, Self
 import lightning as L
 from torch import nn
 
-from vmm.models.lora import ENCODERS, Lora, add_adapters
+from vmm.models.lora import ENCODERS, Lora, add_adapters, kinds_of
 from vmm.models.video_encoder import VideoEncoder
 from vmm.optim import LayerDecay, layer_ratios
 
@@ -64,15 +64,17 @@ class PartlyTrained(L.LightningModule):
         """
         model, names = self.model, self.frozen_parts
         frozen = {parameter for name in names for parameter in _freeze(model, name)}
-        modules = [part for part in model.modules() if next(part.parameters(), None) is not None]
+        whole = [part for part in model.modules() if _within(part, frozen)]
         if self.lora is not None:
-            parts = (getattr(model, name, None) for name in ENCODERS)
-            encoders = [part for part in parts if part is not None]
-            frozen |= {parameter for encoder in encoders for parameter in encoder.parameters()}
             layers = add_adapters(model, self.lora)
-            logger.info("LoRA of rank %d: %s", self.lora.rank, ", ".join(layers))
-        modules = [part for part in modules if frozen.issuperset(part.parameters())]
-        self.fixed = Fixed(frozen, modules)
+            said = self.lora.rank, len(layers), kinds_of(layers)
+            logger.info("LoRA of rank %d beside %d layers: %s", *said)
+            whole = [part for part in whole if _within(part, frozen)]  # no longer, with LoRA in it
+            parts = (getattr(model, name, None) for name in ENCODERS)
+            for encoder in (part for part in parts if part is not None):
+                frozen |= {p for p in encoder.parameters() if not p.requires_grad}
+                whole += [encoder] if _within(encoder, frozen) else []
+        self.fixed = Fixed(frozen, whole)
         if not frozen:
             return
         unread = self.unread_parameters()
@@ -92,6 +94,11 @@ class PartlyTrained(L.LightningModule):
         for module in self.fixed.modules if self.fixed else ():
             module.eval()
         return self
+
+
+def _within(part: nn.Module, parameters: Set[nn.Parameter]) -> bool:
+    own = set(part.parameters())
+    return bool(own) and own <= parameters
 
 
 def encoder_ratios(
