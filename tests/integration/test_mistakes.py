@@ -91,6 +91,13 @@ def told(things, root, tmp_path, monkeypatch, capsys):
 @pytest.mark.parametrize(
     ("line", "said"),
     [
+        (f"{S2} --model.init_args.lora.rank=0", "lora.rank is 0; set it from 1 to 256"),
+        (f"{S2} --model.init_args.lora.targets='('", "lora.targets '(' is no regular expression"),
+        (f"{S2} --model.init_args.layer_decay=2", "layer_decay is 2.0; set it to from 0 to 1"),
+        (
+            f"{S2} -c recipes/overlays/sigmoid.yaml --model.init_args.label_smoothing=0.1",
+            "label_smoothing 0.1 is for vtc_kind softmax",
+        ),
         ("fit", "there is no recipe; name one, e.g. -c recipes/stage2_vtt.yaml"),
         ("fit recipes/stage2_vtt.yaml", "a recipe comes after -c"),
         ("fit -c nowhere.yaml", "the recipe nowhere.yaml does not exist"),
