@@ -75,8 +75,8 @@ def _configure_messages() -> None:
     root.handlers = [handler]
     root.setLevel(logging.INFO if os.environ.get("LOCAL_RANK", "0") == "0" else logging.WARNING)
     logging.getLogger("lightning.pytorch.utilities.rank_zero").setLevel(logging.WARNING)
-    warnings.filterwarnings("ignore", message=".*LeafSpec.*")
-    warnings.filterwarnings("ignore", message="FSDP2-wrapped module .* returned a view")
+    warnings.filterwarnings("ignore", message=".*LeafSpec|FSDP2-wrapped module .* returned a view")
+    warnings.filterwarnings("ignore", message="Found .* module.* in eval mode")  # those of freeze
     warnings.filterwarnings("ignore", message=".*AMP with fp16 is not supported on CPU")
     # vmm keeps the curves and looks itself whether a folder is in use.
     warnings.filterwarnings("ignore", message="(Experiment logs|Checkpoint) directory .* not empty")

@@ -184,9 +184,9 @@ class VideoTextTask(PretrainTask):
         log = {"temperature": model.temperature.detach().squeeze()}
         if weights.vtc:
             rows = None if parts.whole else self.micro_batch
-            pairs = Pairs(model.logit_bias, self.label_smoothing)
+            asked = Pairs(model.logit_bias, self.label_smoothing)
             vtc = contrastive_loss(
-                video_proj, text_proj, model.temperature, batch["idx"], self.gather, rows, pairs
+                video_proj, text_proj, model.temperature, batch["idx"], self.gather, rows, asked
             )
             if model.logit_bias is not None:
                 log["logit_bias"] = model.logit_bias.detach().squeeze()
