@@ -13,6 +13,7 @@ from tests.tasks.test_video_text import CAPTIONS
 from vmm.cli import main
 from vmm.export.command import export, load_parts
 from vmm.export.encoder import VideoTextEncoder
+from vmm.models import videomamba
 from vmm.models.lora import Lora, merge_adapters
 from vmm.models.text_encoder import BertTextEncoder
 from vmm.models.videomamba import VideoMamba
@@ -143,6 +144,14 @@ def test_a_frozen_part_has_no_dropout_and_an_adapted_one_has(make):
     layer = task.model.get_submodule("video_encoder.layers.0.mixer.in_proj")
     assert layer.training and layer.lora_dropout["default"].training
     assert not task.model.text_encoder.training  # LoRA froze it, and has nothing in it
+
+
+def test_a_frozen_block_is_never_dropped(make, monkeypatch):
+    seen = []
+    monkeypatch.setattr(videomamba, "drop_path", lambda x, rate, on: seen.append((rate, on)) or x)
+    task = make({"drop_path_rate": 0.8}, freeze="video_encoder.layers.2").train()
+    task.video_encoder(batch()["video"])
+    assert seen == [(0.0, True), (0.4, True), (0.8, False)]
 
 
 def kept(task):
