@@ -80,6 +80,7 @@ def run(tmp_path):
     write_config(folder, config)
     state = {f"model.{key}": value for key, value in model.state_dict().items()}
     state |= {"model.align_head.weight": torch.zeros(2), "teacher.visual.proj": torch.zeros(2)}
+    state["model.logit_bias"] = torch.tensor([-9.0])
     torch.save({"state_dict": state, "callbacks": {}}, folder / "checkpoints" / "last.ckpt")
     return folder, config, model.eval()
 
