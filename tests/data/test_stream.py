@@ -212,6 +212,11 @@ def test_one_of_several_captions_is_drawn(tools, tmp_path):
     videos = one(str(tools.write_tar(tmp_path / "a.tar", members)))
     stream = TrainStream({"video": videos}, {"video": 1}, SETTINGS)
     assert {stream.batch(step)["text"][0] for step in range(30)} == set(captions)
+    twice = TrainStream({"video": videos}, {"video": 1}, replace(SETTINGS, aug_repeats=2))
+    batches = [twice.batch(step) for step in range(60)]
+    pairs = {(a, b) for a in captions for b in captions}
+    assert {tuple(b["text"]) for b in batches} == pairs
+    assert all(b["idx"][0] == b["idx"][1] for b in batches)  # positives of each other
 
 
 @pytest.fixture
