@@ -102,6 +102,7 @@ SMALL_TEACHER = {
     "pretrained": None,
     "image_size": 32,
 }
+SMALL_TOWER = {"name": "recipes/encoders/bert_demo", "pretrained": False, "max_words": 32}
 SMALL_TEXT = {"name": "recipes/encoders/bert_demo", "fusion_layer": 2, "pretrained": False}
 
 
@@ -117,6 +118,7 @@ CHANGES = {
         "trainer": {"max_epochs": 1},
     },
     "own_captions": {"model": small(text_encoder={**SMALL_TEXT, "max_words": 32})},
+    "minilm": {"model": small(text_encoder=SMALL_TOWER)},
     "videomamba_m_k400": {
         "model": small(video_encoder=SMALL_STUDENT, teacher=SMALL_TEACHER),
         "trainer": {"max_epochs": 1},

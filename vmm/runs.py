@@ -9,11 +9,9 @@ if it is one of vmm's models or already imported by the caller.
 from __future__ import annotations
 
 import hashlib
-import inspect
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from importlib import import_module
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
@@ -26,6 +24,8 @@ from vmm.models.answer import AnswerModel
 from vmm.models.classifier import VideoClassifier
 from vmm.models.masked_student import MaskedStudent
 from vmm.models.match_weight import read_match_weight
+from vmm.models.recipe_nodes import build_node, init_args_of
+from vmm.models.run_text import with_own_text
 from vmm.models.text_interface import TextEncoder
 from vmm.models.video_encoder import VideoEncoder
 from vmm.models.video_text import VideoTextModel
@@ -35,7 +35,6 @@ from vmm.settings import make
 
 logger = logging.getLogger(__name__)
 
-_Part = TypeVar("_Part", bound=nn.Module)
 ModelT = TypeVar("ModelT", bound=nn.Module)
 
 # What a training checkpoint may hold beside the model, with the reason to leave it out.
@@ -45,8 +44,6 @@ _TRAINING_ONLY = {
     r"^distill_head\.": "the self-distillation head serves training only",
     r"^teacher\.": "the frozen teacher serves training only",
 }
-
-_MODEL_ROOT = "vmm.models."
 
 CONFIG = "config.yaml"
 CLASS_LIST = "classes.txt"
@@ -106,10 +103,10 @@ def load_model(run: Path, wanted: type[ModelT], checkpoint: str = "best") -> Tra
     path = find_checkpoint(run, checkpoint.removesuffix(_RAW))
     try:
         with usual_types():
-            model = build(config, wanted)
+            model = build(with_own_text(config, run), wanted)
         encoder = model if isinstance(model, VideoEncoder) else model.video_encoder
         assert isinstance(encoder, VideoEncoder)
-        clip = _clip_settings(_init_args(config.get("data")), encoder)
+        clip = _clip_settings(init_args_of(config.get("data")), encoder)
     except ValueError as error:
         raise ValueError(f"{run / CONFIG}: {error}") from error
     state = read_state_dict(path, averaged=not checkpoint.endswith(_RAW))
@@ -146,7 +143,7 @@ def read_config(run: Path) -> dict[str, Any]:
 
 def class_list_of(run: Path, config: Mapping[str, Any]) -> Path | None:
     """Find the list of a classifier's classes: the run's own, or what its recipe names."""
-    named = _init_args(config.get("model")).get("classes")
+    named = init_args_of(config.get("model")).get("classes")
     files = (run / CLASS_LIST, *([Path(named)] if isinstance(named, str) else []))
     return next((file for file in files if file.is_file()), None)
 
@@ -197,13 +194,13 @@ def _answer(args: Mapping[str, Any]) -> AnswerModel:
 
 
 def _classifier(args: Mapping[str, Any]) -> VideoClassifier:
-    encoder = _build(args["video_encoder"], VideoEncoder)  # type: ignore[type-abstract]
+    encoder = build_node(args["video_encoder"], VideoEncoder)  # type: ignore[type-abstract]
     return make(VideoClassifier, {"num_classes": args["num_classes"]}, encoder)
 
 
 def _encoders(args: Mapping[str, Any]) -> tuple[VideoEncoder, TextEncoder]:
-    video_encoder = _build(args["video_encoder"], VideoEncoder)  # type: ignore[type-abstract]
-    text_encoder = _build(args["text_encoder"], TextEncoder, video_encoder.embed_dim)  # type: ignore[type-abstract]
+    video_encoder = build_node(args["video_encoder"], VideoEncoder)  # type: ignore[type-abstract]
+    text_encoder = build_node(args["text_encoder"], TextEncoder, video_encoder.embed_dim)  # type: ignore[type-abstract]
     return video_encoder, text_encoder
 
 
@@ -281,7 +278,7 @@ def kind_of(config: Mapping[str, Any]) -> Kind | None:
     name = node.get("class_path") if isinstance(node, Mapping) else None
     if isinstance(name, str) and name in TASKS:
         return TASKS[name]
-    args = _init_args(node)
+    args = init_args_of(node)
     fitting = [kind for kind in TASKS.values() if all(need in args for need in kind.needs)]
     return max(fitting, key=lambda kind: len(kind.needs), default=None)
 
@@ -309,7 +306,7 @@ def build(config: Mapping[str, Any], wanted: type[ModelT]) -> ModelT:
     found = kind_of(config) or own
     if found.model is not wanted or found.build is None:
         raise ValueError(f"the run is {found.what}; {own.only}")
-    args = _init_args(config.get("model"))
+    args = init_args_of(config.get("model"))
     for need in found.needs:
         if need not in args:
             raise ValueError(f"the run's recipe has no model.init_args.{need}; {own.only}")
@@ -335,47 +332,6 @@ def clip_settings(values: Mapping[str, Any]) -> ClipSettings:
     """
     tuples = {name: tuple(v) for name, v in values.items() if isinstance(v, list)}
     return make(ClipSettings, {**values, **tuples})
-
-
-def _build(node: Any, base: type[_Part], *args: Any) -> _Part:
-    """Build what a ``class_path`` / ``init_args`` node describes, if it is a ``base``."""
-    return make(class_of(node, base), _init_args(node), *args)
-
-
-def class_of(node: Any, base: type[_Part]) -> type[_Part]:
-    """Find the class that a node's ``class_path`` names.
-
-    Raises:
-        ValueError: If it is no ``base`` of vmm or of a module that is imported already.
-    """
-    name = node.get("class_path") if isinstance(node, Mapping) else None
-    if not isinstance(name, str):
-        raise ValueError(f"the run's recipe has no class_path for its {base.__name__}")
-    module = name.rpartition(".")[0]
-    if module.startswith(_MODEL_ROOT):
-        try:
-            import_module(module)
-        except ModuleNotFoundError as error:
-            raise ValueError(f"the recipe names {name}, which this vmm does not have") from error
-    whole = [cls for cls in [base, *_subclasses(base)] if not inspect.isabstract(cls)]
-    known = {f"{cls.__module__}.{cls.__qualname__}": cls for cls in whole}
-    if name not in known:
-        raise ValueError(
-            f"the recipe names {name}, which is no {base.__name__} of vmm; "
-            "if it is yours, import its module before loading the run"
-        )
-    return known[name]
-
-
-def _subclasses(base: type[_Part]) -> list[type[_Part]]:
-    direct = base.__subclasses__()
-    return direct + [cls for child in direct for cls in _subclasses(child)]
-
-
-def _init_args(node: Any) -> dict[str, Any]:
-    """Give the constructor arguments of a recipe node; a missing node has none."""
-    args = node.get("init_args") if isinstance(node, Mapping) else None
-    return dict(args) if isinstance(args, Mapping) else {}
 
 
 def _chosen(kept: list[Path], newest: Path) -> Path:

@@ -18,6 +18,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import torch
+from jsonargparse import Namespace
 from lightning.pytorch import Trainer
 from torch import Tensor, nn
 
@@ -41,13 +42,16 @@ from vmm.models.costs import (
     text_side,
 )
 from vmm.models.masked_student import MaskedStudent
+from vmm.models.recipe_nodes import class_of
+from vmm.models.run_text import with_own_text
 from vmm.models.video_encoder import VideoEncoder
 from vmm.models.video_text import VideoTextModel
 from vmm.models.videomamba import VideoMamba
-from vmm.runs import IMPORTED_WEIGHTS, build, class_of, kind_of, read_config
+from vmm.runs import IMPORTED_WEIGHTS, build, kind_of, read_config
 from vmm.settings import class_paths, make
 from vmm.tasks.base import PretrainTask, TrainingTask
 from vmm.tasks.loss_terms import LossWeights
+from vmm.tasks.own_text import has_own_text
 from vmm.tasks.video_text import VideoTextTask
 from vmm.text_output import say
 from vmm.trainer_cli import VmmCLI, run
@@ -72,6 +76,12 @@ class _Described(VmmCLI):
         self.planned = dict(trainer)
         for name in ("strategy", "logger", "callbacks", "plugins", "profiler"):
             trainer[name] = None
+
+    def run_behind(self, settings: Namespace) -> Path | None:
+        """The run whose recipe is described."""
+        recipes = settings.get("config") or []
+        folders = [Path(path).parent for path in recipes]
+        return next(filter(has_own_text, folders), None)
 
     def _set_seed(self) -> None:
         """Nothing is drawn."""
@@ -120,7 +130,7 @@ def summarize(words: Sequence[str]) -> dict[str, Any]:
         folder = Path(words[0])
         config = read_config(folder)
         if (folder / IMPORTED_WEIGHTS).is_file():
-            return _describe_imported(config)
+            return _describe_imported(with_own_text(config, folder))
         strange = [name for name in class_paths(config) if not name.startswith(_OURS)]
         if strange:  # to look one up imports its module, which is code
             raise ValueError(

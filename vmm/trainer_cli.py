@@ -11,18 +11,18 @@ import os
 import sys
 import warnings
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from jsonargparse import ActionYesNo, Namespace
 from lightning.fabric.utilities.exceptions import MisconfigurationException
-from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.callbacks import (
     Checkpoint,
     EarlyStopping,
     LearningRateMonitor,
     ModelCheckpoint,
 )
-from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import Logger
 
 from vmm.data.datamodules import VideoDataModule, run_folder
@@ -48,8 +48,10 @@ from vmm.tasks.lr_finder import RateFinder
 from vmm.tasks.masked_pretrain import MaskedPretrainTask  # noqa: F401
 from vmm.tasks.monitors import check_monitors
 from vmm.tasks.number_guard import NumberGuard
-from vmm.tasks.resume import lock, newest_run, newest_whole, say_differences, steps_of, sweep
+from vmm.tasks.own_text import check_words, own_text, run_behind
+from vmm.tasks.resume import newest_run, newest_whole, say_differences, steps_of, sweep
 from vmm.tasks.run_record import RunRecord
+from vmm.tasks.save_recipe import NothingToTrain, SaveRecipe
 from vmm.tasks.self_distillation import SelfDistillationTask  # noqa: F401
 from vmm.tasks.strategies import not_met
 from vmm.tasks.throughput import Throughput
@@ -82,72 +84,14 @@ def _configure_messages() -> None:
     warnings.filterwarnings("ignore", message="(Experiment logs|Checkpoint) directory .* not empty")
 
 
-class SaveRecipe(SaveConfigCallback):
-    """Save the recipe when work begins, so that a run that cannot start leaves none behind.
-
-    From then on no other process trains in the folder.
-    """
-
-    lock: IO[bytes] | None = None
-
-    def take(self, run: Path, first: bool) -> None:
-        """Go on in a run's folder; all processes know it, the first keeps the folder."""
-        self.overwrite = True
-        if first and run.is_dir():
-            self.lock = lock(run)
-
-    def _leave(self, *unused: Any, **named: Any) -> None:
-        """Let others train in the folder."""
-        if self.lock is not None:
-            self.lock.close()
-            self.lock = None
-
-    teardown = on_exception = _leave
-
-    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Not yet."""
-
-    def _begin(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if trainer.loggers and not trainer.sanity_checking:
-            path = Path(trainer.log_dir or "", self.config_filename)
-            if trainer.training and trainer.is_global_zero and self.lock is None:
-                self.lock = lock(path.parent)
-            first = trainer.is_global_zero and not self.already_saved
-            if self.overwrite and first and path.is_file():
-                number = len([*path.parent.glob("config-*.yaml")])
-                path.replace(path.with_name(f"config-{number}.yaml"))  # of the run so far
-            super().setup(trainer, pl_module, "")
-
-    on_validation_start = on_test_start = on_predict_start = _begin
-
-    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Save it, if there is something to train, or at least a validation to finish."""
-        at_the_end = trainer.global_step >= trainer.estimated_stepping_batches
-        if at_the_end and not trainer.fit_loop.epoch_loop.val_loop.restarted_mid_evaluation:
-            raise NothingToTrain(trainer)
-        self._begin(trainer, pl_module)
-
-    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Say so if training did not even start."""
-        if not self.already_saved:
-            raise NothingToTrain(trainer)
-
-
-class NothingToTrain(ValueError):
-    """The checkpoint is at the end of the run."""
-
-    def __init__(self, trainer: Trainer) -> None:
-        super().__init__(
-            f"the checkpoint is of step {trainer.global_step}, where this run ends, so there is "
-            "nothing to train; raise trainer.max_epochs or trainer.max_steps"
-        )
-
-
 class VmmCLI(LightningCLI):
     """LightningCLI over vmm's own base classes."""
 
     resume = False
     """Whether a run goes on in its own folder."""
+
+    own_text = False
+    """Whether the text encoder was built from the files of the run that gives the weights."""
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Name the callbacks that always exist, so that overlays can change one setting each."""
@@ -202,10 +146,17 @@ class VmmCLI(LightningCLI):
         if own["version"] is None and (run := newest_run(Path(own["save_dir"], own["name"]))):
             own["version"] = run.name
 
+    def run_behind(self, settings: Namespace) -> Path | None:
+        """Find the run whose own text files serve, where the recipe names the same encoder."""
+        return run_behind(settings, self.resume)
+
     def instantiate_classes(self) -> None:
         """Let an error of a constructor be itself, not a page of what else was tried."""
+        settings = self.config[self.subcommand]
+        run, parser = self.run_behind(settings), self._parser(self.subcommand)
         try:
-            super().instantiate_classes()
+            with own_text(parser, settings, run) as self.own_text:
+                super().instantiate_classes()
         except ValueError as error:
             tried: BaseException = error
             while str(tried.__cause__).startswith("Does not validate") and tried.__cause__:
@@ -215,6 +166,8 @@ class VmmCLI(LightningCLI):
             if tried.__cause__ and not str(tried.__cause__).startswith("Expected a"):
                 raise tried.__cause__ from None
             raise ValueError(one_sentence(str(tried))) from error
+        if not self.own_text:
+            check_words(getattr(self.model, "model", None), run)
 
     def _instantiate_trainer(self, config: dict[str, Any], callbacks: list[Callback]) -> Trainer:
         """Leave out the callbacks of what is switched off, and refuse what no trainer can be."""
@@ -286,7 +239,7 @@ class VmmCLI(LightningCLI):
         logger.info("going on from %s", checkpoint or f"the beginning: {run} has no checkpoint")
         for callback in self.trainer.callbacks:  # type: ignore[attr-defined]
             if isinstance(callback, SaveRecipe):
-                callback.take(run, self.trainer.is_global_zero)
+                callback.take(run, self.trainer.is_global_zero, self.own_text)
         if not self.trainer.is_global_zero:
             return None if checkpoint is None else str(checkpoint)
         recipe = self._parser(self.subcommand).dump(self.config[self.subcommand], skip_none=False)

@@ -322,7 +322,7 @@ def test_more_words_than_positions(tiny):
 
 
 def test_no_such_folder(tmp_path):
-    with pytest.raises(ValueError, match=r"give a folder with a BERT's config\.json"):
+    with pytest.raises(ValueError, match=r"give a folder with its config\.json"):
         BertTextEncoder(6, str(tmp_path / "nowhere"))
 
 

@@ -8,6 +8,7 @@ from torch import nn
 
 from tests.models.bag_of_words import BagOfWords
 from vmm.models.answer import AnswerModel
+from vmm.models.library_text import LibraryTextEncoder
 from vmm.models.lora import Lora, add_adapters, linear_layers, merge_adapters
 from vmm.models.text_encoder import BertTextEncoder
 from vmm.models.text_interface import FusionEncoder, TextEncoder
@@ -20,7 +21,11 @@ TEXTS = ["a red circle moves to the left", "a blue bar", "a blue bar " * 20]
 @pytest.fixture
 def make(root):
     bert = {"name": str(root / "recipes/encoders/bert_demo"), "pretrained": False, "max_words": 16}
-    settings = {BagOfWords: {}, BertTextEncoder: {**bert, "fusion_layer": 2}}
+    settings = {
+        BagOfWords: {},
+        BertTextEncoder: {**bert, "fusion_layer": 2},
+        LibraryTextEncoder: {**bert, "num_fusion_layers": 1},
+    }
     return lambda kind, **changes: kind(32, **settings[kind] | changes).eval()
 
 
@@ -33,7 +38,7 @@ KINDS = [
 
 
 def test_all_kinds_are_tested():
-    assert {BagOfWords, BertTextEncoder} <= set(KINDS)
+    assert {BagOfWords, BertTextEncoder, LibraryTextEncoder} <= set(KINDS)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -100,7 +105,12 @@ def video():
 
 
 @pytest.mark.parametrize(
-    ("kind", "changes"), [(BagOfWords, {}), (BertTextEncoder, {"fusion_layer": None})]
+    ("kind", "changes"),
+    [
+        (BagOfWords, {}),
+        (BertTextEncoder, {"fusion_layer": None}),
+        (LibraryTextEncoder, {"num_fusion_layers": 0}),
+    ],
 )
 def test_an_encoder_without_fusion_layers_says_what_it_cannot_do(make, video, kind, changes):
     model = VideoTextModel(video, make(kind, **changes))

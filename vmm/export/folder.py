@@ -30,6 +30,7 @@ from vmm.data.transforms import ClipSettings
 from vmm.models.classifier import VideoClassifier
 from vmm.models.clip_vit import FrameViT
 from vmm.models.match_weight import KEY, check_match_weight
+from vmm.models.recipe_nodes import class_of
 from vmm.models.text_interface import TextEncoder
 from vmm.models.video_text import VideoTextModel
 from vmm.models.weight_files import read_state_dict
@@ -40,7 +41,6 @@ from vmm.runs import (
     TrainedModel,
     build,
     class_list_of,
-    class_of,
     clip_settings,
     sha256,
 )

@@ -21,7 +21,9 @@ from vmm.models.checkpoints import Published, load_published, save_published
 from vmm.models.classifier import VideoClassifier
 from vmm.models.masked_student import MaskedStudent
 from vmm.models.published_layout import LAYOUTS, Family
+from vmm.models.run_text import keep_text_files, with_own_text
 from vmm.models.text_encoder import BertTextEncoder
+from vmm.models.text_interface import TextEncoder
 from vmm.models.video_text import VideoTextModel
 from vmm.models.weight_files import read_state_dict
 from vmm.runs import (
@@ -32,7 +34,7 @@ from vmm.runs import (
     read_config,
     sha256,
 )
-from vmm.text_output import say
+from vmm.text_output import complain, say
 from vmm.version import __version__
 from vmm.whole import whole_folder
 
@@ -68,6 +70,8 @@ def import_checkpoint(source: str, out: Path, **options: Any) -> Published:
             {key: value.contiguous() for key, value in state.items()}, folder / IMPORTED_WEIGHTS
         )
         (folder / "config.yaml").write_text(yaml.safe_dump(_recipe(published), sort_keys=False))
+        if isinstance(published.model, VideoTextModel):
+            _keep_words(folder, published.model.text_encoder)
         if published.family == "clip_visual":
             config = json.dumps(published.config["open_clip"], indent=2)
             (folder / CLIP_CONFIG).write_text(config + "\n")
@@ -81,6 +85,17 @@ def import_checkpoint(source: str, out: Path, **options: Any) -> Published:
         }
         (folder / ACCOUNT).write_text(json.dumps(account, indent=1) + "\n")
     return published
+
+
+def _keep_words(folder: Path, encoder: TextEncoder) -> None:
+    """Keep the vocabulary with the weights, if it can be found."""
+    try:
+        keep_text_files(folder, encoder)
+    except ValueError as error:
+        complain(
+            f"vmm: the folder has no vocabulary, so captions can only be read where it is found: "
+            f"{error}"
+        )
 
 
 def _recipe(published: Published) -> dict[str, Any]:
@@ -126,7 +141,7 @@ def export_upstream(run: Path, out: Path, checkpoint: str = "best", dtype: str =
         state = {k: v for k, v in state.items() if not k.startswith("video_encoder.pool_norm.")}
     heads = None
     if family == "video_text":
-        text = build(read_config(run), VideoTextModel).text_encoder
+        text = build(with_own_text(read_config(run), run), VideoTextModel).text_encoder
         if not isinstance(text, BertTextEncoder):
             raise ValueError(
                 f"the published layouts hold a BERT, and {type(text).__name__} is none; "

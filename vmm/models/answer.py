@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vmm.models.bert import Bert, MlmHead
+from vmm.models.bert import Bert, MlmHead, initialise
 from vmm.models.text_encoder import BertTextEncoder
 from vmm.models.text_interface import TextEncoder, VisionKV
 from vmm.models.video_encoder import VideoEncoder
@@ -66,11 +66,7 @@ class AnswerDecoder(nn.Module):
         # The published decoder wants question states of the video's width, not the text's.
         self.bert = Bert(config, 0, config.hidden_size)
         self.cls = MlmHead(config)
-        for module in self.modules():
-            if isinstance(module, nn.Linear | nn.Embedding):
-                nn.init.normal_(module.weight, std=config.initializer_range)
-            if isinstance(module, nn.Linear):
-                nn.init.zeros_(module.bias)
+        initialise(self, config.initializer_range)
 
     def start_from(self, text_encoder: BertTextEncoder) -> KeyReport:
         """Copy the weights of a text encoder's fusion layers, embeddings and word head.
@@ -130,9 +126,8 @@ class AnswerDecoder(nn.Module):
         layers = zip(self.bert.encoder.layers(), questions.keys, questions.values, strict=True)
         for layer, key, value in layers:
             states = layer(states, causal[None, None], (key, value), mask)
-        head = self.cls.predictions
-        words = self.bert.embeddings.word_embeddings.weight
-        return F.linear(head.transform(states), words, head.bias)
+        logits: Tensor = self.cls(states, self.bert.embeddings.word_embeddings.weight)
+        return logits
 
 
 class AnswerModel(nn.Module):

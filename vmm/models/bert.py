@@ -8,6 +8,7 @@ The modules nest the way the published names do
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import cast
 
@@ -15,6 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from vmm.models.text_interface import VisionKV
 from vmm.ops.attention import attention
 
 _MOST_LAYERS = 1000
@@ -112,12 +114,47 @@ class BertLayer(nn.Module):
         return out
 
 
+def project_for(layers: Sequence[BertLayer], vision: Tensor, mask: Tensor | None) -> VisionKV:
+    """Project video tokens (B, N, Dv) for layers; mask (B, N), 1 or True = a real token."""
+    keys, values = zip(*(layer.project_vision(vision) for layer in layers), strict=True)
+    return VisionKV(keys, values, None if mask is None else mask.bool())
+
+
+def fuse_through(
+    layers: Sequence[BertLayer], states: Tensor, attention_mask: Tensor, vision: VisionKV
+) -> Tensor:
+    """Let captions (M, S, Dt) look at videos in layers; see ``FusionEncoder.fuse``."""
+    mask = expand_mask(attention_mask)
+    vision_mask = None if vision.mask is None else expand_mask(vision.mask)
+    for layer, key, value in zip(layers, vision.keys, vision.values, strict=True):
+        states = layer(states, mask, (key, value), vision_mask)
+    return states
+
+
+def expand_mask(mask: Tensor) -> Tensor:
+    """(B, S) to a bool mask that broadcasts over heads and queries."""
+    return mask.bool()[:, None, None]
+
+
+def initialise(module: nn.Module, std: float) -> None:
+    """Draw the weights of linear layers and tables as BERT's are; biases are zero."""
+    for part in module.modules():
+        if isinstance(part, nn.Linear | nn.Embedding):
+            nn.init.normal_(part.weight, std=std)
+        if isinstance(part, nn.Linear):
+            nn.init.zeros_(part.bias)
+
+
 class MlmHead(nn.Module):
     """Everything between a state and the tied output matrix, which is the word embedding."""
 
     def __init__(self, config: BertArchitecture) -> None:
         super().__init__()
         self.predictions = _Predictions(config)
+
+    def forward(self, states: Tensor, words: Tensor) -> Tensor:
+        """Score the vocabulary, of vectors ``words`` (V, Dt), for states (..., Dt): (..., V)."""
+        return F.linear(self.predictions.transform(states), words, self.predictions.bias)
 
 
 class _Embeddings(nn.Module):

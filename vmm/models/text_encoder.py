@@ -7,6 +7,7 @@ parameter names are those of the published BERT and VideoMamba checkpoints. Shap
 
 from __future__ import annotations
 
+import json
 import logging
 import re
 from collections.abc import Mapping
@@ -15,12 +16,25 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vmm.models.bert import Bert, BertArchitecture, BertLayer, MlmHead
+from vmm.models.bert import (
+    Bert,
+    BertArchitecture,
+    BertLayer,
+    MlmHead,
+    expand_mask,
+    fuse_through,
+    initialise,
+    project_for,
+)
+from vmm.models.library_files import (
+    read_configuration,
+    read_library_weights,
+    read_tokenizer,
+    refuse_other_words,
+)
 from vmm.models.text_interface import FusionEncoder, VisionKV
-from vmm.models.weight_files import read_state_dict
 from vmm.models.weights import KeyReport, load_accounted
 from vmm.types import TextTokens
 from vmm.wording import clean_caption
@@ -107,7 +121,10 @@ class BertTextEncoder(FusionEncoder):
         """
         if not self.pretrained:
             return None
-        state = _read_weights(self.name)
+        state = {
+            key if key.startswith(("bert.", "cls.")) else f"bert.{key}": value
+            for key, value in read_library_weights(self.name, "text encoder").items()
+        }
         new = {r"\.crossattention\.": "cross-attention is trained from scratch"}
         if not any(key.startswith("cls.predictions.") for key in state):
             new[r"^cls\."] = "the file has no language-model head"
@@ -119,7 +136,7 @@ class BertTextEncoder(FusionEncoder):
     def tokenizer(self) -> Any:
         """The transformers tokenizer of ``name``, read on first use."""
         if self._tokenizer is None:
-            self._tokenizer = _read_tokenizer(self.name, self.vocab_size)
+            self._tokenizer = read_tokenizer(self.name, self.vocab_size)
         return self._tokenizer
 
     @property
@@ -172,7 +189,7 @@ class BertTextEncoder(FusionEncoder):
             (B, S, Dt) states of the last layer below ``fusion_layer``; no pooler, no further norm.
         """
         states: Tensor = self.bert.embeddings(tokens.input_ids)
-        mask = _expand_mask(tokens.attention_mask)
+        mask = expand_mask(tokens.attention_mask)
         for layer in self.bert.encoder.layers()[: self.fusion_layer]:
             states = layer(states, mask)
         return states
@@ -194,6 +211,16 @@ class BertTextEncoder(FusionEncoder):
         """Write the tokenizer."""
         self.tokenizer.save_pretrained(folder)
 
+    def save_sources(self, folder: Path) -> None:
+        """Write the tokenizer and the sizes, as a folder that ``name`` can name."""
+        self.save_vocabulary(folder)
+        sizes = {"model_type": "bert", "hidden_act": "gelu"} | asdict(self.architecture)
+        (folder / "config.json").write_text(json.dumps(sizes, indent=2) + "\n")
+
+    def check_vocabulary(self, folder: Path) -> None:
+        """Refuse weights that were trained with another vocabulary; see ``TextEncoder``."""
+        refuse_other_words(self.tokenizer, folder)
+
     @classmethod
     def arguments_in(cls, folder: Path, exported: Mapping[str, Any]) -> dict[str, Any]:
         """Say where the tokenizer is, and that no weights are to be looked for."""
@@ -201,24 +228,16 @@ class BertTextEncoder(FusionEncoder):
 
     def project_vision(self, vision: Tensor, mask: Tensor | None = None) -> VisionKV:
         """See ``FusionEncoder.project_vision``: (B, N, Dv), mask (B, N)."""
-        pairs = [layer.project_vision(vision) for layer in self._fusion_layers()]
-        keys, values = zip(*pairs, strict=True)
-        return VisionKV(keys, values, None if mask is None else mask.bool())
+        return project_for(self._fusion_layers(), vision, mask)
 
     def fuse(self, states: Tensor, attention_mask: Tensor, vision: VisionKV) -> Tensor:
         """See ``FusionEncoder.fuse``: (M, S, Dt), mask (M, S)."""
-        mask = _expand_mask(attention_mask)
-        vision_mask = None if vision.mask is None else _expand_mask(vision.mask)
-        layers = zip(self._fusion_layers(), vision.keys, vision.values, strict=True)
-        for layer, key, value in layers:
-            states = layer(states, mask, (key, value), vision_mask)
-        return states
+        return fuse_through(self._fusion_layers(), states, attention_mask, vision)
 
     def mlm_logits(self, states: Tensor) -> Tensor:
         """Score the vocabulary for each state: (..., Dt) to (..., vocabulary)."""
-        head = self.cls.predictions
-        words = self.bert.embeddings.word_embeddings.weight
-        return F.linear(head.transform(states), words, head.bias)
+        logits: Tensor = self.cls(states, self.bert.embeddings.word_embeddings.weight)
+        return logits
 
     def _fusion_layers(self) -> list[BertLayer]:
         self.fusing(f"give {self.name} a fusion_layer below {self.fusion_layer}")
@@ -226,77 +245,18 @@ class BertTextEncoder(FusionEncoder):
 
     def _initialise(self, std: float) -> None:
         """BERT's initialisation."""
-        for module in self.modules():
-            if isinstance(module, nn.Linear | nn.Embedding):
-                nn.init.normal_(module.weight, std=std)
-            if isinstance(module, nn.Linear):
-                nn.init.zeros_(module.bias)
+        initialise(self, std)
         words = self.bert.embeddings.word_embeddings
         nn.init.zeros_(words.weight[words.padding_idx])
 
 
-def _expand_mask(mask: Tensor) -> Tensor:
-    """(B, S) to a bool mask that broadcasts over heads and queries."""
-    return mask.bool()[:, None, None]
-
-
 def _read_architecture(name: str) -> BertArchitecture:
-    from transformers import AutoConfig
-
-    try:
-        config = AutoConfig.from_pretrained(name)
-    except (OSError, ValueError) as error:
-        raise ValueError(
-            f"cannot read the configuration of text encoder {name!r}; give a folder with a BERT's "
-            f"config.json, or a hub name and a network. {error}"
-        ) from error
+    config = read_configuration(name, "text encoder")
     kind = (config.model_type, getattr(config, "hidden_act", None))
     if kind != ("bert", "gelu"):
         raise ValueError(
-            f"text encoder {name!r} is of type {kind[0]} with activation {kind[1]}; "
-            "choose a BERT with gelu"
+            f"text encoder {name!r} is of type {kind[0]} with activation {kind[1]}; choose a BERT "
+            "with gelu, or name it to vmm.models.library_text.LibraryTextEncoder"
         )
     sizes = {field.name: getattr(config, field.name) for field in fields(BertArchitecture)}
     return BertArchitecture(**sizes)
-
-
-def _read_tokenizer(name: str, vocab_size: int) -> Any:
-    from transformers import AutoTokenizer
-
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(name)
-    except (OSError, ValueError) as error:
-        raise ValueError(
-            f"cannot read the vocabulary of text encoder {name!r}; put its vocab.txt beside "
-            f"config.json. {error}"
-        ) from error
-    if len(tokenizer) > vocab_size:
-        raise ValueError(
-            f"the vocabulary of {name!r} has {len(tokenizer)} tokens, its model {vocab_size}; "
-            "make both agree"
-        )
-    return tokenizer
-
-
-def _read_weights(name: str) -> dict[str, Tensor]:
-    """State dict of a published BERT under today's key names."""
-    from transformers.utils import cached_file
-
-    path, reason = None, ""
-    for filename in ("model.safetensors", "pytorch_model.bin"):
-        try:
-            path = cached_file(name, filename)
-            break
-        except OSError as error:
-            reason = str(error)
-    if path is None:
-        raise ValueError(
-            f"text encoder {name!r} has neither model.safetensors nor pytorch_model.bin; add one, "
-            f"or set pretrained: false. {reason}"
-        )
-    state = {}
-    for key, value in read_state_dict(Path(path)).items():
-        key = re.sub(r"gamma$", "weight", re.sub(r"beta$", "bias", key))
-        bare = not key.startswith(("bert.", "cls."))
-        state[f"bert.{key}" if bare else key] = value
-    return state

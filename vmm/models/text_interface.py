@@ -118,9 +118,32 @@ class TextEncoder(nn.Module, ABC):
     def save_vocabulary(self, folder: Path) -> None:
         """Write the files that ``tokenize`` needs into an exported folder; by default none."""
 
+    def save_sources(self, folder: Path) -> None:
+        """Write what building it needs into its run's folder; by default the vocabulary.
+
+        Weights are in the run's checkpoints. ``arguments_in`` makes of the recipe's arguments those
+        that look there and nowhere else.
+        """
+        self.save_vocabulary(folder)
+
+    def check_vocabulary(self, folder: Path) -> None:
+        """Refuse weights of a run that had another vocabulary; by default none is known.
+
+        Args:
+            folder: Where the encoder of that run wrote by ``save_sources``.
+
+        Raises:
+            ValueError: If numbers of tokens mean other words here.
+        """
+
     @classmethod
     def arguments_in(cls, folder: Path, exported: Mapping[str, Any]) -> dict[str, Any]:
-        """Complete ``exported_arguments`` by where ``save_vocabulary`` wrote; by default as is."""
+        """Complete arguments by where ``save_vocabulary`` or ``save_sources`` wrote.
+
+        Args:
+            folder: There.
+            exported: ``exported_arguments``, or those of a recipe; by default they stay as is.
+        """
         return dict(exported)
 
 
