@@ -25,7 +25,7 @@ RECIPES = sorted(
 )
 OVERLAYS = sorted(ROOT.glob("recipes/overlays/*.yaml"))
 ENCODERS = sorted(ROOT.glob("recipes/encoders/*.yaml"))
-STAGE1_ONLY = {"videomamba_m_k400"}
+STAGE1_ONLY = {"videomamba_m_k400", "teachers"}
 
 
 def name(path):
@@ -102,6 +102,13 @@ SMALL_TEACHER = {
     "pretrained": None,
     "image_size": 32,
 }
+SMALL_MEMBERS = {
+    name: {
+        "class_path": "vmm.models.clip_vit.ClipTeacher",
+        "init_args": {**SMALL_TEACHER, "image_size": 64},
+    }
+    for name in ("siglip", "dinov2")
+}
 SMALL_TOWER = {"name": "recipes/encoders/bert_demo", "pretrained": False, "max_words": 32}
 SMALL_TEXT = {"name": "recipes/encoders/bert_demo", "fusion_layer": 2, "pretrained": False}
 
@@ -118,6 +125,7 @@ CHANGES = {
         "trainer": {"max_epochs": 1},
     },
     "own_captions": {"model": small(text_encoder={**SMALL_TEXT, "max_words": 32})},
+    "teachers": {"model": small(teacher={"members": SMALL_MEMBERS})},
     "minilm": {"model": small(text_encoder=SMALL_TOWER)},
     "videomamba_m_k400": {
         "model": small(video_encoder=SMALL_STUDENT, teacher=SMALL_TEACHER),

@@ -4,7 +4,6 @@ import pytest
 import yaml
 
 from tests.export.runs import write_run
-from vmm import summary
 from vmm.cli import main
 from vmm.summary import summarize
 
@@ -146,7 +145,7 @@ def test_it_is_said_in_lines(in_root, monkeypatch, capsys, tmp_path):
         raise AssertionError("weights were looked for")
 
     monkeypatch.setattr("vmm.models.clip_tower.read_state_dict", nothing)
-    monkeypatch.setattr(summary.ClipTeacher, "load", nothing)
+    monkeypatch.setattr("vmm.models.clip_vit.ClipTeacher.load", nothing)
     options = ["--model.init_args.init_from=nowhere", "--model.init_args.teacher.init_args"]
     options[1] += ".pretrained=nowhere.pt"
     save = f"--trainer.logger.init_args.save_dir={tmp_path / 'runs'}"

@@ -301,7 +301,7 @@ def build(config: Mapping[str, Any], wanted: type[ModelT]) -> ModelT:
             do not have.
     """
     if wanted is VideoEncoder:
-        return _build(_init_args(config.get("model")).get("video_encoder"), wanted)
+        return build_node(init_args_of(config.get("model")).get("video_encoder"), wanted)
     own = next(kind for kind in TASKS.values() if kind.model is wanted)
     found = kind_of(config) or own
     if found.model is not wanted or found.build is None:

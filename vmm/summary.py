@@ -30,8 +30,6 @@ from vmm.drawing import uniform_rows
 from vmm.masking import Patches, draw_mask
 from vmm.models.answer import AnswerModel
 from vmm.models.classifier import VideoClassifier
-from vmm.models.clip_tower import build_visual
-from vmm.models.clip_vit import ClipTeacher
 from vmm.models.costs import (
     Cost,
     Like,
@@ -44,14 +42,16 @@ from vmm.models.costs import (
 from vmm.models.masked_student import MaskedStudent
 from vmm.models.recipe_nodes import class_of
 from vmm.models.run_text import with_own_text
+from vmm.models.teacher import Teacher
 from vmm.models.video_encoder import VideoEncoder
 from vmm.models.video_text import VideoTextModel
 from vmm.models.videomamba import VideoMamba
 from vmm.runs import IMPORTED_WEIGHTS, build, kind_of, read_config
 from vmm.settings import class_paths, make
-from vmm.tasks.base import PretrainTask, TrainingTask
+from vmm.tasks.base import TrainingTask
 from vmm.tasks.loss_terms import LossWeights
 from vmm.tasks.own_text import has_own_text
+from vmm.tasks.pretraining import PretrainTask
 from vmm.tasks.video_text import VideoTextTask
 from vmm.text_output import say
 from vmm.trainer_cli import VmmCLI, run
@@ -61,7 +61,6 @@ _HOW_KEPT = (
     "of the tokens that is visible; heads of the model, and an answer per question as long as a "
     "caption, are in it; heads of a training loss, losses, weights, gradients and moments are not"
 )
-
 
 _OURS = ("vmm.", "torch.optim.", "lightning.")
 """How the classes of a run begin that are looked up."""
@@ -142,9 +141,8 @@ def summarize(words: Sequence[str]) -> dict[str, Any]:
         built = run(["fit", *words], _Described)
         assert isinstance(built, _Described) and isinstance(built.model, TrainingTask)
         teacher = getattr(built.model, "teacher", None)
-        if isinstance(teacher, ClipTeacher):
-            teacher.visual = build_visual(teacher.name, teacher.image_size)
-            teacher.requires_grad_(False)
+        if isinstance(teacher, Teacher):
+            teacher.build()
     # The datamodule asks its trainer's task for the frames and the size of a clip.
     built.datamodule.trainer = SimpleNamespace(lightning_module=built.model)
     return _describe_task(built.model, built.datamodule, built.planned)

@@ -66,5 +66,6 @@ class TeacherFeatures(NamedTuple):
     tokens: Tensor
     """(B, K, 1 + T * N, teacher dim) of K layers, shallow to deep, class token (mean over frames)
     first; not of unit length."""
-    attention: Tensor
-    """(B, T, N) attention of the class token to each patch, mean over heads, non-negative."""
+    attention: Tensor | None
+    """(B, T, N) where it looks, non-negative, such as the attention of the class token to each
+    patch, mean over heads; None if it does not say."""

@@ -5,6 +5,8 @@ VideoMamba, section 3.3; UMT (arXiv 2303.16058), section 3.2. Shape legend: see 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor, nn
 
@@ -69,3 +71,31 @@ class AlignmentHead(nn.Module):
         taps = at_least_float32(taps) + table
         pairs = zip(self.decoders, taps, strict=True)
         return torch.stack([decoder(tap) for decoder, tap in pairs])
+
+
+class AlignmentHeads(nn.Module):
+    """A head for each of several teachers.
+
+    Args:
+        embed_dim: Width D of the student.
+        output_dims: Widths of the teachers' tokens, by the names of the teachers.
+        num_taps: Number K of tapped layers.
+    """
+
+    def __init__(self, embed_dim: int, output_dims: Mapping[str, int], num_taps: int = 1) -> None:
+        super().__init__()
+        self.heads = nn.ModuleDict(
+            {name: AlignmentHead(embed_dim, size, num_taps) for name, size in output_dims.items()}
+        )
+
+    def forward(self, taps: Tensor, dropped: Tensor | None = None) -> Tensor:
+        """Project taps to the spaces of all teachers, side by side; see ``AlignmentHead``.
+
+        Args:
+            taps: (K, B, visible, D), class token first.
+            dropped: (B, 1 + T * N) bool, the mask the student saw; None = nothing hidden.
+
+        Returns:
+            (K, B, visible, sum of the widths).
+        """
+        return torch.cat([head(taps, dropped) for head in self.heads.values()], -1)

@@ -23,14 +23,14 @@ FILE_SUFFIXES = {".pt", ".pth", ".bin", ".ckpt", ".safetensors"}
 _TOWER_PREFIX = re.compile(r"^(?:.*\.)?(?:visual|clip_teacher)\.")
 
 
-def model_config(name: str) -> dict[str, Any]:
-    """Configuration of an open_clip model.
+def read_config(name: str) -> dict[str, Any]:
+    """Configuration of an open_clip model, whatever its towers are.
 
     Args:
         name: An open_clip model name, or a path to an open_clip model config (``.json``).
 
     Raises:
-        ValueError: If there is no such model or file, or its image tower is not a plain ViT.
+        ValueError: If there is no such model or file.
     """
     if name.endswith(".json"):
         path = Path(name)
@@ -46,6 +46,19 @@ def model_config(name: str) -> dict[str, Any]:
             f"open_clip knows no model {name!r}; see open_clip.list_models(), or give the path of "
             "a model config that ends in .json"
         )
+    return cast(dict[str, Any], config)
+
+
+def model_config(name: str) -> dict[str, Any]:
+    """Configuration of an open_clip model whose image tower is a plain ViT.
+
+    Args:
+        name: As for ``read_config``.
+
+    Raises:
+        ValueError: If there is no such model or file, or its image tower is not a plain ViT.
+    """
+    config = read_config(name)
     vision = config.get("vision_cfg", {})
     unsupported = {"timm_model_name", "attentional_pool"} & vision.keys()
     if unsupported or not isinstance(vision.get("layers"), int):
@@ -53,7 +66,7 @@ def model_config(name: str) -> dict[str, Any]:
             f"the image tower of {name} is not a plain ViT ({sorted(unsupported) or 'ResNet'}); "
             "choose one such as ViT-B-16-quickgelu"
         )
-    return cast(dict[str, Any], config)
+    return config
 
 
 def build_visual(name: str, image_size: int) -> nn.Module:
@@ -67,14 +80,33 @@ def build_visual(name: str, image_size: int) -> nn.Module:
 
 
 def build_tower(config: dict[str, Any], image_size: int) -> nn.Module:
-    """Build the image tower that an open_clip model config describes; see ``build_visual``."""
+    """Build the plain ViT that an open_clip model config describes; see ``build_visual``."""
+    visual: Any = build_any_visual(config, image_size)
+    if not isinstance(visual.transformer.resblocks[0].attn, nn.MultiheadAttention):
+        raise ValueError("the attention of this tower is not CLIP's; choose a plain CLIP ViT")
+    return cast(nn.Module, visual)
+
+
+def build_any_visual(config: dict[str, Any], image_size: int) -> nn.Module:
+    """Build the image tower of an open_clip model config, whatever it is, with random weights.
+
+    Args:
+        config: From ``read_config``.
+        image_size: Side of the images, pixels; sets the size of the position table.
+
+    Raises:
+        ValueError: If open_clip cannot build it.
+    """
     # open_clip's public factory would build, and for some models download, the text tower too.
     from open_clip.model import _build_vision_tower
 
     vision = config["vision_cfg"] | {"image_size": image_size}
-    visual = _build_vision_tower(config["embed_dim"], vision, config.get("quick_gelu", False))
-    if not isinstance(visual.transformer.resblocks[0].attn, nn.MultiheadAttention):
-        raise ValueError("the attention of this tower is not CLIP's; choose a plain CLIP ViT")
+    if "timm_model_name" in vision:
+        vision["timm_model_pretrained"] = False
+    try:
+        visual = _build_vision_tower(config["embed_dim"], vision, config.get("quick_gelu", False))
+    except (TypeError, AssertionError, RuntimeError, ArithmeticError, ValueError) as error:
+        raise ValueError(f"open_clip cannot build this tower: {error}") from error
     return cast(nn.Module, visual)
 
 
@@ -130,7 +162,7 @@ def _weight_file(name: str, pretrained: str) -> Path:
         raise ValueError(
             f"{pretrained!r} is neither a file nor a tag of {name} (tags: {tags}); give one of them"
         )
-    quick = bool(model_config(name).get("quick_gelu", False))
+    quick = bool(read_config(name).get("quick_gelu", False))
     if bool(entry.get("quick_gelu", False)) != quick:
         raise ValueError(
             f"{pretrained!r} was trained {'without' if quick else 'with'} QuickGELU; use the model "

@@ -18,6 +18,14 @@ from torch import Tensor, nn
 from vmm.masking import gather_visible
 from vmm.models.clip_tower import build_tower, build_visual, load_visual, model_config
 from vmm.models.layers import draw_tables, interpolate_spatial
+from vmm.models.teacher import (
+    Teacher,
+    check_numbers,
+    chosen_layers,
+    join_frames,
+    resized,
+    say_random,
+)
 from vmm.models.video_encoder import VideoEncoder
 from vmm.models.weights import KeyReport
 from vmm.ops.attention import attention_kernel
@@ -26,7 +34,7 @@ from vmm.types import TeacherFeatures, VideoFeatures
 logger = logging.getLogger(__name__)
 
 
-class ClipTeacher(nn.Module):
+class ClipTeacher(Teacher):
     """Frozen CLIP image tower that says what a clip's patches mean and where it looks.
 
     Building it only stores the arguments. It wants the student's pixels: the published system
@@ -57,14 +65,7 @@ class ClipTeacher(nn.Module):
         final_norm: bool = False,
     ) -> None:
         super().__init__()
-        numbers = {
-            "image_size": image_size,
-            "num_layers": num_layers,
-            "layer_interval": layer_interval,
-        }
-        for what, number in numbers.items():
-            if number < 1:
-                raise ValueError(f"{what} {number} must be at least 1")
+        check_numbers(image_size=image_size, num_layers=num_layers, layer_interval=layer_interval)
         self.name = name
         self.pretrained = pretrained
         self.image_size = image_size
@@ -84,7 +85,7 @@ class ClipTeacher(nn.Module):
         size = int(config["vision_cfg"]["image_size"]) if image_size is None else image_size
         teacher = cls("", None, size)
         teacher.visual = build_tower(config, size)
-        return teacher._freeze()
+        return teacher.freeze()
 
     @property
     def output_dim(self) -> int:
@@ -104,13 +105,18 @@ class ClipTeacher(nn.Module):
         depth = (
             len(_blocks(self.visual)) if built else model_config(self.name)["vision_cfg"]["layers"]
         )
-        layers = [depth - 1 - k * self.layer_interval for k in reversed(range(self.num_layers))]
-        if layers[0] < 0:
-            raise ValueError(
-                f"{self.num_layers} layers at interval {self.layer_interval} do not fit into the "
-                f"{depth} of teacher {self.name}; lower num_layers or layer_interval"
-            )
-        return layers
+        return chosen_layers(depth, self.num_layers, self.layer_interval, self.name)
+
+    @property
+    def looks(self) -> bool:
+        """It says where its class token looks."""
+        return True
+
+    def build(self) -> None:
+        """Build the tower; see ``Teacher``."""
+        _ = self.layers
+        self.visual = build_visual(self.name, self.image_size)
+        self.freeze()
 
     def load(self) -> None:
         """Build the tower and load its weights.
@@ -118,25 +124,12 @@ class ClipTeacher(nn.Module):
         Raises:
             ValueError: See ``load_visual`` and ``layers``.
         """
-        _ = self.layers
-        self.visual = build_visual(self.name, self.image_size)
+        self.build()
         if self.pretrained is None:
-            logger.warning(
-                "TEACHER %s HAS RANDOM WEIGHTS: this is a smoke run, the student learns noise",
-                self.name,
-            )
+            say_random(self.name)
         else:
             report = load_visual(self.visual, self.name, self.pretrained)
             logger.info("teacher %s %s: %s", self.name, self.pretrained, report)
-        self._freeze()
-
-    def _freeze(self) -> ClipTeacher:
-        self.requires_grad_(False)
-        return self.eval()
-
-    def train(self, mode: bool = True) -> ClipTeacher:
-        """Stay in evaluation mode, whatever the student does."""
-        return super().train(False)
 
     @torch.no_grad()
     def forward(self, video: Tensor) -> TeacherFeatures:
@@ -153,11 +146,7 @@ class ClipTeacher(nn.Module):
         if self.visual is None:
             raise ValueError(f"teacher {self.name} has no weights yet; call load() first")
         b, t = video.shape[:2]
-        frames = video.flatten(0, 1)
-        if frames.shape[-2:] != (self.image_size, self.image_size):
-            frames = F.interpolate(
-                frames.float(), size=self.image_size, mode="bicubic", align_corners=False
-            )
+        frames = resized(video.flatten(0, 1), self.image_size)
         x = _embed(self.visual, frames)
         blocks, done, tokens = _blocks(self.visual), 0, []
         for layer in self.layers:
@@ -166,7 +155,7 @@ class ClipTeacher(nn.Module):
             done = layer + 1
             normed = self.visual.ln_post(x) if self.final_norm else x
             projected = normed @ self.visual.proj
-            tokens.append(_join_frames(projected.view(b, t, *projected.shape[1:])))
+            tokens.append(join_frames(projected.view(b, t, *projected.shape[1:])))
         attention = _class_attention(blocks[-1], before)
         return TeacherFeatures(torch.stack(tokens, 1), attention.view(b, t, -1))
 
@@ -247,7 +236,7 @@ class FrameViT(VideoEncoder):
         pooled = normed[:, :, 0]
         if not keep_temporal:
             pooled = pooled.mean(1, keepdim=True)
-        taps = _join_frames(x)[None] if with_taps else None
+        taps = join_frames(x)[None] if with_taps else None
         cls = normed[:, :, 0].mean(1, keepdim=True)
         return VideoFeatures(normed[:, :, 1:].flatten(1, 2), pooled, taps, cls)
 
@@ -328,8 +317,3 @@ def _split_frames(dropped: Tensor, num_frames: int, num_patches: int) -> Tensor:
             "mask with kind attention, tube or frame_row"
         )
     return F.pad(hidden, (1, 0), value=False)
-
-
-def _join_frames(x: Tensor) -> Tensor:
-    """(B, T, 1 + N, W) to (B, 1 + T * N, W): the class tokens meant over frames, then patches."""
-    return torch.cat([x[:, :, 0].mean(1, keepdim=True), x[:, :, 1:].flatten(1, 2)], dim=1)

@@ -87,7 +87,7 @@ def measure(
 
     call = _Call(module, function)
     counter = FlopCounterMode(display=False, custom_mapping=_formulas())
-    with FakeTensorMode(allow_non_fake_inputs=True), _compiled_kernels():
+    with FakeTensorMode(allow_non_fake_inputs=True), _compiled_kernels(), _attention_in_parts():
         own = {**dict(call.named_parameters()), **dict(call.named_buffers())}
         parts = {name: _like(tensor, weights) for name, tensor in own.items()}
         given = tuple(torch.empty(one.shape, dtype=one.dtype) for one in inputs)
@@ -222,6 +222,17 @@ def _formulas() -> dict[Any, Callable[..., int]]:
         ops.selective_scan: one_way,
         ops.causal_conv1d: taps,
     }
+
+
+@contextmanager
+def _attention_in_parts() -> Iterator[None]:
+    """Keep PyTorch from doing attention in one operator, in which nothing is counted."""
+    before = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(before)
 
 
 @contextmanager

@@ -87,6 +87,46 @@ def build_library_model(config: Any, what: str) -> nn.Module:
     return built
 
 
+def load_library_model(name: str, config: Any, what: str) -> nn.Module:
+    """Build a model and load its weights as its library does, which knows older names of them.
+
+    Args:
+        name: Local folder, or name on the hub; offline it must be in the cache.
+        config: The model's, or that of a part of it.
+        what: What the model is to be, for messages.
+
+    Raises:
+        ValueError: If there are no weights, or they do not fit.
+    """
+    from transformers import AutoModel
+
+    try:
+        model, found = AutoModel.from_pretrained(
+            name,
+            config=config,
+            trust_remote_code=False,
+            attn_implementation=None,
+            dtype=torch.get_default_dtype(),
+            output_loading_info=True,
+        )
+    except (OSError, ValueError, RuntimeError, KeyError, TypeError) as error:
+        raise ValueError(
+            f"cannot load the weights of {what} {name!r}; give a folder with its "
+            f"model.safetensors, or set pretrained: false. {error}"
+        ) from error
+    missing = [key for key in found["missing_keys"] if not key.startswith("pooler.")]
+    wrong = sorted(missing) + sorted(map(str, found["mismatched_keys"]))
+    if wrong:
+        raise ValueError(
+            f"the weights of {what} {name!r} do not fit: {len(wrong)} are missing or of another "
+            f"shape, such as {wrong[0]}; name a file of the same architecture"
+        )
+    if isinstance(getattr(model, "pooler", None), nn.Module):
+        model.pooler = None
+    built: nn.Module = model
+    return built
+
+
 def read_library_weights(name: str, what: str) -> dict[str, Tensor]:
     """Read the weights of a model: its state dict, under today's names of norms.
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from vmm.models.alignment_head import AlignmentHead
+from vmm.models.alignment_head import AlignmentHead, AlignmentHeads
 from vmm.models.video_encoder import VideoEncoder
 
 
@@ -19,7 +19,9 @@ class MaskedStudent(nn.Module):
         align_head: One decoder per tap of the encoder.
     """
 
-    def __init__(self, video_encoder: VideoEncoder, align_head: AlignmentHead) -> None:
+    def __init__(
+        self, video_encoder: VideoEncoder, align_head: AlignmentHead | AlignmentHeads
+    ) -> None:
         super().__init__()
         self.video_encoder = video_encoder
         self.align_head = align_head

@@ -10,8 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from vmm.models.classifier import VideoClassifier
+from vmm.models.teacher import Teacher
 from vmm.models.video_encoder import VideoEncoder
-from vmm.types import VideoFeatures
+from vmm.types import TeacherFeatures, VideoFeatures
 
 
 class DistilledClassifier(VideoClassifier):
@@ -45,27 +46,38 @@ class DistilledClassifier(VideoClassifier):
         return self.head(features.pooled[:, 0]), mapped
 
 
-class EncoderTeacher(nn.Module):
+class EncoderTeacher(Teacher):
     """A frozen video encoder that says what its last layer makes of every token.
 
     Args:
-        encoder: Any, with a class token; it stays in evaluation mode.
+        encoder: Any, with a class token; who makes it loads its weights.
     """
 
     def __init__(self, encoder: VideoEncoder) -> None:
         super().__init__()
         self.encoder = encoder
-        self.requires_grad_(False)
-        self.train(False)
+        self.freeze()
 
-    def train(self, mode: bool = True) -> EncoderTeacher:
-        """Stay in evaluation mode, whatever the student does."""
-        return super().train(False)
+    @property
+    def output_dim(self) -> int:
+        """Width Dt of the encoder."""
+        return self.encoder.embed_dim
+
+    @property
+    def layers(self) -> list[int]:
+        """The last layer alone; what number it has, an encoder does not say."""
+        return [0]
+
+    def build(self) -> None:
+        """Nothing: the encoder is there."""
+
+    def load(self) -> None:
+        """Nothing."""
 
     @torch.no_grad()
-    def forward(self, video: Tensor) -> Tensor:
-        """Give (B, 1 + T * N, Dt) normed tokens of (B, T, C, H, W), the class token first."""
-        return all_tokens(self.encoder, self.encoder(video))
+    def forward(self, video: Tensor) -> TeacherFeatures:
+        """Give normed tokens of clips (B, T, C, H, W), as one layer."""
+        return TeacherFeatures(all_tokens(self.encoder, self.encoder(video))[:, None], None)
 
 
 def all_tokens(encoder: VideoEncoder, features: VideoFeatures) -> Tensor:

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from vmm.models.alignment_head import AlignmentHead
+from vmm.models.alignment_head import AlignmentHead, AlignmentHeads
 from vmm.models.text_interface import FusionEncoder, TextEncoder, VisionKV
 from vmm.models.video_encoder import VideoEncoder
 from vmm.ops.similarity import MATCH_WEIGHT, Mixture, frame_similarity
@@ -61,7 +61,7 @@ class VideoTextModel(nn.Module):
         text_encoder: TextEncoder,
         proj_dim: int = 512,
         temperature: float = 0.07,
-        align_head: AlignmentHead | None = None,
+        align_head: AlignmentHead | AlignmentHeads | None = None,
         logit_bias: float | None = None,
     ) -> None:
         super().__init__()

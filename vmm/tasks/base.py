@@ -1,7 +1,4 @@
-"""What all tasks share: start weights and the optimizer; both pretraining stages: masks, a teacher.
-
-Shape legend: see ``vmm.types``.
-"""
+"""What all tasks share: start weights, parameter groups, the optimizer and its learning rates."""
 
 from __future__ import annotations
 
@@ -11,27 +8,18 @@ from abc import abstractmethod
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
-import torch
 from lightning.pytorch.cli import OptimizerCallable
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
-from vmm import masking
-from vmm.losses.alignment import AlignmentKind, alignment_loss
-from vmm.masking import MaskSettings
-from vmm.models.alignment_head import AlignmentHead
-from vmm.models.clip_vit import ClipTeacher
 from vmm.models.lora import Lora, merge_adapters
 from vmm.models.video_encoder import VideoEncoder
 from vmm.models.weights import key_problems, shorten
 from vmm.optim import DecayPolicy, check_epsilon, param_groups, warmup_cosine
 from vmm.tasks.adaptation import PartlyTrained
-from vmm.tasks.draws import sample_draws
-from vmm.tasks.gradient_cache import Parts, joined
 from vmm.tasks.start import component_names, load_start_weights
-from vmm.tasks.teacher import WithTeacher
 from vmm.types import VideoTextBatch
 
 logger = logging.getLogger(__name__)
@@ -58,15 +46,6 @@ class LossOutput(NamedTuple):
     """Each computed term, unweighted."""
     log: dict[str, Tensor]
     """Further numbers worth a curve, detached."""
-
-
-class View(NamedTuple):
-    """What the student may see of a batch, and what the teacher says about it."""
-
-    dropped: Tensor | None
-    """(B, 1 + T * N) bool, True = hidden."""
-    target: Tensor | None
-    """(B, K, visible, teacher width) teacher tokens at the visible places."""
 
 
 class TrainingTask(PartlyTrained):
@@ -276,103 +255,3 @@ class TrainingTask(PartlyTrained):
 def _single(name: str, value: Any) -> bool:
     """Tell a moment of a parameter without dimensions."""
     return isinstance(value, Tensor) and value.ndim == 0 and name != "step"
-
-
-class PretrainTask(WithTeacher, TrainingTask):
-    """Base of the two pretraining stages.
-
-    Args:
-        teacher: Frozen image teacher; needed for alignment and for attention masks.
-        num_taps: Layers of the encoder that are aligned; None = the encoder's ``num_taps``, the
-            only number that is right.
-        video_mask: Masking of clips.
-        image_mask: Masking of stills.
-        align_kind: Distance between student and teacher; ``l2`` is 2 - 2 cos, as published.
-        shared: As for ``TrainingTask``.
-    """
-
-    teacher: ClipTeacher | None
-
-    def __init__(
-        self,
-        teacher: ClipTeacher | None = None,
-        num_taps: int | None = None,
-        video_mask: MaskSettings = MaskSettings("none"),
-        image_mask: MaskSettings = MaskSettings("none"),
-        align_kind: AlignmentKind = "l2",
-        **shared: Any,
-    ) -> None:
-        super().__init__(**shared)
-        self.teacher = teacher
-        self.num_taps = num_taps
-        self.masks: dict[str, MaskSettings] = {"video": video_mask, "image": image_mask}
-        self.align_kind: AlignmentKind = align_kind
-        if teacher is None:
-            for media, mask in self.masks.items():
-                if masking.MASKS[mask.kind].guided:
-                    raise ValueError(
-                        f"{media}_mask.kind is {mask.kind!r}, which needs a teacher; "
-                        "name one or choose another kind"
-                    )
-
-    def load_teacher(self) -> None:
-        """Load CLIP's weights."""
-        if self.teacher is not None:
-            self.teacher.load()
-
-    def view(
-        self, batch: VideoTextBatch, dropped: Tensor | None = None, parts: Parts | None = None
-    ) -> View:
-        """Draw the mask of a batch, if none is given, and ask the teacher about what is visible.
-
-        ``dropped`` is (B, 1 + T * N) bool, True = hidden.
-        """
-        video, teacher = batch["video"], None
-        if self.teacher is not None:
-            parts = parts or Parts(len(video), None)
-            with torch.no_grad():
-                teacher = joined(parts(self.teacher, video))
-        attention = teacher.attention if teacher is not None else None
-        if dropped is None:
-            dropped = self.draw_mask(batch, attention)
-        target = None
-        if teacher is not None:
-            target = teacher.tokens
-            if dropped is not None:
-                layers = target.unbind(1)
-                target = torch.stack([masking.gather_visible(x, dropped) for x in layers], 1)
-        return View(dropped, target)
-
-    def draw_mask(self, batch: VideoTextBatch, attention: Tensor | None) -> Tensor | None:
-        """Draw which tokens of a batch stay hidden: (B, 1 + T * N) bool or None."""
-        encoder, video, mask = self.video_encoder, batch["video"], self.masks[batch["media"]]
-        rows, columns = (side // encoder.patch_size for side in video.shape[-2:])
-        steps = video.shape[1] // encoder.tubelet_size
-        patches = masking.Patches(len(video), steps, rows, columns, attention)
-        uniform = sample_draws(self._trainer, "mask", batch["key"])
-        return masking.draw_mask(mask.kind, patches, mask.ratio, uniform, device=video.device)
-
-    def make_align_head(self, encoder: VideoEncoder) -> AlignmentHead:
-        """Make what maps the encoder's taps to the teacher's space.
-
-        Raises:
-            ValueError: If the teacher gives other than one layer for each tap.
-        """
-        assert self.teacher is not None
-        taps, layers = encoder.num_taps, len(self.teacher.layers)
-        if self.num_taps not in (None, taps):
-            raise ValueError(
-                f"model.init_args.num_taps is {self.num_taps} but the encoder has {taps}; leave it "
-                "out and set the encoder's num_taps"
-            )
-        if taps != layers:
-            raise ValueError(
-                f"the encoder has {taps} taps to align but the teacher gives {layers} layers; set "
-                f"the teacher's num_layers to {taps}, or the encoder's num_taps to {layers}"
-            )
-        return AlignmentHead(encoder.embed_dim, self.teacher.output_dim, taps)
-
-    def align(self, aligned: Tensor | None, view: View) -> Tensor:
-        """Scalar loss of the student (K, B, visible, E) against the teacher's visible tokens."""
-        assert aligned is not None and view.target is not None
-        return alignment_loss(aligned, view.target.transpose(0, 1), self.align_kind)

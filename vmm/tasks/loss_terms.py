@@ -10,7 +10,7 @@ from torch import Tensor
 from vmm.losses.contrastive import ContrastiveKind
 from vmm.losses.matching import HardNegatives
 from vmm.masking import MaskedWords
-from vmm.models.clip_vit import ClipTeacher
+from vmm.models.teacher import Teacher
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ class Encoded(NamedTuple):
     """(1,) alignment loss, if it has a weight; one for each part."""
 
 
-def check_weights(weights: LossWeights, teacher: ClipTeacher | None) -> None:
+def check_weights(weights: LossWeights, teacher: Teacher | None) -> None:
     """Refuse weights that leave nothing to learn, or nothing to learn from."""
     if not any(vars(weights).values()):
         raise ValueError("all of loss_weights are 0, so there is nothing to learn; set one")

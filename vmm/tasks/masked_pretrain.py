@@ -1,8 +1,8 @@
 """Stage 1: masked video pretraining (unmasked-token alignment).
 
 The student sees only the visible tokens of a clip and learns to give them the features of the
-last layer, or layers, of a frozen CLIP image encoder. VideoMamba (arXiv 2403.06977), section 3.3;
-UMT (arXiv 2303.16058). Shape legend: see ``vmm.types``.
+last layer, or layers, of a frozen teacher, as published of a CLIP image encoder. VideoMamba
+(arXiv 2403.06977), section 3.3; UMT (arXiv 2303.16058). Shape legend: see ``vmm.types``.
 """
 
 from __future__ import annotations
@@ -15,19 +15,20 @@ from torch import Tensor, nn
 
 from vmm.distributed import share
 from vmm.masking import MaskSettings
-from vmm.models.clip_vit import ClipTeacher
 from vmm.models.masked_student import MaskedStudent
+from vmm.models.teacher import Teacher
 from vmm.models.video_encoder import VideoEncoder
-from vmm.tasks.base import LossOutput, PretrainTask
+from vmm.tasks.base import LossOutput
+from vmm.tasks.pretraining import PretrainTask
 from vmm.types import VideoTextBatch
 
 
 class MaskedPretrainTask(PretrainTask):
-    """Align a video encoder's visible tokens to a frozen CLIP-ViT.
+    """Align a video encoder's visible tokens to those of a frozen teacher.
 
     Args:
         video_encoder: The student.
-        teacher: Frozen image teacher.
+        teacher: Frozen teacher.
         video_mask: Masking of clips; the published choice hides 80 % by the teacher's attention.
         image_mask: Masking of stills.
         optimizer: Makes the optimizer from parameter groups.
@@ -41,7 +42,7 @@ class MaskedPretrainTask(PretrainTask):
     def __init__(
         self,
         video_encoder: VideoEncoder,
-        teacher: ClipTeacher,
+        teacher: Teacher,
         video_mask: MaskSettings = MaskSettings("attention", 0.8),
         image_mask: MaskSettings = MaskSettings("attention", 0.5),
         optimizer: OptimizerCallable = lambda p: torch.optim.AdamW(p, lr=1.2e-3, betas=(0.9, 0.95)),

@@ -103,7 +103,9 @@ class SelfDistillationTask(WithTeacher, ClassificationTask):
         logits, tokens = self.model.classify_and_map(video)
         terms = {
             "classification": classification_loss(logits, targets, self.problem_type),
-            "distillation": alignment_loss(tokens[None], self.teacher(video)[None]),
+            "distillation": alignment_loss(
+                tokens[None], self.teacher(video).tokens.transpose(0, 1)
+            ),
         }
         if self.training:  # else a process may have no batch, and not come here
             part = share(len(targets), self.device)

@@ -26,7 +26,7 @@ from vmm.models.video_encoder import VideoEncoder
 from vmm.models.video_text import VideoTextModel
 from vmm.ops.similarity import frame_similarity
 from vmm.tasks.adaptation import encoder_ratios
-from vmm.tasks.base import LossOutput, PretrainTask, View, refuse_outside
+from vmm.tasks.base import LossOutput, refuse_outside
 from vmm.tasks.captions import say_of_captions
 from vmm.tasks.draws import sample_draws
 from vmm.tasks.gradient_cache import Parts, joined, keep_little, mean_of_means, say_of_accumulation
@@ -38,6 +38,7 @@ from vmm.tasks.loss_terms import (
     check_contrast,
     check_weights,
 )
+from vmm.tasks.pretraining import PretrainTask, View
 from vmm.types import TextTokens, VideoTextBatch
 
 
