@@ -1,5 +1,6 @@
 import json
 import re
+import shutil
 import subprocess
 import sys
 
@@ -36,7 +37,7 @@ def stage1(tmp_path):
 
 def test_an_imported_folder_is_a_run(stage2, tmp_path, root, capsys):
     out = tmp_path / "imported"
-    words = str(root / "recipes/encoders/bert_demo")
+    words = str(shutil.copytree(root / "recipes/encoders/bert_demo", tmp_path / "words"))
     assert (
         main(
             [
@@ -55,6 +56,7 @@ def test_an_imported_folder_is_a_run(stage2, tmp_path, root, capsys):
     )
     said = capsys.readouterr().out
     assert "video_text" in said and "tied to the word embeddings" in said and str(out) in said
+    shutil.rmtree(words)  # the folder has its own
     run = load_run(out)
     assert (run.clip.num_frames, run.clip.image_size, run.clip.antialias) == (6, 32, False)
     model = load_published(stage2, num_frames=6, text_num_heads=HEADS).model
@@ -73,8 +75,9 @@ def test_an_imported_folder_is_a_run(stage2, tmp_path, root, capsys):
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-def test_exported_and_imported_again_it_is_the_same(stage2, tmp_path, dtype):
+def test_exported_and_imported_again_it_is_the_same(stage2, tmp_path, dtype, capsys):
     import_checkpoint(str(stage2), tmp_path / "one", text_num_heads=HEADS)
+    assert "the folder has no vocabulary" in capsys.readouterr().err  # the hub's is not here
     written = tmp_path / "upstream.pth"
     assert main(["export-upstream", str(tmp_path / "one"), str(written), "--dtype", dtype]) == 0
     original, again = torch.load(stage2), torch.load(written)["model"]

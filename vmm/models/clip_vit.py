@@ -193,8 +193,7 @@ class FrameViT(VideoEncoder):
         # Kept for those who load the tower as a teacher; tokens here stay in the tower's width.
         self.visual.proj.requires_grad_(False)
         if position_std is not None:
-            positions: nn.Parameter = self.visual.positional_embedding
-            draw_tables(position_std, positions)
+            draw_tables(position_std, self.visual.get_parameter("positional_embedding"))
 
     def load_pretrained(self) -> KeyReport | None:
         """Load the tower's weights, if ``pretrained`` names any.
