@@ -14,7 +14,8 @@ import open_clip
 from vmm.models.clip_vit import ClipTeacher
 from vmm.models.library_teacher import FAMILIES, LibraryTeacher
 from vmm.models.self_distillation import EncoderTeacher
-from vmm.models.teacher import SeveralTeachers, renormalised
+from vmm.models.several_teachers import SeveralTeachers
+from vmm.models.teacher import renormalised
 from vmm.models.tower_teacher import TowerTeacher
 from vmm.models.videomamba import VideoMamba
 

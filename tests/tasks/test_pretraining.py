@@ -8,7 +8,8 @@ from vmm.losses.alignment import alignment_loss
 from vmm.masking import MaskSettings, gather_visible
 from vmm.models.clip_vit import ClipTeacher
 from vmm.models.self_distillation import EncoderTeacher
-from vmm.models.teacher import Part, SeveralTeachers, Teacher
+from vmm.models.several_teachers import SeveralTeachers
+from vmm.models.teacher import Part, Teacher
 from vmm.models.text_encoder import BertTextEncoder
 from vmm.models.videomamba import VideoMamba
 from vmm.tasks.masked_pretrain import MaskedPretrainTask
