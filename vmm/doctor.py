@@ -32,7 +32,7 @@ _PACKAGES = {
     "av": "video decoding",
     "lightning": 'training: pip install "vmm-video[train]"',
     "jsonargparse": 'training: pip install "vmm-video[train]"',
-    "open_clip_torch": 'CLIP teachers and the per-frame ViT: pip install "vmm-video[train]"',
+    "open_clip_torch": 'towers of CLIP and SigLIP: pip install "vmm-video[open-clip]"',
     "triton": "scan and convolution on GPUs: pip install triton",
     "mamba_ssm": 'another scan on GPUs: pip install "vmm-video[cuda]"',
     "causal_conv1d": 'another convolution on GPUs: pip install "vmm-video[cuda]"',

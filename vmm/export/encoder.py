@@ -6,8 +6,8 @@
     videos, texts = encoder.encode_video(["a.mp4", "b.mp4"]), encoder.encode_text(["a red ball"])
     texts @ videos.T
 
-Needs neither Lightning nor open_clip nor a network. Shape legend: see ``vmm.types``; E is the width
-of the joint space, n counts what is asked for.
+Needs neither Lightning nor a network, and open_clip only where a model has a tower of its. Shape
+legend: see ``vmm.types``; E is the width of the joint space, n counts what is asked for.
 """
 
 from __future__ import annotations

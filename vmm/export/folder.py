@@ -3,7 +3,7 @@
 ==============================  ==================================================================
 ``config.json``                 sizes of the model, SHA-256 of every other file, the fingerprint
 ``model.safetensors``           weights
-``tokenizer*.json``             vocabulary and rules of the text side, if there is one
+``tokenizer*.json``, ...        vocabulary and rules of the text side, if there is one
 ``video_preprocessor_config.json``  how a video becomes the model's input
 ``README.md``                   model card, the only file that may be edited
 ==============================  ==================================================================
@@ -24,14 +24,15 @@ from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 from safetensors.torch import save_file
+from torch import nn
 
 from vmm.data.annotations.class_list import read_class_names
 from vmm.data.transforms import ClipSettings
 from vmm.models.classifier import VideoClassifier
-from vmm.models.clip_vit import FrameViT
 from vmm.models.match_weight import KEY, check_match_weight
 from vmm.models.recipe_nodes import class_of
 from vmm.models.text_interface import TextEncoder
+from vmm.models.video_encoder import VideoEncoder
 from vmm.models.video_text import VideoTextModel
 from vmm.models.weight_files import read_state_dict
 from vmm.models.weights import load_accounted, usual_types
@@ -121,9 +122,8 @@ def parts_of_classifier(run: TrainedModel[VideoClassifier], card: str) -> Encode
     """Take what a folder holds from a run of classification, or from an imported classifier.
 
     Raises:
-        ValueError: If the video encoder cannot be built without the training extra.
+        ValueError: If the list of classes is one of another number.
     """
-    _refuse_open_clip(run.model)
     arguments = run.config["model"]["init_args"]
     count = run.model.head.out_features
     listed = class_list_of(run.folder, run.config)
@@ -131,7 +131,7 @@ def parts_of_classifier(run: TrainedModel[VideoClassifier], card: str) -> Encode
     if len(names) != count:
         raise ValueError(f"{listed} lists {len(names)} classes and the model has {count}")
     settings = {
-        "video_encoder": arguments["video_encoder"],
+        "video_encoder": _video_node(run.model.video_encoder, arguments["video_encoder"]),
         "num_classes": count,
         "problem_type": arguments.get("problem_type", "single_label"),
         "id2label": {str(i): name or f"LABEL_{i}" for i, name in enumerate(names)},
@@ -139,27 +139,24 @@ def parts_of_classifier(run: TrainedModel[VideoClassifier], card: str) -> Encode
     return EncoderParts(run.model, run.clip, settings, card)
 
 
-def _refuse_open_clip(model: VideoTextModel | VideoClassifier) -> None:
-    if isinstance(model.video_encoder, FrameViT):
-        raise ValueError("the per-frame ViT is built by open_clip and not exported; use VideoMamba")
-
-
 def parts_of_run(run: Run, card: str) -> EncoderParts:
-    """Take what a folder holds from a trained run.
-
-    Raises:
-        ValueError: If the video encoder cannot be built without the training extra.
-    """
+    """Take what a folder holds from a trained run."""
     model, arguments = run.model, run.config["model"]["init_args"]
-    _refuse_open_clip(model)
     text = arguments["text_encoder"]
     exported = model.text_encoder.exported_arguments(text.get("init_args") or {})
     settings = {
-        "video_encoder": arguments["video_encoder"],
+        "video_encoder": _video_node(run.model.video_encoder, arguments["video_encoder"]),
         "text_encoder": {"class_path": text["class_path"], "init_args": exported},
         "proj_dim": model.vision_proj.out_features,
     }
     return EncoderParts(model, run.clip, settings, card)
+
+
+def _video_node(encoder: nn.Module, node: dict[str, Any]) -> dict[str, Any]:
+    """Describe a video encoder without what is only here."""
+    assert isinstance(encoder, VideoEncoder)
+    given = node.get("init_args") or {}
+    return {"class_path": node["class_path"], "init_args": encoder.exported_arguments(given)}
 
 
 def write_folder(parts: EncoderParts, folder: Path) -> str:

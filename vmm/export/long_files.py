@@ -18,9 +18,8 @@ import torch.nn.functional as F
 from vmm.data.decode import read_film
 from vmm.data.times import shown_at_rate
 from vmm.data.transforms import ClipSettings, eval_transform
-from vmm.models.long_video import encode_long_video
+from vmm.models.long_video import encode_long_video, takes_long_videos
 from vmm.models.video_text import VideoTextModel
-from vmm.models.videomamba import VideoMamba
 
 
 class LongVideo(NamedTuple):
@@ -46,11 +45,11 @@ def encode_file(
 
     Raises:
         DecodeError: If it cannot be decoded.
-        ValueError: If ``fps`` is not positive or the video encoder is not VideoMamba.
+        ValueError: If ``fps`` is not positive or the video encoder is another one.
     """
     encoder = model.video_encoder
-    if not isinstance(encoder, VideoMamba) or encoder.tubelet_size != 1:
-        raise ValueError("long videos need VideoMamba with a tubelet size of 1")
+    if not takes_long_videos(encoder) or encoder.tubelet_size != 1:
+        raise ValueError("long videos need VideoMamba with a tubelet size of 1, or FrameMamba")
     film = read_film(video, lambda times: shown_at_rate(times, fps))
     portions = (
         eval_transform(torch.from_numpy(f).permute(0, 3, 1, 2), clip) for f in film.portions

@@ -1,7 +1,8 @@
-"""CLIP's image towers: built and loaded through open_clip.
+"""Towers of CLIP, SigLIP and their kind: built, loaded and given a tokenizer through open_clip.
 
-CLIP (arXiv 2103.00020). This is the only module that imports open_clip, and only when a tower is
-built.
+CLIP (arXiv 2103.00020), SigLIP (arXiv 2303.15343). This is the only module of models that imports
+open_clip, and only when a tower is built. Shape legend: see ``vmm.types``; W width of a tower, E
+width of the joint space of its model.
 """
 
 from __future__ import annotations
@@ -9,18 +10,51 @@ from __future__ import annotations
 import json
 import math
 import re
+import shutil
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
+import torch
 from torch import Tensor, nn
 
-from vmm.models.layers import interpolate_spatial
+from vmm.models.layers import interpolate_spatial, tapped_layers
 from vmm.models.weight_files import read_state_dict
 from vmm.models.weights import KeyReport, load_accounted
 
 FILE_SUFFIXES = {".pt", ".pth", ".bin", ".ckpt", ".safetensors"}
 """Of files of weights; other names are those of models."""
 _TOWER_PREFIX = re.compile(r"^(?:.*\.)?(?:visual|clip_teacher)\.")
+_TEXT_PREFIX = re.compile(r"^(?:.*\.)?text\.")
+_OLD_TEXT = re.compile(
+    r"^(?:text_projection|positional_embedding|token_embedding\.|transformer\.|ln_final\.)"
+)
+"""How the keys of a text tower begin in files that keep it beside the image tower."""
+_TOKENIZER_OPTIONS = {"clean", "strip_sep_token", "language"}
+_BPE = "bpe_simple_vocab_16e6.txt.gz"
+"""The vocabulary of CLIP's tokenizer, as open_clip has it."""
+
+
+class PublishedWeights(NamedTuple):
+    """What a file of a whole model holds for one of its towers."""
+
+    path: Path
+    state: dict[str, Tensor]
+    """The tower's, without prefix."""
+    other: list[str]
+    """Keys of everything else."""
+    temperature: float | None
+    """What the model divides cosines by, if the file says it."""
+
+
+def _open_clip() -> Any:
+    try:
+        import open_clip
+    except ImportError as error:
+        raise ValueError(
+            'towers of CLIP and SigLIP are built by open_clip: pip install "vmm-video[open-clip]"'
+        ) from error
+    return open_clip
 
 
 def read_config(name: str) -> dict[str, Any]:
@@ -36,17 +70,40 @@ def read_config(name: str) -> dict[str, Any]:
         path = Path(name)
         if not path.is_file():
             raise ValueError(f"no model config {name}; check the path")
-        config = json.loads(path.read_bytes())
+        try:
+            config = json.loads(path.read_bytes())
+        except (ValueError, RecursionError) as error:
+            raise ValueError(f"{name} is no model config: {error}") from error
     else:
-        import open_clip
-
-        config = open_clip.get_model_config(name)
+        config = _open_clip().get_model_config(name)
     if not config:
         raise ValueError(
             f"open_clip knows no model {name!r}; see open_clip.list_models(), or give the path of "
             "a model config that ends in .json"
         )
-    return cast(dict[str, Any], config)
+    return checked_config(config, name)
+
+
+def checked_config(config: Any, name: str) -> dict[str, Any]:
+    """Return what describes a model, or refuse what does not.
+
+    Raises:
+        ValueError: If a part is missing, or asks for what is elsewhere.
+    """
+    node = config.get("model_cfg", config) if isinstance(config, Mapping) else {}
+    vision, text = node.get("vision_cfg"), node.get("text_cfg", {})
+    if not (isinstance(vision, Mapping) and isinstance(text, Mapping) and "embed_dim" in node):
+        raise ValueError(
+            f"{name} is no model config of open_clip: it must have embed_dim, vision_cfg and "
+            "text_cfg"
+        )
+    timm = vision.get("timm_model_name", "")
+    if not isinstance(timm, str) or ":" in timm:
+        raise ValueError(f"{name} names {timm!r}, which is no architecture of timm")
+    odd = sorted(set(text.get("tokenizer_kwargs") or {}) - _TOKENIZER_OPTIONS)
+    if odd:  # some of them run code
+        raise ValueError(f"{name} wants {odd[0]} of its tokenizer, which is not supported")
+    return dict(node)
 
 
 def model_config(name: str) -> dict[str, Any]:
@@ -58,8 +115,16 @@ def model_config(name: str) -> dict[str, Any]:
     Raises:
         ValueError: If there is no such model or file, or its image tower is not a plain ViT.
     """
-    config = read_config(name)
-    vision = config.get("vision_cfg", {})
+    return plain(read_config(name), name)
+
+
+def plain(config: dict[str, Any], name: str) -> dict[str, Any]:
+    """Return a model config whose image tower is a plain ViT.
+
+    Raises:
+        ValueError: If it is another one.
+    """
+    vision = checked_config(config, name)["vision_cfg"]
     unsupported = {"timm_model_name", "attentional_pool"} & vision.keys()
     if unsupported or not isinstance(vision.get("layers"), int):
         raise ValueError(
@@ -97,17 +162,51 @@ def build_any_visual(config: dict[str, Any], image_size: int) -> nn.Module:
     Raises:
         ValueError: If open_clip cannot build it.
     """
+    _open_clip()
     # open_clip's public factory would build, and for some models download, the text tower too.
     from open_clip.model import _build_vision_tower
 
     vision = config["vision_cfg"] | {"image_size": image_size}
+    _check_depth(vision)
     if "timm_model_name" in vision:
         vision["timm_model_pretrained"] = False
+    return _built(_build_vision_tower, config["embed_dim"], vision, config)
+
+
+def build_text(config: dict[str, Any]) -> nn.Module:
+    """Build the text tower of an open_clip model config, with random weights.
+
+    Raises:
+        ValueError: If it is one of transformers, or CoCa's, or open_clip cannot build it.
+    """
+    text = config.get("text_cfg") or {}
+    if "hf_model_name" in text:
+        raise ValueError(
+            f"the text tower of this model is {text['hf_model_name']} of transformers, not one of "
+            "open_clip's own; name a text encoder of vmm that reads it from transformers"
+        )
+    _check_depth(text)
+    if text.get("embed_cls") or text.get("pool_type") == "none":
+        raise ValueError("CoCa's text tower is not supported; choose one of CLIP or SigLIP")
+    _open_clip()
+    from open_clip.model import _build_text_tower
+
+    return _built(_build_text_tower, config["embed_dim"], dict(text), config)
+
+
+def _check_depth(part: Mapping[str, Any]) -> None:
+    layers = part.get("layers", 0)
+    if isinstance(layers, int):
+        tapped_layers(layers, 0, 1)  # refuses what would be built for hours
+
+
+def _built(build: Any, embed_dim: Any, sizes: dict[str, Any], config: dict[str, Any]) -> nn.Module:
+    """Call a builder of open_clip with numbers that nobody has checked."""
     try:
-        visual = _build_vision_tower(config["embed_dim"], vision, config.get("quick_gelu", False))
+        tower = build(embed_dim, sizes, config.get("quick_gelu", False))
     except (TypeError, AssertionError, RuntimeError, ArithmeticError, ValueError) as error:
         raise ValueError(f"open_clip cannot build this tower: {error}") from error
-    return cast(nn.Module, visual)
+    return cast(nn.Module, tower)
 
 
 def load_visual(visual: nn.Module, name: str, pretrained: str) -> KeyReport:
@@ -126,10 +225,45 @@ def load_visual(visual: nn.Module, name: str, pretrained: str) -> KeyReport:
     Raises:
         ValueError: If the file or tag does not exist, cannot be fetched, or does not fit.
     """
+    found = read_visual(name, pretrained)
+    state = fit_tower(visual, found.state)
+    report = load_accounted(visual, state, str(found.path), new={}, dropped={})
+    return report._replace(dropped=dict.fromkeys(found.other, "not part of the image tower"))
+
+
+def read_visual(name: str, pretrained: str) -> PublishedWeights:
+    """Read the weights of an image tower; see ``load_visual``."""
     path = _weight_file(name, pretrained)
-    state, other = tower_state(read_state_dict(path), str(path))
-    report = load_accounted(visual, fit_tower(visual, state), str(path), new={}, dropped={})
-    return report._replace(dropped=dict.fromkeys(other, "not part of the image tower"))
+    whole = read_state_dict(path)
+    state, other = tower_state(whole, str(path))
+    return PublishedWeights(path, state, other, _temperature(whole))
+
+
+def read_text(name: str, pretrained: str) -> PublishedWeights:
+    """Read the weights of a text tower.
+
+    Args:
+        name: The name of its model.
+        pretrained: An open_clip tag of that model, or a local file of the whole model or of its
+            text tower.
+
+    Raises:
+        ValueError: If the file or tag does not exist, cannot be fetched, or has no text tower.
+    """
+    path = _weight_file(name, pretrained)
+    whole = read_state_dict(path)
+    found = {key: match.end() for key in whole if (match := _TEXT_PREFIX.match(key))}
+    found = found or {key: 0 for key in whole if _OLD_TEXT.match(key)}
+    if not found:
+        raise ValueError(f"{path} has no text tower; name a file of a whole CLIP or SigLIP")
+    state = {key[end:]: whole[key] for key, end in found.items()}
+    other = [key for key in whole if key not in found]
+    return PublishedWeights(path, state, other, _temperature(whole))
+
+
+def _temperature(state: Mapping[str, Tensor]) -> float | None:
+    scale = state.get("logit_scale")
+    return None if scale is None or scale.numel() != 1 else math.exp(-float(scale))
 
 
 def fit_tower(visual: nn.Module, state: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -154,8 +288,7 @@ def _weight_file(name: str, pretrained: str) -> Path:
     path = Path(pretrained).expanduser()
     if path.is_file() or path.suffix in FILE_SUFFIXES or name.endswith(".json"):
         return path
-    import open_clip
-
+    open_clip = _open_clip()
     entry = open_clip.get_pretrained_cfg(name, pretrained)
     if not entry:
         tags = ", ".join(open_clip.list_pretrained_tags_by_model(name)) or "none"
@@ -193,3 +326,55 @@ def tower_state(state: dict[str, Tensor], source: str) -> tuple[dict[str, Tensor
         {key[match.end() :]: state[key] for key, match in found.items()} if found else dict(state)
     )
     return tower, [key for key in state if key not in found] if found else []
+
+
+class Tokenizer:
+    """The tokenizer of an open_clip model, from files.
+
+    Args:
+        text: ``text_cfg`` of the model's config.
+        context_length: Tokens of a caption; longer ones are cut.
+        source: Folder or file of the vocabulary; None = what the config names, or CLIP's.
+
+    Raises:
+        ValueError: If the vocabulary cannot be read.
+    """
+
+    def __init__(self, text: Mapping[str, Any], context_length: int, source: str | None) -> None:
+        open_clip = _open_clip()
+        options = dict(text.get("tokenizer_kwargs") or {})
+        named = text.get("hf_tokenizer_name")
+        try:
+            if named:
+                mode = text.get("tokenizer_mode")
+                self._call = open_clip.tokenizer.HFTokenizer(
+                    source or named, context_length, tokenizer_mode=mode, **options
+                )
+            else:
+                file = Path(source or open_clip.tokenizer.default_bpe())
+                self.file = file / _BPE if file.is_dir() else file
+                self._call = open_clip.tokenizer.SimpleTokenizer(
+                    str(self.file), context_length=context_length, **options
+                )
+        except (OSError, ValueError, TypeError) as error:
+            raise ValueError(
+                f"cannot read the tokenizer {source or named or 'of CLIP'}; give the folder of its "
+                f"files, or its name on the hub and a network. {error}"
+            ) from error
+
+    def __call__(self, texts: list[str]) -> Tensor:
+        """Cut captions into tokens: (B, context length) int64, padded."""
+        return torch.as_tensor(self._call(texts))
+
+    def save(self, folder: Path) -> None:
+        """Write its files."""
+        if hasattr(self, "file"):
+            shutil.copyfile(self.file, folder / _BPE)
+        else:
+            self._call.save_pretrained(str(folder))
+
+    @property
+    def words(self) -> dict[str, int]:
+        """All tokens by their text."""
+        own = hasattr(self, "file")
+        return dict(self._call.encoder if own else self._call.tokenizer.get_vocab())

@@ -15,8 +15,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vmm.masking import gather_visible
-from vmm.models.clip_tower import build_tower, build_visual, load_visual, model_config
+from vmm.models.clip_tower import build_tower, build_visual, load_visual, model_config, plain
+from vmm.models.frame_mamba import FrameMamba
 from vmm.models.layers import draw_tables, interpolate_spatial
 from vmm.models.teacher import (
     Teacher,
@@ -26,10 +26,9 @@ from vmm.models.teacher import (
     resized,
     say_random,
 )
-from vmm.models.video_encoder import VideoEncoder
 from vmm.models.weights import KeyReport
 from vmm.ops.attention import attention_kernel
-from vmm.types import TeacherFeatures, VideoFeatures
+from vmm.types import TeacherFeatures
 
 logger = logging.getLogger(__name__)
 
@@ -160,10 +159,12 @@ class ClipTeacher(Teacher):
         return TeacherFeatures(torch.stack(tokens, 1), attention.view(b, t, -1))
 
 
-class FrameViT(VideoEncoder):
+class FrameViT(FrameMamba):
     """Every frame through a CLIP image tower on its own: the baseline that sees no motion.
 
-    Shuffling the frames shuffles the tokens and leaves the pooled feature as it is.
+    Shuffling the frames shuffles the tokens and leaves the pooled feature as it is. It is a
+    ``FrameMamba`` without blocks over time, of a plain ViT, that keeps the tower's projection for
+    those who load the tower as a teacher.
 
     Args:
         name: An open_clip model name or the path of a model config.
@@ -172,10 +173,13 @@ class FrameViT(VideoEncoder):
         image_size: Side of the frames, pixels; the position table is resized for others.
         position_std: Standard deviation of the table of positions at the start; None = as
             open_clip has it.
+        architecture: The model config itself, where it is known; ``name`` is then only a name.
 
     Raises:
         ValueError: If ``position_std`` is not above 0.
     """
+
+    keeps_projection = True
 
     def __init__(
         self,
@@ -184,13 +188,10 @@ class FrameViT(VideoEncoder):
         num_frames: int = 8,
         image_size: int = 224,
         position_std: float | None = None,
+        architecture: dict[str, Any] | None = None,
     ) -> None:
-        vision = model_config(name)["vision_cfg"]
-        super().__init__(vision["width"], num_frames, image_size, vision["patch_size"])
-        self.name = name
-        self.pretrained = pretrained
-        self.visual: Any = build_visual(name, image_size)
-        # Kept for those who load the tower as a teacher; tokens here stay in the tower's width.
+        config = plain(architecture, name) if architecture is not None else model_config(name)
+        super().__init__(name, pretrained, num_frames, image_size, 0, architecture=config)
         self.visual.proj.requires_grad_(False)
         if position_std is not None:
             draw_tables(position_std, self.visual.get_parameter("positional_embedding"))
@@ -206,52 +207,6 @@ class FrameViT(VideoEncoder):
         report = load_visual(self.visual, self.name, self.pretrained)
         logger.info("video encoder %s %s: %s", self.name, self.pretrained, report)
         return report
-
-    def forward(
-        self,
-        video: Tensor,
-        dropped: Tensor | None = None,
-        keep_temporal: bool = False,
-        with_taps: bool = False,
-    ) -> VideoFeatures:
-        """Encode clips (B, T, C, H, W); every frame must hide the same number of patches.
-
-        The pooled feature is the class token, after the final norm, meant over frames (or not,
-        with ``keep_temporal``). The tap is the last block's output with the class tokens meant
-        over frames, as the teacher's.
-        """
-        b, t, _, *size = video.shape
-        if any(side % self.patch_size for side in size):
-            raise ValueError(
-                f"frames of {size[0]}x{size[1]} pixels do not divide into patches of "
-                f"{self.patch_size}; resize the clip"
-            )
-        x = _embed(self.visual, video.flatten(0, 1))
-        if dropped is not None:
-            x = gather_visible(x, _split_frames(dropped, t, x.shape[1] - 1))
-        x = _run(_blocks(self.visual), x)
-        x = x.view(b, t, *x.shape[1:])
-        normed = self.visual.ln_post(x)
-        pooled = normed[:, :, 0]
-        if not keep_temporal:
-            pooled = pooled.mean(1, keepdim=True)
-        taps = join_frames(x)[None] if with_taps else None
-        cls = normed[:, :, 0].mean(1, keepdim=True)
-        return VideoFeatures(normed[:, :, 1:].flatten(1, 2), pooled, taps, cls)
-
-    def unread(self, tokens: bool, pooled: bool) -> list[nn.Module]:
-        """The norm after the tap; see ``VideoEncoder``."""
-        return [] if tokens or pooled else [self.visual.ln_post]
-
-    def layer_names(self) -> list[tuple[str, ...]]:
-        """The embedding, and each block; see ``VideoEncoder``."""
-        embedding = ("conv1.", "class_embedding", "positional_embedding", "ln_pre.")
-        blocks = [(f"visual.transformer.resblocks.{i}.",) for i in range(len(_blocks(self.visual)))]
-        return [tuple(f"visual.{name}" for name in embedding), *blocks]
-
-    def no_weight_decay(self) -> set[str]:
-        """The position table and the class token."""
-        return {"visual.positional_embedding", "visual.class_embedding"}
 
     def adapt_state(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
         """Resize a state dict's position table (1 + patches, D) to this encoder's image size."""
@@ -295,24 +250,3 @@ def _class_attention(block: Any, x: Tensor) -> Tensor:
     key = F.linear(x, key_weight, key_bias).view(*x.shape[:2], attn.num_heads, -1)
     logits = torch.einsum("fhd,fnhd->fhn", query, key) / math.sqrt(query.shape[-1])
     return logits.softmax(-1, dtype=torch.float32).mean(1)[:, 1:]
-
-
-def _split_frames(dropped: Tensor, num_frames: int, num_patches: int) -> Tensor:
-    """(B, 1 + T * N) to (B * T, 1 + N): every frame keeps its own class token.
-
-    Raises:
-        ValueError: If the mask has another size or frames hide unequal numbers of patches.
-    """
-    if dropped.shape[1] != 1 + num_frames * num_patches:
-        raise ValueError(
-            f"a mask of {dropped.shape[1]} tokens does not fit {num_frames} frames of "
-            f"{num_patches} patches"
-        )
-    hidden = dropped[:, 1:].reshape(-1, num_patches)
-    counts = hidden.sum(1)
-    if (counts != counts[0]).any():
-        raise ValueError(
-            "frames hide unequal numbers of patches, which a per-frame encoder cannot batch; "
-            "mask with kind attention, tube or frame_row"
-        )
-    return F.pad(hidden, (1, 0), value=False)

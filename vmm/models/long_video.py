@@ -1,9 +1,10 @@
-"""Videos of any length through VideoMamba: exact, in bounded memory, layer by layer.
+"""Videos of any length in one pass: exact, in bounded memory, layer by layer.
 
-One hour at one frame per second and 224 pixels is 705,601 tokens. Memory holds the residual stream
-and the output of one direction of one layer (see ``vmm.models.pieces``), in RAM or in files that
-are mapped into memory; time grows with the length. So it is for every scan order. Shape legend: see
-``vmm.types``.
+One hour at one frame per second and 224 pixels is 705,601 tokens of VideoMamba. Memory holds the
+residual stream and the output of one direction of one layer (see ``vmm.models.pieces``), in RAM or
+in files that are mapped into memory; time grows with the length. So it is for every scan order. A
+``FrameMamba`` sees its frames a few at a time; its blocks over time take pooled frames at once, and
+tokens in the same way. Shape legend: see ``vmm.types``.
 """
 
 from __future__ import annotations
@@ -19,10 +20,12 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from vmm.models.frame_mamba import FrameMamba
 from vmm.models.layers import pool_tokens, rms_norm
 from vmm.models.mamba import BiMambaBlock
 from vmm.models.pieces import add_in_pieces
 from vmm.models.scan_order import num_scans, temporal_path
+from vmm.models.video_encoder import VideoEncoder
 from vmm.models.videomamba import VideoMamba
 
 _STEPS = 16
@@ -41,9 +44,14 @@ class LongVideoFeatures(NamedTuple):
     """(patches of all steps, D), as ``VideoFeatures.tokens``; on request only."""
 
 
+def takes_long_videos(encoder: VideoEncoder) -> bool:
+    """Tell whether ``encode_long_video`` knows how."""
+    return isinstance(encoder, VideoMamba | FrameMamba)
+
+
 @torch.no_grad()
 def encode_long_video(
-    encoder: VideoMamba,
+    encoder: VideoEncoder,
     frames: Iterable[Tensor],
     num_frames: int,
     *,
@@ -68,8 +76,15 @@ def encode_long_video(
         Features of the whole video and of every step, float32, on the encoder's device.
 
     Raises:
-        ValueError: If the frames are not as many as announced, or their sizes do not fit.
+        ValueError: If the frames are not as many as announced, their sizes do not fit, or the
+            encoder is another one.
     """
+    if isinstance(encoder, FrameMamba):
+        device = next(encoder.parameters()).device
+        with _memory(folder, dtype, device) as allocate:
+            return _frames_over_time(encoder, frames, num_frames, allocate, progress, keep_tokens)
+    if not isinstance(encoder, VideoMamba):
+        raise ValueError(f"{type(encoder).__name__} takes no long videos in one pass; cut them")
     device = encoder.cls_token.device
     steps = num_frames // encoder.tubelet_size
     with _memory(folder, dtype, device) as allocate:
@@ -89,6 +104,58 @@ def encode_long_video(
                 assert isinstance(layer, BiMambaBlock)
                 add_in_pieces(layer, residual, others, encoder.piece_length, bar.update, done)
         return _pooled(encoder, residual, steps, keep_tokens)
+
+
+def _frames_over_time(
+    encoder: FrameMamba,
+    frames: Iterable[Tensor],
+    num_frames: int,
+    allocate: _Allocate,
+    progress: bool,
+    keep_tokens: bool,
+) -> LongVideoFeatures:
+    """Encode a video, frame by frame and then over time."""
+    device = next(encoder.parameters()).device
+    over_tokens = encoder.time_over == "tokens"
+    pooled: list[Tensor] = []
+    tokens: list[Tensor] = []
+    sequence, size, done = None, torch.Size(), 0
+
+    def finish(x: Tensor) -> None:
+        patches, one = encoder.tower.pool(x)
+        pooled.append(one.float())
+        if keep_tokens:
+            tokens.append(patches.flatten(0, 1).float())
+
+    with tqdm(total=num_frames, unit="frame", disable=not progress) as bar:
+        for part in _parts(frames, _STEPS):
+            size = size or part.shape[1:]
+            if part.shape[1:] != size or done + len(part) > num_frames:
+                raise _not_following(part, done, num_frames, size)
+            x = encoder.see(part.to(device))
+            if over_tokens:
+                if sequence is None:
+                    sequence = allocate("residual", (num_frames, *x.shape[1:]))
+                sequence[done : done + len(x)] = x
+            else:
+                finish(x)
+            done += len(part)
+            bar.update(len(part))
+    if done != num_frames:
+        raise _too_few(done, num_frames)
+    if sequence is not None:
+        joined = sequence.view(1, -1, encoder.embed_dim)
+        others = allocate("others", (1, joined.shape[1], encoder.inner_dim))
+        for block in encoder.time_blocks:
+            assert isinstance(block, BiMambaBlock)
+            add_in_pieces(block, joined, others, encoder.piece_length)
+        for x in torch.split(sequence, _STEPS):
+            finish(x.to(encoder.time_blocks[0].norm.weight.dtype))
+    per_step = torch.cat(pooled)
+    if not over_tokens:
+        per_step = encoder.over_time(per_step[None])[0]
+    kept = torch.cat(tokens) if keep_tokens else None
+    return LongVideoFeatures(per_step.mean(0, keepdim=True), per_step, kept)
 
 
 class _Allocate:
@@ -133,19 +200,25 @@ def _embedded(
             residual[:, :1] = encoder.embed_class(grid)
         end = done + len(part) // tubelet
         if part.shape[1:] != size or end > steps:
-            raise ValueError(
-                f"frames {tuple(part.shape)} do not follow {done * tubelet} of {steps * tubelet} "
-                f"frames of {tuple(size)}; give num_frames frames, all of one size"
-            )
+            raise _not_following(part, done * tubelet, steps * tubelet, size)
         tokens = encoder.embed_steps(part.unsqueeze(0).to(residual.device), done, steps)
         span = slice(1 + done * math.prod(grid), 1 + end * math.prod(grid))
         residual[:, span] = tokens.flatten(1, 2)
         done = end
     if residual is None or done != steps:
-        raise ValueError(
-            f"got {done * tubelet} frames where num_frames is {steps * tubelet}; make them equal"
-        )
+        raise _too_few(done * tubelet, steps * tubelet)
     return residual
+
+
+def _not_following(part: Tensor, done: int, num_frames: int, size: torch.Size) -> ValueError:
+    return ValueError(
+        f"frames {tuple(part.shape)} do not follow {done} of {num_frames} frames of "
+        f"{tuple(size)}; give num_frames frames, all of one size"
+    )
+
+
+def _too_few(done: int, num_frames: int) -> ValueError:
+    return ValueError(f"got {done} frames where num_frames is {num_frames}; make them equal")
 
 
 def _parts(frames: Iterable[Tensor], most: int) -> Iterator[Tensor]:

@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from vmm.models.joint_projection import JointProjection
 from vmm.types import TextTokens
 from vmm.wording import CaptionCheck, check_captions
 
@@ -105,6 +106,10 @@ class TextEncoder(nn.Module, ABC):
 
     def load_pretrained(self) -> object:
         """Load published weights that the constructor's arguments name; by default none."""
+        return None
+
+    def joint_projection(self) -> JointProjection | None:
+        """What those weights map pooled captions to a joint space with; by default nothing."""
         return None
 
     def exported_arguments(self, given: Mapping[str, Any]) -> dict[str, Any]:

@@ -6,9 +6,12 @@ Shape legend: see ``vmm.types``.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from typing import Any
 
 from torch import Tensor, nn
 
+from vmm.models.joint_projection import JointProjection
 from vmm.types import VideoFeatures
 
 
@@ -106,6 +109,18 @@ class VideoEncoder(nn.Module, ABC):
     def load_pretrained(self) -> object:
         """Load published weights that the constructor's arguments name; by default none."""
         return None
+
+    def joint_projection(self) -> JointProjection | None:
+        """What those weights map pooled features to a joint space with; by default nothing."""
+        return None
+
+    def exported_arguments(self, given: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the arguments that an exported folder states, as JSON can hold them.
+
+        Args:
+            given: Those of the recipe, which are the default.
+        """
+        return dict(given)
 
     def no_weight_decay(self) -> set[str]:
         """Names of parameters that the standard recipe leaves without weight decay."""

@@ -93,6 +93,31 @@ class VideoTextModel(nn.Module):
         super()._load_from_state_dict(state_dict, prefix, *rest)
 
     @torch.no_grad()
+    def take_projections(self) -> None:
+        """Let the projections that came with the encoders' published weights take their places.
+
+        Where both have one, the model's temperature is taken, too: clips of one frame and captions
+        are then compared as that model compares them.
+
+        Raises:
+            ValueError: If the joint space has another width.
+        """
+        brought = [self.video_encoder.joint_projection(), self.text_encoder.joint_projection()]
+        for found, linear in zip(brought, (self.vision_proj, self.text_proj), strict=True):
+            if found is None:
+                continue
+            if found.weight.shape != linear.weight.shape:
+                raise ValueError(
+                    f"the joint space of {found.source} has width {len(found.weight)}, that of the "
+                    f"recipe {len(linear.weight)}; set proj_dim to {len(found.weight)}"
+                )
+            linear.weight.copy_(found.weight)
+            linear.bias.copy_(torch.zeros_like(linear.bias) if found.bias is None else found.bias)
+        temperatures = [found.temperature for found in brought if found is not None]
+        if len(temperatures) == 2 and temperatures[0] is not None:
+            self.temperature.fill_(temperatures[0])
+
+    @torch.no_grad()
     def clamp_temperature(self, low: float = 0.001, high: float = 0.5) -> None:
         """Keep the temperature in range; called before every training step, as published."""
         self.temperature.clamp_(low, high)

@@ -19,7 +19,7 @@ from vmm.models.video_encoder import VideoEncoder
 from vmm.models.weights import key_problems, shorten
 from vmm.optim import DecayPolicy, check_epsilon, param_groups, warmup_cosine
 from vmm.tasks.adaptation import PartlyTrained
-from vmm.tasks.start import component_names, load_start_weights
+from vmm.tasks.start import component_names, load_published, load_start_weights
 from vmm.types import VideoTextBatch
 
 logger = logging.getLogger(__name__)
@@ -120,10 +120,7 @@ class TrainingTask(PartlyTrained):
 
     def load_pretrained(self) -> None:
         """Load published weights that the recipe names; ``init_from`` comes after and wins."""
-        self.video_encoder.load_pretrained()
-        text_encoder = getattr(self.model, "text_encoder", None)
-        if text_encoder is not None:
-            text_encoder.load_pretrained()
+        load_published(self.model)
 
     def load_start(self) -> list[str]:
         """Load all weights that fitting starts from; give the components that a run had."""

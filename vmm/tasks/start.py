@@ -14,7 +14,9 @@ from pathlib import Path
 from torch import Tensor, nn
 
 from vmm.models.sharded_files import is_sharded
+from vmm.models.text_interface import TextEncoder
 from vmm.models.video_encoder import VideoEncoder
+from vmm.models.video_text import VideoTextModel
 from vmm.models.weight_files import read_state_dict
 from vmm.models.weights import load_accounted
 from vmm.runs import find_checkpoint
@@ -50,6 +52,23 @@ def _offered(path: Path, setting: str) -> tuple[Path, dict[str, dict[str, Tensor
             f"{setting} wants a run of `vmm fit` or a folder of `vmm import`"
         )
     return file, offered
+
+
+def load_published(model: nn.Module) -> None:
+    """Load the published weights that a recipe names, and the joint space that they bring along.
+
+    Args:
+        model: It has a ``video_encoder`` and perhaps a ``text_encoder``.
+
+    Raises:
+        ValueError: If weights are not to be had or do not fit.
+    """
+    for name in ("video_encoder", "text_encoder"):
+        encoder = getattr(model, name, None)
+        if isinstance(encoder, VideoEncoder | TextEncoder):
+            encoder.load_pretrained()
+    if isinstance(model, VideoTextModel):
+        model.take_projections()
 
 
 def load_encoder(encoder: VideoEncoder, path: Path, setting: str) -> None:

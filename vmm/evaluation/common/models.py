@@ -20,9 +20,8 @@ from torch.nn.utils.rnn import pad_sequence
 
 from vmm.data.transforms import ClipSettings
 from vmm.export.encoder import VideoTextEncoder
-from vmm.models.long_video import encode_long_video
+from vmm.models.long_video import encode_long_video, takes_long_videos
 from vmm.models.video_text import VideoTextModel
-from vmm.models.videomamba import VideoMamba
 from vmm.ops.similarity import Mixture
 from vmm.runs import Run
 from vmm.wording import CaptionCheck
@@ -182,11 +181,10 @@ class VmmEncoder:
     @property
     def takes_long_videos(self) -> bool:
         """Whether the video encoder is one that reads a video piece by piece."""
-        return isinstance(self.model.video_encoder, VideoMamba)
+        return takes_long_videos(self.model.video_encoder)
 
     def encode_long(self, frames: Iterable[Tensor], num_frames: int) -> ClipVectors:
         """Encode one video of any length, in portions (t, C, H, W)."""
-        assert isinstance(self.model.video_encoder, VideoMamba)
         video = encode_long_video(self.model.video_encoder, frames, num_frames, keep_tokens=True)
         assert video.tokens is not None
         return ClipVectors(self.model.project_video(video.per_step[None]), video.tokens[None])
