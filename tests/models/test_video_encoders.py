@@ -1,5 +1,6 @@
 """What every video encoder must do; a new subclass is tested as soon as it is imported here."""
 
+import inspect
 from functools import partial
 
 import pytest
@@ -9,6 +10,7 @@ from torch import nn
 from vmm.drawing import uniform_rows
 from vmm.masking import Patches, draw_mask
 from vmm.models.clip_vit import FrameViT
+from vmm.models.frame_mamba import FrameMamba
 from vmm.models.lora import Lora, add_adapters, linear_layers, merge_adapters
 from vmm.models.video_encoder import VideoEncoder
 from vmm.models.video_vit import DividedViT, JointViT
@@ -19,29 +21,29 @@ SIZES = {"embed_dim": 32, "depth": 2, "num_frames": 4, "image_size": 64}
 
 @pytest.fixture
 def make(root):
+    name = str(root / "recipes/encoders/clip_vit_demo.json")
+    frames = {"name": name, "num_frames": 4, "image_size": 64}
     settings = {
         VideoMamba: SIZES,
         JointViT: SIZES | {"num_heads": 2},
         DividedViT: SIZES | {"num_heads": 2},
-        FrameViT: {
-            "name": str(root / "recipes/encoders/clip_vit_demo.json"),
-            "num_frames": 4,
-            "image_size": 64,
-        },
+        FrameMamba: frames | {"time_depth": 1},
+        FrameViT: frames,
     }
     return lambda kind, **more: kind(**settings[kind], **more).eval()
 
 
 def kinds(base):
     below = [kind for child in base.__subclasses__() for kind in kinds(child)]
-    return below or [base]
+    whole = not inspect.isabstract(base) and not base.__name__.startswith("_")
+    return [*below, base] if whole else below
 
 
 KINDS = kinds(VideoEncoder)
 
 
 def test_all_kinds_are_tested():
-    assert {VideoMamba, FrameViT, JointViT, DividedViT} <= set(KINDS)
+    assert {VideoMamba, FrameMamba, FrameViT, JointViT, DividedViT} <= set(KINDS)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -102,7 +104,9 @@ def test_state_survives_a_round_trip(make, kind):
 @pytest.mark.parametrize("kind", KINDS)
 def test_only_the_frame_vit_does_not_see_the_order_of_frames(make, kind):
     encoder, sees_order = make(kind), kind is not FrameViT
-    if sees_order:
+    if kind is FrameMamba:
+        torch.nn.init.normal_(encoder.time_blocks[0].mixer.out_proj.weight)
+    elif sees_order:
         torch.nn.init.normal_(encoder.temporal_pos_embedding)
     video = torch.randn(2, 4, 3, 64, 64)
     change = (encoder(video).pooled - encoder(video.flip(1)).pooled).abs().max()
@@ -121,7 +125,8 @@ def test_layers_are_named_from_the_input_on(make, kind):
         assert len(at) <= 1, name
         found.setdefault(at[0] if at else None, []).append(name)
     assert set(found) >= set(range(len(names))) and len(names) >= 2
-    after = {name.rpartition(".")[0].rpartition(".")[2] for name in found[None]}
+    after = [name for name in found[None] if not name.startswith("time_blocks.")]
+    after = {name.rpartition(".")[0].rpartition(".")[2] for name in after}
     assert after <= {"norm", "pool_norm", "ln_post", "visual", ""}
     assert len(starts) == len(set(starts))
 

@@ -121,7 +121,7 @@ class _ClipTower(ImageTower):
         table = interpolate_spatial(
             self.visual.positional_embedding[None], (x.shape[2], x.shape[3])
         )
-        first = self.visual.class_embedding.to(x.dtype).expand(len(x), 1, -1)
+        first = self.visual.class_embedding.to(x.dtype).expand(x.shape[0], 1, -1)
         x = torch.cat([first, x.flatten(2).transpose(1, 2)], dim=1)
         out: Tensor = self.visual.ln_pre(x + table.to(x.dtype))
         return out
@@ -181,7 +181,7 @@ class _TimmTower(ImageTower):
         x = trunk.patch_embed.norm(x.flatten(2).transpose(1, 2))
         table = self._table(trunk.pos_embed, grid).to(x.dtype)
         if self.has_class_token:
-            cls = trunk.cls_token.to(x.dtype).expand(len(x), -1, -1)
+            cls = trunk.cls_token.to(x.dtype).expand(x.shape[0], -1, -1)
             if trunk.no_embed_class:
                 return trunk.norm_pre(torch.cat([cls, x + table], 1))  # type: ignore[no-any-return]
             x = torch.cat([cls, x], 1)

@@ -147,8 +147,13 @@ class OpenClipTextEncoder(TextEncoder):
     def encode(self, tokens: TextTokens) -> Tensor:
         """Read captions: (B, S, Dt) states after the last norm."""
         text, length = self.text, tokens.input_ids.shape[1]
-        x = text.token_embedding(tokens.input_ids) + text.positional_embedding[:length]
-        mask = text.attn_mask[:length, :length] if self._causal else None
+        # Not cut to the length by slices: graphs of torch.export would then be of some lengths.
+        own = torch.arange(length, device=tokens.input_ids.device)
+        table = text.positional_embedding.index_select(0, own)
+        mask = None
+        if self._causal:
+            mask = text.attn_mask.index_select(0, own).index_select(1, own)
+        x = text.token_embedding(tokens.input_ids) + table
         with attention_kernel(x.device, length, length):
             for block in text.transformer.resblocks:
                 x = block(x, attn_mask=mask)
@@ -160,7 +165,7 @@ class OpenClipTextEncoder(TextEncoder):
         if self.text.pool_type == "first":
             return states[:, 0]
         last = (attention_mask.sum(1) - 1).clamp(min=0)
-        return states[torch.arange(len(states), device=states.device), last]
+        return states[torch.arange(states.shape[0], device=states.device), last]
 
     def exported_arguments(self, given: Mapping[str, Any]) -> dict[str, Any]:
         """Return the arguments with the model config, so that no file or name is looked up."""
