@@ -118,6 +118,13 @@ def small(**parts):
     return {"init_args": {name: {"init_args": values} for name, values in parts.items()}}
 
 
+SMALL_FRAMES = {"name": "recipes/encoders/clip_vit_demo.json", "pretrained": None}
+SMALL_CLIP = {
+    "embed_dim": 32,
+    "vision_cfg": {},
+    "text_cfg": {"width": 16, "heads": 2, "layers": 1},
+}
+
 # What of an overlay cannot be had on two CPU cores without a network; all else is as it stands.
 CHANGES = {
     "videomamba_m_5m": {
@@ -127,6 +134,12 @@ CHANGES = {
     "own_captions": {"model": small(text_encoder={**SMALL_TEXT, "max_words": 32})},
     "teachers": {"model": small(teacher={"members": SMALL_MEMBERS})},
     "minilm": {"model": small(text_encoder=SMALL_TOWER)},
+    "clip_time": {
+        "model": small(
+            video_encoder=SMALL_FRAMES | {"num_frames": 4, "image_size": 32},
+            text_encoder={"pretrained": None, "architecture": SMALL_CLIP},
+        ),
+    },
     "videomamba_m_k400": {
         "model": small(video_encoder=SMALL_STUDENT, teacher=SMALL_TEACHER),
         "trainer": {"max_epochs": 1},
