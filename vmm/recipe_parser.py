@@ -13,10 +13,12 @@ from pathlib import Path
 from typing import Any, NoReturn, get_args
 
 import yaml
+from jsonargparse import Namespace
 from lightning.pytorch.cli import LightningArgumentParser
 
 from vmm.command_line import DEBUG, MISTAKE
 from vmm.data.demo import WebVideoData
+from vmm.models.clip_tower import read_config
 from vmm.text_output import complain
 
 _PLAIN_TYPES = {
@@ -198,3 +200,23 @@ def _parameters(cls: type) -> list[str]:
         if not any(one.kind is one.VAR_KEYWORD for one in parameters.values()):
             break
     return names
+
+
+def with_model_configs(settings: Namespace) -> None:
+    """Put model configs of open_clip in the place of files that hold them.
+
+    So a run's recipe is complete in itself, wherever the run is moved to.
+
+    Args:
+        settings: Of a command, parsed; changed in place.
+
+    Raises:
+        ValueError: If there is no such file, or it is no model config.
+    """
+    for value in vars(settings).values():
+        if isinstance(value, Namespace):
+            with_model_configs(value)
+    name = settings.get("name")
+    if "architecture" in settings and isinstance(name, str) and name.endswith(".json"):
+        settings["architecture"] = read_config(name)
+        settings["name"] = Path(name).stem

@@ -28,12 +28,11 @@ from lightning.pytorch.loggers import Logger
 from vmm.data.datamodules import VideoDataModule, run_folder
 
 # Imported so that recipes may use short class names.
-from vmm.models.clip_vit import FrameViT  # noqa: F401
 from vmm.models.video_vit import DividedViT, JointViT  # noqa: F401
 from vmm.models.videomamba import VideoMamba  # noqa: F401
 from vmm.models.weight_files import refuse_as_weights
 from vmm.ops.tuning.cpu_setup import tune_cpu
-from vmm.recipe_parser import RecipeParser, check_recipes, one_sentence
+from vmm.recipe_parser import RecipeParser, check_recipes, one_sentence, with_model_configs
 from vmm.runs import find_checkpoint
 from vmm.tasks.answer import AnswerTask  # noqa: F401
 from vmm.tasks.averaging import WeightAverage
@@ -133,6 +132,7 @@ class VmmCLI(LightningCLI):
         self.resume, settings["resume"] = bool(settings["resume"]), False  # said anew each time
         if self.resume:
             self._name_run(settings)
+        with_model_configs(settings["model"])
         tune_cpu()
 
     def _name_run(self, settings: Namespace) -> None:
