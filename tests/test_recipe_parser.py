@@ -36,5 +36,5 @@ def test_other_names_stay(root):
         before = settings.clone()
         with_model_configs(settings)
         assert settings == before
-    with pytest.raises(ValueError, match="no model config nowhere.json"):
+    with pytest.raises(ValueError, match=r"no model config nowhere\.json"):
         with_model_configs(recipe("nowhere.json", architecture=None))

@@ -49,7 +49,7 @@ TIMM_CLIP = {
         "timm_pool": "token",
         "timm_proj": "linear",
     },
-    "text_cfg": CLIP["text_cfg"] | {"pool_type": "eos", "eos_id": 49407},
+    "text_cfg": CLIP["text_cfg"] | {"pool_type": "eos", "eos_id": 49407, "no_causal_mask": True},
     "custom_text": True,
 }
 MODELS = {"clip": CLIP, "siglip": SIGLIP, "clipa": CLIPA, "timm": TIMM_CLIP}

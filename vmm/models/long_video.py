@@ -115,7 +115,7 @@ def _frames_over_time(
     keep_tokens: bool,
 ) -> LongVideoFeatures:
     """Encode a video, frame by frame and then over time."""
-    device = next(encoder.parameters()).device
+    weight = next(encoder.parameters())
     over_tokens = encoder.time_over == "tokens"
     pooled: list[Tensor] = []
     tokens: list[Tensor] = []
@@ -132,7 +132,7 @@ def _frames_over_time(
             size = size or part.shape[1:]
             if part.shape[1:] != size or done + len(part) > num_frames:
                 raise _not_following(part, done, num_frames, size)
-            x = encoder.see(part.to(device))
+            x = encoder.see(part.to(weight.device))
             if over_tokens:
                 if sequence is None:
                     sequence = allocate("residual", (num_frames, *x.shape[1:]))
@@ -150,7 +150,7 @@ def _frames_over_time(
             assert isinstance(block, BiMambaBlock)
             add_in_pieces(block, joined, others, encoder.piece_length)
         for x in torch.split(sequence, _STEPS):
-            finish(x.to(encoder.time_blocks[0].norm.weight.dtype))
+            finish(x.to(weight.dtype))
     per_step = torch.cat(pooled)
     if not over_tokens:
         per_step = encoder.over_time(per_step[None])[0]

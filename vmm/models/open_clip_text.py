@@ -140,9 +140,8 @@ class OpenClipTextEncoder(TextEncoder):
 
     def _last(self, ids: Tensor) -> Tensor:
         """Find the token that ends each caption (B, S): (B,)."""
-        if self.text.pool_type == "argmax":
-            return ids.argmax(1)
-        return (ids == self.text.eos_id).int().argmax(1)
+        argmax = self.text.pool_type == "argmax"
+        return (ids if argmax else (ids == int(self.text.eos_id)).int()).argmax(1)
 
     def encode(self, tokens: TextTokens) -> Tensor:
         """Read captions: (B, S, Dt) states after the last norm."""
