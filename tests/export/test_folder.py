@@ -190,13 +190,8 @@ def test_a_checkpoint_file_is_taken_like_its_run(trained, encoder_folder, tmp_pa
     assert f"wrote {tmp_path / 'out'}" in capsys.readouterr().out
 
 
-def test_a_stray_file_and_a_per_frame_vit_are_refused(tmp_path, trained, monkeypatch):
+def test_a_stray_file_is_refused(tmp_path):
     (tmp_path / "a").mkdir()
     (tmp_path / "a/x.pth").write_bytes(b"")
     with pytest.raises(ValueError, match="vmm import"):
         main([str(tmp_path / "a/x.pth"), str(tmp_path / "out")])
-    import vmm.export.folder as module
-
-    monkeypatch.setattr(module, "FrameViT", type(trained[1].video_encoder))
-    with pytest.raises(ValueError, match="per-frame ViT"):
-        main([str(trained[0]), str(tmp_path / "out")])

@@ -254,6 +254,17 @@ def test_input_that_does_not_fit(clip):
         encoder(torch.zeros(1, 3, 3, 32, 32), dropped)
 
 
+@pytest.mark.parametrize("kind", [FrameMamba, FrameViT])
+def test_exported_arguments_name_no_file(clip, kind):
+    given = {"name": clip[1], "pretrained": clip[2], "num_frames": 4, "image_size": 32}
+    encoder = kind(**given)
+    stated = json.loads(json.dumps(encoder.exported_arguments(given)))
+    assert stated["name"] == "clip.json" and stated["pretrained"] is None
+    again = kind(**stated)
+    again.load_state_dict(encoder.state_dict())
+    assert again.load_pretrained() is None and again.num_frames == 4
+
+
 def test_another_joint_space_is_refused(clip):
     _, name, weights = clip
     encoder = FrameMamba(name, weights, **SMALL)
