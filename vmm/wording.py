@@ -19,7 +19,7 @@ _OFTEN = 0.1
 """Share of the words from which on more than rare ones are missing in a vocabulary."""
 _REMEDY = (
     "if they are many, take a text encoder whose vocabulary has them, e.g. "
-    "recipes/overlays/own_captions.yaml"
+    "recipes/overlays/minilm.yaml"
 )
 
 

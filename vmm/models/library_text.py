@@ -240,6 +240,18 @@ class LibraryTextEncoder(FusionEncoder):
         )
         return TextTokens(ids, mask)
 
+    def whole_tokens(self, texts: list[str]) -> list[list[int]]:
+        """See ``TextEncoder.whole_tokens``."""
+        # Not verbose: it would warn of long captions, which is what is being found out.
+        ids: list[list[int]] = self.tokenizer(texts, verbose=False)["input_ids"] if texts else []
+        return ids
+
+    @property
+    def unknown_id(self) -> int | None:
+        """Token of words of which the vocabulary has no pieces, if there is one."""
+        number: int | None = self.tokenizer.unk_token_id
+        return number
+
     def encode(self, tokens: TextTokens) -> Tensor:
         """Read captions alone: (B, S, Dt), the last states of the library's model."""
         ids, mask = tokens

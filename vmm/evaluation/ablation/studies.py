@@ -150,8 +150,8 @@ STUDIES = (
             },
         },
         ("spatial", "temporal"),
-        "The paper finds spatial best, on Kinetics. An order at chance (8.3) has not begun to learn "
-        "in so few steps: of four directions alone, the temporal one learns 99 % in 500.",
+        "The paper finds spatial best, on Kinetics. An order at chance (8.3) has not begun to "
+        "learn in so few steps: of four directions alone, the temporal one learns 99 % in 500.",
     ),
     Study(
         "number of frames",
