@@ -61,7 +61,8 @@ class SaveRecipe(SaveConfigCallback):
                 number = len([*path.parent.glob("config-*.yaml")])
                 path.replace(path.with_name(f"config-{number}.yaml"))  # of the run so far
             text = getattr(getattr(pl_module, "model", None), "text_encoder", None)
-            if first and trainer.training and isinstance(text, TextEncoder) and not self.has_text:
+            keeps = trainer.training and trainer.checkpoint_callback and not self.has_text
+            if first and keeps and isinstance(text, TextEncoder):
                 keep_text_files(path.parent, text)
             super().setup(trainer, pl_module, "")
 
