@@ -423,7 +423,7 @@ def test_the_table_names_every_task_and_its_arguments():
         import_module(f"vmm.tasks.{file.stem}")
     tasks = {f"{cls.__module__}.{cls.__qualname__}" for cls in subclasses(TrainingTask)}
     assert {name for name in tasks if name.startswith("vmm.")} - set(TASKS) == {
-        "vmm.tasks.base.PretrainTask"
+        "vmm.tasks.pretraining.PretrainTask"
     }
 
 
