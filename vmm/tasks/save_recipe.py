@@ -61,8 +61,9 @@ class SaveRecipe(SaveConfigCallback):
                 number = len([*path.parent.glob("config-*.yaml")])
                 path.replace(path.with_name(f"config-{number}.yaml"))  # of the run so far
             text = getattr(getattr(pl_module, "model", None), "text_encoder", None)
-            keeps = trainer.training and trainer.checkpoint_callback and not self.has_text
-            if first and keeps and isinstance(text, TextEncoder):
+            keeps = first and trainer.training and not self.has_text
+            # Without checkpoints there are no weights for them to go with.
+            if keeps and isinstance(text, TextEncoder) and trainer.checkpoint_callback:
                 keep_text_files(path.parent, text)
             super().setup(trainer, pl_module, "")
 
