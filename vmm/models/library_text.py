@@ -13,16 +13,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-import torch
 from torch import Tensor, nn
 
 from vmm.models.bert import (
     BertArchitecture,
     BertLayer,
     MlmHead,
-    fuse_through,
     initialise,
-    project_for,
 )
 from vmm.models.library_files import (
     build_library_model,
@@ -32,10 +29,9 @@ from vmm.models.library_files import (
     read_library_weights,
     read_tokenizer,
     refuse_other_model,
-    refuse_other_words,
     stated,
 )
-from vmm.models.text_interface import FusionEncoder, VisionKV
+from vmm.models.tokenized_text import TokenizedTextEncoder
 from vmm.models.weights import KeyReport, load_accounted
 from vmm.types import TextTokens
 
@@ -76,7 +72,7 @@ _DROPPED = {
 }
 
 
-class LibraryTextEncoder(FusionEncoder):
+class LibraryTextEncoder(TokenizedTextEncoder):
     """A text tower of transformers, and layers on top of it that also look at a video.
 
     Captions go to its tokenizer as they are, with their capitals and punctuation. Building it reads
@@ -202,11 +198,6 @@ class LibraryTextEncoder(FusionEncoder):
         return self._tokenizer
 
     @property
-    def pad_id(self) -> int:
-        """Token that fills captions up to a common length."""
-        return int(self.tokenizer.pad_token_id)
-
-    @property
     def cls_id(self) -> int:
         """Token that opens every caption; its state stands for the whole."""
         return self._mark("cls_token_id", "opens captions", "vtm and loss_weights.mlm")
@@ -224,33 +215,6 @@ class LibraryTextEncoder(FusionEncoder):
                 "to 0"
             )
         return int(number)
-
-    def tokenize(self, texts: list[str], device: torch.device | str = "cpu") -> TextTokens:
-        """Cut captions to ``max_words`` tokens and pad them to the longest of the batch."""
-        encoded = self.tokenizer(
-            texts,
-            padding="longest",
-            padding_side="right",
-            truncation=True,
-            max_length=self.max_words,
-        )
-        ids, mask = (
-            torch.tensor(encoded[name], dtype=torch.int64, device=device)
-            for name in ("input_ids", "attention_mask")
-        )
-        return TextTokens(ids, mask)
-
-    def whole_tokens(self, texts: list[str]) -> list[list[int]]:
-        """See ``TextEncoder.whole_tokens``."""
-        # Not verbose: it would warn of long captions, which is what is being found out.
-        ids: list[list[int]] = self.tokenizer(texts, verbose=False)["input_ids"] if texts else []
-        return ids
-
-    @property
-    def unknown_id(self) -> int | None:
-        """Token of words of which the vocabulary has no pieces, if there is one."""
-        number: int | None = self.tokenizer.unk_token_id
-        return number
 
     def encode(self, tokens: TextTokens) -> Tensor:
         """Read captions alone: (B, S, Dt), the last states of the library's model."""
@@ -279,10 +243,6 @@ class LibraryTextEncoder(FusionEncoder):
             "configuration": stated(self.config),
         }
 
-    def save_vocabulary(self, folder: Path) -> None:
-        """Write the tokenizer."""
-        self.tokenizer.save_pretrained(folder)
-
     def save_sources(self, folder: Path) -> None:
         """Write the tokenizer, the configuration and the pooling, as a folder ``name`` can name."""
         self.save_vocabulary(folder)
@@ -291,23 +251,6 @@ class LibraryTextEncoder(FusionEncoder):
         (folder / _POOLING_FILE).parent.mkdir()
         pooling = {key: way == self.pooling for key, way in _POOLING_KEYS.items()}
         (folder / _POOLING_FILE).write_text(json.dumps(pooling) + "\n")
-
-    def check_vocabulary(self, folder: Path) -> None:
-        """Refuse weights that were trained with another vocabulary; see ``TextEncoder``."""
-        refuse_other_words(self.tokenizer, folder)
-
-    @classmethod
-    def arguments_in(cls, folder: Path, exported: Mapping[str, Any]) -> dict[str, Any]:
-        """Say where the tokenizer is, and that no weights are to be looked for."""
-        return {**exported, "name": str(folder), "pretrained": False}
-
-    def project_vision(self, vision: Tensor, mask: Tensor | None = None) -> VisionKV:
-        """See ``FusionEncoder.project_vision``: (B, N, Dv), mask (B, N)."""
-        return project_for(self._fusion_layers(), vision, mask)
-
-    def fuse(self, states: Tensor, attention_mask: Tensor, vision: VisionKV) -> Tensor:
-        """See ``FusionEncoder.fuse``: (M, S, Dt) states and (M, S) mask to (M, S, Dt)."""
-        return fuse_through(self._fusion_layers(), states, attention_mask, vision)
 
     def mlm_logits(self, states: Tensor) -> Tensor:
         """Score the vocabulary for each state: (..., Dt) to (..., vocabulary)."""

@@ -14,7 +14,6 @@ from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from vmm.models.bert import (
@@ -23,17 +22,14 @@ from vmm.models.bert import (
     BertLayer,
     MlmHead,
     expand_mask,
-    fuse_through,
     initialise,
-    project_for,
 )
 from vmm.models.library_files import (
     read_configuration,
     read_library_weights,
     read_tokenizer,
-    refuse_other_words,
 )
-from vmm.models.text_interface import FusionEncoder, VisionKV
+from vmm.models.tokenized_text import TokenizedTextEncoder
 from vmm.models.weights import KeyReport, load_accounted
 from vmm.types import TextTokens
 from vmm.wording import clean_caption
@@ -49,7 +45,7 @@ DROPPED_KEYS = {
 """Keys of published BERT files that have no counterpart here, with the reason."""
 
 
-class BertTextEncoder(FusionEncoder):
+class BertTextEncoder(TokenizedTextEncoder):
     """Encode captions; fuse them with videos; guess masked words.
 
     Building it reads the configuration only and initialises at random. ``load_pretrained`` reads
@@ -139,11 +135,6 @@ class BertTextEncoder(FusionEncoder):
         return self._tokenizer
 
     @property
-    def pad_id(self) -> int:
-        """Token that fills captions up to a common length."""
-        return int(self.tokenizer.pad_token_id)
-
-    @property
     def cls_id(self) -> int:
         """Token that opens every caption; its state stands for the whole."""
         return int(self.tokenizer.cls_token_id)
@@ -153,33 +144,9 @@ class BertTextEncoder(FusionEncoder):
         """Token that hides a word."""
         return int(self.tokenizer.mask_token_id)
 
-    def tokenize(self, texts: list[str], device: torch.device | str = "cpu") -> TextTokens:
-        """Clean captions, cut them to ``max_words`` and pad them to the longest of the batch."""
-        encoded = self.tokenizer(
-            [clean_caption(text) for text in texts],
-            padding="longest",
-            truncation=True,
-            max_length=self.max_words,
-        )
-        ids, mask = (
-            torch.tensor(encoded[name], dtype=torch.int64, device=device)
-            for name in ("input_ids", "attention_mask")
-        )
-        return TextTokens(ids, mask)
-
-    def whole_tokens(self, texts: list[str]) -> list[list[int]]:
-        """See ``TextEncoder.whole_tokens``."""
-        if not texts:
-            return []
-        # Not verbose: it would warn of long captions, which is what is being found out.
-        encoded = self.tokenizer([clean_caption(text) for text in texts], verbose=False)
-        ids: list[list[int]] = encoded["input_ids"]
-        return ids
-
-    @property
-    def unknown_id(self) -> int:
-        """Token of words of which the vocabulary has no pieces."""
-        return int(self.tokenizer.unk_token_id)
+    def _worded(self, texts: list[str]) -> list[str]:
+        """Clean captions, as the published system does."""
+        return [clean_caption(text) for text in texts]
 
     def encode(self, tokens: TextTokens) -> Tensor:
         """Read captions alone.
@@ -206,32 +173,11 @@ class BertTextEncoder(FusionEncoder):
             "architecture": asdict(self.architecture),
         }
 
-    def save_vocabulary(self, folder: Path) -> None:
-        """Write the tokenizer."""
-        self.tokenizer.save_pretrained(folder)
-
     def save_sources(self, folder: Path) -> None:
         """Write the tokenizer and the sizes, as a folder that ``name`` can name."""
         self.save_vocabulary(folder)
         sizes = {"model_type": "bert", "hidden_act": "gelu"} | asdict(self.architecture)
         (folder / "config.json").write_text(json.dumps(sizes, indent=2) + "\n")
-
-    def check_vocabulary(self, folder: Path) -> None:
-        """Refuse weights that were trained with another vocabulary; see ``TextEncoder``."""
-        refuse_other_words(self.tokenizer, folder)
-
-    @classmethod
-    def arguments_in(cls, folder: Path, exported: Mapping[str, Any]) -> dict[str, Any]:
-        """Say where the tokenizer is, and that no weights are to be looked for."""
-        return {**exported, "name": str(folder), "pretrained": False}
-
-    def project_vision(self, vision: Tensor, mask: Tensor | None = None) -> VisionKV:
-        """See ``FusionEncoder.project_vision``: (B, N, Dv), mask (B, N)."""
-        return project_for(self._fusion_layers(), vision, mask)
-
-    def fuse(self, states: Tensor, attention_mask: Tensor, vision: VisionKV) -> Tensor:
-        """See ``FusionEncoder.fuse``: (M, S, Dt), mask (M, S)."""
-        return fuse_through(self._fusion_layers(), states, attention_mask, vision)
 
     def mlm_logits(self, states: Tensor) -> Tensor:
         """Score the vocabulary for each state: (..., Dt) to (..., vocabulary)."""
