@@ -136,3 +136,16 @@ def test_an_encoder_without_fusion_layers_says_what_it_cannot_do(make, video, ki
 def test_answers_need_a_bert(make, video):
     with pytest.raises(ValueError, match=r"BagOfWords is none; name vmm\.models\.text_encoder"):
         AnswerModel(video, make(BagOfWords))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_uncut_tokens_are_those_that_are_read(make, kind):
+    encoder = make(kind)
+    texts = ["A Red, red CIRCLE; it's a circle"]
+    whole = encoder.whole_tokens(texts)
+    if whole is None:
+        assert encoder.check_captions(texts) is None
+        return
+    assert len(whole[0]) <= encoder.max_words
+    assert encoder.tokenize(texts).input_ids[0][: len(whole[0])].tolist() == whole[0]
+    assert encoder.check_captions(["a 漢 circle"]).unknown == 1  # no word of this vocabulary
