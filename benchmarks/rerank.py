@@ -33,7 +33,7 @@ AT_ONCE = 8  # pairs; the keys and values of more do not fit into a laptop's mem
 
 TEXT = f"""One video and the captions that look at it: {VIDEOS} x {VIDEOS} at k={K} is {VIDEOS}
 such videos with {K} captions each, in each direction. `{PER_PAIR}` projects the video's tokens for
-every pair, {AT_ONCE} pairs at once; `{PER_VIDEO}` is what eval.retrieval does. Seconds are the
+every pair, {AT_ONCE} pairs at once; `{PER_VIDEO}` is what vmm eval retrieval does. Seconds are the
 fastest of several runs, all in turns; memory is what the call needs beyond what is there and what
 it returns."""
 

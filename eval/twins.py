@@ -10,8 +10,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from eval.report import named_path, read_steps
 from vmm.command_line import CommandParser, run_to_status
+from vmm.evaluation.common.command import named_path, read_steps
 from vmm.text_output import say
 
 

@@ -10,7 +10,7 @@ import pytest
 from packaging.specifiers import SpecifierSet
 
 from vmm import __version__, doctor
-from vmm.cli import main
+from vmm.cli import GROUPS, Command, main
 from vmm.runs import TASKS
 
 
@@ -35,6 +35,8 @@ def test_help_is_quick_and_loads_nothing_heavy():
         "validate",
         "test",
         "predict",
+        "eval",
+        "shards",
         "summary",
         "doctor",
         "export",
@@ -56,6 +58,33 @@ def test_version(capsys):
 def test_unknown_command_suggests_the_nearest(capsys):
     assert main(["fitt"]) == 2
     assert "did you mean 'fit'?" in capsys.readouterr().err
+
+
+def test_commands_of_two_words_are_listed_and_suggested(capsys):
+    for group, commands in GROUPS.items():
+        assert main([group]) == 0 == main([group, "--help"])
+        said = capsys.readouterr().out
+        assert all(f"\n  {name} " in said for name in commands)
+    assert main(["eval", "retrival"]) == 2
+    assert "vmm eval: error: unknown command 'retrival'; did you mean 'retrieval'?" in (
+        capsys.readouterr().err
+    )
+
+
+def test_the_help_of_every_evaluation_comes_without_torch():
+    code = (
+        "import sys\n"
+        "from vmm.cli import GROUPS, main\n"
+        "for group, commands in reversed(GROUPS.items()):\n"
+        "    for name in commands:\n"
+        "        try: main([group, name, '--help'])\n"
+        "        except SystemExit as stop: assert stop.code == 0\n"
+        "        assert 'torch' not in sys.modules, name\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    for group, commands in GROUPS.items():
+        assert all(f"usage: vmm {group} {name} " in done.stdout for name in commands)
 
 
 @pytest.mark.smoke
@@ -161,6 +190,20 @@ def test_missing_training_extra_is_named():
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert 'pip install "vmm-video[train]"' in result.stderr
     assert "Traceback" not in result.stderr
+
+
+def test_a_package_that_an_evaluation_needs_is_named(monkeypatch, capsys):
+    for name, said in (("jinja2", 'pip install "vmm-video[train]"'), ("nobodys", None)):
+        monkeypatch.setitem(sys.modules, name, None)
+        monkeypatch.setitem(GROUPS["eval"], "report", Command("a page", f"{name}:main"))
+        if said is None:  # not ours: a defect, not a mistake
+            with pytest.raises(ModuleNotFoundError):
+                main(["eval", "report"])
+        else:
+            assert main(["eval", "report"]) == 2
+            error = capsys.readouterr().err
+            assert error.startswith("vmm: error: `vmm eval report` needs the package 'jinja2'")
+            assert said in error
 
 
 @pytest.mark.parametrize("task", [path for path in TASKS if path.startswith("vmm.tasks.")])

@@ -4,30 +4,111 @@ from __future__ import annotations
 
 import difflib
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from functools import partial
+from importlib import import_module
+from typing import NamedTuple
 
 from vmm.command_line import MISTAKE, run_to_status
 from vmm.text_output import complain
 from vmm.version import __version__
 
+
+class Command(NamedTuple):
+    """What ``vmm`` knows of a command before anything of it is loaded."""
+
+    about: str
+    main: str
+    """Module and function; gets the arguments, gives the exit status."""
+    kept: str = ""
+    """What it leaves when it is interrupted; nothing to speak of without."""
+
+
 _TRAINER_COMMANDS = {
-    "fit": "train: vmm fit -c recipes/stage2_vtt.yaml [-c OVERLAY.yaml ...] [--key=value ...]",
+    "fit": "train: vmm fit -c stage2_vtt.yaml [-c OVERLAY.yaml ...] [--key=value ...]",
     "validate": "retrieval on the validation shards, with a checkpoint",
     "test": "retrieval on the test shards, with a checkpoint",
     "predict": "write embeddings of the test shards to a safetensors file",
 }
-_LIGHT_COMMANDS = {
-    "summary": "what a recipe or a run is and costs: parameters, tokens, GFLOPs, memory, steps",
-    "doctor": "what is installed, which scan backend is used, what is missing and what that costs",
-    "export": "a run -> an encoder folder for apps, sentence-transformers, ONNX or torch.export",
-    "encode": "videos -> an index of their moments, new and changed ones only",
-    "index": "what is in an index; check or compact it",
-    "search": "find moments in an index by a sentence or a video",
-    "app": "the same as a page in the browser",
-    "import": "a published checkpoint -> a folder that everything takes like a run directory",
-    "export-upstream": "a run's weights in the layout of the published checkpoints",
+_NOTHING = "nothing was written"
+_COMMANDS = {
+    "summary": Command(
+        "what a recipe or a run is and costs: parameters, tokens, GFLOPs, memory, steps",
+        "vmm.summary:main",
+    ),
+    "doctor": Command(
+        "what is installed, which scan backend is used, what is missing and what that costs",
+        "vmm.doctor:main",
+    ),
+    "export": Command(
+        "a run -> an encoder folder for apps, sentence-transformers, ONNX or torch.export",
+        "vmm.export.command:main",
+        _NOTHING,
+    ),
+    "encode": Command(
+        "videos -> an index of their moments, new and changed ones only",
+        "vmm.search.command:main_encode",
+        "the index keeps what was encoded, the same command does the rest",
+    ),
+    "index": Command("what is in an index; check or compact it", "vmm.search.command:main_index"),
+    "search": Command(
+        "find moments in an index by a sentence or a video", "vmm.search.command:main_search"
+    ),
+    "app": Command("the same as a page in the browser", "vmm.search.command:main_app"),
+    "import": Command(
+        "a published checkpoint -> a folder that everything takes like a run directory",
+        "vmm.export.published:main_import",
+        _NOTHING,
+    ),
+    "export-upstream": Command(
+        "a run's weights in the layout of the published checkpoints",
+        "vmm.export.published:main_export_upstream",
+        _NOTHING,
+    ),
+}
+_RETRIEVAL = "vmm.evaluation.retrieval"
+GROUPS = {
+    "eval": {
+        "retrieval": Command("text to video and back, on a test set", f"{_RETRIEVAL}.command:main"),
+        "classification": Command(
+            "classes, by a trained classifier or by prompts",
+            "vmm.evaluation.classification.command:main",
+        ),
+        "long-video-qa": Command(
+            "multiple-choice questions about long videos",
+            "vmm.evaluation.long_video_qa.command:main",
+        ),
+        "open-qa": Command(
+            "open questions, by a trained answer decoder", "vmm.evaluation.open_qa.command:main"
+        ),
+        "probe": Command(
+            "what frozen features are worth: linear, nearest-neighbour and attentive probes",
+            "vmm.evaluation.probe.command:main",
+        ),
+        "compare": Command(
+            "two results of retrieval side by side: better, or luck?",
+            f"{_RETRIEVAL}.compare_command:main",
+        ),
+        "lint": Command("what is off with scores from anywhere", f"{_RETRIEVAL}.lint_command:main"),
+        "report": Command("one page of runs and results", f"{_RETRIEVAL}.report_command:main"),
+        "match-weight": Command(
+            "choose how much the matching head counts, on validation clips",
+            f"{_RETRIEVAL}.match_weight_command:main",
+        ),
+    },
+    "shards": {
+        "make": Command(
+            "an annotation file and a folder of media -> shards", "vmm.shards.command:main_make"
+        ),
+        "inspect": Command(
+            "count, measure and show what is in shards", "vmm.shards.command:main_inspect"
+        ),
+    },
+}
+"""Commands of two words."""
+_ABOUT_GROUPS = {
+    "eval": "measure a run or somebody else's model: retrieval, classification, questions, ...",
+    "shards": "make shards of a data set, and look into them",
 }
 
 _HELP = """usage: vmm COMMAND [OPTIONS]
@@ -37,22 +118,12 @@ vmm trains and evaluates VideoMamba-style video-text encoders.
 commands:
 {commands}
 
-Evaluation and data preparation run from a checkout:
-  python -m data_prep.synthesize --help
-  python -m eval.retrieval --help
-
 options:
   -h, --help     this text; `vmm COMMAND --help` for one command
   --version      print the version
 
 Set VMM_DEBUG=1 to see the full traceback of an error.
 """
-
-
-def _help() -> str:
-    commands = _TRAINER_COMMANDS | _LIGHT_COMMANDS
-    width = max(map(len, commands)) + 2
-    return _HELP.format(commands="\n".join(f"  {k:<{width}}{v}" for k, v in commands.items()))
 
 
 def main(args: Sequence[str] | None = None) -> int:
@@ -66,61 +137,64 @@ def main(args: Sequence[str] | None = None) -> int:
         stopped by Ctrl-C.
     """
     argv = list(sys.argv[1:] if args is None else args)
+    single = {name: command.about for name, command in _COMMANDS.items()}
+    commands = _TRAINER_COMMANDS | _ABOUT_GROUPS | single
     if not argv or argv[0] in ("-h", "--help"):
-        sys.stdout.write(_help())
+        sys.stdout.write(_HELP.format(commands=_listed(commands)))
         return 0
     if argv[0] == "--version":
         sys.stdout.write(f"vmm {__version__}\n")
         return 0
-    command = argv[0]
-    if command in _LIGHT_COMMANDS or command in _TRAINER_COMMANDS:
-        return run_to_status("vmm", lambda: _main_of(command)(argv[1:]), _KEPT.get(command, ""))
-    known = [*_TRAINER_COMMANDS, *_LIGHT_COMMANDS]
-    near = difflib.get_close_matches(command, known, n=1)
+    name, *rest = argv
+    if name in _TRAINER_COMMANDS:
+        kept = "the run directory keeps the checkpoints that it has" if name == "fit" else ""
+        return run_to_status("vmm", lambda: _run_trainer(name, rest), kept)
+    if name in GROUPS:
+        return _run_of_group(name, rest)
+    if name in _COMMANDS:
+        return _run(name, _COMMANDS[name], rest)
+    return _unknown("vmm", name, commands)
+
+
+def _listed(commands: dict[str, str]) -> str:
+    width = max(map(len, commands)) + 2
+    return "\n".join(f"  {name:<{width}}{about}" for name, about in commands.items())
+
+
+def _run_of_group(group: str, argv: list[str]) -> int:
+    """Run a command of two words."""
+    commands = GROUPS[group]
+    if not argv or argv[0] in ("-h", "--help"):
+        listed = _listed({name: command.about for name, command in commands.items()})
+        sys.stdout.write(
+            f"usage: vmm {group} COMMAND [OPTIONS]\n\n{_ABOUT_GROUPS[group]}\n\ncommands:\n"
+            f"{listed}\n\n`vmm {group} COMMAND --help` says more of one.\n"
+        )
+        return 0
+    if argv[0] in commands:
+        return _run(f"{group} {argv[0]}", commands[argv[0]], argv[1:])
+    return _unknown(f"vmm {group}", argv[0], list(commands))
+
+
+def _run(name: str, command: Command, argv: list[str]) -> int:
+    """Load what runs a command, and no more, and run it."""
+
+    def run() -> int:
+        module, _, function = command.main.partition(":")
+        with _training_extra(name):
+            status: int = getattr(import_module(module), function)(argv)
+        return status
+
+    return run_to_status("vmm", run, command.kept)
+
+
+def _unknown(program: str, name: str, known: Iterable[str]) -> int:
+    near = difflib.get_close_matches(name, [*known], n=1)
     hint = f"did you mean {near[0]!r}? " if near else ""
-    if command.startswith("-"):
-        hint = "the command comes first, e.g. `vmm fit -c RECIPE`; "
-    complain(f"vmm: error: unknown command {command!r}; {hint}`vmm --help` lists them")
+    if name.startswith("-"):
+        hint = "the command comes first, e.g. `vmm fit -c RECIPE`; " if program == "vmm" else ""
+    complain(f"{program}: error: unknown command {name!r}; {hint}`{program} --help` lists them")
     return MISTAKE
-
-
-_KEPT = {
-    "fit": "the run directory keeps the checkpoints that it has",
-    "export": "nothing was written",
-    "encode": "the index keeps what was encoded, the same command does the rest",
-    "import": "nothing was written",
-    "export-upstream": "nothing was written",
-}
-"""What an interrupted command leaves; those that are missing leave nothing to speak of."""
-
-
-def _main_of(command: str) -> Callable[[list[str]], int]:
-    """Load what runs a command, and no more."""
-    if command == "doctor":
-        from vmm import doctor
-
-        return doctor.main
-    if command == "summary":
-        return _summarize
-    if command in _TRAINER_COMMANDS:
-        return partial(_run_trainer, command)
-    if command in ("encode", "index", "search", "app"):
-        from vmm.search import command as searching
-
-        return {
-            "encode": searching.main_encode,
-            "index": searching.main_index,
-            "search": searching.main_search,
-            "app": searching.main_app,
-        }[command]
-    from vmm.export import command as exporting
-    from vmm.export import published
-
-    return {
-        "export": exporting.main,
-        "import": published.main_import,
-        "export-upstream": published.main_export_upstream,
-    }[command]
 
 
 def _run_trainer(command: str, argv: list[str]) -> int:
@@ -135,10 +209,10 @@ def _run_trainer(command: str, argv: list[str]) -> int:
     return 0
 
 
-def _summarize(argv: list[str]) -> int:
-    with _training_extra("summary"):
-        from vmm import summary
-    return summary.main(argv)
+_PACKAGES_OF_TRAINING = (
+    *("lightning", "jsonargparse", "timm", "braceexpand", "matplotlib", "jinja2", "tensorboard"),
+    *("sklearn", "open_clip"),
+)
 
 
 @contextmanager
@@ -147,9 +221,10 @@ def _training_extra(command: str) -> Iterator[None]:
     try:
         yield
     except ModuleNotFoundError as error:
-        if error.name is not None and error.name.startswith("vmm"):
+        package = str(error.name).partition(".")[0]
+        if package not in _PACKAGES_OF_TRAINING:
             raise
         raise ValueError(
-            f"`vmm {command}` needs the package {error.name!r}; "
+            f"`vmm {command}` needs the package {package!r}; "
             'install the training extra: pip install "vmm-video[train]"'
         ) from error

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from eval import demo, demo_qa, report
+from eval import demo, demo_qa
+from vmm.evaluation.common.command import read_steps
 
 
 @pytest.fixture
@@ -25,7 +26,8 @@ def test_every_step_is_a_command_that_can_be_typed(root, module, quick):
             name = options[1]
             assert (root / f"{name.replace('.', '/')}.py").is_file()
             if name in ("eval.retrieval", "eval.long_video_qa"):
-                importlib.import_module(name)._parser().parse_args(options[2:])
+                module = importlib.import_module(f"vmm.evaluation.{name[5:]}.command")
+                module._parser(name).parse_args(options[2:])
         else:
             assert (program, options[0]) == ("vmm", "fit")
             recipes = [file for flag, file in pairwise(options) if flag == "-c"]
@@ -51,7 +53,7 @@ def test_steps_are_run_in_order_by_this_python_and_timed(here, monkeypatch, caps
     todo = {name: f'python -c "{write}" {name}' for name in ("one", "two")}
     assert demo.run_steps(todo, here / "steps.json") == 0
     assert (here / "seen").read_text() == "onetwo" and "[2/2] two" in capsys.readouterr().out
-    steps = report.read_steps(here / "steps.json")  # as the page wants them
+    steps = read_steps(here / "steps.json")  # as the page wants them
     assert [(step["name"], step["command"]) for step in steps] == [*todo.items()]
     assert all(step["seconds"] >= 0 for step in steps)
 

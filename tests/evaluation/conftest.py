@@ -5,6 +5,7 @@ item and the direction. The toy model reads both off the pixels, unless it is to
 order of frames or the text.
 """
 
+import importlib
 import math
 from typing import ClassVar
 
@@ -149,3 +150,18 @@ def _quiet(monkeypatch):
 @pytest.fixture
 def toys():
     return Toys()
+
+
+@pytest.fixture
+def told(monkeypatch):
+    """Call a command, and give the options that its evaluation is called with."""
+
+    def told(name, *arguments):
+        seen = []
+        run = importlib.import_module(f"vmm.evaluation.{name}.run")
+        monkeypatch.setattr(run, "evaluate", lambda options, command: seen.append(options))
+        words = [*map(str, arguments), "--device", "cpu"]
+        assert importlib.import_module(f"vmm.evaluation.{name}.command").main(words) == 0
+        return seen[0]
+
+    return told

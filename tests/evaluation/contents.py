@@ -33,7 +33,7 @@ def retrieval():
     content = {
         "schema": 2,
         "name": "VideoMamba",
-        "command": "python -m eval.retrieval --run runs/x",
+        "command": "vmm eval retrieval --run runs/x",
         "model": {
             "encoder": "VideoMamba",
             "parameters": 650_000,
@@ -102,7 +102,7 @@ def classification():
     content = {
         "schema": 1,
         "name": "mine",
-        "command": "python -m eval.classification --run x",
+        "command": "vmm eval classification --run x",
         "model": _MODEL,
         "data": {
             "test_set": "shards, label", "split_hash": "0123456789abcdef", "files": ["a.tar"],
@@ -149,7 +149,7 @@ def open_qa():
     content = {
         "schema": 1,
         "name": "mine",
-        "command": "python -m eval.open_qa --run x",
+        "command": "vmm eval open_qa --run x",
         "model": _MODEL,
         "data": {
             "test_set": "shards", "split_hash": "0123456789abcdef", "files": ["a.tar"],

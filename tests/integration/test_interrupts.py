@@ -266,11 +266,11 @@ def test_finished_shards_stay_and_the_others_are_made_later(films, tmp_path, roo
     ]
     status, said = press(command, lambda: (out / "00001.tar").exists(), root)
     kept = "the shards that are finished stay, the same command makes the rest"
-    assert (status, said) == (130, f"data_prep.make_shards: stopped by Ctrl-C; {kept}")
+    assert (status, said) == (130, f"python -m data_prep.make_shards: stopped by Ctrl-C; {kept}")
     finished = set(out.glob("*.tar"))
     assert 2 <= len(finished) < 12
     before = {path: path.stat().st_mtime_ns for path in finished}
-    from data_prep.make_shards import main as make_shards
+    from vmm.shards.command import main_make as make_shards
 
     assert make_shards([*map(str, command[1:-1]), "0"]) == 0
     assert len(list(out.glob("*.tar"))) == 12 and not list(out.glob("*.partial"))
@@ -279,7 +279,7 @@ def test_finished_shards_stay_and_the_others_are_made_later(films, tmp_path, roo
 
 @pytest.mark.parametrize("workers", [0, 2])
 def test_what_was_inspected_is_reported(films, tmp_path, monkeypatch, capsys, workers):
-    from data_prep import inspect_shards
+    from vmm.shards import command as shards
     from vmm.shards import inspection
 
     def pressed(items, **options):
@@ -290,7 +290,7 @@ def test_what_was_inspected_is_reported(films, tmp_path, monkeypatch, capsys, wo
 
     monkeypatch.setattr(inspection, "tqdm", pressed)
     command = [f"{films}/*.tar", "-o", str(tmp_path), "--workers", str(workers)]
-    assert inspect_shards.main(command) == 130
+    assert shards.main_inspect(command) == 130
     said = f"stopped by Ctrl-C; {tmp_path} describes the first 5 of 24 shards"
     assert said in capsys.readouterr().err
     shards = json.loads((tmp_path / "report.json").read_text())["shards"]
@@ -299,7 +299,7 @@ def test_what_was_inspected_is_reported(films, tmp_path, monkeypatch, capsys, wo
 
 def test_a_press_while_a_library_reads_is_not_swallowed(films, tmp_path, monkeypatch, capsys):
     """PyAV ignores what is raised in the seek of a Python file."""
-    from data_prep import inspect_shards
+    from vmm.shards import command as shards
     from vmm.shards import shard_statistics
 
     seek, calls = shard_statistics._Slice.seek, []
@@ -313,7 +313,7 @@ def test_a_press_while_a_library_reads_is_not_swallowed(films, tmp_path, monkeyp
     monkeypatch.setattr(shard_statistics._Slice, "seek", pressed)
     monkeypatch.setenv("TQDM_DISABLE", "1")
     command = [f"{films}/*.tar", "-o", str(tmp_path), "--workers", "0"]
-    assert inspect_shards.main(command) == 130
+    assert shards.main_inspect(command) == 130
     captured = capsys.readouterr().err
     assert "Exception ignored" not in captured and "stopped by Ctrl-C" in captured
 

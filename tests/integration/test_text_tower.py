@@ -6,10 +6,10 @@ import pytest
 import torch
 import yaml
 
-from eval.retrieval import main as retrieval
 from tests.models.bag_of_words import BagOfWords
 from vmm import VideoTextEncoder
 from vmm.cli import main
+from vmm.evaluation.retrieval.command import main as retrieval
 from vmm.runs import load_run
 
 TOWER = {"class_path": "tests.models.bag_of_words.BagOfWords", "init_args": {"embed_dim": 24}}

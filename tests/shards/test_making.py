@@ -10,12 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from data_prep.make_shards import main
 from tests.shards import clips
 from tests.shards.made import make, samples, shard_bytes
 from vmm.data.annotations.record import Annotation
 from vmm.data.index import scan_shard
 from vmm.shards import making as module
+from vmm.shards.command import main_make as main
 from vmm.shards.samples import Layout
 
 

@@ -129,11 +129,11 @@ class WebVideoData(VideoDataModule):
         isolate_decode: Decode in a process of its own that may hang or crash, for data that nobody
             has checked.
         content: What goes with a clip: its "captions", or "questions" with their answers, as
-            in shards that ``data_prep.make_shards`` made of a question set; then a batch has
+            in shards that ``vmm shards make`` made of a question set; then a batch has
             ``answers``, and evaluation during training takes one question of each clip; or the
             "labels" that its JSON has, for classification.
         label_field: Where in the JSON the labels are; a dot leads into an object. None = where
-            ``data_prep.make_shards`` writes them, or ``label``.
+            ``vmm shards make`` writes them, or ``label``.
         positives: What counts as a positive pair in the contrastive loss: "sample" = its own
             caption, "caption" = also equal captions of other samples. "row" is the published
             choice: the row in its own data set, so that rows of two sets may count by accident.

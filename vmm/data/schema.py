@@ -83,7 +83,7 @@ OTHER_CAPTIONS = ("captions", "text", "TEXT", "sentence")
 _INVISIBLE = "\0 \u00ad\u200b\u200c\u200d\u200e\u200f\u2060\ufeff"
 CAPTION_COLUMN = re.compile(r"caption_(\d{1,6})")
 REVERSED_CAPTION = "reversed_caption"
-# What ``data_prep.make_shards`` writes of each annotation: ``id`` and ``metadata``.
+# What ``vmm shards make`` writes of each annotation: ``id`` and ``metadata``.
 ITEMS = "items"
 # Seconds: the part of the video that the sample is about.
 START = "start"
@@ -291,9 +291,9 @@ def labels_of(
     Args:
         metadata: The parsed ``.json`` member.
         captions: Of the sample; the name of a class is the caption in shards that
-            ``data_prep.make_shards`` made of a data set of classes.
+            ``vmm shards make`` made of a data set of classes.
         field: Where in the metadata the label is: a text, a number, or a list of them; a dot leads
-            into an object. None = where ``data_prep.make_shards`` writes it: in each of ``items``
+            into an object. None = where ``vmm shards make`` writes it: in each of ``items``
             the ``metadata`` with ``label`` or ``target`` (numbers), ``class`` or ``template``; of
             other shards the field ``label``.
 

@@ -43,7 +43,7 @@ def load_parts(
         source: A run directory, a checkpoint file inside one, or an encoder folder.
         checkpoint: Which of a run directory, as for ``vmm.runs.find_checkpoint``.
         license_name: Of the weights, for the model card.
-        results: Files of ``eval.retrieval``; those inside of the run are found by themselves.
+        results: Files of ``vmm eval retrieval``; those inside of the run are found by themselves.
 
     Raises:
         ValueError: If it is none of these, or damaged.
@@ -148,7 +148,7 @@ def main(argv: Sequence[str]) -> int:
         type=Path,
         nargs="+",
         default=(),
-        help="more files of eval.retrieval for the model card; those in the run are found",
+        help="more files of vmm eval retrieval for the model card; those in the run are found",
     )
     add("--license", default=UNKNOWN_LICENSE, help="of the weights (default: %(default)s)")
     options = parser.parse_args(argv)

@@ -83,7 +83,7 @@ classifier = ActionClassifier.from_pretrained("THIS FOLDER")
 )
 
 _NO_RESULTS = """\
-None were measured with these weights before the export (`python -m eval.retrieval --run RUN`).
+None were measured with these weights before the export (`vmm eval retrieval --run RUN`).
 """
 
 _SCORES = {
@@ -112,7 +112,7 @@ def model_card(run: Run, license_name: str, results: Sequence[Path]) -> str:
     Args:
         run: The run.
         license_name: Identifier of the licence of the weights on the hub, or ``UNKNOWN_LICENSE``.
-        results: Files of ``eval.retrieval``. Those of other weights are left out.
+        results: Files of ``vmm eval retrieval``. Those of other weights are left out.
 
     Raises:
         ValueError: If a file of results cannot be read.
@@ -150,7 +150,7 @@ def _card(run: TrainedModel[Any], license_name: str, kind: _Kind) -> str:
 
 
 def find_results(run: Path) -> list[Path]:
-    """Find what ``eval.retrieval`` left in a run directory."""
+    """Find what ``vmm eval retrieval`` left in a run directory."""
     return sorted(run.glob("*/retrieval.json"))
 
 
@@ -187,7 +187,7 @@ def _section(path: Path, sha256: str) -> str:
         )
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ValueError(
-            f"{path} cannot be read as a result of `python -m eval.retrieval`: "
+            f"{path} cannot be read as a result of `vmm eval retrieval`: "
             f"{type(error).__name__} {error}"
         ) from error
 

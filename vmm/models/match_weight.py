@@ -45,7 +45,7 @@ def read_match_weight(run: Path) -> float:
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise ValueError(
             f"{path} is damaged ({error!r}); delete it, and the weight is {MATCH_WEIGHT}, then "
-            f"choose it anew if you like: `python -m eval.match_weight --run {run}`"
+            f"choose it anew if you like: `vmm eval match-weight --run {run}`"
         ) from error
 
 

@@ -131,7 +131,7 @@ class AnswerTask(TrainingTask):
 
     def test_step(self, batch: VideoTextBatch, batch_idx: int) -> None:
         """Refuse: a test asks every question, with controls."""
-        raise ValueError("test with `python -m eval.open_qa --run RUN ...`")
+        raise ValueError("test with `vmm eval open-qa --run RUN ...`")
 
     def predict_step(self, batch: VideoTextBatch, batch_idx: int) -> None:
         """Refuse: this model has no joint vectors."""

@@ -343,7 +343,7 @@ class VideoTextTask(PretrainTask):
         self._log_retrieval("val")
 
     def test_step(self, batch: VideoTextBatch, batch_idx: int) -> None:
-        """As in validation; ``python -m eval.retrieval`` also re-ranks."""
+        """As in validation; ``vmm eval retrieval`` also re-ranks."""
         self.validation_step(batch, batch_idx)
 
     def on_test_epoch_end(self) -> None:

@@ -14,7 +14,7 @@ from vmm.evaluation.common.results import Result, content_hash, count_problems, 
 class Toy(Result):
     SCHEMA: ClassVar[int] = 3
     FILE_NAME: ClassVar[str] = "toy.json"
-    MODULE: ClassVar[str] = "eval.toy"
+    COMMAND: ClassVar[str] = "vmm eval toy"
 
     number: float
 
@@ -27,7 +27,7 @@ class Toy(Result):
 
 TOY = Toy(
     name="é \ud83d",
-    command="python -m eval.toy",
+    command="vmm eval toy",
     model={"encoder": "x", "parameters": 1_500_000, "checkpoint": "a.ckpt", "sha256": "00"},
     data={},
     settings={"decoder": "pyav", "device": "cpu", "num_frames": 4, "sampling": "random",
@@ -49,10 +49,13 @@ def test_what_is_no_result_of_this_kind_is_refused_with_the_remedy(tmp_path):
     path = TOY.write(tmp_path)
     content = json.loads(path.read_text())
     for text, said in (
-        (json.dumps(content | {"schema": 2}), "no result of this version of eval.toy; run it aga"),
-        (json.dumps({"schema": 3}), "lacks command, data, .*; run eval.toy again"),
+        (
+            json.dumps(content | {"schema": 2}),
+            "no result of this version of `vmm eval toy`; run",
+        ),
+        (json.dumps({"schema": 3}), "lacks command, data, .*; run `vmm eval toy` again"),
         ("[]", "no result of this version"),
-        ("{", "cannot be read as a result of `python -m eval.toy`"),
+        ("{", "cannot be read as a result of `vmm eval toy`"),
     ):
         path.write_text(text)
         with pytest.raises(ValueError, match=said):

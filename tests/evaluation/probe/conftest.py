@@ -58,7 +58,7 @@ def result():
     look = {"num_frames": 8, "sampling": "random", "image_size": 64, "fit": "squash"}
     return ProbeResult(
         name="mine",
-        command="python -m eval.probe --run x",
+        command="vmm eval probe --run x",
         model={"encoder": "x", "parameters": 9, "checkpoint": "a.ckpt", "sha256": "ab"},
         data={
             "test_set": "shards, label", "split_hash": "12", "train_hash": "34",

@@ -54,9 +54,9 @@ def test_what_is_written_is_read(read, tmp_path, scores):
 @pytest.mark.parametrize(
     ("content", "said"),
     [
-        ([], "no result of this version of eval.retrieval; run it again"),
-        ({"schema": 1}, "no result of this version of eval.retrieval; run it again"),
-        ({"schema": 2}, "lacks best, chance, command, .*; run eval.retrieval again"),
+        ([], "no result of this version of `vmm eval retrieval`; run it again"),
+        ({"schema": 1}, "no result of this version of `vmm eval retrieval`; run it again"),
+        ({"schema": 2}, "lacks best, chance, command, .*; run `vmm eval retrieval` again"),
     ],
 )
 def test_an_older_file_or_one_of_another_kind_is_refused(read, content, said):

@@ -15,8 +15,8 @@ import torch
 import yaml
 from PIL import Image
 
-from eval.retrieval import main
 from tests.evaluation import contents
+from vmm.evaluation.retrieval.command import main
 from vmm.evaluation.retrieval.options import Options
 from vmm.evaluation.retrieval.page import build_report
 from vmm.evaluation.retrieval.results import RetrievalResult
@@ -269,7 +269,7 @@ def test_a_mistake_is_one_clear_line(run, shard, tmp_path, capsys, change, messa
     )
     error = capsys.readouterr().err.strip().splitlines()[-1]
     assert status == 2
-    assert error.startswith("eval.retrieval: error: ")
+    assert error.startswith("vmm eval retrieval: error: ")
     assert message.replace("\\", "") in error
 
 

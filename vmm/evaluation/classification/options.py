@@ -19,7 +19,7 @@ class Options(ModelOptions):
 
     Args:
         class_field: Field of the samples' JSON that names the class; a dot leads into an object.
-            None = as the run was trained, or where ``data_prep.make_shards`` writes it, or "label".
+            None = as the run was trained, or where ``vmm shards make`` writes it, or "label".
         ids: List of the ids to keep of the annotations.
         classes: File of the class names in the order of their numbers; None = the run's, if it is
             there.

@@ -21,7 +21,7 @@ class ClassificationResult(Result):
     """A result of classification; the module says what its parts are."""
 
     FILE_NAME: ClassVar[str] = "classification.json"
-    MODULE: ClassVar[str] = "eval.classification"
+    COMMAND: ClassVar[str] = "vmm eval classification"
 
     numbers: dict[str, Any]
     classes: list[str]

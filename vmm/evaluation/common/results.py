@@ -37,8 +37,8 @@ class Result(ABC):
     SCHEMA: ClassVar[int] = 1
     """Version of the layout."""
     FILE_NAME: ClassVar[str]
-    MODULE: ClassVar[str]
-    """Command that writes it."""
+    COMMAND: ClassVar[str]
+    """What writes it."""
 
     name: str
     command: str
@@ -77,13 +77,15 @@ class Result(ABC):
             content = json.loads(path.read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
             raise ValueError(
-                f"{path} cannot be read as a result of `python -m {cls.MODULE}`: {error}"
+                f"{path} cannot be read as a result of `{cls.COMMAND}`: {error}"
             ) from error
         if not isinstance(content, dict) or content.get("schema") != cls.SCHEMA:
-            raise ValueError(f"{path} is no result of this version of {cls.MODULE}; run it again")
+            raise ValueError(
+                f"{path} is no result of this version of `{cls.COMMAND}`; run it again"
+            )
         missing = sorted(cls.needed() - content.keys())
         if missing:
-            raise ValueError(f"{path} lacks {', '.join(missing)}; run {cls.MODULE} again")
+            raise ValueError(f"{path} lacks {', '.join(missing)}; run `{cls.COMMAND}` again")
         findings = [Finding(**finding) for finding in content["findings"]]
         return cls(**cls.taken(content) | {"findings": findings})
 

@@ -98,7 +98,7 @@ def read_questions(
     if not asked:
         raise ValueError(
             f"not one of the {len(items)} questions in {path} has options; open questions are "
-            "measured by `python -m eval.open_qa`"
+            "measured by `vmm eval open-qa`"
         )
     prompt = prompt or _usual_prompt(asked)
     numbers: dict[str, int] = {}

@@ -51,7 +51,7 @@ class QaResult(Result):
     """
 
     FILE_NAME: ClassVar[str] = "qa.json"
-    MODULE: ClassVar[str] = "eval.long_video_qa"
+    COMMAND: ClassVar[str] = "vmm eval long-video-qa"
 
     numbers: dict[str, Any] | None
     questions: list[dict[str, Any]]

@@ -28,7 +28,7 @@ class OpenQaResult(Result):
     """A result of open questions; the module says what its parts are."""
 
     FILE_NAME: ClassVar[str] = "open_qa.json"
-    MODULE: ClassVar[str] = "eval.open_qa"
+    COMMAND: ClassVar[str] = "vmm eval open-qa"
 
     numbers: dict[str, Any]
     replies: list[dict[str, Any]]

@@ -25,7 +25,7 @@ class Options(ModelOptions):
         train_media: a folder of its media, or its shards; None = ``media``, or the folder of the
             annotations.
         class_field: Field of the samples' JSON that names the class; a dot leads into an object.
-            None = as the run was trained, or where ``data_prep.make_shards`` writes it, or "label".
+            None = as the run was trained, or where ``vmm shards make`` writes it, or "label".
         probes: Which probes; None = all of ``PROBES``.
         control: Whether the same encoder with random weights is probed too.
         token_grid: The attentive probe reads, of each frame, the means of so many times so many

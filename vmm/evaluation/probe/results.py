@@ -23,7 +23,7 @@ class ProbeResult(Result):
     """A result of probes; the module says what its parts are."""
 
     FILE_NAME: ClassVar[str] = "probe.json"
-    MODULE: ClassVar[str] = "eval.probe"
+    COMMAND: ClassVar[str] = "vmm eval probe"
 
     numbers: dict[str, Any]
     chosen: dict[str, Any]

@@ -1,8 +1,8 @@
 """What is off with a retrieval number: splits, captions and scores that make it another number.
 
 Every check knows one mistake that is common in published code and says what it does to R@1. The
-checks of ids and captions also run before anything is scored. ``python -m eval.retrieval`` runs
-them all, ``python -m eval.lint`` runs them on scores from anywhere else.
+checks of ids and captions also run before anything is scored. ``vmm eval retrieval`` runs
+them all, ``vmm eval lint`` runs them on scores from anywhere else.
 """
 
 from __future__ import annotations

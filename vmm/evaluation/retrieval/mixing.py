@@ -2,7 +2,7 @@
 
     choose_weight(Path("runs/x"), device="cpu")
 
-``vmm fit`` does so where a run that trained matching ends, ``python -m eval.match_weight`` for any
+``vmm fit`` does so where a run that trained matching ends, ``vmm eval match-weight`` for any
 other. Where nobody does, ``vmm.ops.similarity.MATCH_WEIGHT`` counts.
 """
 

@@ -184,7 +184,7 @@ def _picture(path: Path) -> str | None:
 
 
 def _clip(folder: Path, name: str | None) -> str | None:
-    """Embed a clip that ``eval.retrieval`` left beside its result."""
+    """Embed a clip that ``vmm eval retrieval`` left beside its result."""
     # The result file may come from anywhere: only names of that form are opened.
     if name is None or not re.fullmatch(r"clips/\d{3}\.mp4", name):
         return None

@@ -21,7 +21,7 @@
 ``data``, ``settings``, ``model``, ``versions``, ``command``
     The protocol card: everything that a number depends on.
 ``findings``
-    What ``eval.lint`` found.
+    What ``vmm eval lint`` found.
 ``examples``, ``best``, ``worst``
     Captions and what they found.
 
@@ -82,7 +82,7 @@ class RetrievalResult(Result):
 
     SCHEMA: ClassVar[int] = 2
     FILE_NAME: ClassVar[str] = "retrieval.json"
-    MODULE: ClassVar[str] = "eval.retrieval"
+    COMMAND: ClassVar[str] = "vmm eval retrieval"
 
     scores: dict[str, dict[str, float] | None]
     interval: dict[str, Any]

@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from eval.long_video_qa import main
+from vmm.evaluation.long_video_qa.command import main
 from vmm.evaluation.long_video_qa.options import Options
 
 FILES = ("--run", "r", "--dataset", "egoschema", "--annotations", "a.json", "--media", "m")

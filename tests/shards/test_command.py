@@ -1,14 +1,12 @@
 import json
-import subprocess
-import sys
 
 import pytest
 
-from data_prep.make_shards import main
 from tests.data.annotations.examples import EXAMPLES
 from tests.shards import clips
 from vmm.data.schema import labels_of
 from vmm.data.shards import ShardSet
+from vmm.shards.command import main_make as main
 
 LABELS = {
     "kinetics": ("air drumming", None),
@@ -125,11 +123,3 @@ def test_nothing_usable_is_a_failure(tmp_path, capsys):
     arguments = [str(tmp_path / "list.csv"), str(tmp_path / "media"), "-o", str(tmp_path / "out")]
     assert main([*arguments, "--workers", "1"]) == 1
     assert "0 of 1 samples" in capsys.readouterr().out
-
-
-def test_no_torch_is_needed():
-    check = "import sys, data_prep.make_shards; print('torch' in sys.modules)"
-    result = subprocess.run(
-        [sys.executable, "-c", check], capture_output=True, text=True, check=True
-    )
-    assert result.stdout.strip() == "False"

@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from eval.open_qa import main
+from vmm.evaluation.open_qa.command import main
 from vmm.evaluation.open_qa.options import Options
 
 SHARDS = ("--run", "r", "--shards", "x.tar")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import logging
 import shlex
 import sys
@@ -17,16 +18,16 @@ if TYPE_CHECKING:  # loads torch
     from vmm.evaluation.common.results import Result
 
 
-def new_parser(module: str, description: str | None, run_help: str) -> argparse.ArgumentParser:
+def new_parser(prog: str, description: str | None, run_help: str) -> argparse.ArgumentParser:
     """Start the options of a command with those that all have.
 
     Args:
-        module: Of the command.
+        prog: How the command is typed, e.g. "vmm eval retrieval".
         description: What it does.
         run_help: What ``--run`` may be.
     """
     parser = CommandParser(
-        prog=f"python -m {module}",
+        prog=prog,
         description=description,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -77,7 +78,6 @@ def add_batches(parser: argparse.ArgumentParser, size: int, help_text: str | Non
 
 
 def run_command(
-    module: str,
     parser: argparse.ArgumentParser,
     evaluate: Callable[[dict[str, Any], str], Result | None],
     args: Sequence[str] | None,
@@ -87,8 +87,7 @@ def run_command(
     Nothing heavy is loaded before ``evaluate`` does it: help comes at once, and so does Ctrl-C.
 
     Args:
-        module: Of the command.
-        parser: Its options.
+        parser: Its options, and how it is typed.
         evaluate: Gets their values and the command as it can be shown; returns the result, or None
             in all processes but the first.
         args: The command line; None = the process's.
@@ -110,17 +109,17 @@ def run_command(
         import torch
 
         found.device = found.device or ("cuda" if torch.cuda.is_available() else "cpu")
-        result = evaluate(vars(found), portable_command(module, arguments))
+        result = evaluate(vars(found), portable_command(parser.prog, arguments))
         if result is not None:
             say(result.table(), lines=True)
         return 0
 
-    return run_to_status(module, measure, "the same command goes on from what it had measured")
+    return run_to_status(parser.prog, measure, "the same command goes on from what it had measured")
 
 
-def portable_command(module: str, arguments: Sequence[str]) -> str:
+def portable_command(prog: str, arguments: Sequence[str]) -> str:
     """Write a command without paths of this machine: relative to here, or the last part only."""
-    return shlex.join(["python", "-m", module, *map(_portable, arguments)])
+    return " ".join([prog, shlex.join(map(_portable, arguments))])
 
 
 def _portable(argument: str) -> str:
@@ -130,3 +129,29 @@ def _portable(argument: str) -> str:
         here = Path.cwd()
         value = str(path.relative_to(here)) if path.is_relative_to(here) else path.name
     return option + equals + value
+
+
+def read_steps(path: Path) -> list[dict[str, Any]]:
+    """Read how a page was made: a JSON list of names, commands and seconds."""
+    try:
+        steps = json.loads(path.read_text(encoding="utf-8"))
+        return [
+            {
+                "name": str(step["name"]),
+                "command": str(step["command"]),
+                "seconds": float(step["seconds"]),
+            }
+            for step in steps
+        ]
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise ValueError(
+            f"{path} is not a JSON list of name, command and seconds: {error!r}"
+        ) from error
+
+
+def named_path(text: str) -> tuple[str, Path]:
+    """Take NAME=PATH apart."""
+    name, equals, path = text.partition("=")
+    if not (name and equals and path):
+        raise argparse.ArgumentTypeError(f"{text!r} is not NAME=PATH")
+    return name, Path(path)

@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from eval.retrieval import main
+from vmm.evaluation.retrieval.command import main
 from vmm.evaluation.retrieval.options import Options
 
 SHARDS = ("--run", "r", "--shards", "x.tar")

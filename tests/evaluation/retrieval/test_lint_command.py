@@ -3,8 +3,8 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from eval import lint
 from tests.evaluation.contents import write_captions
+from vmm.evaluation.retrieval import lint_command
 
 
 @pytest.fixture
@@ -13,7 +13,7 @@ def call(tmp_path):
 
     def call(scores, *options, dataset="captions"):
         told = [tmp_path / scores, "--dataset", dataset, "--annotations", annotations, *options]
-        return lint.main([*map(str, told)])
+        return lint_command.main([*map(str, told)])
 
     return call
 

@@ -1,5 +1,5 @@
-from eval.match_weight import main
 from tests.export.runs import write_run
+from vmm.evaluation.retrieval.match_weight_command import main
 from vmm.models.match_weight import read_match_weight
 
 

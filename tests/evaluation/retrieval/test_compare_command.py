@@ -2,12 +2,12 @@ import json
 
 import torch
 
-from eval import compare
 from tests.evaluation.contents import write_pair
+from vmm.evaluation.retrieval import compare_command
 
 
 def main(*arguments):
-    return compare.main([*map(str, arguments)])
+    return compare_command.main([*map(str, arguments)])
 
 
 def test_a_clear_gain_and_none(capsys, tmp_path):

@@ -2,8 +2,8 @@ import json
 
 import pytest
 
-from eval import report
 from tests.evaluation import contents
+from vmm.evaluation.retrieval import report_command
 
 
 @pytest.fixture
@@ -15,7 +15,7 @@ def main(tmp_path):
 
     def main(**changed):
         told = given | {f"--{name}": value for name, value in changed.items()}
-        return report.main([word for pair in told.items() if pair[1] for word in pair])
+        return report_command.main([word for pair in told.items() if pair[1] for word in pair])
 
     return main
 

@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from eval.classification import main
+from vmm.evaluation.classification.command import main
 from vmm.evaluation.classification.options import Options
 
 SHARDS = ("--run", "r", "--shards", "x.tar")

@@ -5,8 +5,8 @@ import subprocess
 import sys
 import tarfile
 
-from data_prep.inspect_shards import main
 from tests.shards import clips
+from vmm.shards.command import main_inspect as main
 
 
 def test_odd_texts_and_names_are_told_and_shown(tmp_path, root):
@@ -30,7 +30,7 @@ def test_odd_texts_and_names_are_told_and_shown(tmp_path, root):
                 tar.addfile(header, io.BytesIO(content))
     out = tmp_path / os.fsdecode(b"out \xe9\x1b")
     done = subprocess.run(
-        [sys.executable, "-m", "data_prep.inspect_shards", str(shard), "-o", str(out),
+        [sys.executable, "-m", "vmm", "shards", "inspect", str(shard), "-o", str(out),
          "--workers", "1"],
         cwd=root, capture_output=True, check=False, env={**os.environ, "PYTHONIOENCODING": "ascii"},
     )  # fmt: skip
@@ -55,7 +55,7 @@ def test_nothing_usable_still_makes_a_report(tmp_path, capsys):
 
 
 def test_no_torch_is_needed():
-    check = "import sys, data_prep.inspect_shards; print('torch' in sys.modules)"
+    check = "import sys, vmm.shards.command; print('torch' in sys.modules)"
     result = subprocess.run(
         [sys.executable, "-c", check], capture_output=True, text=True, check=True
     )
