@@ -186,7 +186,10 @@ def test_misspelt_key_in_a_recipe(root, tmp_path, capsys):
 
 
 def test_missing_training_extra_is_named():
-    code = "import sys; sys.modules['lightning'] = None; from vmm.cli import main; main(['fit'])"
+    code = (
+        "import sys; sys.modules['lightning'] = None; from vmm.cli import main;"
+        "main(['fit', 'stage2_vtt.yaml'])"
+    )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert 'pip install "vmm-video[train]"' in result.stderr
     assert "Traceback" not in result.stderr

@@ -10,6 +10,7 @@ from importlib import import_module
 from typing import NamedTuple
 
 from vmm.command_line import MISTAKE, run_to_status
+from vmm.recipe_files import prepared
 from vmm.text_output import complain
 from vmm.version import __version__
 
@@ -198,7 +199,8 @@ def _unknown(program: str, name: str, known: Iterable[str]) -> int:
 
 
 def _run_trainer(command: str, argv: list[str]) -> int:
-    """Hand over to LightningCLI."""
+    """Hand over to LightningCLI, once it is sure that the recipes are some."""
+    argv = prepared(argv)
     with _training_extra(command):
         from vmm import trainer_cli
     ended = trainer_cli.run([command, *argv])

@@ -5,20 +5,20 @@ from __future__ import annotations
 import inspect
 import os
 import re
-from collections.abc import Sequence
 from difflib import get_close_matches
 from importlib import import_module
-from itertools import pairwise
 from pathlib import Path
 from typing import Any, NoReturn, get_args
 
 import yaml
-from jsonargparse import Namespace
+from jsonargparse import Namespace, get_loader, set_loader
+from jsonargparse.typing import Path_fr
 from lightning.pytorch.cli import LightningArgumentParser
 
 from vmm.command_line import DEBUG, MISTAKE
 from vmm.data.demo import WebVideoData
 from vmm.models.clip_tower import read_config
+from vmm.recipe_files import did_you_mean, here_or_packaged
 from vmm.text_output import complain
 
 _PLAIN_TYPES = {
@@ -55,58 +55,32 @@ class RecipeParser(LightningArgumentParser):
             super().error(message, ex)
         near = _nearest(getattr(ex, "subcommand_parser", None) or self, message)
         hint = f"; did you mean {near!r}?" if near else ""
-        if re.fullmatch(r"unrecognized arguments: \S+\.ya?ml", message):
-            hint = "; a recipe comes after -c"
         complain(f"vmm: error: {one_sentence(message)}{hint}")
         raise SystemExit(MISTAKE)
 
 
+def _load(text: str) -> Any:
+    """Read YAML; a file that is not beside its recipe but comes with vmm is found there."""
+    return _found(_load_yaml(text))
+
+
+def _found(node: Any) -> Any:
+    if isinstance(node, dict):
+        return {key: _found(value) for key, value in node.items()}
+    if not isinstance(node, str) or not node.endswith(".yaml"):
+        return node
+    try:
+        Path_fr(node)  # knows whose folder names are of just now
+    except TypeError:
+        return here_or_packaged(node)
+    return node
+
+
+_load_yaml = get_loader("yaml")
+set_loader("yaml", _load, (yaml.YAMLError,))
+
 _MOVED = {"make_demo": "; the class_path vmm.data.demo.WebVideoData has it, or leave it out"}
 """Settings of older recipes -> where they are."""
-
-
-def check_recipes(arguments: Sequence[str]) -> None:
-    """Read the recipes that a command line names, before anything is built of them.
-
-    Raises:
-        ValueError: If one is missing, no text, no YAML or no mapping; with its name and the line.
-            Or if all are overlays.
-    """
-    recipes = []
-    words = [word for argument in arguments for word in argument.split("=", 1)]
-    for flag, name in pairwise(words):
-        if flag in ("-c", "--config"):
-            recipes.append(_read_recipe(Path(name)))
-    models = [recipe.get("model") for recipe in recipes]
-    named = any(isinstance(node, str) or "class_path" in (node or {}) for node in models)
-    if recipes and not named and not any(word.startswith("--model") for word in words):
-        raise ValueError(
-            "no recipe here names a model, these are parts of recipes; name a whole one first, "
-            "e.g. -c recipes/stage2_vtt.yaml"
-        )
-
-
-def _read_recipe(path: Path) -> dict[str, Any]:
-    if not path.is_file():
-        what = "is a folder" if path.is_dir() else "does not exist"
-        inside = path / "config.yaml"
-        remedy = f"name {inside}" if inside.is_file() else "name a YAML file, e.g. of recipes/"
-        raise ValueError(f"the recipe {path} {what}; {remedy}")
-    try:
-        text = path.read_text(encoding="utf-8")
-        content = yaml.safe_load(text)
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{path} is no text, so it is no recipe") from error
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        place = "" if mark is None else f", line {mark.line + 1}, column {mark.column + 1}"
-        problem = getattr(error, "problem", None) or "not allowed there"
-        if mark is not None and "\t" in text.splitlines()[mark.line][: mark.column + 1]:
-            problem = "a tab; YAML wants spaces"
-        raise ValueError(f"the recipe {path} is no valid YAML{place}: {problem}") from error
-    if not isinstance(content, dict):
-        raise ValueError(f"{path} holds no settings, so it is no recipe; see those in recipes/")
-    return content
 
 
 def one_sentence(message: str) -> str:
@@ -116,7 +90,7 @@ def one_sentence(message: str) -> str:
     the user wrote.
     """
     if message.startswith("the following arguments are required"):
-        return "there is no recipe; name one, e.g. -c recipes/stage2_vtt.yaml"
+        return "there is no recipe; name one, e.g. -c stage2_vtt.yaml"
     keys = re.findall(r'Parser key "([\w.]+)"', message)
     key = ".init_args.".join(keys)
     inmost = message[message.rindex("Parser key") :] if keys else message
@@ -138,7 +112,7 @@ def one_sentence(message: str) -> str:
     if keys and value:
         shown = value[1].strip("'\"")
         if re.search(r"\.ya?ml$", shown):
-            return f"{key}: there is no file {shown}"
+            return f"{key}: there is no file {shown}{did_you_mean(shown)}"
         if wanted:
             return f"{key}: {shown!r} is not {wanted}"
     lines = (line.strip(" -") for line in message.splitlines() if not _NOISE.search(line))

@@ -32,7 +32,8 @@ from vmm.models.video_vit import DividedViT, JointViT  # noqa: F401
 from vmm.models.videomamba import VideoMamba  # noqa: F401
 from vmm.models.weight_files import refuse_as_weights
 from vmm.ops.tuning.cpu_setup import tune_cpu
-from vmm.recipe_parser import RecipeParser, check_recipes, one_sentence, with_model_configs
+from vmm.recipe_files import prepared
+from vmm.recipe_parser import RecipeParser, one_sentence, with_model_configs
 from vmm.runs import find_checkpoint
 from vmm.tasks.answer import AnswerTask  # noqa: F401
 from vmm.tasks.averaging import WeightAverage
@@ -309,7 +310,7 @@ def run(args: list[str], kind: type[VmmCLI] = VmmCLI) -> VmmCLI | None:
         ValueError: If the run cannot start with what the recipe names.
         KeyboardInterrupt: If it was stopped by Ctrl-C, with what is kept.
     """
-    check_recipes(args)
+    args = prepared(args)
     trainer_defaults: dict[str, Any] = {
         "logger": {
             "class_path": "lightning.pytorch.loggers.CSVLogger",

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from vmm.models.layers import interpolate_spatial, tapped_layers
 from vmm.models.weight_files import read_state_dict
 from vmm.models.weights import KeyReport, load_accounted
+from vmm.recipe_files import here_or_packaged
 
 FILE_SUFFIXES = {".pt", ".pth", ".bin", ".ckpt", ".safetensors"}
 """Of files of weights; other names are those of models."""
@@ -67,7 +68,7 @@ def read_config(name: str) -> dict[str, Any]:
         ValueError: If there is no such model or file.
     """
     if name.endswith(".json"):
-        path = Path(name)
+        path = Path(here_or_packaged(name))
         if not path.is_file():
             raise ValueError(f"no model config {name}; check the path")
         try:

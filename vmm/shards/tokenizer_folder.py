@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from vmm.recipe_files import here_or_packaged
 from vmm.wording import clean_caption
 
 _FILE, _VOCABULARY = "tokenizer.json", "vocab.txt"
@@ -43,6 +44,7 @@ def read_tokenizer(folder: Path) -> FolderTokenizer:
         from tokenizers import BertWordPieceTokenizer, Tokenizer
     except ModuleNotFoundError as error:
         raise ValueError("--tokenizer needs the package tokenizers; install it") from error
+    folder = Path(here_or_packaged(str(folder)))
     file, vocabulary = folder / _FILE, folder / _VOCABULARY
     try:
         if file.is_file():

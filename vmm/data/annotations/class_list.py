@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from vmm.data.annotations.source import Source
+from vmm.recipe_files import here_or_packaged
 
 # What tables of classes call their columns.
 _NAME_COLUMNS = ("name", "class_name", "label_name", "label", "class", "action")
@@ -24,7 +25,7 @@ def read_class_names(path: Path) -> list[str | None]:
     Raises:
         ValueError: If it is none of these, a name is twice, or the numbers are not 0 to n - 1.
     """
-    source = Source(path)
+    source = Source(Path(here_or_packaged(str(path))))
     names: Any
     if source.suffix == ".json":
         names = source.content

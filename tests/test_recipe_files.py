@@ -1,0 +1,142 @@
+import subprocess
+import sys
+
+import pytest
+
+from vmm.data.annotations.class_list import read_class_names
+from vmm.models.clip_tower import read_config
+from vmm.models.library_files import read_configuration
+from vmm.models.library_files import read_tokenizer as read_library_tokenizer
+from vmm.recipe_files import PACKAGED, did_you_mean, here_or_packaged, prepared
+from vmm.shards.tokenizer_folder import read_tokenizer
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    """An empty working folder."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_what_vmm_brings_are_the_recipes_of_the_checkout(root):
+    ours = {path.relative_to(PACKAGED) for path in PACKAGED.rglob("*") if path.is_file()}
+    assert ours == {
+        path.relative_to(root / "recipes")
+        for path in (root / "recipes").rglob("*")
+        if path.is_file()
+    }
+
+
+@pytest.mark.parametrize("name", ["stage2_vtt.yaml", "recipes/stage2_vtt.yaml"])
+def test_the_working_folder_wins(here, name):
+    assert here_or_packaged(name) == str(PACKAGED / "stage2_vtt.yaml")
+    (here / name).parent.mkdir(exist_ok=True)
+    (here / name).touch()
+    assert here_or_packaged(name) == name
+
+
+@pytest.mark.parametrize("name", ["bert-base-uncased", "google/bert", "nowhere.yaml", ""])
+def test_names_of_nothing_here_stay(here, name):
+    assert here_or_packaged(name) == name
+
+
+def test_what_recipes_name_is_read_where_they_are_not(here):
+    assert read_class_names("recipes/demo/motions.txt")[0] == "left"
+    assert read_config("recipes/encoders/clip_vit_demo.json")["embed_dim"] == 64
+    folder = "recipes/encoders/bert_demo"
+    assert read_configuration(folder, "it").model_type == "bert"
+    ids = read_library_tokenizer(folder, 1000)(["a dot moves up"])["input_ids"]
+    assert read_tokenizer(folder)(["a dot moves up"]) == ids
+
+
+@pytest.mark.parametrize(
+    ("typed", "meant"),
+    [
+        ("stage2_vt.yaml", "stage2_vtt.yaml"),
+        ("ema.yaml", "overlays/ema.yaml"),
+        ("recipes/overlay/ema.yaml", "overlays/ema.yaml"),
+        ("mine/my_recpe.yaml", "mine/my_recipe.yaml"),
+        ("encoders/videomamba_dmo.yaml", "encoders/videomamba_demo.yaml"),
+    ],
+)
+def test_a_misspelt_name_gets_the_nearest(here, typed, meant):
+    (here / "mine").mkdir()
+    (here / "mine/my_recipe.yaml").touch()
+    assert did_you_mean(typed) == f"; did you mean {meant}?"
+    with pytest.raises(ValueError, match=f"does not exist; did you mean {meant}"):
+        prepared(["fit", "-c", typed])
+
+
+def test_far_from_everything_there_is_no_guess(here):
+    assert did_you_mean("zzzzzzzzzzzz.yaml") == ""
+    with pytest.raises(ValueError, match=r"does not exist; name a YAML file, e\.g\. stage2_vtt"):
+        prepared(["fit", "-c", "zzzzzzzzzzzz.yaml"])
+
+
+def test_a_recipe_needs_no_flag(here):
+    recipe, overlay = (str(PACKAGED / name) for name in ("stage2_vtt.yaml", "overlays/ema.yaml"))
+    wanted = ["fit", "-c", recipe, "-c", overlay]
+    for words in (
+        "stage2_vtt.yaml overlays/ema.yaml",
+        "stage2_vtt.yaml -c overlays/ema.yaml",
+        "--config=stage2_vtt.yaml --config overlays/ema.yaml",
+        "-c=stage2_vtt.yaml recipes/overlays/ema.yaml",
+    ):
+        found = prepared(["fit", *words.split()])
+        assert ["-c" if word == "--config" else word for word in found] == wanted
+    assert prepared(wanted) == wanted  # done twice is done once
+    tail = ["--resume", "overlays/ema.yaml"]
+    assert prepared(["fit", "stage2_vtt.yaml", *tail])[3:] == ["--resume", "-c", overlay]
+
+
+def test_files_of_settings_are_found_too(here):
+    encoder, option = "encoders/joint_vit_demo.yaml", "--model.init_args.video_encoder"
+    for words in ([option, encoder], [f"{option}={encoder}"]):
+        found = prepared(["fit", "stage2_vtt.yaml", *words])
+        assert " ".join(found[3:]).replace("=", " ") == f"{option} {PACKAGED / encoder}"
+
+
+MISTAKES = {
+    "a: [1\n": r"it\.yaml is no valid YAML, line 2, column 1",
+    "a: 1\nb: }\n": r"no valid YAML, line 2, column 4",
+    "model: [1]": "no recipe here names a model",
+    "a: &a [*a]": "it.yaml is a part of itself",
+    "model: it.yaml": "it.yaml is a part of itself",
+    "model: {class_path: vmm.tasks.video_text.VideoTextTsk}": "model.class_path: there is no "
+    "class VideoTextTsk in vmm.tasks.video_text; did you mean vmm.tasks.video_text.VideoTextTask",
+    "model: {class_path: vmm.tasks.video_txt.VideoTextTask}": "there is no module "
+    "vmm.tasks.video_txt; did you mean vmm.tasks.video_text.VideoTextTask",
+    "model: {init_args: {video_encoder: encoders/mamba.yaml}}": "model.init_args.video_encoder: "
+    "there is no file encoders/mamba.yaml",
+    "model: {class_path: x.Y, init_args: {video_encoder: own.yaml}}": "own.yaml is no valid YAML",
+}
+
+
+@pytest.mark.parametrize("text", MISTAKES)
+def test_what_is_wrong_with_a_recipe_is_said_before_it_is_built(here, text):
+    (here / "it.yaml").write_text(text)
+    (here / "own.yaml").write_text("class_path: [\n")
+    with pytest.raises(ValueError, match=MISTAKES[text]):
+        prepared(["fit", "-c", "it.yaml"])
+
+
+def test_what_may_be_right_is_left_to_the_parser(here):
+    (here / "it.yaml").write_text(
+        "model: {class_path: mine.Task, init_args: {video_encoder: VideoMamba, name: a.yaml}}"
+    )
+    assert prepared(["fit", "it.yaml"]) == ["fit", "-c", "it.yaml"]
+    assert prepared(["fit", "--model", "mine.Task"]) == ["fit", "--model", "mine.Task"]
+    with pytest.raises(ValueError, match="there is no recipe"):
+        prepared(["fit"])
+
+
+def test_a_wrong_recipe_is_found_without_torch(here):
+    code = (
+        "import sys; from vmm.cli import main; status = main(['fit', '-c', 'stage2_vt.yaml']);"
+        "assert not {'torch', 'lightning', 'jsonargparse', 'numpy'} & set(sys.modules);"
+        "sys.exit(status)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 2
+    said = "vmm: error: the recipe stage2_vt.yaml does not exist; did you mean stage2_vtt.yaml?\n"
+    assert done.stderr == said

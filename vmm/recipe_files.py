@@ -1,0 +1,194 @@
+"""Recipes as files: where they are, and what is wrong with them before anything heavy is loaded.
+
+vmm brings its recipes along (``vmm/recipes``; in a checkout a link to the folder ``recipes``). What
+a name means in the working folder wins; else it is looked up there, with or without ``recipes/``.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+PACKAGED = Path(__file__).parent / "recipes"
+_ABOVE = Path(__file__).parents[1]
+_PARTS = ("model", "data", "video_encoder", "text_encoder", "teacher", "optimizer", "logger")
+"""Settings that may be the name of a file that holds them."""
+_YAML = (".yaml", ".yml")
+_CONFIG = ("-c", "--config")
+_ALONE = ("-h", "--help", "--resume", "--no_resume", "--print_config")
+"""Options that take no value, or only one that comes after "="."""
+
+
+def here_or_packaged(name: str, beside: Path = Path()) -> str:
+    """Find a file or folder of recipes.
+
+    Args:
+        name: As it was typed, or as a recipe has it.
+        beside: Folder that relative names are of.
+
+    Returns:
+        The name, if something is there or vmm brings nothing of that name; else what vmm brings.
+    """
+    packaged = PACKAGED / name.removeprefix("recipes/")
+    there = not name or (beside / name).exists() or not packaged.exists()
+    return name if there else str(packaged)
+
+
+def did_you_mean(name: str, beside: Path = Path()) -> str:
+    """Give the recipe whose name looks most like one that is nowhere, as the end of a sentence."""
+    typed = beside / name
+    own = [path for path in typed.parent.glob("*") if path.suffix in _YAML]
+    known = {str(path.relative_to(beside)): path.name for path in own}
+    ours = (path for path in sorted(PACKAGED.rglob("*")) if path.suffix in _YAML)
+    known |= {path.relative_to(PACKAGED).as_posix(): path.name for path in ours}
+    near = get_close_matches(name.removeprefix("recipes/"), known, n=1, cutoff=0.75)
+    if not near:  # somebody may have left out the folder, or typed another one
+        names = {last: whole for whole, last in reversed(known.items())}
+        near = [names[last] for last in get_close_matches(typed.name, names, n=1, cutoff=0.75)]
+    return f"; did you mean {near[0]}?" if near else ""
+
+
+def prepared(arguments: Sequence[str]) -> list[str]:
+    """Find and check the recipes of a command line, before anything is built of them.
+
+    A recipe needs no ``-c`` before it.
+
+    Args:
+        arguments: Command and options, as after ``vmm``.
+
+    Returns:
+        The arguments, every recipe after ``-c`` and under the name of a file that is there.
+
+    Raises:
+        ValueError: If a recipe is missing, no text, no YAML or no mapping, or names a file or a
+            class of vmm that is not there; with its name and the line. If there is none, or all
+            are overlays.
+    """
+    words = _with_flags(arguments)
+    recipes = []
+    for number, word in enumerate(words):
+        if number and words[number - 1] in _CONFIG:
+            path = _find(word)
+            recipes.append(_checked(path))
+            words[number] = str(path)
+        elif number and words[number - 1].startswith("--") and word.endswith(_YAML):
+            words[number] = here_or_packaged(word)
+        elif word.startswith("--") and "=" in word and word.endswith(_YAML):
+            option, _, name = word.partition("=")
+            words[number] = f"{option}={here_or_packaged(name)}"
+    models = [recipe.get("model") for recipe in recipes]
+    named = any(isinstance(m, str) or (isinstance(m, dict) and "class_path" in m) for m in models)
+    if not named and not any(re.match("--model|-h$|--.*help|--print_", word) for word in words):
+        raise ValueError(
+            "no recipe here names a model, these are parts of recipes; name a whole one first, "
+            "e.g. -c recipes/stage2_vtt.yaml"
+            if recipes
+            else "there is no recipe; name one, e.g. -c stage2_vtt.yaml"
+        )
+    return words
+
+
+def _with_flags(arguments: Sequence[str]) -> list[str]:
+    """Put ``-c`` before recipes that have none, and take "--config=X" apart."""
+    words: list[str] = []
+    for word in arguments:
+        flag, equals, value = word.partition("=")
+        before = words[-1] if words else ""
+        is_value = before.startswith("-") and before not in _ALONE and "=" not in before
+        if equals and flag in _CONFIG:
+            words += [flag, value]
+        elif word.endswith(_YAML) and not word.startswith("-") and not is_value:
+            words += ["-c", word]
+        else:
+            words.append(word)
+    return words
+
+
+def _find(name: str) -> Path:
+    path = Path(here_or_packaged(name))
+    if path.is_file():
+        return path
+    inside = path / "config.yaml"
+    if inside.is_file():
+        raise ValueError(f"the recipe {name} is a folder; name {inside}")
+    what = "is a folder" if path.is_dir() else "does not exist"
+    hint = "" if path.is_dir() else did_you_mean(name)
+    remedy = hint or "; name a YAML file, e.g. stage2_vtt.yaml"
+    raise ValueError(f"the recipe {name} {what}{remedy}")
+
+
+def _checked(path: Path) -> dict[str, Any]:
+    """Read a recipe and the files that it names."""
+    content = _read(path)
+    try:
+        for key, value in _leaves(content):
+            if key.endswith("class_path"):
+                _check_class(value, f"{path}, {key}")
+            elif key.rpartition(".")[2] in _PARTS and value.endswith(_YAML):
+                file = path.parent / here_or_packaged(value, path.parent)
+                if not file.is_file():
+                    near = did_you_mean(value, path.parent)
+                    raise ValueError(f"{path}, {key}: there is no file {value}{near}")
+                _checked(file)
+    except RecursionError as error:
+        raise ValueError(f"the recipe {path} is a part of itself; take that out") from error
+    return content
+
+
+def _leaves(node: Any, key: str = "") -> Iterator[tuple[str, str]]:
+    """Give the texts of a recipe and where they stand."""
+    if isinstance(node, str):
+        yield key, node
+    elif isinstance(node, dict):
+        for name, value in node.items():
+            yield from _leaves(value, f"{key}.{name}" if key else str(name))
+    elif isinstance(node, list):
+        for value in node:
+            yield from _leaves(value, key)
+
+
+def _check_class(name: str, place: str) -> None:
+    """Refuse a class of vmm that does not exist, without importing its module."""
+    module, _, own = name.rpartition(".")
+    if not module.startswith("vmm."):
+        return
+    file = _ABOVE / module.replace(".", "/")
+    file = file / "__init__.py" if file.is_dir() else file.with_suffix(".py")
+    if not file.is_file():
+        raise ValueError(f"{place}: there is no module {module}{_nearest_class(own)}")
+    if own not in re.findall(r"\w+", file.read_text(encoding="utf-8")):
+        raise ValueError(f"{place}: there is no class {own} in {module}{_nearest_class(own)}")
+
+
+def _nearest_class(name: str) -> str:
+    """Give vmm's class whose name looks most like one that does not exist."""
+    classes = {}
+    for file in sorted((_ABOVE / "vmm").rglob("*.py")):
+        module = ".".join(file.relative_to(_ABOVE).with_suffix("").parts)
+        for own in re.findall(r"^class ([A-Z]\w+)", file.read_text(encoding="utf-8"), re.MULTILINE):
+            classes[own] = f"{module}.{own}"
+    near = get_close_matches(name, classes, n=1)
+    return f"; did you mean {classes[near[0]]}?" if near else ""
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        text = path.read_text(encoding="utf-8")
+        content = yaml.load(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} is no text, so it is no recipe") from error
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        place = "" if mark is None else f", line {mark.line + 1}, column {mark.column + 1}"
+        problem = getattr(error, "problem", None) or "not allowed there"
+        if mark is not None and "\t" in (text.split("\n")[mark.line])[: mark.column + 1]:
+            problem = "a tab; YAML wants spaces"
+        raise ValueError(f"the recipe {path} is no valid YAML{place}: {problem}") from error
+    if not isinstance(content, dict):
+        raise ValueError(f"{path} holds no settings, so it is no recipe; see those in recipes/")
+    return content
