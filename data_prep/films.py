@@ -15,7 +15,7 @@ from itertools import combinations, pairwise, product
 
 import numpy as np
 
-from data_prep.shapes import COLOURS, SHAPES
+from vmm.shards.demo.shapes import COLOURS, SHAPES
 
 KINDS = tuple(product(COLOURS, SHAPES))
 """What an event shows: a colour and a shape."""

@@ -21,9 +21,9 @@ from itertools import groupby
 
 import numpy as np
 
-from data_prep.data_set import Arguments, DataSet, number
 from data_prep.films import KINDS, Film, films_of_numbers, films_of_orders
-from data_prep.shapes import Scene, render
+from vmm.shards.demo.data_set import Arguments, DataSet, number
+from vmm.shards.demo.shapes import Scene, render
 from vmm.shards.encode import encode_mp4
 from vmm.shards.tars import Member
 
@@ -139,7 +139,7 @@ def question_files(splits: Mapping[str, list[FilmJob]], arguments: FilmArguments
 
 
 FILMS = DataSet(
-    module="data_prep.long_videos",
+    prog="python -m data_prep.long_videos",
     description="Make the demo's long videos: films of several events, with questions.",
     version=1,
     arguments=FilmArguments,

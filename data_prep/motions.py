@@ -19,10 +19,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from data_prep.data_set import Arguments, DataSet, number
-from data_prep.shapes import BACKGROUNDS, COLOURS, SHAPES, SIZES, TEXTURES, Scene, render
-from data_prep.synthesize import SHARD_SAMPLES, deal_pairs
 from vmm.data.schema import CAPTION
+from vmm.shards.demo.data_set import Arguments, DataSet, number
+from vmm.shards.demo.shapes import BACKGROUNDS, COLOURS, SHAPES, SIZES, TEXTURES, Scene, render
+from vmm.shards.demo.synthesize import SHARD_SAMPLES, deal_pairs
 from vmm.shards.encode import encode_mp4
 from vmm.shards.tars import Member
 
@@ -34,9 +34,9 @@ class Motion(NamedTuple):
     group: str
     """What tells it from others: its "direction", the "order" of what is seen, its "speed"."""
     motion: str
-    """Of ``data_prep.shapes``."""
+    """Of ``vmm.shards.demo.shapes``."""
     pace: float = 1
-    """As for ``data_prep.shapes.render``."""
+    """As for ``vmm.shards.demo.shapes.render``."""
 
 
 TWINS = (
@@ -133,7 +133,7 @@ def describe_classes() -> dict[str, dict[str, str]]:
 
 
 MOTIONS = DataSet(
-    module="data_prep.motions",
+    prog="python -m data_prep.motions",
     description="Make clips of motions to classify.",
     version=2,
     arguments=MotionArguments,

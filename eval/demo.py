@@ -41,7 +41,7 @@ def fit_command(quick: bool, recipes: str, run: str, *options: str) -> str:
 
 
 def _retrieval(run: str, out: str, *options: str) -> str:
-    parts = ["python -m eval.retrieval", f"--run {RUNS}/{run}", "--shards 'data/demo/test-*.tar'"]
+    parts = ["vmm eval retrieval", f"--run {RUNS}/{run}", "--shards 'data/demo/test-*.tar'"]
     return " ".join([*parts, f"--out {OUT}/{out}", "--k 16", *options])
 
 
@@ -60,12 +60,12 @@ def steps(quick: bool) -> dict[str, str]:
     }
     few = " --train 64 --val 16 --test 16 --images 16" if quick else ""
     report = [
-        f"python -m eval.report --out {OUT}/report.html --steps {OUT}/steps.json",
+        f"vmm eval report --out {OUT}/report.html --steps {OUT}/steps.json",
         *(f"--run '{name}={RUNS}/{run}'" for name, run in runs.items()),
         *(f"--result '{name}={OUT}/{folder}'" for name, folder in results.items()),
     ]
     return {
-        "clips and captions": f"python -m data_prep.synthesize --out data/demo{few}",
+        "clips and captions": f"vmm shards demo --out data/demo{few}",
         "teacher: a small CLIP on single frames": fit_command(
             quick, "demo/teacher.yaml", "teacher"
         ),
@@ -107,7 +107,7 @@ def run_steps(todo: dict[str, str], record: Path) -> int:
 
     Args:
         todo: What it does -> command.
-        record: JSON file for ``eval.report``, there from the first step on.
+        record: JSON file for ``vmm eval report``, there from the first step on.
 
     Returns:
         0, or the exit status of the command that failed.

@@ -29,7 +29,7 @@ def steps(quick: bool) -> dict[str, str]:
     recipes = "classification.yaml demo/classes.yaml"
 
     def classify(model: str, folder: str, *options: str) -> str:
-        parts = [f"python -m eval.classification --run {RUNS}/{_RUNS[model]}"]
+        parts = [f"vmm eval classification --run {RUNS}/{_RUNS[model]}"]
         parts += [f"--shards '{_DATA}/test-*.tar' --out {_RESULTS}/{folder} --batch-size 64"]
         return " ".join([*parts, *options])
 

@@ -28,7 +28,7 @@ def steps(quick: bool) -> dict[str, str]:
 
     def ask(split: str, frames: int, name: str) -> str:
         return (
-            f"python -m eval.long_video_qa --run {RUNS}/{_RUN} --dataset questions "
+            f"vmm eval long-video-qa --run {RUNS}/{_RUN} --dataset questions "
             f"--annotations data/films/{split}-questions.json --media 'data/films/{split}-*.tar' "
             f"--num-frames {frames} --out {OUT}/qa_{split} --name '{name}'"
         )

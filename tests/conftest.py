@@ -134,7 +134,7 @@ class DemoShards:
 
 @pytest.fixture(scope="session")
 def demo_shards(tmp_path_factory):
-    from data_prep.synthesize import main
+    from vmm.shards.demo.synthesize import main
 
     folder = tmp_path_factory.mktemp("shards") / "demo"
     sizes = ["--train", "48", "--val", "16", "--test", "16", "--images", "16", "--workers", "1"]

@@ -104,6 +104,11 @@ GROUPS = {
         "inspect": Command(
             "count, measure and show what is in shards", "vmm.shards.command:main_inspect"
         ),
+        "demo": Command(
+            "the demo's clips and captions, as the demo recipes make them by themselves",
+            "vmm.shards.demo.synthesize:main",
+            _NOTHING,
+        ),
     },
 }
 """Commands of two words."""

@@ -1,6 +1,6 @@
 """Captions as a tokenizer sees them: which are cut, and which words it does not know.
 
-Standard library only: ``data_prep`` looks at shards without torch.
+Standard library only: ``vmm.shards`` looks at shards without torch.
 """
 
 from __future__ import annotations

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from vmm.data import datamodules, demo
+from vmm.data import datamodules
 from vmm.data.demo import WebVideoData
 
 
@@ -14,12 +14,12 @@ def test_missing_demo_shards_are_made_once(tmp_path, monkeypatch):
     calls = []
 
     def run(command, env, check):
-        from data_prep.synthesize import main
+        from vmm.shards.demo.synthesize import main
 
         calls.append((command, env))
         sizes = {"train": 4, "val": 2, "test": 2, "images": 2, "frames": 4, "workers": 1}
         return SimpleNamespace(
-            returncode=main([*command[3:], *(f"--{k}={v}" for k, v in sizes.items())])
+            returncode=main([*command[5:], *(f"--{k}={v}" for k, v in sizes.items())])
         )
 
     monkeypatch.setattr(subprocess, "run", run)
@@ -34,7 +34,7 @@ def test_missing_demo_shards_are_made_once(tmp_path, monkeypatch):
     datamodule.prepare_data()
     datamodule.prepare_data()
     ((command, env),) = calls
-    assert command == [sys.executable, "-m", "data_prep.synthesize", "--out", str(folder)]
+    assert command == [sys.executable, "-m", "vmm", "shards", "demo", "--out", str(folder)]
     assert env["PYTHONPATH"]
     assert (folder / "train-000000.tar.index.json").is_file()
 
@@ -44,9 +44,6 @@ def test_the_demo_says_what_it_lacks(tmp_path, monkeypatch):
     failed = SimpleNamespace(returncode=3)
     monkeypatch.setattr(subprocess, "run", lambda *a, **k: failed)
     with pytest.raises(ValueError, match="failed with exit code 3"):
-        datamodule.prepare_data()
-    monkeypatch.setattr(demo, "__file__", str(tmp_path / "site-packages/vmm/data/demo.py"))
-    with pytest.raises(ValueError, match="clone the repository"):
         datamodule.prepare_data()
     scattered = WebVideoData(train_videos="a/0.tar", val_videos="b/0.tar", make_demo=True)
     with pytest.raises(ValueError, match=r"in one folder, not in \['a', 'b'\]"):

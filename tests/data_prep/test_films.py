@@ -9,7 +9,7 @@ import pytest
 
 from data_prep.films import KINDS, name, orders
 from data_prep.long_videos import FilmArguments, make_sample, plan
-from data_prep.shapes import COLOURS, SHAPES
+from vmm.shards.demo.shapes import COLOURS, SHAPES
 
 SMALL = FilmArguments(train=9, val=3, test=6, long=6)
 NUMBERS = {"once": 1, "twice": 2, "three times": 3}

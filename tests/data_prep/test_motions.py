@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from data_prep.motions import CLASSES, TWINS, MotionArguments, main, plan
-from data_prep.shapes import Scene, render
+from vmm.shards.demo.shapes import Scene, render
 
 
 @pytest.fixture(scope="module")

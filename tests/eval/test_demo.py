@@ -8,6 +8,7 @@ import pytest
 import yaml
 
 from eval import demo, demo_qa
+from vmm.cli import GROUPS
 from vmm.evaluation.common.command import read_steps
 
 
@@ -23,11 +24,12 @@ def test_every_step_is_a_command_that_can_be_typed(root, module, quick):
     for command in module.steps(quick).values():
         program, *options = shlex.split(command)
         if program == "python":
-            name = options[1]
-            assert (root / f"{name.replace('.', '/')}.py").is_file()
-            if name in ("eval.retrieval", "eval.long_video_qa"):
-                module = importlib.import_module(f"vmm.evaluation.{name[5:]}.command")
-                module._parser(name).parse_args(options[2:])
+            assert (root / f"{options[1].replace('.', '/')}.py").is_file()
+        elif options[0] in GROUPS:
+            group, name, *rest = options
+            evaluation = importlib.import_module(GROUPS[group][name].main.partition(":")[0])
+            if name in ("retrieval", "long-video-qa"):
+                evaluation._parser(name).parse_args(rest)
         else:
             assert (program, options[0]) == ("vmm", "fit")
             recipes = [file for flag, file in pairwise(options) if flag == "-c"]
@@ -40,7 +42,7 @@ def test_the_report_shows_every_run_and_result_of_the_steps():
     shown = todo["report"]
     for number in range(len(todo)):
         command = [*todo.values()][number]
-        if "eval.retrieval" in command:
+        if "eval retrieval" in command:
             folder = command.split("--out ")[1].split()[0]
             assert f"={folder}'" in shown
     versions = [c.split("version ")[1].split()[0] for c in todo.values() if c.startswith("vmm fit")]

@@ -106,10 +106,10 @@ def run_here(command):
     """Run a step of a demo in this process, which saves its start."""
     words = shlex.split(command)
     if words[0] == "vmm":
-        assert cli.main(words[1:]) == 0, command
+        alone = ["--num-workers", "0"] if words[2] == "classification" else []
+        assert cli.main([*words[1:], *alone]) == 0, command
     else:
-        alone = ["--num-workers", "0"] if words[2] == "eval.classification" else []
-        assert import_module(words[2]).main([*words[3:], *alone]) == 0, command
+        assert import_module(words[2]).main(words[3:]) == 0, command
 
 
 def test_motions_are_classified(tmp_path, root, monkeypatch, capsys):

@@ -343,9 +343,10 @@ def test_processes_are_not_waited_for(tmp_path, work):
 
 def test_a_data_set_that_was_not_finished_is_not_there(tmp_path, root):
     out = tmp_path / "demo"
+    said_by = "python -m data_prep.synthesize"
     command = ["data_prep.synthesize", "--out", out, "--train", 2000, "--workers", 2]
     status, said = press(command, lambda: any(tmp_path.glob(".*/*.tar")), root)
-    assert (status, said) == (130, "data_prep.synthesize: stopped by Ctrl-C; nothing was written")
+    assert (status, said) == (130, f"{said_by}: stopped by Ctrl-C; nothing was written")
     assert list(tmp_path.iterdir()) == []
 
 

@@ -79,6 +79,7 @@ def test_a_walk_through_it_in_an_empty_folder(wheel, root, tmp_path):
         "eval probe --help",
         "shards make list.csv videos -o shards --workers 0",
         "shards inspect shards/*.tar -o look --workers 0 --tokenizer recipes/encoders/bert_demo",
+        "shards demo --out data/demo --train 4 --val 2 --test 2 --images 2 --frames 4 --workers 1",
         "eval compare shards shards",
         "fit stage2_vtt.yaml overlays/ema.yaml --print_config",
     ]
@@ -99,6 +100,7 @@ def test_a_walk_through_it_in_an_empty_folder(wheel, root, tmp_path):
     assert "as a result of `vmm eval retrieval`" in done.stderr
     assert "2 of 2 samples" in said[lines[4]][1] and "2 captions" in said[lines[5]][1]
     assert (tmp_path / "look/index.html").is_file()
-    recipe = yaml.safe_load(said[lines[7]][1])
+    recipe = yaml.safe_load(said[lines[8]][1])
+    assert (tmp_path / "data/demo/test-000000.tar").is_file()
     encoder = recipe["model"]["init_args"]["video_encoder"]
     assert encoder["class_path"].endswith("VideoMamba") and recipe["ema"]["decay"] == 0.999

@@ -6,11 +6,11 @@ import av
 import numpy as np
 from PIL import Image
 
-from data_prep.shapes import render, twin_pairs
 from tests.shards import clips
 from tests.shards.made import make, metadata, samples
 from vmm.data.annotations.record import Annotation
 from vmm.data.decode import decode_video
+from vmm.shards.demo.shapes import render, twin_pairs
 from vmm.shards.encode import encode_jpeg, encode_mp4
 from vmm.shards.samples import Layout
 

@@ -40,13 +40,13 @@ class WebVideoData(datamodules.WebVideoData):
 
 
 def make_demo_shards(patterns: list[str]) -> None:
-    """Run ``data_prep.synthesize`` if the shards of the demo are not there.
+    """Run ``vmm shards demo`` if the shards of the demo are not there.
 
     Args:
         patterns: Of all the demo's shards.
 
     Raises:
-        ValueError: If they are not in one folder, there is no source checkout, or making fails.
+        ValueError: If they are not in one folder, or making fails.
     """
     folders = {os.path.dirname(pattern) for pattern in patterns}
     if len(folders) != 1:
@@ -57,16 +57,10 @@ def make_demo_shards(patterns: list[str]) -> None:
     folder = folders.pop()
     if os.path.exists(os.path.join(folder, "manifest.json")):
         return
-    checkout = Path(__file__).parents[2]
-    if not (checkout / "data_prep" / "synthesize.py").is_file():
-        raise ValueError(
-            f"the demo shards in {folder!r} are missing, and the script that makes them comes with "
-            "the source checkout only; clone the repository, or set make_demo to false and name "
-            "shards of your own"
-        )
     _log.warning("making the demo shards in %s: once, about half a minute", folder)
-    search = os.pathsep.join(filter(None, [str(checkout), os.environ.get("PYTHONPATH")]))
-    command = [sys.executable, "-m", "data_prep.synthesize", "--out", folder]
+    ours = str(Path(__file__).parents[2])  # the vmm that runs, whichever is installed
+    search = os.pathsep.join(filter(None, [ours, os.environ.get("PYTHONPATH")]))
+    command = [sys.executable, "-m", "vmm", "shards", "demo", "--out", folder]
     result = subprocess.run(command, env={**os.environ, "PYTHONPATH": search}, check=False)
     if result.returncode:
         raise ValueError(

@@ -13,7 +13,7 @@ why. Clips of one video have keys such as ``000000012_00003``. The ``.parquet`` 
 files beside a shard are not read. What systems leave in other people's folders, such as the twins
 ``._NAME`` of a Mac, is no part of any sample.
 
-Standard library only: ``data_prep`` writes shards with this module and must not need torch.
+Standard library only: ``vmm.shards`` writes shards with this module and must not need torch.
 """
 
 from __future__ import annotations

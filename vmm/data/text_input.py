@@ -5,7 +5,7 @@ becomes U+FFFD, the sign for a character that was lost, and the rest of the text
 where files end them, not at every character that Unicode calls a separator, as ``str.splitlines``
 has it: U+2028, U+0085 or a form feed may stand inside a caption.
 
-Standard library only: the annotation readers and ``data_prep`` must not need torch.
+Standard library only: the annotation readers and ``vmm.shards`` must not need torch.
 """
 
 from __future__ import annotations

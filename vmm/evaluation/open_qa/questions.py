@@ -91,7 +91,7 @@ def questions_in_shards(clips: ShardClips) -> list[OpenQuestion]:
     if not questions:
         raise ValueError(
             "no sample's JSON asks a question; make shards of a question set with "
-            "`vmm shards make`, or the demo's again with data_prep.synthesize"
+            "`vmm shards make`, or the demo's again with `vmm shards demo`"
         )
     return questions
 

@@ -4,7 +4,7 @@ from dataclasses import dataclass, replace
 
 import pytest
 
-from data_prep.data_set import Arguments, DataSet, number
+from vmm.shards.demo.data_set import Arguments, DataSet, number
 
 
 @dataclass(frozen=True)
@@ -22,7 +22,7 @@ def make_sample(job, arguments):
 
 
 LETTERS = DataSet(
-    module="data_prep.letters",
+    prog="python -m letters",
     description="Make letters.",
     version=3,
     arguments=Numbers,
@@ -79,7 +79,7 @@ def test_an_interrupted_run_leaves_nothing(tmp_path, monkeypatch):
     def fail(*arguments):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("data_prep.data_set.write_shard", fail)
+    monkeypatch.setattr("vmm.shards.demo.data_set.write_shard", fail)
     with pytest.raises(KeyboardInterrupt):
         LETTERS.make(tmp_path / "out", Numbers())
     assert list(tmp_path.iterdir()) == []

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from data_prep.shapes import (
+from vmm.shards.demo.shapes import (
     BACKGROUNDS,
     COLOURS,
     MOTIONS,

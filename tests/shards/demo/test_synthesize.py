@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from data_prep.shapes import (
+from vmm.data.schema import split_member
+from vmm.shards.demo.shapes import (
     MOTIONS,
     Scene,
     all_answers,
@@ -16,8 +17,7 @@ from data_prep.shapes import (
     render,
     twin_pairs,
 )
-from data_prep.synthesize import ClipArguments, main, plan
-from vmm.data.schema import split_member
+from vmm.shards.demo.synthesize import ClipArguments, main, plan
 
 SMALL = ["--train", "40", "--val", "4", "--test", "8", "--images", "6", "--frames", "12"]
 
@@ -183,7 +183,7 @@ def test_no_torch_is_needed():
     import subprocess
     import sys
 
-    check = "import sys, data_prep.synthesize; print('torch' in sys.modules)"
+    check = "import sys, vmm.shards.demo.synthesize; print('torch' in sys.modules)"
     result = subprocess.run(
         [sys.executable, "-c", check], capture_output=True, text=True, check=True
     )

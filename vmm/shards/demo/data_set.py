@@ -62,7 +62,7 @@ class DataSet(Generic[_Arguments, _Job]):
     """A data set that a program makes.
 
     Args:
-        module: Of the program.
+        prog: How the program is typed.
         description: What it makes.
         version: Of the program: one higher whenever the same arguments give other data.
         arguments: Class of what decides the content.
@@ -73,7 +73,7 @@ class DataSet(Generic[_Arguments, _Job]):
         texts: What ``plan`` gave, and the arguments -> file name -> content of further files.
     """
 
-    module: str
+    prog: str
     description: str
     version: int
     arguments: type[_Arguments]
@@ -175,10 +175,10 @@ class DataSet(Generic[_Arguments, _Job]):
             running = [pool.submit(_make_each, make, chunk, arguments) for chunk in chunks]
             yield (made for future in running for made in future.result())
 
-    def command(self, argv: Sequence[str] | None = None) -> int:
-        """Be the program's command line; return the exit status."""
+    def command(self, argv: Sequence[str] | None = None, prog: str | None = None) -> int:
+        """Be the program's command line, typed otherwise if so; return the exit status."""
         parser = CommandParser(
-            prog=f"python -m {self.module}",
+            prog=prog or self.prog,
             description=self.description,
             formatter_class=argparse.ArgumentDefaultsHelpFormatter,
         )
@@ -198,7 +198,7 @@ class DataSet(Generic[_Arguments, _Job]):
             say(f"{out} {state}")
             return 0
 
-        return run_to_status(self.module, run, "nothing was written")
+        return run_to_status(parser.prog, run, "nothing was written")
 
 
 def _make_each(
