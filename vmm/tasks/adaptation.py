@@ -13,6 +13,7 @@ from torch import nn
 from vmm.models.lora import ENCODERS, Lora, add_adapters, kinds_of
 from vmm.models.video_encoder import VideoEncoder
 from vmm.optim import LayerDecay, layer_ratios
+from vmm.tasks.draws import drawn_by_seed
 
 logger = logging.getLogger(__name__)
 
@@ -66,7 +67,8 @@ class PartlyTrained(L.LightningModule):
         frozen = {parameter for name in names for parameter in _freeze(model, name)}
         whole = [part for part in model.modules() if _within(part, frozen)]
         if self.lora is not None:
-            layers = add_adapters(model, self.lora)
+            with drawn_by_seed("lora"):
+                layers = add_adapters(model, self.lora)
             said = self.lora.rank, len(layers), kinds_of(layers)
             logger.info("LoRA of rank %d beside %d layers: %s", *said)
             whole = [part for part in whole if _within(part, frozen)]  # no longer, with LoRA in it

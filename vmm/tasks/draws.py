@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import random
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
@@ -48,6 +49,17 @@ def _number(trainer: L.Trainer | None) -> int:
     if trainer is None:
         return int(torch.randint(2**62, (), device="cpu"))
     return _batch_number(trainer) if trainer.training else -1
+
+
+@contextmanager
+def drawn_by_seed(purpose: str) -> Iterator[None]:
+    """Let new weights on the CPU follow from the seed of the run, whatever was drawn before them.
+
+    Lightning seeds anew where processes are connected, and does not where there is one.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(derive_seed(purpose, _run_seed()))
+        yield
 
 
 def _run_seed() -> str:
