@@ -9,9 +9,10 @@ from contextlib import contextmanager
 from importlib import import_module
 from typing import NamedTuple
 
+from vmm import fit_help
 from vmm.command_line import MISTAKE, run_to_status
-from vmm.recipe_files import prepared
-from vmm.text_output import complain
+from vmm.recipe_files import prepared, read_recipes
+from vmm.text_output import complain, say
 from vmm.version import __version__
 
 
@@ -205,7 +206,10 @@ def _unknown(program: str, name: str, known: Iterable[str]) -> int:
 
 def _run_trainer(command: str, argv: list[str]) -> int:
     """Hand over to LightningCLI, once it is sure that the recipes are some."""
-    argv = prepared(argv)
+    asked = fit_help.asked_for(argv)
+    if asked is not None and asked != fit_help.ALL:
+        return _explain(command, asked, argv)
+    argv = ["--help"] if asked else prepared(argv)
     with _training_extra(command):
         from vmm import trainer_cli
     ended = trainer_cli.run([command, *argv])
@@ -213,6 +217,18 @@ def _run_trainer(command: str, argv: list[str]) -> int:
         from vmm.after_fit import choose_match_weight
 
         choose_match_weight(ended.trainer, ended.datamodule)
+    return 0
+
+
+def _explain(command: str, asked: str, argv: list[str]) -> int:
+    """Show the help of a trainer command, or of one of its settings."""
+    recipes = read_recipes(argv)
+    if not asked:
+        sys.stdout.write(fit_help.page(command, recipes))
+        return 0
+    with _training_extra(command):
+        from vmm.setting_help import explain
+    say(explain(asked, recipes), lines=True)
     return 0
 
 

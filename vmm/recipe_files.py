@@ -7,8 +7,9 @@ a name means in the working folder wins; else it is looked up there, with or wit
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from difflib import get_close_matches
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -76,11 +77,9 @@ def prepared(arguments: Sequence[str]) -> list[str]:
             path = _find(word)
             recipes.append(_checked(path))
             words[number] = str(path)
-        elif number and words[number - 1].startswith("--") and word.endswith(_YAML):
-            words[number] = here_or_packaged(word)
-        elif word.startswith("--") and "=" in word and word.endswith(_YAML):
-            option, _, name = word.partition("=")
-            words[number] = f"{option}={here_or_packaged(name)}"
+        elif word.endswith(_YAML):
+            option, equals, name = word.rpartition("=")
+            words[number] = f"{option}{equals}{here_or_packaged(name)}"
     models = [recipe.get("model") for recipe in recipes]
     named = any(isinstance(m, str) or (isinstance(m, dict) and "class_path" in m) for m in models)
     if not named and not any(re.match("--model|-h$|--.*help|--print_", word) for word in words):
@@ -91,6 +90,41 @@ def prepared(arguments: Sequence[str]) -> list[str]:
             else "there is no recipe; name one, e.g. -c stage2_vtt.yaml"
         )
     return words
+
+
+def read_recipes(arguments: Sequence[str]) -> list[dict[str, Any]]:
+    """Read the recipes of a command line, with the files that they name in their places.
+
+    Raises:
+        ValueError: As ``prepared``, but there need not be one.
+    """
+    words = _with_flags(arguments)
+    files = [_find(word) for flag, word in pairwise(words) if flag in _CONFIG]
+    for file in files:
+        _checked(file)
+    return [_with_parts(_read(file), file) for file in files]
+
+
+def _with_parts(node: Any, file: Path, key: str = "") -> Any:
+    if isinstance(node, dict):
+        return {name: _with_parts(value, file, str(name)) for name, value in node.items()}
+    if key in _PARTS and isinstance(node, str) and node.endswith(_YAML):
+        part = file.parent / here_or_packaged(node, file.parent)
+        return _with_parts(_read(part), part)
+    return node
+
+
+def merged(recipes: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Lay recipes over each other, the last on top; lists and classes are replaced."""
+    whole: dict[str, Any] = {}
+    for recipe in recipes:
+        for key, value in recipe.items():
+            before = whole.get(key)
+            other = isinstance(value, Mapping) and value.get("class_path")
+            same = isinstance(before, dict) and other in (None, before.get("class_path"))
+            both = isinstance(before, dict) and isinstance(value, Mapping) and same
+            whole[key] = merged([before, value]) if both else value
+    return whole
 
 
 def _with_flags(arguments: Sequence[str]) -> list[str]:
@@ -160,13 +194,13 @@ def _check_class(name: str, place: str) -> None:
     file = _ABOVE / module.replace(".", "/")
     file = file / "__init__.py" if file.is_dir() else file.with_suffix(".py")
     if not file.is_file():
-        raise ValueError(f"{place}: there is no module {module}{_nearest_class(own)}")
+        raise ValueError(f"{place}: there is no module {module}{nearest_class(own)}")
     if own not in re.findall(r"\w+", file.read_text(encoding="utf-8")):
-        raise ValueError(f"{place}: there is no class {own} in {module}{_nearest_class(own)}")
+        raise ValueError(f"{place}: there is no class {own} in {module}{nearest_class(own)}")
 
 
-def _nearest_class(name: str) -> str:
-    """Give vmm's class whose name looks most like one that does not exist."""
+def nearest_class(name: str) -> str:
+    """Give vmm's class whose name looks most like that of none, as the end of a sentence."""
     classes = {}
     for file in sorted((_ABOVE / "vmm").rglob("*.py")):
         module = ".".join(file.relative_to(_ABOVE).with_suffix("").parts)

@@ -14,11 +14,14 @@ import yaml
 from jsonargparse import Namespace, get_loader, set_loader
 from jsonargparse.typing import Path_fr
 from lightning.pytorch.cli import LightningArgumentParser
+from lightning.pytorch.loggers import Logger
+from torch.optim import Optimizer
 
 from vmm.command_line import DEBUG, MISTAKE
 from vmm.data.demo import WebVideoData
 from vmm.models.clip_tower import read_config
-from vmm.recipe_files import did_you_mean, here_or_packaged
+from vmm.models.recipe_nodes import subclasses
+from vmm.recipe_files import did_you_mean, here_or_packaged, nearest_class
 from vmm.text_output import complain
 
 _PLAIN_TYPES = {
@@ -101,9 +104,11 @@ def one_sentence(message: str) -> str:
     required = re.search("the following arguments are required: (.*)", inmost)
     if keys and required:
         return f"{key}.init_args needs {required[1]}"
-    unknown = re.search(r"module '[\w.]+' has no attribute '\w+'", inmost)
+    unknown = re.search(r"module '([\w.]+)' has no attribute '(\w+)'", inmost)
     if keys and unknown:
-        return f"{key}: {unknown[0]}"
+        near = get_close_matches(unknown[2], dir(import_module(unknown[1])), n=1)
+        hint = f"; did you mean {unknown[1]}.{near[0]}?" if near else ""
+        return f"{key}: {unknown[0]}{hint}"
     kinds = re.findall(r"Expected an? (.*?)(?:\. Got value|\n|$)", inmost)
     wanted = " or ".join(filter(None, dict.fromkeys(map(_plain, kinds))))
     value = re.search(
@@ -114,10 +119,20 @@ def one_sentence(message: str) -> str:
         if re.search(r"\.ya?ml$", shown):
             return f"{key}: there is no file {shown}{did_you_mean(shown)}"
         if wanted:
-            return f"{key}: {shown!r} is not {wanted}"
+            hint = _class_like(shown) if "a class" in wanted and shown.isidentifier() else ""
+            return f"{key}: {shown!r} is not {wanted}{hint}"
     lines = (line.strip(" -") for line in message.splitlines() if not _NOISE.search(line))
     text = " ".join(line for line in lines if line)
     return text if len(text) <= _LONGEST else text[:_LONGEST] + " ..."
+
+
+def _class_like(name: str) -> str:
+    """Give the class whose name looks most like one that is none, as the end of a sentence."""
+    for base in (Optimizer, Logger):
+        known = {cls.__name__: f"{cls.__module__}.{cls.__qualname__}" for cls in subclasses(base)}
+        if near := get_close_matches(name, known, n=1):
+            return f"; did you mean {known[near[0]]}?"
+    return nearest_class(name)
 
 
 def _plain(kind: str) -> str:

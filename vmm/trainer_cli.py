@@ -68,6 +68,20 @@ from vmm.tasks.watchdog import Lost, Watchdog, how_lost
 
 logger = logging.getLogger(__name__)
 
+CALLBACKS: dict[str, type[Callback]] = {
+    "checkpoint": ModelCheckpoint,
+    "last_checkpoint": LastCheckpoint,
+    "lr_monitor": LearningRateMonitor,
+    "number_guard": NumberGuard,
+    "watchdog": Watchdog,
+    "throughput": Throughput,
+    "ema": WeightAverage,
+    "compile": LayerCompiler,
+    "lr_finder": RateFinder,
+    "early_stopping": EarlyStopping,
+}
+"""Those that every run has, by the name of their settings."""
+
 
 def _configure_messages() -> None:
     """Show vmm's own messages once, by the first process, and leave out Lightning's tips."""
@@ -95,16 +109,8 @@ class VmmCLI(LightningCLI):
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Name the callbacks that always exist, so that overlays can change one setting each."""
-        parser.add_lightning_class_args(ModelCheckpoint, "checkpoint")
-        parser.add_lightning_class_args(LastCheckpoint, "last_checkpoint")
-        parser.add_lightning_class_args(LearningRateMonitor, "lr_monitor")
-        parser.add_lightning_class_args(NumberGuard, "number_guard")
-        parser.add_lightning_class_args(Watchdog, "watchdog")
-        parser.add_lightning_class_args(Throughput, "throughput")
-        parser.add_lightning_class_args(WeightAverage, "ema")
-        parser.add_lightning_class_args(LayerCompiler, "compile")
-        parser.add_lightning_class_args(RateFinder, "lr_finder")
-        parser.add_lightning_class_args(EarlyStopping, "early_stopping")
+        for name, callback in CALLBACKS.items():
+            parser.add_lightning_class_args(callback, name)
         parser.set_defaults(
             {
                 "lr_monitor.logging_interval": "step",

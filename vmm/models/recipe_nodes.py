@@ -16,6 +16,7 @@ from torch import nn
 from vmm.settings import make
 
 _Part = TypeVar("_Part", bound=nn.Module)
+_Any = TypeVar("_Any")
 
 _MODEL_ROOT = "vmm.models."
 
@@ -40,7 +41,7 @@ def class_of(node: Any, base: type[_Part]) -> type[_Part]:
             import_module(module)
         except ModuleNotFoundError as error:
             raise ValueError(f"the recipe names {name}, which this vmm does not have") from error
-    whole = [cls for cls in [base, *_subclasses(base)] if not inspect.isabstract(cls)]
+    whole = [cls for cls in [base, *subclasses(base)] if not inspect.isabstract(cls)]
     known = {f"{cls.__module__}.{cls.__qualname__}": cls for cls in whole}
     if name not in known:
         raise ValueError(
@@ -50,9 +51,10 @@ def class_of(node: Any, base: type[_Part]) -> type[_Part]:
     return known[name]
 
 
-def _subclasses(base: type[_Part]) -> list[type[_Part]]:
+def subclasses(base: type[_Any]) -> list[type[_Any]]:
+    """List all classes below a class that are imported."""
     direct = base.__subclasses__()
-    return direct + [cls for child in direct for cls in _subclasses(child)]
+    return direct + [cls for child in direct for cls in subclasses(child)]
 
 
 def init_args_of(node: Any) -> dict[str, Any]:
