@@ -26,14 +26,14 @@ class Command(NamedTuple):
     """What it leaves when it is interrupted; nothing to speak of without."""
 
 
-_TRAINER_COMMANDS = {
+TRAINER_COMMANDS = {
     "fit": "train: vmm fit -c stage2_vtt.yaml [-c OVERLAY.yaml ...] [--key=value ...]",
     "validate": "retrieval on the validation shards, with a checkpoint",
     "test": "retrieval on the test shards, with a checkpoint",
     "predict": "write embeddings of the test shards to a safetensors file",
 }
 _NOTHING = "nothing was written"
-_COMMANDS = {
+COMMANDS = {
     "summary": Command(
         "what a recipe or a run is and costs: parameters, tokens, GFLOPs, memory, steps",
         "vmm.summary:main",
@@ -66,6 +66,9 @@ _COMMANDS = {
         "a run's weights in the layout of the published checkpoints",
         "vmm.export.published:main_export_upstream",
         _NOTHING,
+    ),
+    "completion": Command(
+        "print a script with which bash, zsh or fish completes all this", "vmm.completion:main"
     ),
 }
 _RETRIEVAL = "vmm.evaluation.retrieval"
@@ -113,7 +116,7 @@ GROUPS = {
     },
 }
 """Commands of two words."""
-_ABOUT_GROUPS = {
+ABOUT_GROUPS = {
     "eval": "measure a run or somebody else's model: retrieval, classification, questions, ...",
     "shards": "make shards of a data set, and look into them",
 }
@@ -144,8 +147,8 @@ def main(args: Sequence[str] | None = None) -> int:
         stopped by Ctrl-C.
     """
     argv = list(sys.argv[1:] if args is None else args)
-    single = {name: command.about for name, command in _COMMANDS.items()}
-    commands = _TRAINER_COMMANDS | _ABOUT_GROUPS | single
+    single = {name: command.about for name, command in COMMANDS.items()}
+    commands = TRAINER_COMMANDS | ABOUT_GROUPS | single
     if not argv or argv[0] in ("-h", "--help"):
         sys.stdout.write(_HELP.format(commands=_listed(commands)))
         return 0
@@ -153,13 +156,13 @@ def main(args: Sequence[str] | None = None) -> int:
         sys.stdout.write(f"vmm {__version__}\n")
         return 0
     name, *rest = argv
-    if name in _TRAINER_COMMANDS:
+    if name in TRAINER_COMMANDS:
         kept = "the run directory keeps the checkpoints that it has" if name == "fit" else ""
         return run_to_status("vmm", lambda: _run_trainer(name, rest), kept)
     if name in GROUPS:
         return _run_of_group(name, rest)
-    if name in _COMMANDS:
-        return _run(name, _COMMANDS[name], rest)
+    if name in COMMANDS:
+        return _run(name, COMMANDS[name], rest)
     return _unknown("vmm", name, commands)
 
 
@@ -174,7 +177,7 @@ def _run_of_group(group: str, argv: list[str]) -> int:
     if not argv or argv[0] in ("-h", "--help"):
         listed = _listed({name: command.about for name, command in commands.items()})
         sys.stdout.write(
-            f"usage: vmm {group} COMMAND [OPTIONS]\n\n{_ABOUT_GROUPS[group]}\n\ncommands:\n"
+            f"usage: vmm {group} COMMAND [OPTIONS]\n\n{ABOUT_GROUPS[group]}\n\ncommands:\n"
             f"{listed}\n\n`vmm {group} COMMAND --help` says more of one.\n"
         )
         return 0
@@ -234,7 +237,7 @@ def _explain(command: str, asked: str, argv: list[str]) -> int:
 
 _PACKAGES_OF_TRAINING = (
     *("lightning", "jsonargparse", "timm", "braceexpand", "matplotlib", "jinja2", "tensorboard"),
-    *("sklearn", "open_clip"),
+    *("sklearn", "open_clip", "shtab"),
 )
 
 

@@ -111,6 +111,13 @@ def settings_of(owner: type, name: str) -> list[Setting]:
     return settings
 
 
+def names() -> list[str]:
+    """List the settings of all parts, those of the classes of a recipe left out."""
+    found = [s.name for part, owner in _PARTS.items() for s in settings_of(owner, part)]
+    found += [s.name for task in _classes(None, None) for s in settings_of(task, "model")]
+    return [*dict.fromkeys([*fit_help.PLAIN, *(s.name for s in fit_help.SETTINGS), *found])]
+
+
 def _classes(node: Any, base: type | None) -> list[type]:
     """Give the class of a node of the recipe; without one the usual, or all tasks."""
     named = node.get("class_path") if isinstance(node, Mapping) else None
