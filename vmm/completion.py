@@ -95,7 +95,7 @@ def _add(commands: Any, name: str, command: cli.Command) -> None:
     parser = commands.add_parser(name, parents=[own], add_help=False, help=command.about)
     for action in parser._actions:
         if action.type is Path or (not action.option_strings and not action.choices):
-            action.complete = shtab.FILE  # type: ignore[attr-defined]
+            action.complete = shtab.FILE
 
 
 class _Met(Exception):

@@ -120,10 +120,10 @@ def merged(recipes: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     for recipe in recipes:
         for key, value in recipe.items():
             before = whole.get(key)
-            other = isinstance(value, Mapping) and value.get("class_path")
-            same = isinstance(before, dict) and other in (None, before.get("class_path"))
-            both = isinstance(before, dict) and isinstance(value, Mapping) and same
-            whole[key] = merged([before, value]) if both else value
+            whole[key] = value
+            if isinstance(before, dict) and isinstance(value, Mapping):
+                same = value.get("class_path") in (None, before.get("class_path"))
+                whole[key] = merged([before, value]) if same else value
     return whole
 
 

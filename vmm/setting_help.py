@@ -102,12 +102,13 @@ def settings_of(owner: type, name: str) -> list[Setting]:
     parser.add_class_arguments(owner, "it", fail_untyped=False, as_group=False)
     settings = []
     for action in parser._actions:
-        is_setting = action.dest.startswith("it.") and hasattr(action, "_typehint")
+        kind = getattr(action, "_typehint", None)
+        is_setting = action.dest.startswith("it.") and kind is not None
         if is_setting and not action.dest.endswith(".help"):
             about = " ".join(str(action.help or "").split())
             about = "" if about == "==SUPPRESS==" else about
             full = f"{name}{action.dest[2:]}"
-            settings.append(Setting(full, owner, action._typehint, action.default, about))
+            settings.append(Setting(full, owner, kind, action.default, about))
     return settings
 
 
@@ -178,7 +179,8 @@ def _kinds(kind: Any) -> list[type]:
 
 def _whole(kind: type) -> list[type]:
     """Give a class, or those that are built in its place."""
-    below = [cls for child in kind.__subclasses__() for cls in _whole(child)]
+    direct: list[type] = kind.__subclasses__()
+    below = [cls for child in direct for cls in _whole(child)]
     is_whole = not kind.__name__.startswith("_") and not getattr(kind, "__abstractmethods__", None)
     return [cls for cls in [kind] if is_whole] + below
 
