@@ -130,6 +130,16 @@ def test_what_may_be_right_is_left_to_the_parser(here):
         prepared(["fit"])
 
 
+def test_settings_of_data_that_nothing_names_are_explained(here):
+    (here / "it.yaml").write_text("model: {class_path: mine.Task}")
+    words = ["fit", "it.yaml", "--data.batch_size=3"]
+    with pytest.raises(ValueError, match=r"no recipe here names data, so --data\.batch_size"):
+        prepared(words)
+    assert prepared([*words, "--data=vmm.data.datamodules.WebVideoData"])
+    (here / "it.yaml").write_text("model: {class_path: mine.Task}\ndata: {class_path: mine.Data}")
+    assert prepared(words)
+
+
 def test_a_wrong_recipe_is_found_without_torch(here):
     code = (
         "import sys; from vmm.cli import main; status = main(['fit', '-c', 'stage2_vt.yaml']);"

@@ -67,8 +67,8 @@ def prepared(arguments: Sequence[str]) -> list[str]:
 
     Raises:
         ValueError: If a recipe is missing, no text, no YAML or no mapping, or names a file or a
-            class of vmm that is not there; with its name and the line. If there is none, or all
-            are overlays.
+            class of vmm that is not there; with its name and the line. If there is none, all are
+            overlays, or settings of data are given and none names its class.
     """
     words = _with_flags(arguments)
     recipes = []
@@ -88,6 +88,13 @@ def prepared(arguments: Sequence[str]) -> list[str]:
             "e.g. -c recipes/stage2_vtt.yaml"
             if recipes
             else "there is no recipe; name one, e.g. -c stage2_vtt.yaml"
+        )
+    inside = next((word for word in words if word.startswith("--data.")), None)
+    named = any(re.match("--data(=|$)", word) for word in words)
+    if inside and recipes and not named and not any("data" in recipe for recipe in recipes):
+        raise ValueError(
+            f"no recipe here names data, so {inside.partition('=')[0]} belongs to nothing; name "
+            "its class as stage2_vtt.yaml does, or by --data=vmm.data.datamodules.WebVideoData"
         )
     return words
 

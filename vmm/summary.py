@@ -1,6 +1,6 @@
 """``vmm summary``: what a recipe, or a run, is and costs, without loading its weights or its data.
 
-  vmm summary -c RECIPE [-c OVERLAY ...] [--key=value ...] [--json]
+  vmm summary RECIPE [OVERLAY ...] [--key=value ...] [--json]
   vmm summary RUN [--json]
 
 Parameters by part, tokens, multiply-adds of one view as published and all of them, what a training
@@ -97,7 +97,7 @@ def main(argv: list[str]) -> int:
     """Print the summary."""
     parser = CommandParser(
         prog="vmm summary",
-        usage="vmm summary (RUN | -c RECIPE [-c OVERLAY ...] [--key=value ...]) [--json]",
+        usage="vmm summary (RUN | RECIPE [OVERLAY ...] [--key=value ...]) [--json]",
         description=__doc__.partition("\n")[0],
     )
     parser.add_argument("--json", action="store_true", help="print it as JSON")
@@ -125,7 +125,7 @@ def summarize(words: Sequence[str]) -> dict[str, Any]:
     Raises:
         ValueError: If the recipe cannot be built, or the folder is no run or names foreign classes.
     """
-    if words and not words[0].startswith("-"):
+    if words and not words[0].startswith("-") and not words[0].endswith((".yaml", ".yml")):
         folder = Path(words[0])
         config = read_config(folder)
         if (folder / IMPORTED_WEIGHTS).is_file():
