@@ -124,6 +124,20 @@ EXAMPLES = {
         [("b.mp4_0.0_0.2", ["one, two"]), ("b.mp4_0.2_0.4", ["later"]), ("c.mp4", ["whole"])],
         metadata={"split": "train"},
     ),
+    "folder csv of fine-tuning": Example(
+        "captions",
+        {"metadata.csv": "File Name,Text,start_time,End-Time,title\nclips/b.mp4,one,0,0.2,T\n"},
+        {"b.mp4": "clips/b.mp4_0.0_0.2"},
+        [("clips/b.mp4_0.0_0.2", ["one"])],
+        metadata={"title": "T"},
+    ),
+    "class table": Example(
+        "class-table",
+        {"classes.csv": "path,label\na.mp4,run\nb.mp4,jump\nc.mp4,run\n"},
+        {"a.mp4": "a.mp4", "b.mp4": "b.mp4", "c.mp4": "c.mp4"},
+        [("a.mp4", ["run"]), ("b.mp4", ["jump"]), ("c.mp4", ["run"])],
+        metadata={"label": 1, "class": "run"},
+    ),
     "msrvtt": Example(
         "msrvtt", {"MSRVTT_data.json": MSRVTT},
         {"TrainValVideo/video0.mp4": "video0", "TestVideo/video7.mp4": "video7"},

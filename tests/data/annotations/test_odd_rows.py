@@ -20,6 +20,8 @@ IN_DICTIONARIES = {
 }
 IN_TABLES = {
     "folder csv": "b.mp4,backwards,5,2,test\n",
+    "folder csv of fine-tuning": ",no file,,,\n",
+    "class table": "d.mp4,\n",
     "msrvtt 1k-A": "ret9,msr9,,no id\n",
     "lsmdc": "1_A\tno times\n",
     "webvid": ",https://x,PT1S,0,no id\n",

@@ -30,23 +30,30 @@ def class_folders(root: Path) -> list[Annotation]:
     if not root.is_dir():
         raise ValueError(f"{root} is not a folder; give the one that holds a folder of each class")
     names = sorted(p.name for p in root.iterdir() if p.is_dir() and not is_leftover(p.name))
-    known = {extension for extensions in MEDIA_EXTENSIONS.values() for extension in extensions}
     items = []
     for label, name in enumerate(names):
-        for folder, folders, files in os.walk(root / name):
-            folders[:] = sorted(f for f in folders if not is_leftover(f))
-            for file in sorted(f for f in files if not is_leftover(f)):
-                if file.rpartition(".")[2].lower() not in known:
-                    continue
-                media = os.path.relpath(os.path.join(folder, file), root).replace(os.sep, "/")
-                metadata = {"label": label, "class": name}
-                kind = media_kind(file, "image")
-                items.append(Annotation(media, media, [name], kind, metadata=metadata))
+        for file in media_below(root / name):
+            media, metadata = f"{name}/{file}", {"label": label, "class": name}
+            kind = media_kind(file, "image")
+            items.append(Annotation(media, media, [name], kind, metadata=metadata))
     if not items:
         raise ValueError(
             f"no image or video is in a folder of {root}; every class has a folder of its own there"
         )
     return items
+
+
+def media_below(root: Path) -> list[str]:
+    """List the images and videos below a folder, by their paths from it, in order."""
+    known = {extension for extensions in MEDIA_EXTENSIONS.values() for extension in extensions}
+    found = []
+    for folder, folders, files in os.walk(root):
+        folders[:] = sorted(name for name in folders if not is_leftover(name))
+        for file in sorted(name for name in files if not is_leftover(name)):
+            if file.rpartition(".")[2].lower() in known:
+                path = os.path.relpath(os.path.join(folder, file), root)
+                found.append(path.replace(os.sep, "/"))
+    return found
 
 
 def class_names(items: Sequence[Annotation]) -> list[str]:

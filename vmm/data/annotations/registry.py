@@ -6,14 +6,14 @@ A new data set is a reader in one of the files beside this one and a line in ``D
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator
 from fnmatch import fnmatch
 from itertools import product
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
-from vmm.data.annotations import questions, retrieval, training
-from vmm.data.annotations.ids import NAMED, is_id_list, keep_listed, read_ids
+from vmm.data.annotations import questions, retrieval, tables, training
+from vmm.data.annotations.dataset import Dataset, fit, inside, refuse_id_list, tell
+from vmm.data.annotations.ids import NAMED, keep_listed, read_ids
 from vmm.data.annotations.options import NoSuchOption
 from vmm.data.annotations.record import Annotation
 from vmm.data.annotations.source import OddRow, Source
@@ -23,28 +23,6 @@ _log = logging.getLogger(__name__)
 
 _TELLING = 8
 """Answers of which one is 0 if they are counted from there."""
-
-Reader = Callable[[Source], Iterator[Annotation]]
-
-
-class Dataset(NamedTuple):
-    """A data set, or a format that several share."""
-
-    read: Reader
-    content: Literal["captions", "classes", "questions"]
-    """Items of captions that are about the same media are merged; the others stay apart."""
-    fields: tuple[str, ...] = ()
-    """Fields that tell the format, words of the file's first record or of its two outermost
-    levels; one of these alternatives must be there."""
-    files: tuple[str, ...] = ()
-    """Usual file names, as patterns."""
-    sizes: dict[str, int] = {}  # noqa: RUF012  # never changed
-    """Published split -> videos or images, of question sets questions."""
-    paragraph: bool = False
-    """Whether its protocol joins the captions of a video to one."""
-    odd: dict[str, int] = {}  # noqa: RUF012  # never changed
-    """Published split -> rows of its official file that cannot be used."""
-
 
 _LVU_TEST = {
     "director": 107, "genre": 647, "like_ratio": 140, "relationship": 42, "scene": 86,
@@ -66,8 +44,12 @@ _LVU_PAPER = {
 # none: its releases differ.
 DATASETS: dict[str, Dataset] = {
     "captions": Dataset(
-        training.captions, "captions",
-        tuple(map(" ".join, product(training.MEDIA_FIELDS, training.CAPTION_FIELDS))),
+        tables.captions, "captions",
+        tuple(map(" ".join, product(tables.MEDIA_FIELDS, tables.CAPTION_FIELDS))), plain=True,
+    ),
+    "class-table": Dataset(
+        tables.classes, "classes",
+        tuple(map(" ".join, product(tables.MEDIA_FIELDS, tables.CLASS_FIELDS))), plain=True,
     ),
     "msrvtt": Dataset(
         retrieval.msrvtt, "captions", ("videos sentences", "video_id sentence"),
@@ -281,7 +263,7 @@ def _read(entry: Dataset, source: Source) -> list[Annotation]:
         _refuse_if_odd(source.odd, len(items))
         _refuse_if_counted_from_1(source, items)
     except ValueError:
-        _refuse_id_list(source)
+        refuse_id_list(source)
         raise
     return items
 
@@ -293,14 +275,6 @@ def _refuse_if_counted_from_1(source: Source, items: list[Annotation]) -> None:
     enough = len(items) + len(beyond) >= _TELLING
     if beyond and none_is_0 and enough and all(error.by_one for error in beyond):
         raise ValueError(f"{beyond[0]}; no answer is 0: are they counted from 1? count from 0")
-
-
-def _refuse_id_list(source: Source) -> None:
-    if is_id_list(source):
-        raise ValueError(
-            f"{source.path} is a list of ids, no annotations: give it as --ids, and the annotation "
-            "file that it chooses from"
-        )
 
 
 def _refuse_if_odd(odd: list[OddRow], usable: int) -> None:
@@ -321,34 +295,15 @@ def detect(source: Source) -> str:
     Raises:
         ValueError: If no data set or several fit.
     """
-    fitting = {name: size for name, entry in DATASETS.items() if (size := _fit(entry, source))}
-    found = [name for name, size in fitting.items() if size == max(fitting.values())]
-    if len(found) != 1:
-        file = source.path.name
-        named = [name for name in found or DATASETS
-                 if any(fnmatch(file, pattern) for pattern in DATASETS[name].files)]  # fmt: skip
-        found = named or found
-    if len(found) != 1:
-        _refuse_id_list(source)
-        choice = " or ".join(found or DATASETS)
-        shown = ", ".join(sorted(source.fields)[:12]) or "none"
-        raise ValueError(
-            f"cannot tell whose annotations {source.path} holds (its fields: {shown}); "
-            f"name the data set: {choice}"
-        )
-    return found[0]
-
-
-def _fit(entry: Dataset, source: Source) -> int:
-    """Count the fields by which a file is known as the entry's; 0 if it is not."""
-    alternatives = [frozenset(words.split()) for words in entry.fields]
-    return max((len(words) for words in alternatives if words <= source.fields), default=0)
+    return tell(source, DATASETS)
 
 
 def _layout(entry: Dataset, source: Source) -> Dataset:
     """Choose between a set's own layout and VindLU's, which exists for every set of captions."""
     general = DATASETS["captions"]
-    usual = entry.content != "questions" and not _fit(entry, source) and _fit(general, source)
+    # VindLU's caption is called so; a description may be a set's own file with a column missing.
+    usual = entry.content != "questions" and not fit(entry, source) and fit(general, source)
+    usual = usual and not source.fields.isdisjoint(("caption", "text", "sentence"))
     return general if usual else entry
 
 
@@ -362,7 +317,7 @@ def _files(path: Path, dataset: str | None) -> list[Path]:
     if not path.is_dir():
         return [path]
     if dataset is None:
-        raise ValueError(f"{path} is a folder; give a file, or name the data set")
+        raise ValueError(f"{path} is a folder; give a file, or name the data set{inside(path)}")
     patterns = _entry(dataset).files
     if not patterns:
         raise ValueError(f"{path} is a folder; {dataset}'s files have no usual names, so give one")

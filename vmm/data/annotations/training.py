@@ -8,36 +8,8 @@ from collections.abc import Iterator
 from functools import partial
 from typing import Any, Literal
 
-from vmm.data.annotations.media import media_kind
 from vmm.data.annotations.record import Annotation
 from vmm.data.annotations.source import Row, Source
-
-MEDIA_FIELDS = ("video", "image", "file", "file_name", "path")
-CAPTION_FIELDS = ("caption", "text", "sentence")
-
-
-def captions(source: Source) -> Iterator[Annotation]:
-    """Records of a file and its caption: VindLU's, UMT's and VideoMamba's, and anybody's own.
-
-    JSON list, JSON lines, SQLite (table ``annos``), CSV with header, or Parquet. The media is in
-    one of ``MEDIA_FIELDS``, the caption or a list of them in one of ``CAPTION_FIELDS``; ``start``
-    and ``end`` (seconds) and ``split`` are used where they are there.
-    """
-    for row in source.rows():
-        with source.leaving_out():
-            name = row.text(*MEDIA_FIELDS)
-            start, end = row.optional_number("start"), row.optional_number("end")
-            if (start or 0) < 0 or (end is not None and end <= (start or 0)):
-                raise row.wrong(f"0 <= start < end, not {start} and {end}")
-            yield Annotation(
-                key=name if start is None and end is None else f"{name}_{start}_{end}",
-                media=name,
-                captions=row.texts(*CAPTION_FIELDS),
-                kind=media_kind(name, "image" if row.has("image") else "video"),
-                start=start,
-                end=end,
-                metadata=row.rest(*MEDIA_FIELDS, *CAPTION_FIELDS, "start", "end"),
-            )
 
 
 def webvid(source: Source) -> Iterator[Annotation]:
