@@ -13,17 +13,29 @@ from __future__ import annotations
 import argparse
 import os
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from vmm.command_line import CommandParser, run_to_status, whole
-from vmm.data.annotations.class_folders import CLASS_FOLDERS, class_folders, class_names
+from vmm.data.annotations.class_folders import class_names
+from vmm.data.annotations.dataset import inside
+from vmm.data.annotations.folders import FOLDERS
 from vmm.data.annotations.record import Annotation
 from vmm.data.annotations.registry import DATASETS, read_annotations
+from vmm.data.annotations.tables import CAPTION_FIELDS, CLASS_FIELDS, MEDIA_FIELDS
 from vmm.shards.inspection import InspectOptions, in_words, inspect_shards
-from vmm.shards.making import MakeOptions, make_shards
+from vmm.shards.making import MadeShards, MakeOptions, make_shards
 from vmm.shards.samples import Layout
+from vmm.shards.splits import is_shares, parse_shares, split_by_video, write_split
 from vmm.text_output import say
 from vmm.whole import whole_file
+
+_EPILOG = (
+    f"A CSV of your own has a column of files ({', '.join(MEDIA_FIELDS)}) and one of captions "
+    f"({', '.join(CAPTION_FIELDS)}) or classes ({', '.join(CLASS_FIELDS)}); start and end "
+    "(seconds) choose a part of the file; other columns are kept. "
+    f"data sets: {', '.join((*DATASETS, *FOLDERS))}"
+)
 
 
 def _range(text: str) -> tuple[int, int]:
@@ -37,19 +49,25 @@ def _make_parser(prog: str) -> argparse.ArgumentParser:
     parser = CommandParser(
         prog=prog,
         description="Make shards from a data set's annotation file and a folder of its media.",
-        epilog=f"data sets: {', '.join((*DATASETS, CLASS_FOLDERS))}",
+        epilog=_EPILOG,
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     add, layout = parser.add_argument, Layout()
     add(
         "annotations",
         type=Path,
-        help="annotation file, or folder of them; of class-folders, the folder of the classes",
+        help="annotation file, or folder of them, or of clips without one (--dataset says which)",
     )
-    add("media", type=Path, help="folder of the videos or images")
+    add("media", type=Path, nargs="?",
+        help="folder of the videos or images; by default that of the annotations")  # fmt: skip
     add("-o", "--out", type=Path, required=True, help="folder to write to")
     add("--dataset", help="whose annotations; told by the file where possible")
-    add("--split", help='of a file that holds several, e.g. "train+restval"')
+    add("--split", help="80/10/10: percent of the clips for training, validation and test, by "
+        'video; or the splits of a file that holds several, e.g. "train+restval"')  # fmt: skip
+    add("--seed", type=whole(0), default=0, help="of the parts of --split 80/10/10")
+    add("--group-by", metavar="COLUMN",
+        help="--split 80/10/10 keeps together what has the same here, e.g. the film it is cut from",
+    )  # fmt: skip
     add("--ids", type=Path, help="file that lists the ids to keep")
     add("--paragraph", action=argparse.BooleanOptionalAction, default=None,
         help="join the captions of a video; by default as the data set's protocol does",
@@ -72,14 +90,31 @@ def _make_parser(prog: str) -> argparse.ArgumentParser:
 
 
 def _annotations(given: argparse.Namespace) -> list[Annotation]:
-    if given.dataset != CLASS_FOLDERS:
+    split = None if is_shares(given.split) else given.split
+    if given.dataset not in FOLDERS:
+        if given.dataset is None and given.annotations.is_dir():
+            ways = ", ".join(f"{name} ({folder.what})" for name, folder in FOLDERS.items())
+            raise ValueError(
+                f"{given.annotations} is a folder{inside(given.annotations)}; name the annotation "
+                f"file, or say with --dataset how its clips are described: {ways}"
+            )
         return read_annotations(
             given.annotations, given.dataset,
-            split=given.split, ids=given.ids, paragraph=given.paragraph,
+            split=split, ids=given.ids, paragraph=given.paragraph,
         )  # fmt: skip
-    if (given.split, given.ids, given.paragraph) != (None, None, None):
-        raise ValueError("--split, --ids and --paragraph are for annotation files")
-    return class_folders(given.annotations)
+    if (split, given.ids, given.paragraph) != (None, None, None):
+        raise ValueError("--split by name, --ids and --paragraph are for annotation files")
+    return FOLDERS[given.dataset].read(given.annotations)
+
+
+def _make(annotations: list[Annotation], options: MakeOptions, names: list[str]) -> MadeShards:
+    """Make the shards of one folder, and say what they are."""
+    made = make_shards(annotations, options)
+    if names:
+        with whole_file(options.out / "classes.txt") as file:
+            file.write_text("".join(f"{name}\n" for name in names), encoding="utf-8")
+    say(made.in_words(options.out), lines=True)
+    return made
 
 
 def main_make(argv: Sequence[str] | None = None, prog: str = "vmm shards make") -> int:
@@ -87,23 +122,29 @@ def main_make(argv: Sequence[str] | None = None, prog: str = "vmm shards make") 
     given = _make_parser(prog).parse_args(argv)
 
     def run() -> int:
+        shares = parse_shares(given.split) if is_shares(given.split) else None
+        if shares is None and given.group_by is not None:
+            raise ValueError("--group-by is for --split 80/10/10")
         annotations = _annotations(given)
+        beside = given.annotations if given.annotations.is_dir() else given.annotations.parent
         layout = Layout(given.layout, given.short_side, given.gop, given.fps, given.quality)
         options = MakeOptions(
-            given.media, given.out, layout,
+            given.media or beside, given.out, layout,
             given.samples_per_shard, given.workers, given.shard_range, given.ray,
         )  # fmt: skip
-        made = make_shards(annotations, options)
-        if names := class_names(annotations):
-            with whole_file(options.out / "classes.txt") as file:
-                file.write_text("".join(f"{name}\n" for name in names), encoding="utf-8")
-        failed = ", ".join(f"{n} {reason}" for reason, n in made.failed.items())
-        say(
-            f"{options.out}: {made.finished} of {made.shards} shards, "
-            f"{made.successes} of {made.count} samples, {made.bytes / 1e6:.1f} MB; "
-            f"failed: {failed or 'none'}"
-        )
-        return 0 if made.successes else 1
+        names = class_names(annotations)
+        if shares is None:
+            return 0 if _make(annotations, options, names).successes else 1
+        if given.shard_range is not None:
+            raise ValueError("--shard-range makes some shards of one folder, --split three folders")
+        split = split_by_video(annotations, options.media, shares, given.seed, given.group_by)
+        say(split.in_words(), lines=True)
+        write_split(split, given.out)
+        made = [
+            _make(split.items(part), replace(options, out=given.out / part), names)
+            for part in split.parts
+        ]
+        return 0 if all(one.successes for one in made) else 1
 
     kept = "the shards that are finished stay, the same command makes the rest"
     return run_to_status(prog, run, kept)

@@ -88,6 +88,21 @@ class MadeShards:
     failed: dict[str, int]
     made_with: dict[str, str]
 
+    def in_words(self, out: Path) -> str:
+        """Say in a line or two what there is in ``out``."""
+        failed = ", ".join(f"{n} {reason}" for reason, n in self.failed.items())
+        said = (
+            f"{out}: {self.finished} of {self.shards} shards, "
+            f"{self.successes} of {self.count} samples, {self.bytes / 1e6:.1f} MB; "
+            f"failed: {failed or 'none'}"
+        )
+        if self.failed:
+            said += f" (each is named in {out / _FAILURES})"
+        if self.without_caption:
+            said += f"\n{self.without_caption} samples have no caption, "
+            said += "which training on captions leaves out"
+        return said
+
 
 def make_shards(annotations: Sequence[Annotation], options: MakeOptions) -> MadeShards:
     """Write all shards that are not there yet.

@@ -228,9 +228,9 @@ def test_unknown_files_and_names(tmp_path):
     path = write(tmp_path, "x.csv", "a.mp4,a dog\nb.mp4,a cat\n")
     with pytest.raises(ValueError, match=r"first line is a record .a dog, a.mp4.; begin it with"):
         read_annotations(path)
-    with pytest.raises(ValueError, match="name the data set; it holds x.csv"):
+    with pytest.raises(ValueError, match=r"name the data set; it holds x\.csv"):
         read_annotations(tmp_path)
-    with pytest.raises(ValueError, match="no data set 'msrvt'; known are captions, class-table, msrvtt"):
+    with pytest.raises(ValueError, match="no data set 'msrvt'; known are captions, class-table"):
         read_annotations(path, "msrvt")
     with pytest.raises(ValueError, match="is not a file; give an annotation file"):
         read_annotations(tmp_path / "nobody.json")
