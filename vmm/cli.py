@@ -34,6 +34,11 @@ TRAINER_COMMANDS = {
 }
 _NOTHING = "nothing was written"
 COMMANDS = {
+    "init": Command(
+        "your own shards -> a short recipe that starts from a model of your choice",
+        "vmm.starting.command:main",
+        _NOTHING,
+    ),
     "summary": Command(
         "what a recipe or a run is and costs: parameters, tokens, GFLOPs, memory, steps",
         "vmm.summary:main",

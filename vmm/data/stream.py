@@ -95,10 +95,11 @@ class TrainStream(IterableDataset[VideoTextBatch | UnusableData]):
         for media in sorted(self._sources, reverse=True):  # videos first
             available, needed = self._sources[media].size, batch_sizes[media] * world_size
             if available < needed:
+                setting = "batch_size" if media == "video" else "image_batch_size"
                 raise ValueError(
                     f"{available} {media}s are fewer than one step takes: batch size "
-                    f"{batch_sizes[media]} on {world_size} processes needs {needed}; "
-                    "lower the batch size or add data"
+                    f"{batch_sizes[media]} on {world_size} processes needs {needed}; lower "
+                    f"data.init_args.{setting} (at most {available // world_size}) or add data"
                 )
             batches[media] = max(1, len(self._sources[media]) // needed)
             self._first_idx[media] = total

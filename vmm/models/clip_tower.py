@@ -311,6 +311,14 @@ def _weight_file(name: str, pretrained: str) -> Path:
         ) from error
 
 
+def pixel_statistics(name: str, pretrained: str) -> tuple[list[float], list[float]]:
+    """Mean and deviation of the pixels that a model was trained with; CLIP's where nobody says."""
+    open_clip = _open_clip()
+    said = {} if name.endswith(".json") else open_clip.get_pretrained_cfg(name, pretrained)
+    mean = said.get("mean", open_clip.OPENAI_DATASET_MEAN)
+    return list(mean), list(said.get("std", open_clip.OPENAI_DATASET_STD))
+
+
 def tower_state(state: dict[str, Tensor], source: str) -> tuple[dict[str, Tensor], list[str]]:
     """Split a state dict into the image tower, without prefix, and the other keys.
 

@@ -58,6 +58,8 @@ class TrainingTask(PartlyTrained):
         warmup_steps: Optimizer steps of linear warm-up.
         min_lr_ratio: Learning rate at the end, as a share of the peak.
         init_from: Run directory or checkpoint file whose weights to start from.
+        init_parts: Parts of the model that get these weights, such as ``video_encoder``; None =
+            all that both have.
         freeze: Parts of the model that stay as they are, such as ``video_encoder``.
         lora: Train small matrices beside layers of frozen encoders.
     """
@@ -82,6 +84,7 @@ class TrainingTask(PartlyTrained):
         warmup_steps: int = 1000,
         min_lr_ratio: float = 0.01,
         init_from: str | None = None,
+        init_parts: str | list[str] | None = None,
         freeze: str | list[str] | None = None,
         lora: Lora | None = None,
     ) -> None:
@@ -90,12 +93,15 @@ class TrainingTask(PartlyTrained):
         refuse_outside(0, 1, min_lr_ratio=min_lr_ratio)
         if init_from == "":
             raise ValueError("init_from is empty; null leaves it out")
+        if init_parts is not None and init_from is None:
+            raise ValueError(f"init_parts {init_parts} are parts of init_from; set that, too")
         self.optimizer = optimizer
         self.weight_decay = weight_decay
         self.decay_policy: DecayPolicy = decay_policy
         self.warmup_steps = warmup_steps
         self.min_lr_ratio = min_lr_ratio
         self.init_from = init_from
+        self.init_parts = [init_parts] if isinstance(init_parts, str) else init_parts
         self._started = False
         self._recipe_groups: list[dict[str, Any]] = []
 
@@ -127,7 +133,8 @@ class TrainingTask(PartlyTrained):
         self.load_pretrained()
         if self.init_from is None:
             return []
-        return load_start_weights(self, Path(self.init_from), self.replaced)
+        path = Path(self.init_from)
+        return load_start_weights(self, path, self.replaced, self.init_parts)
 
     def configure_model(self) -> None:
         """Load the start weights when fitting begins, or to evaluate them; once per process.

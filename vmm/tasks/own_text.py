@@ -33,6 +33,9 @@ def run_behind(settings: Namespace, resume: bool) -> Path | None:
     named = given or arguments.get("init_from")
     if not isinstance(named, str) or not named:
         return None
+    parts = None if given else arguments.get("init_parts")
+    if parts is not None and "text_encoder" not in ([parts] if isinstance(parts, str) else parts):
+        return None
     path = Path(named)
     folders = (path, path.parent, path.parent.parent)
     return next(filter(has_own_text, folders), None)

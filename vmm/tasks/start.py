@@ -93,7 +93,12 @@ def component_names(task: nn.Module) -> set[str]:
     return set(_components(dict(task.state_dict())))
 
 
-def load_start_weights(task: nn.Module, path: Path, replaced: Collection[str] = ()) -> list[str]:
+def load_start_weights(
+    task: nn.Module,
+    path: Path,
+    replaced: Collection[str] = (),
+    parts: Collection[str] | None = None,
+) -> list[str]:
     """Load every component that the file and the task share.
 
     Position tables are interpolated to the encoder's own sizes.
@@ -102,14 +107,22 @@ def load_start_weights(task: nn.Module, path: Path, replaced: Collection[str] = 
         task: A stage's LightningModule.
         path: Run directory (its best checkpoint) or a checkpoint file.
         replaced: Components that stay as they are where the file's have other shapes.
+        parts: Components to load; None = all.
 
     Returns:
         Names of the loaded components.
 
     Raises:
-        ValueError: If the file has no video encoder, or a shared component does not fit.
+        ValueError: If the file has no video encoder, a shared component does not fit, or one of
+            ``parts`` is not there.
     """
     file, offered = _offered(path, "init_from")
+    if parts is not None:
+        if unknown := sorted(set(parts) - offered.keys()):
+            raise ValueError(
+                f"init_parts {unknown[0]!r} is not in {file}; it has {', '.join(sorted(offered))}"
+            )
+        offered = {name: offered[name] for name in parts}
     holder = getattr(task, "model", task)
     loaded = []
     for name, weights in sorted(offered.items()):
