@@ -76,8 +76,9 @@ def test_losses_that_it_has_no_layers_for_are_refused_at_once(fit, capfd, weight
 
 def test_it_is_evaluated_without_re_ranking(run, exported, demo_shards, tmp_path, capfd):
     shards = ["--shards", f"{demo_shards.folder}/test-*.tar"]
-    assert retrieval(["--run", str(run), *shards, "--out", str(tmp_path / "refused")]) == 2
-    assert "looks at a video; evaluate with --no-rerank" in capfd.readouterr().err
+    assert retrieval(["--run", str(run), *shards, "--out", str(tmp_path / "default")]) == 0
+    assert json.loads((tmp_path / "default/retrieval.json").read_text())["reranked"] is None
+    assert "re-ranked" not in capfd.readouterr().out.partition("Dual encoder:")[0]
     asked = {"run": ["--run", str(run)], "folder": ["--model", f"vmm:{exported}"]}
     found = {}
     for name, model in asked.items():

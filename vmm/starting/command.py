@@ -174,17 +174,17 @@ def refuse_existing(out: Path) -> None:
 
 
 def next_commands(out: Path, parts: dict[str, Part], start: Start) -> list[str]:
-    """Give what to type next, from training to search, each with a word on what it does."""
-    run, test = f"runs/{out.stem}/version_0", parts.get("test", parts["validation"]).shards
+    """Give what to type next, from measuring the start to an index for search."""
+    runs, test = f"runs/{out.stem}", parts.get("test", parts["validation"]).shards
     shards = shlex.quote(test if isinstance(test, str) else test[0])
     measure = f"vmm eval retrieval --shards {shards}"
-    compare = f"vmm eval compare runs/{out.stem}/before runs/{out.stem}/after"
-    before = f"{measure} {start.before} --out runs/{out.stem}/before"
-    after = f"{measure} --run {run} --out runs/{out.stem}/after"
-    listed = [before] if start.before else []
-    listed += [f"vmm fit -c {shlex.quote(str(out))}", after]
-    listed += [compare] if start.before else []
-    return [*listed, f"vmm export {run} runs/{out.stem}/encoder"]
+    listed = [f"vmm fit -c {shlex.quote(str(out))}"]
+    listed += [f"{measure} --run {runs}/version_0 --out {runs}/after --name after"]
+    if start.before:
+        listed.insert(0, f"{measure} {start.before} --out {runs}/before --name before")
+        listed.append(f"vmm eval compare {runs}/before {runs}/after")
+    listed.append(f"vmm export {runs}/version_0 {runs}/encoder")
+    return [*listed, f"vmm encode FOLDER -o {runs}/index --encoder {runs}/encoder"]
 
 
 def _parser() -> argparse.ArgumentParser:

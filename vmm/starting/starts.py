@@ -17,7 +17,9 @@ from vmm.shards.tokenizer_folder import read_tokenizer
 from vmm.starting.words import write_words
 from vmm.wording import check_captions
 
-RECIPES = Path(__file__).parents[2] / "recipes"
+RECIPES = Path(__file__).parents[1] / "recipes"  # of a wheel
+if not RECIPES.exists():
+    RECIPES = Path(__file__).parents[2] / "recipes"
 _UNREADABLE = 0.3
 """Share of the words, spelled out or unknown, from which a vocabulary is none for the captions."""
 _LENGTHS = (32, 64, 128, 256, 512)

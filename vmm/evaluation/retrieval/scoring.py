@@ -8,6 +8,7 @@ width, Dt text width.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from typing import NamedTuple, Protocol
 
@@ -22,6 +23,8 @@ from vmm.evaluation.common.models import Encoder, Matcher, VmmEncoder, mixture_o
 from vmm.evaluation.common.results import count_problems
 from vmm.evaluation.retrieval.options import Options
 from vmm.ops.similarity import frame_similarity, unit_vectors
+
+_log = logging.getLogger(__name__)
 
 
 class Rows(Protocol):
@@ -83,15 +86,12 @@ class Scores(NamedTuple):
 
 
 def matcher_of(encoder: Encoder, options: Options) -> Matcher | None:
-    """Give the encoder as one that can re-rank, if it can and is asked to.
-
-    Raises:
-        ValueError: If re-ranking is asked of a model of vmm that is a dual encoder only.
-    """
+    """Give the encoder as one that can re-rank, if it can and is asked to."""
     if options.k is None or not isinstance(encoder, Matcher):
         return None
-    if isinstance(encoder, VmmEncoder):
-        encoder.model.text_encoder.fusing("evaluate with --no-rerank (k=None)")
+    if isinstance(encoder, VmmEncoder) and not encoder.model.text_encoder.fuses:
+        _log.info("no layer of this text encoder looks at a video, so nothing is re-ranked")
+        return None
     return encoder
 
 
