@@ -55,7 +55,12 @@ class Split(NamedTuple):
         lines = []
         for part, videos in self.parts.items():
             clips, captions = _clips(videos), sum(len(i.captions) for i in self.items(part))
-            lines.append(f"{part}: {clips} clips of {len(videos)} videos, {captions} captions")
+            counted = (
+                _many(clips, "clip"),
+                _many(len(videos), "video"),
+                _many(captions, "caption"),
+            )
+            lines.append("{}: {} of {}, {}".format(part, *counted))
         kinds = {part: {v.kind for v in videos} for part, videos in self.parts.items()}
         everywhere = set().union(*kinds.values())
         for part, there in kinds.items():
@@ -77,8 +82,8 @@ class Split(NamedTuple):
         for part in small:
             clips = _clips(self.parts[part])
             lines.append(
-                f"{part} has {clips} clips: one of them is {100 / clips:.0f} points of recall, so "
-                "small differences say nothing; give it a larger share or film more"
+                f"{part} has {_many(clips, 'clip')}: one is {100 / clips:.0f} points of recall, so "
+                "small differences say nothing; give it a larger share, or add clips"
             )
         return "\n".join(lines)
 
@@ -260,6 +265,10 @@ def _fill(parts: dict[str, list[Video]]) -> None:
 
 def _clips(videos: Iterable[Video]) -> int:
     return sum(video.clips for video in videos)
+
+
+def _many(number: int, what: str) -> str:
+    return f"{number} {what}{'s' * (number != 1)}"
 
 
 def _some(names: Sequence[str]) -> str:

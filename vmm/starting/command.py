@@ -24,6 +24,8 @@ _LEAST_STEPS, _USUAL_STEPS, _USUAL_PASSES = 100, 2000, 20
 _VALIDATIONS = 8
 _LOGS = 10
 _MOST_REPEATED = 0.5
+_TELLING = 10
+"""Validation clips that tell a better state from a worse one."""
 _WIDTH = 80
 
 
@@ -112,9 +114,7 @@ trainer:
   logger:
     class_path: lightning.pytorch.loggers.CSVLogger
     init_args: {{save_dir: runs, name: {_flow(out.stem)}}}
-# Of all validations the state is kept that ranks the right clip highest, not the last one.
-checkpoint: {{monitor: val/t2v_mean_rank, mode: min}}
-model:
+{_checkpoint(parts["validation"].clips)}model:
   class_path: vmm.tasks.video_text.VideoTextTask
   init_args:
 {_block(model, 4, _REMARKS)}
@@ -125,6 +125,16 @@ data:
 """
     with whole_file(out) as file:
         file.write_text(text, encoding="utf-8")
+
+
+def _checkpoint(clips: int) -> str:
+    """Say which state is kept; without a word, Lightning keeps the last one."""
+    if clips < _TELLING:
+        return ""
+    return """\
+# Of all validations the state is kept that ranks the right clip highest, not the last one.
+checkpoint: {monitor: val/t2v_mean_rank, mode: min}
+"""
 
 
 _REMARKS = {
@@ -224,6 +234,8 @@ def main(argv: Sequence[str]) -> int:
     for name, part in parts.items():
         without = f", {part.without_caption} more without caption" * bool(part.without_caption)
         say(f"{name}: {part.clips} clips with captions{without}")
+    if parts["validation"].clips < _TELLING:
+        say("validation has too few clips to tell which state is best, so the last one is kept")
     if train.repeated > _MOST_REPEATED:
         say(
             f"{train.repeated:.0%} of the captions stand at several clips: these count as right "
