@@ -45,6 +45,16 @@ def test_start_weights_are_those_of_a_run(run):
     assert run_behind(asked, resume=False) == run
 
 
+@pytest.mark.parametrize(
+    ("parts", "found"),
+    [("video_encoder", False), (["video_encoder"], False), ("text_encoder", True), (None, True)],
+)
+def test_a_run_that_gives_no_text_encoder_gives_no_words(run, parts, found):
+    asked = settings(run, init_parts=parts)
+    asked.model.init_args.init_from = str(run)
+    assert (run_behind(asked, resume=False) is not None) == found
+
+
 def test_a_run_that_begins_anew_keeps_the_weights_that_its_recipe_names(run):
     (run / "checkpoints/last.ckpt").write_bytes(b"torn")
     assert run_behind(settings(run, version="version_3"), resume=True) is None

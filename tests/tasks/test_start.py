@@ -57,6 +57,26 @@ def test_every_component_of_another_stage_2_run_is_taken(make_stage2, tmp_path):
         assert torch.equal(second.state_dict()[key], value), key
 
 
+def test_parts_that_are_named_are_taken_and_no_others(make_stage2, tmp_path):
+    first, second = make_stage2(), make_stage2()
+    file = save(first, tmp_path / "first.ckpt")
+    before = {key: value.clone() for key, value in second.state_dict().items()}
+    assert load_start_weights(second, file, parts=["video_encoder"]) == ["video_encoder"]
+    for key, value in second.state_dict().items():
+        source = first.state_dict() if key.startswith("model.video_encoder.") else before
+        assert torch.equal(value, source[key]), key
+    with pytest.raises(ValueError, match=r"init_parts 'texts' is not in .*; it has .*text_encoder"):
+        load_start_weights(second, file, parts=["video_encoder", "texts"])
+
+
+def test_parts_are_those_of_a_run_that_is_named(root):
+    name = str(root / "recipes/encoders/bert_demo")
+    text = partial(BertTextEncoder, name=name, fusion_layer=2, pretrained=False)
+    encoder = VideoMamba(32, 1, num_frames=2, image_size=32)
+    with pytest.raises(ValueError, match="init_parts video_encoder are parts of init_from; set"):
+        VideoTextTask(encoder, text, proj_dim=16, init_parts="video_encoder")
+
+
 def test_other_frame_counts_and_sizes_are_interpolated(stage1, make_stage2, tmp_path):
     task = make_stage2(num_frames=8, image_size=64)
     load_start_weights(task, save(stage1, tmp_path / "stage1.ckpt"))

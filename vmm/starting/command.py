@@ -20,7 +20,7 @@ from vmm.whole import whole_file
 
 _BATCH, _LARGE_BATCH, _LARGE = 64, 32, 128
 """Clips of a step; of frames of more than ``_LARGE`` pixels."""
-_LEAST_STEPS, _USUAL_STEPS, _USUAL_PASSES = 100, 2000, 20
+_LEAST_STEPS, _LEAST_FROM_NOTHING, _USUAL_STEPS, _USUAL_PASSES = 100, 300, 2000, 20
 _VALIDATIONS = 8
 _LOGS = 10
 _MOST_REPEATED = 0.5
@@ -49,7 +49,9 @@ class Length:
         return self.epoch_steps * self.epochs
 
 
-def choose_length(clips: int, image_size: int, steps: int | None = None) -> Length:
+def choose_length(
+    clips: int, image_size: int, steps: int | None = None, least: int = _LEAST_STEPS
+) -> Length:
     """Choose what suits so many clips.
 
     A batch is half of the clips at most, so that each step mixes them anew; few clips are seen
@@ -59,6 +61,7 @@ def choose_length(clips: int, image_size: int, steps: int | None = None) -> Leng
         clips: To train on, at least two.
         image_size: Of the frames, pixels.
         steps: Wanted, about; None = by the number of clips.
+        least: Steps of few clips.
 
     Raises:
         ValueError: If there are too few.
@@ -71,7 +74,7 @@ def choose_length(clips: int, image_size: int, steps: int | None = None) -> Leng
     largest = _BATCH if image_size <= _LARGE else _LARGE_BATCH
     batch = max(2, min(largest, clips // 2))
     a_pass = max(1, clips // batch)
-    usual = max(_LEAST_STEPS, a_pass, min(_USUAL_PASSES * a_pass, _USUAL_STEPS))
+    usual = max(least, a_pass, min(_USUAL_PASSES * a_pass, _USUAL_STEPS))
     wanted = steps or usual
     epochs = min(_VALIDATIONS, wanted)
     return Length(batch, -(-wanted // epochs), epochs)
@@ -228,7 +231,8 @@ def main(argv: Sequence[str]) -> int:
     choose_length(train.clips, 1)  # or refuse before anything is written
     beside = given.out.with_suffix("")
     start = start_from(given.start, Wanted(train.clips, train.captions, given.text, beside))
-    length = choose_length(train.clips, start.image_size, given.steps)
+    least = _LEAST_STEPS if start.before else _LEAST_FROM_NOTHING
+    length = choose_length(train.clips, start.image_size, given.steps, least)
     command = shlex.join(["vmm", "init", *argv])
     write_recipe(given.out, parts, start, length, command)
     for name, part in parts.items():
