@@ -51,14 +51,16 @@ def test_what_is_of_one_video_stays_together(tmp_path):
         Annotation(f"cut {n}", "003.mp4", ["a cut"], start=float(n), end=n + 1.0) for n in range(4)
     ]
     more = [Annotation("copy", "copy.mp4", ["again"]), Annotation("gone", "gone.mp4", ["lost"])]
-    items += [*cuts, *more, Annotation("by stem", "003", ["said anew"])]
+    scenes = [Annotation(f"s{n}", f"in/film-Scene-{n:03d}.mp4", ["a scene"]) for n in range(3)]
+    items += [*scenes, *cuts, *more, Annotation("by stem", "003", ["said anew"])]
     for seed in range(8):
         found = split(items, tmp_path, "50/25/25", seed=seed)
         of = {key: part for part, own in keys(found).items() for key in own}
         assert len(of) == len(items)
         assert len({of[key] for key in ("003", "by stem", *(cut.key for cut in cuts))}) == 1
         assert of["copy"] == of["007"]
-    assert "2 videos have several clips, which stay together: 003.mp4 has 6" in found.in_words()
+        assert of["s0"] == of["s1"] == of["s2"]
+    assert "3 videos have several clips, which stay together: 003.mp4 has 6" in found.in_words()
 
 
 def test_a_column_says_what_else_stays_together(tmp_path):

@@ -1,7 +1,8 @@
 """Annotations to a training, a validation and a test part, none of which has a video of another's.
 
 What belongs to one video stays together: its captions, its cuts (``start`` and ``end``), files of
-equal content under several names, and, on request, what a column says is of one source. Classes
+equal content under several names, scenes that PySceneDetect cut (``film-Scene-001.mp4``), and, on
+request, what a column says is of one source. Classes
 are spread over the parts in proportion. The same annotations, shares and seed give the same parts.
 """
 
@@ -24,6 +25,7 @@ PARTS = ("train", "validation", "test")
 SPLITS_FILE = "splits.json"
 
 _SHARES = re.compile(r"\d+(?:\.\d+)?(?:/\d+(?:\.\d+)?)+")
+_SCENE = re.compile(r"(.+?)[\s_-]*scene[\s_-]*\d+.*", re.IGNORECASE)
 _FEW = 20
 """Clips of a part in which one more or less is five points of recall."""
 
@@ -173,6 +175,8 @@ def _videos(annotations: Sequence[Annotation], media: Path, group_by: str | None
     group = _Groups()
     for item in annotations:
         group.join(("file", item.kind, item.media), ("content", contents[item.kind, item.media]))
+        if scene := _SCENE.fullmatch(item.media):
+            group.join(("file", item.kind, item.media), ("film", scene[1]))
         if group_by is not None:
             if group_by not in item.metadata:
                 there = sorted({name for one in annotations for name in one.metadata})

@@ -89,7 +89,8 @@ def write_recipe(
         ValueError: If there is such a file.
     """
     refuse_existing(out)
-    model = {**start.model, "warmup_steps": max(1, length.steps // 10), "min_lr_ratio": 0.01}
+    model = {name: start.model[name] for name in _FIRST if name in start.model} | start.model
+    model |= {"warmup_steps": max(1, length.steps // 10), "min_lr_ratio": 0.01}
     data: dict[str, Any] = {
         "train_videos": parts["train"].shards,
         "val_videos": parts["validation"].shards,
@@ -140,6 +141,7 @@ checkpoint: {monitor: val/t2v_mean_rank, mode: min}
 """
 
 
+_FIRST = ("init_from", "init_parts", "video_encoder", "text_encoder")
 _REMARKS = {
     "init_from": "the weights it starts from",
     "init_parts": "the others begin anew",

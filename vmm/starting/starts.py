@@ -7,7 +7,7 @@ read from the run's own recipe, or from the packaged ones, which alone know what
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -151,7 +151,8 @@ def _from_open_clip(name: str, pretrained: str, wanted: Wanted) -> Start:
 
 
 def _from_run(run: Path, wanted: Wanted) -> Start:
-    from vmm.models.run_text import own_text_arguments  # loads torch
+    from vmm.data.transforms import ClipSettings  # loads torch, as the others do
+    from vmm.models.run_text import own_text_arguments
     from vmm.runs import find_checkpoint, read_config
 
     config = read_config(run)
@@ -170,7 +171,11 @@ def _from_run(run: Path, wanted: Wanted) -> Start:
     model["loss_weights"] = weights
     model["optimizer"] = _optimizer(args, imported)
     model |= {name: args[name] for name in ("text_lr_ratio", "freeze") if args.get(name)}
+    if args.get("vtc_kind") == "sigmoid":
+        model |= {name: args[name] for name in ("vtc_kind", "logit_bias") if name in args}
+    usual = {one.name: one.default for one in fields(ClipSettings)}
     clip = {name: data[name] for name in _CLIP_SETTINGS if data.get(name) is not None}
+    clip = {name: value for name, value in clip.items() if _listed(value) != _listed(usual[name])}
     size = _args(encoder).get("image_size", 224)
     start = Start(model, clip, size, f"--run {run}")
     text = args.get("text_encoder")
@@ -180,6 +185,10 @@ def _from_run(run: Path, wanted: Wanted) -> Start:
     own = own_text_arguments(text, run) or _args(text)
     start.model["text_encoder"] = {**text, "init_args": own}
     return _with_text(start, wanted, keep=run / "text_encoder")
+
+
+def _listed(value: Any) -> Any:
+    return list(value) if isinstance(value, tuple) else value
 
 
 def _without_weights(args: dict[str, Any]) -> dict[str, Any]:

@@ -131,6 +131,12 @@ EXAMPLES = {
         [("clips/b.mp4_0.0_0.2", ["one"])],
         metadata={"title": "T"},
     ),
+    "lists in cells": Example(
+        "captions",
+        {"msrvtt_hub.csv": "video_id,Caption\nv1,\"['it is one', 'two']\"\nv2,[3] not a list\n"},
+        {"v1.mp4": "v1", "v2.mp4": "v2"},
+        [("v1", ["it is one", "two"]), ("v2", ["[3] not a list"])],
+    ),
     "class table": Example(
         "class-table",
         {"classes.csv": "path,label\na.mp4,run\nb.mp4,jump\nc.mp4,run\n"},

@@ -22,6 +22,7 @@ IN_TABLES = {
     "folder csv": "b.mp4,backwards,5,2,test\n",
     "folder csv of fine-tuning": ",no file,,,\n",
     "class table": "d.mp4,\n",
+    "lists in cells": ",no id\n",
     "msrvtt 1k-A": "ret9,msr9,,no id\n",
     "lsmdc": "1_A\tno times\n",
     "webvid": ",https://x,PT1S,0,no id\n",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 from collections.abc import Iterator
 
@@ -46,7 +47,7 @@ def captions(source: Source) -> Iterator[Annotation]:
     """
     for row in map(_plain, source.rows()):
         with source.leaving_out():
-            texts = row.texts(*CAPTION_FIELDS)
+            texts = [text for cell in row.texts(*CAPTION_FIELDS) for text in _listed(cell)]
             yield _item(row, texts, next(filter(row.filled, CAPTION_FIELDS), CAPTION_FIELDS[0]))
 
 
@@ -65,6 +66,18 @@ def classes(source: Source) -> Iterator[Annotation]:
         (name,) = item.captions
         label = {"label": int(name)} if numbered else {"label": names.index(name), "class": name}
         yield item._replace(metadata=item.metadata | label)
+
+
+def _listed(cell: str) -> list[str]:
+    """Take apart a list that was written into a cell, as pandas does: ``['one', 'two']``."""
+    if not (cell.startswith("[") and cell.endswith("]")):
+        return [cell]
+    try:
+        found = ast.literal_eval(cell)
+    except (ValueError, SyntaxError, MemoryError, RecursionError):
+        return [cell]
+    texts = isinstance(found, list) and all(isinstance(text, str) for text in found)
+    return [text.strip() for text in found] if texts and found else [cell]
 
 
 def _plain(row: Row) -> Row:
