@@ -5,10 +5,10 @@ from collections import Counter
 
 import pytest
 
-from data_prep.make_shards import main
 from tests.shards import clips
 from vmm.data.annotations.record import Annotation
 from vmm.data.shards import ShardSet
+from vmm.shards.command import main_make as main
 from vmm.shards.splits import is_shares, parse_shares, split_by_video
 
 
@@ -142,6 +142,7 @@ def test_the_command_makes_a_folder_of_each_part(tmp_path, capsys, monkeypatch):
     assert read == {name: [name.partition("-")[0]] for name in read} and len(read) == 6
     assert main([*make, "--split", "60/20/20"]) == 2
     assert "shards that were made with other" in capsys.readouterr().err
+    assert json.loads((tmp_path / "shards/splits.json").read_text())["videos"] == listed
     for flags, message in (
         (["--split", "80/10/10", "--shard-range", "0:1"], "three folders"),
         (["--group-by", "film"], "is for --split 80/10/10"),

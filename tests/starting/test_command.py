@@ -44,9 +44,6 @@ def test_the_recipe_is_of_these_shards_alone(init, own_shards):
 
 
 def test_what_it_writes_can_be_trained_measured_and_compared(init, small_clip, own_shards, capfd):
-    from eval.compare import main as compare
-    from eval.retrieval import main as measure
-
     recipe, said = init("--from", small_clip, "--steps", "2")
     args = recipe["model"]["init_args"]
     assert args["freeze"] == ["video_encoder.visual", "text_encoder", "text_proj"]
@@ -54,12 +51,12 @@ def test_what_it_writes_can_be_trained_measured_and_compared(init, small_clip, o
     assert recipe["data"]["init_args"]["mean"] == [0.48145466, 0.4578275, 0.40821073]
     assert recipe["trainer"]["max_epochs"] * recipe["data"]["init_args"]["steps_per_epoch"] == 2
     assert "7 clips are few" in said
-    before = next(line for line in said.splitlines() if "--name before" in line).split()[3:]
-    assert measure([*before, "--num-workers", "0"]) == 0
+    before = next(line for line in said.splitlines() if "--name before" in line).split()[1:]
+    assert main([*before, "--num-workers", "0"]) == 0
     assert main(["fit", "-c", "own.yaml", "--data.init_args.num_workers", "0"]) == 0
-    after = next(line for line in said.splitlines() if "--name after" in line).split()[3:]
-    assert measure([*after, "--num-workers", "0"]) == 0
-    assert compare(["runs/own/before", "runs/own/after"]) == 0
+    after = next(line for line in said.splitlines() if "--name after" in line).split()[1:]
+    assert main([*after, "--num-workers", "0"]) == 0
+    assert main(["eval", "compare", "runs/own/before", "runs/own/after"]) == 0
     assert "before" in capfd.readouterr().out
     found = json.loads(Path("runs/own/after/retrieval.json").read_text())
     assert len(found["queries"]["video"]) == SIZES["test"]

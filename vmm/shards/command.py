@@ -139,11 +139,11 @@ def main_make(argv: Sequence[str] | None = None, prog: str = "vmm shards make") 
             raise ValueError("--shard-range makes some shards of one folder, --split three folders")
         split = split_by_video(annotations, options.media, shares, given.seed, given.group_by)
         say(split.in_words(), lines=True)
-        write_split(split, given.out)
         made = [
             _make(split.items(part), replace(options, out=given.out / part), names)
             for part in split.parts
         ]
+        write_split(split, given.out)
         return 0 if all(one.successes for one in made) else 1
 
     kept = "the shards that are finished stay, the same command makes the rest"

@@ -161,9 +161,8 @@ def split_by_video(
 
 
 def write_split(split: Split, out: Path) -> None:
-    """Write down which video is in which part."""
+    """Write down which video is in which part, beside the folders of the parts."""
     names = {part: [video.name for video in videos] for part, videos in split.parts.items()}
-    out.mkdir(parents=True, exist_ok=True)
     with whole_file(out / SPLITS_FILE) as file:
         file.write_text(json.dumps({"seed": split.seed, "videos": names}, indent=1) + "\n")
 

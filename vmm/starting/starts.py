@@ -13,13 +13,11 @@ from typing import Any
 
 import yaml
 
+from vmm.recipe_files import PACKAGED
 from vmm.shards.tokenizer_folder import read_tokenizer
 from vmm.starting.words import write_words
 from vmm.wording import check_captions
 
-RECIPES = Path(__file__).parents[1] / "recipes"  # of a wheel
-if not RECIPES.exists():
-    RECIPES = Path(__file__).parents[2] / "recipes"
 _UNREADABLE = 0.3
 """Share of the words, spelled out or unknown, from which a vocabulary is none for the captions."""
 _LENGTHS = (32, 64, 128, 256, 512)
@@ -100,7 +98,7 @@ def start_from(given: str, wanted: Wanted) -> Start:
 
 def packaged(name: str) -> dict[str, Any]:
     """Read a recipe or a part of one that comes with vmm."""
-    content: dict[str, Any] = yaml.safe_load((RECIPES / name).read_text(encoding="utf-8"))
+    content: dict[str, Any] = yaml.safe_load((PACKAGED / name).read_text(encoding="utf-8"))
     return content
 
 
@@ -253,7 +251,7 @@ def _with_words(start: Start, wanted: Wanted) -> Start:
     base = _args(packaged("stage2_vtt.yaml")["model"])
     folder = wanted.beside.with_name(wanted.beside.name + "_words")
     length = _length(2 + max((len(c.split()) for c in wanted.captions), default=0))
-    count = write_words(folder, wanted.captions, RECIPES / "encoders/bert_demo", length)
+    count = write_words(folder, wanted.captions, PACKAGED / "encoders/bert_demo", length)
     text = base["text_encoder"]
     args = _args(text) | {"name": str(folder), "pretrained": False, "max_words": length}
     start.model["text_encoder"] = {**text, "init_args": args}
