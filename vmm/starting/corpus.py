@@ -60,6 +60,11 @@ def find_parts(given: Sequence[str], validation: str | None, test: str | None) -
         "test": test,
     }
     folder = Path(given[0])
+    if folder.is_file() and folder.suffix != SHARD_SUFFIX:
+        raise ValueError(
+            f"{folder} is no shard; make some of it first: `vmm shards make {folder} FOLDER -o "
+            "SHARDS --split 80/10/10`"
+        )
     if len(given) == 1 and folder.is_dir() and not list(folder.glob(f"*{SHARD_SUFFIX}")):
         inside = {part: str(folder / part) for part in PARTS if (folder / part).is_dir()}
         if "train" not in inside:
