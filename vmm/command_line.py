@@ -29,6 +29,8 @@ MISTAKE, BAD_NUMBERS, LOST, PREEMPTED, STOPPED, NO_READER = 2, 65, 69, 75, 130, 
 
 _OURS = ("vmm", "eval", "data_prep")
 _LONGEST = 400  # characters of a library's message
+_BAR_EVERY_S = "60"
+"""How often bars are written where no terminal draws them in one place."""
 
 
 class CommandParser(argparse.ArgumentParser):
@@ -116,6 +118,9 @@ def run_to_status(name: str, run: Callable[[], int], kept: str = "") -> int:
         The command's status; 2 for a mistake, 130 for Ctrl-C, 141 if nobody reads the output. An
         exception that has a ``status`` of its own gives that one.
     """
+    if sys.stderr is None or not sys.stderr.isatty():  # read when tqdm is imported
+        for option in ("TQDM_MININTERVAL", "TQDM_DELAY"):
+            os.environ.setdefault(option, _BAR_EVERY_S)
     try:
         status = run()
         sys.stdout.flush()

@@ -21,6 +21,7 @@ from lightning.pytorch.callbacks import (
     EarlyStopping,
     LearningRateMonitor,
     ModelCheckpoint,
+    ProgressBar,
 )
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import Logger
@@ -43,12 +44,14 @@ from vmm.tasks.classification import ClassificationTask  # noqa: F401
 from vmm.tasks.compiling import LayerCompiler
 from vmm.tasks.draws import SeededDraws
 from vmm.tasks.embedding_writer import EmbeddingWriter
+from vmm.tasks.introduction import Introduction
 from vmm.tasks.loggers import go_on, make_logger
 from vmm.tasks.lr_finder import RateFinder
 from vmm.tasks.masked_pretrain import MaskedPretrainTask  # noqa: F401
 from vmm.tasks.monitors import check_monitors
 from vmm.tasks.number_guard import NumberGuard
 from vmm.tasks.own_text import check_words, own_text, run_behind
+from vmm.tasks.progress import BesideBars, Progress
 from vmm.tasks.resume import newest_run, newest_whole, say_differences, steps_of, sweep
 from vmm.tasks.run_record import RunRecord
 from vmm.tasks.save_recipe import NothingToTrain, SaveRecipe
@@ -83,19 +86,25 @@ CALLBACKS: dict[str, type[Callback]] = {
 """Those that every run has, by the name of their settings."""
 
 
-def _configure_messages() -> None:
+def _configure_messages(command: str) -> None:
     """Show vmm's own messages once, by the first process, and leave out Lightning's tips."""
-    handler = logging.StreamHandler()
+    handler = BesideBars()
     handler.setFormatter(logging.Formatter("vmm: %(message)s"))
+    if command == "fit":  # whose introduction and end say it
+        said = ("vmm.data.shards", "vmm.runs")
+        handler.addFilter(lambda r: r.name not in said or r.levelno > logging.INFO)
     root = logging.getLogger("vmm")
     root.handlers = [handler]
     root.setLevel(logging.INFO if os.environ.get("LOCAL_RANK", "0") == "0" else logging.WARNING)
+    for library in ("lightning.pytorch", "lightning.fabric"):
+        logging.getLogger(library).setLevel(logging.WARNING)
     logging.getLogger("lightning.pytorch.utilities.rank_zero").setLevel(logging.WARNING)
     warnings.filterwarnings("ignore", message=".*LeafSpec|FSDP2-wrapped module .* returned a view")
     warnings.filterwarnings("ignore", message="Found .* module.* in eval mode")  # those of freeze
     warnings.filterwarnings("ignore", message=".*AMP with fp16 is not supported on CPU")
     # vmm keeps the curves and looks itself whether a folder is in use.
     warnings.filterwarnings("ignore", message="(Experiment logs|Checkpoint) directory .* not empty")
+    warnings.filterwarnings("ignore", message="The dirpath has changed from")  # to evaluate
 
 
 class VmmCLI(LightningCLI):
@@ -178,12 +187,15 @@ class VmmCLI(LightningCLI):
 
     def _instantiate_trainer(self, config: dict[str, Any], callbacks: list[Callback]) -> Trainer:
         """Leave out the callbacks of what is switched off, and refuse what no trainer can be."""
+        if self.subcommand in ("validate", "test"):  # they print what they find
+            config["logger"] = False
         if config["enable_checkpointing"] is False:
             callbacks = [c for c in callbacks if not isinstance(c, Checkpoint)]
         if config["logger"] is False:
             callbacks = [c for c in callbacks if not isinstance(c, LearningRateMonitor)]
         off = {EarlyStopping: "monitor", RateFinder: "steps", LayerCompiler: "backend"}
         callbacks = [c for c in callbacks if getattr(c, off.get(type(c), "__class__"))]
+        callbacks += self._speakers(config)
         refuse_finders(config["callbacks"])
         config |= self._loggers(config) | {"plugins": with_safe_files(config["plugins"])}
         if any(isinstance(c, RateFinder) for c in callbacks):
@@ -195,6 +207,14 @@ class VmmCLI(LightningCLI):
         say_of_precision(config["precision"], trainer)
         return trainer
 
+    def _speakers(self, config: dict[str, Any]) -> list[Callback]:
+        """Say what Lightning's summary and bar do not, unless the recipe wants those or nothing."""
+        config["enable_model_summary"] = bool(config["enable_model_summary"])
+        named = config["callbacks"] if isinstance(config["callbacks"], list) else []
+        if config["enable_progress_bar"] or any(isinstance(c, ProgressBar) for c in named):
+            return [Introduction()]
+        return [Introduction()] + [Progress()] * (config["enable_progress_bar"] is None)
+
     def _to_find_rate(
         self, config: dict[str, Any], callbacks: list[Callback]
     ) -> tuple[dict[str, Any], list[Callback]]:
@@ -203,7 +223,7 @@ class VmmCLI(LightningCLI):
             raise ValueError("lr_finder.steps is for a fit that begins; set it to 0")
         self.save_config_callback = None
         (finder,) = (c for c in callbacks if isinstance(c, RateFinder))
-        kept = (RateFinder, Throughput, Watchdog)
+        kept = (RateFinder, Throughput, Watchdog, Introduction, Progress)
         return config | finder.changed(), [c for c in callbacks if isinstance(c, kept)]
 
     def _loggers(self, config: dict[str, Any]) -> dict[str, Any]:
@@ -221,7 +241,7 @@ class VmmCLI(LightningCLI):
             data = getattr(self.datamodule, "validates", True)
             validates = bool(data and self.trainer.limit_val_batches)
             check_monitors(self.trainer, self.model.curves(), validates)
-        own = run_folder(self.trainer)
+        own = self._folder()
         in_place = given in ("best", "last") and own is not None and (own / "config.yaml").exists()
         if self.resume or (in_place and subcommand == "fit"):
             given = kwargs["ckpt_path"] = self._go_on(best=given == "best")
@@ -257,6 +277,14 @@ class VmmCLI(LightningCLI):
             go_on(curves, steps_of(checkpoint))
         return str(checkpoint)
 
+    def _folder(self) -> Path | None:
+        """Find the folder of the run, or where it would be of a command that writes none."""
+        named = self.config[self.subcommand]["trainer"]["logger"]
+        if self.trainer.loggers or not isinstance(named, Namespace):
+            return run_folder(self.trainer)
+        own = named["init_args"]
+        return Path(own["save_dir"], own["name"] or "", str(own["version"]))
+
     def _refuse_used_folder(self) -> None:
         """Refuse a folder that holds a run, before the logger deletes what is in it."""
         folder = run_folder(self.trainer)
@@ -275,7 +303,7 @@ class VmmCLI(LightningCLI):
             raise ValueError("--ckpt_path is empty; is a variable of the shell not set?")
         which = "last" if self.subcommand == "fit" else "best"
         if given in ("best", "last"):
-            own = run_folder(self.trainer)
+            own = self._folder()
             run = None if own is None else newest_run(own.parent)
             if run is None:
                 raise ValueError(
@@ -325,7 +353,7 @@ def run(args: list[str], kind: type[VmmCLI] = VmmCLI) -> VmmCLI | None:
         "callbacks": [SeededDraws(), RunRecord(), EmbeddingWriter()],
         "plugins": {"class_path": "vmm.tasks.checkpoint_io.SafeCheckpointIO"},
     }
-    _configure_messages()
+    _configure_messages(args[0] if args else "")
     # Lightning starts the other processes of a distributed run with this one's sys.argv.
     argv, sys.argv = sys.argv, [sys.argv[0], *args]
     try:

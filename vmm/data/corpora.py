@@ -85,11 +85,11 @@ class Mixture:
     ) -> None:
         self.names, self.sets = list(sets), list(sets.values())
         self.media = self.sets[0].media
-        self._weights = [(weights or {}).get(name, 1.0) for name in sets]
+        self.weights = [(weights or {}).get(name, 1.0) for name in sets]
         sizes = [len(own) for own in self.sets]
         self._starts = [sum(sizes[:i]) for i in range(len(sizes))]
         seed = derive_seed(seed, self.media)
-        self._mixture = MixtureOrder(sizes, self._weights, seed)
+        self._mixture = MixtureOrder(sizes, self.weights, seed)
         self._orders = [
             ShardOrder(own.counts.tolist(), derive_seed(seed, name) if name else seed)
             for name, own in sets.items()
@@ -151,7 +151,7 @@ class Mixture:
         """Describe what the order depends on, besides the seed."""
         return [
             (own.fingerprint, own.counts.tolist(), weight)
-            for own, weight in zip(self.sets, self._weights, strict=True)
+            for own, weight in zip(self.sets, self.weights, strict=True)
         ]
 
 

@@ -67,6 +67,11 @@ class TrainLoader:
         self.waited = 0.0
         """Seconds that training has waited for batches."""
 
+    @property
+    def stream(self) -> BatchStream:
+        """What gives the batches."""
+        return self._stream
+
     def __len__(self) -> int:
         return len(self._stream)
 

@@ -114,7 +114,7 @@ class ResampledStream(IterableDataset[VideoTextBatch | UnusableData]):
             self._urls[media] = [url for url, _ in pairs], weights / weights.sum()
             shares[media] = max(1, round(weights.sum()))
         self._plan = StepPlan(shares, seed)
-        self._batch_sizes = dict(batch_sizes)
+        self.batch_sizes = dict(batch_sizes)
         self._settings = settings
         self._length = steps_per_epoch
         self._seed, self._rank = seed, rank
@@ -143,7 +143,7 @@ class ResampledStream(IterableDataset[VideoTextBatch | UnusableData]):
         for step in range(self.first_step + own, self.first_step + len(self), workers):
             media, _ = self._plan.at(step)
             try:
-                size = self._batch_sizes[media] * self._settings.aug_repeats
+                size = self.batch_sizes[media] * self._settings.aug_repeats
                 batch = make_batch(islice(samples[media], size), media, size)
             except UnusableData as error:
                 yield error

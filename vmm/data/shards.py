@@ -72,6 +72,7 @@ class ShardSet:
     ) -> None:
         self.media: Media = media
         self.captioned = captioned
+        self.named = ", ".join([patterns] if isinstance(patterns, str) else patterns)
         self.paths = expand_shards(patterns)
         self.missing = missing_shards(patterns)
         """Paths that the patterns spell out and that are not there."""
@@ -317,6 +318,11 @@ class EvaluationClips(Dataset[EvaluationSample]):
         self.settings = settings
         self.frame_order = frame_order
         self._bad = bad or BadSamples()
+
+    @property
+    def samples(self) -> ShardSet:
+        """Where they come from."""
+        return self._set
 
     @property
     def shards(self) -> list[str]:

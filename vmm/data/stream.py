@@ -80,7 +80,7 @@ class TrainStream(IterableDataset[VideoTextBatch | UnusableData]):
                 "which cannot be compared across them; use on_bad='replace'"
             )
         self._sources = dict(sources)
-        self._batch_sizes = dict(batch_sizes)
+        self.batch_sizes = dict(batch_sizes)
         self._settings = settings
         self._seed = seed
         self._rank, self._world_size = rank, world_size
@@ -106,6 +106,11 @@ class TrainStream(IterableDataset[VideoTextBatch | UnusableData]):
             total += available
         self._plan = StepPlan(batches, seed)
         self._length = self._plan.round_length if steps_per_epoch is None else steps_per_epoch
+
+    @property
+    def sources(self) -> dict[Media, Mixture]:
+        """The samples of each media type."""
+        return self._sources
 
     def __len__(self) -> int:
         return self._length
@@ -134,7 +139,7 @@ class TrainStream(IterableDataset[VideoTextBatch | UnusableData]):
             UnusableData: If too much cannot be decoded.
         """
         media, number = self._plan.at(step)
-        size, ranks = self._batch_sizes[media], self._world_size
+        size, ranks = self.batch_sizes[media], self._world_size
         if self._repeats == 1:
             first = (number * ranks + self._rank) * size
             turns = [(position, 0) for position in range(first, first + size)]
@@ -162,7 +167,7 @@ class TrainStream(IterableDataset[VideoTextBatch | UnusableData]):
         """
         counts: dict[str, int] = {}
         for media, batches in self._plan.before(steps).items():
-            positions = batches * self._batch_sizes[media] * self._world_size
+            positions = batches * self.batch_sizes[media] * self._world_size
             counts[media] = positions
             corpora = self._sources[media].taken(positions // self._repeats)
             if len(corpora) > 1:
@@ -175,7 +180,7 @@ class TrainStream(IterableDataset[VideoTextBatch | UnusableData]):
         return {
             "seed": self._seed,
             "global_batch": {
-                media: self._batch_sizes[media] * self._world_size for media in self._sources
+                media: self.batch_sizes[media] * self._world_size for media in self._sources
             },
             "data": hashlib.blake2b(repr(data).encode(), digest_size=8).hexdigest(),
             **({"sampler_repeats": self._repeats} if self._repeats > 1 else {}),

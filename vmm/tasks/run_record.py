@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -61,6 +62,10 @@ class RunRecord(L.Callback):
             kinds = (status for kind, status in usual.items() if isinstance(exception, kind))
             status = int(getattr(exception, "status", next(kinds, 1)))
             self.write(trainer, status, str(exception))
+            if trainer.is_global_zero and isinstance(exception, KeyboardInterrupt):
+                exception.run = self._folder  # type: ignore[attr-defined]
+        elif trainer.state.fn == "fit" and trainer.is_global_zero and trainer.loggers:
+            _remove_empty(Path(trainer.loggers[0].log_dir or ""))
 
     def write(self, trainer: L.Trainer, status: int | None, said: str = "") -> None:
         """Write the file, if this is the first process.
@@ -91,3 +96,15 @@ class RunRecord(L.Callback):
                 file.write_text(json.dumps(content), encoding="utf-8")
         except OSError:
             pass  # a disk that is full or gone ends the run, or not, where it matters
+
+
+def _remove_empty(folder: Path) -> None:
+    """Remove what a run that did not begin has made: a folder with curves of no step."""
+    inside = {path.name for path in folder.glob("*")} if folder.is_dir() else {""}
+    curves = folder / "metrics.csv"
+    if inside - {curves.name, ".lock"} or (curves.exists() and curves.stat().st_size):
+        return
+    with suppress(OSError):
+        for name in inside:
+            (folder / name).unlink()
+        folder.rmdir()
