@@ -1,8 +1,12 @@
-"""What ``vmm fit`` does where a run has ended well: it chooses how to re-rank."""
+"""What ``vmm fit`` does where a run has ended: it chooses how to re-rank, and says what there is.
+
+Nothing that goes wrong here ends a run otherwise than it had ended.
+"""
 
 from __future__ import annotations
 
 import logging
+from pathlib import Path
 from typing import Any
 
 import lightning as L
@@ -10,7 +14,9 @@ import torch.distributed as dist
 
 from vmm.data.datamodules import run_folder
 from vmm.distributed import world_size
+from vmm.evaluation.common.run_page import FILE_NAME, facts, next_commands, write_run_page
 from vmm.evaluation.retrieval.mixing import CLIPS, choose_weight
+from vmm.runs import read_config
 from vmm.tasks.video_text import VideoTextTask
 
 logger = logging.getLogger(__name__)
@@ -43,3 +49,53 @@ def choose_match_weight(trainer: L.Trainer, data: Any) -> None:
         return
     said = "re-ranking takes the matching head with the weight %g, chosen on %d validation clips"
     logger.info(said, choice.weight, choice.clips)
+
+
+def say_what_there_is(trainer: L.Trainer) -> None:
+    """Write the run's page, and say where it is, how good it became and what can be done now.
+
+    Args:
+        trainer: Of the run that has ended; only the first process speaks.
+    """
+    run = None if trainer.fast_dev_run or not trainer.loggers else _folder(trainer)  # type: ignore[attr-defined]
+    if run is None or not trainer.is_global_zero or not (run / "config.yaml").is_file():
+        return
+    stopper = trainer.early_stopping_callback
+    early = stopper is not None and stopper.stopped_epoch > 0
+    why = f": {stopper.monitor} got no better (early_stopping)" if stopper and early else ""
+    logger.info("%-11s after %s steps%s", "done:", f"{trainer.global_step:,}", why)
+    try:
+        config = read_config(run)
+        found = dict(facts(run, config))
+        logger.info("%-11s %s", "run:", run)
+        logger.info("%-11s %s", "checkpoint:", found.get("best checkpoint", found.get("checkpoint")))
+        if "its numbers" in found:
+            logger.info("%-11s %s", "numbers:", found["its numbers"])
+        if write_page(run):
+            logger.info("%-11s %s", "report:", run / FILE_NAME)
+        for what, command in next_commands(run, config):
+            logger.info("%-11s %s: %s", "next:", what, command)
+    except (ValueError, OSError) as error:
+        logger.warning("what the run has cannot be said: %s", error)
+
+
+def _folder(trainer: L.Trainer) -> Path | None:
+    """Find the run's folder without asking the other processes, which are gone."""
+    folder = trainer.loggers[0].log_dir
+    return None if folder is None else Path(folder)
+
+
+def write_page(run: Path | None) -> bool:
+    """Write ``report.html`` of a run, also of one that was stopped; tell whether it is there.
+
+    Args:
+        run: Its folder; None if it keeps none.
+    """
+    if run is None or not (run / "config.yaml").is_file():
+        return False
+    try:
+        write_run_page(run / FILE_NAME, [(f"{run.parent.name}/{run.name}", run)])
+    except (ValueError, OSError) as error:
+        logger.warning("no %s was written: %s", FILE_NAME, error)
+        return False
+    return True

@@ -220,11 +220,18 @@ def _run_trainer(command: str, argv: list[str]) -> int:
     argv = ["--help"] if asked else prepared(argv)
     with _training_extra(command):
         from vmm import trainer_cli
-    ended = trainer_cli.run([command, *argv])
-    if command == "fit" and ended is not None:
-        from vmm.after_fit import choose_match_weight
+    try:
+        ended = trainer_cli.run([command, *argv])
+    except KeyboardInterrupt as stop:
+        from vmm.after_fit import write_page
 
-        choose_match_weight(ended.trainer, ended.datamodule)
+        write_page(getattr(stop, "run", None))
+        raise
+    if command == "fit" and ended is not None:
+        from vmm import after_fit
+
+        after_fit.choose_match_weight(ended.trainer, ended.datamodule)
+        after_fit.say_what_there_is(ended.trainer)
     return 0
 
 

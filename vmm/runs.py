@@ -46,6 +46,8 @@ _TRAINING_ONLY = {
 }
 
 CONFIG = "config.yaml"
+RECORD = "run.json"
+"""What became of a run; see ``vmm.tasks.run_record``."""
 CLASS_LIST = "classes.txt"
 """In the run of a classifier: the names of its classes, by number."""
 _RAW = ":raw"

@@ -13,9 +13,10 @@ import lightning as L
 
 from vmm.command_line import BAD_NUMBERS, LOST, MISTAKE, PREEMPTED, STOPPED
 from vmm.data.datamodules import run_folder
+from vmm.runs import RECORD
 from vmm.whole import whole_file
 
-FILE_NAME = "run.json"
+FILE_NAME = RECORD
 ENDS = {
     0: "done",
     1: "defect",

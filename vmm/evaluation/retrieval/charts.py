@@ -1,4 +1,4 @@
-"""Charts: recall over depth, ranks, similarities, and the curves of a training."""
+"""Charts: recall over depth, ranks and similarities."""
 
 from __future__ import annotations
 
@@ -94,81 +94,3 @@ def similarity_map(scores: Tensor, relevant: Tensor) -> Figure:
     ax.set(xlabel="video", ylabel="caption", title=f"cosine, {len(columns)} of {len(own)} videos")
     figure.colorbar(image, ax=ax)
     return figure
-
-
-class Curve(NamedTuple):
-    """A logged quantity over optimizer steps."""
-
-    name: str
-    steps: list[int]
-    values: list[float]
-
-
-def read_curves(path: Path) -> list[Curve]:
-    """Read what Lightning's CSVLogger wrote: one curve per ``train/`` and ``val/`` column.
-
-    Args:
-        path: A run's ``metrics.csv``.
-
-    Raises:
-        ValueError: If the file is missing or its numbers cannot be read.
-    """
-    if not path.is_file():
-        raise ValueError(f"there is no {path}; give a run directory of `vmm fit`")
-    curves: dict[str, Curve] = {}
-    with path.open(encoding="utf-8", newline="") as file:
-        for row in csv.DictReader(file):
-            for name, text in row.items():
-                if not text or not isinstance(name, str) or not name.startswith(("train/", "val/")):
-                    continue
-                try:
-                    step, value = int(row["step"]), float(text)
-                except (KeyError, TypeError, ValueError) as error:
-                    raise ValueError(f"{path} holds no number for {name}: {error}") from error
-                if math.isfinite(value):
-                    curve = curves.setdefault(name, Curve(name, [], []))
-                    curve.steps.append(step)
-                    curve.values.append(value)
-    return list(curves.values())
-
-
-def curves_picture(curves: Sequence[Curve]) -> Figure:
-    """Draw every curve in a small panel of its own, raw and smoothed."""
-    columns = min(4, len(curves))
-    rows = math.ceil(len(curves) / columns)
-    figure = Figure(figsize=(3.1 * columns, 2.2 * rows), dpi=110, layout="constrained")
-    grid = figure.subplots(rows, columns, squeeze=False)
-    for ax in grid.flat[len(curves) :]:
-        ax.set_axis_off()
-    for ax, curve in zip(grid.flat, curves, strict=False):
-        single = len(curve.values) < 8
-        ax.plot(
-            curve.steps,
-            curve.values,
-            color="#0969da",
-            alpha=1 if single else 0.3,
-            linewidth=1,
-            marker="o" if single else None,
-            markersize=3,
-        )
-        if not single:
-            ax.plot(curve.steps, _smooth(curve.values), color="#0969da", linewidth=1.6)
-        ax.set_title(drawable(curve.name), fontsize=9)
-        ax.tick_params(labelsize=7)
-        ax.grid(alpha=0.3)
-        ax.spines[["top", "right"]].set_visible(False)
-    for ax in grid[-1]:
-        ax.set_xlabel("step", fontsize=8)
-    return figure
-
-
-def _smooth(values: Sequence[float]) -> list[float]:
-    """Exponential mean over about a twentieth of the curve, unbiased at its start."""
-    keep = 1 - 1 / max(2.0, len(values) / 20)
-    total = weight = 0.0
-    smooth = []
-    for value in values:
-        total = keep * total + (1 - keep) * value
-        weight = keep * weight + (1 - keep)
-        smooth.append(total / weight)
-    return smooth

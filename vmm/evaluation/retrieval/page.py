@@ -13,13 +13,8 @@ from typing import Any
 from vmm.evaluation.common.page import render
 from vmm.evaluation.common.pictures import png
 from vmm.evaluation.common.results import text_table
-from vmm.evaluation.retrieval.charts import (
-    Curve,
-    curves_picture,
-    rank_histogram,
-    read_curves,
-    recall_curves,
-)
+from vmm.evaluation.common.run_page import training_of, write_run_page
+from vmm.evaluation.retrieval.charts import rank_histogram, recall_curves
 from vmm.evaluation.retrieval.protocols import published
 from vmm.evaluation.retrieval.results import (
     MEANING,
@@ -32,8 +27,6 @@ from vmm.text_output import write_text
 
 _TEMPLATES = Path(__file__).parent / "templates"
 _MAX_CLIP_BYTES = 2 * 2**20
-# Of the many validation curves, those that say how it went.
-_VALIDATION_CURVES = ("val/loss", "val/t2v_recall_1", "val/v2t_recall_1")
 _SHOWN = ("retrieval", "best", "worst")
 
 
@@ -50,7 +43,7 @@ def build_report(
         out: The HTML file to write.
         runs: Pairs of a stage's name and its run directory, for the curves.
         results: Pairs of a label and a ``retrieval.json``, or the folder that holds it; the first
-            is the headline.
+            is the headline. Without any the page is about the runs alone.
         steps: How it was made: ``name``, ``command`` and ``seconds`` of each step.
         title: Heading of the page.
 
@@ -58,10 +51,15 @@ def build_report(
         The table of numbers as text.
 
     Raises:
-        ValueError: If an input is missing or damaged, or there is no result.
+        ValueError: If an input is missing or damaged, or there is none.
     """
+    if not results and not runs:
+        raise ValueError(
+            "there is nothing to report; give a --run NAME=DIR or a --result NAME=FILE"
+        )
+    out.parent.mkdir(parents=True, exist_ok=True)
     if not results:
-        raise ValueError("there is nothing to report; give at least one --result NAME=FILE")
+        return text_table(write_run_page(out, runs, title), left=3)
     loaded = [
         (name, RetrievalResult.read(path), path if path.is_dir() else path.parent)
         for name, path in results
@@ -79,11 +77,7 @@ def build_report(
         published=_published(name, headline),
         findings=[(name, found) for name, result, _ in loaded for found in result.findings],
         charts=_charts([(name, result) for name, result, _ in loaded], folder),
-        curves=[
-            {"name": name, "image": data_uri("image/png", png(curves_picture(curves)))}
-            for name, run in runs
-            if (curves := _interesting(read_curves(run / "metrics.csv")))
-        ],
+        trainings=[training_of(name, run) for name, run in runs],
         results=[_describe(name, result) for name, result, _ in loaded],
         examples=_examples(headline.examples, folder),
         extremes={
@@ -94,13 +88,8 @@ def build_report(
         steps=steps,
         card=headline.card(),
     )
-    out.parent.mkdir(parents=True, exist_ok=True)
     write_text(out, page)
     return text_table(rows, left=2)
-
-
-def _interesting(curves: Sequence[Curve]) -> list[Curve]:
-    return [c for c in curves if c.name.startswith("train/") or c.name in _VALIDATION_CURVES]
 
 
 def _summary(result: RetrievalResult) -> str:
