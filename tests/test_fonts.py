@@ -11,7 +11,6 @@ from PIL import Image, ImageDraw
 import vmm.fonts as module
 from vmm.evaluation.classification.page import confusion_map
 from vmm.evaluation.common.pictures import png
-from vmm.evaluation.retrieval.charts import Curve, curves_picture
 from vmm.evaluation.retrieval.pictures import Query, Strip, retrieval_picture
 from vmm.fonts import characters, choose_fonts, drawable
 from vmm.shards.contact_sheet import caption_lines, contact_sheet, runs
@@ -105,7 +104,6 @@ def test_a_line_of_several_fonts_is_drawn_in_parts(installed):
 def figures(text):
     strip = Strip(np.zeros((2, 8, 8, 3), np.uint8), text, True)
     yield retrieval_picture([Query(text, text, [strip])], text)
-    yield curves_picture([Curve(f"val/{text}", [1, 2], [1e-9, 1e9])])
     yield confusion_map(SimpleNamespace(classes=[text, "b"], predictions=[["k", 0, 1]]))
 
 

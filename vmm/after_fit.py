@@ -68,11 +68,12 @@ def say_what_there_is(trainer: L.Trainer) -> None:
         config = read_config(run)
         found = dict(facts(run, config))
         logger.info("%-11s %s", "run:", run)
-        logger.info("%-11s %s", "checkpoint:", found.get("best checkpoint", found.get("checkpoint")))
+        logger.info(
+            "%-11s %s", "checkpoint:", found.get("best checkpoint", found.get("checkpoint"))
+        )
         if "its numbers" in found:
             logger.info("%-11s %s", "numbers:", found["its numbers"])
-        if write_page(run):
-            logger.info("%-11s %s", "report:", run / FILE_NAME)
+        write_page(run)
         for what, command in next_commands(run, config):
             logger.info("%-11s %s: %s", "next:", what, command)
     except (ValueError, OSError) as error:
@@ -85,17 +86,17 @@ def _folder(trainer: L.Trainer) -> Path | None:
     return None if folder is None else Path(folder)
 
 
-def write_page(run: Path | None) -> bool:
-    """Write ``report.html`` of a run, also of one that was stopped; tell whether it is there.
+def write_page(run: Path | None) -> None:
+    """Write ``report.html`` of a run, also of one that was stopped, and say where it is.
 
     Args:
         run: Its folder; None if it keeps none.
     """
     if run is None or not (run / "config.yaml").is_file():
-        return False
+        return
     try:
         write_run_page(run / FILE_NAME, [(f"{run.parent.name}/{run.name}", run)])
     except (ValueError, OSError) as error:
         logger.warning("no %s was written: %s", FILE_NAME, error)
-        return False
-    return True
+    else:
+        logger.info("%-11s %s", "report:", run / FILE_NAME)

@@ -12,7 +12,10 @@ from vmm.tasks.run_record import RunRecord
 def trainer(tmp_path, monkeypatch):
     (tmp_path / "config.yaml").touch()
     monkeypatch.setattr(run_record, "run_folder", lambda trainer: tmp_path)
-    return SimpleNamespace(is_global_zero=True, global_step=3, state=SimpleNamespace(fn="fit"))
+    return SimpleNamespace(
+        is_global_zero=True, global_step=3, state=SimpleNamespace(fn="fit"),
+        loggers=[SimpleNamespace(log_dir=str(tmp_path))],
+    )  # fmt: skip
 
 
 def said(folder):
@@ -56,3 +59,17 @@ def test_what_a_lost_process_brings_about_is_not_why_the_run_ended(trainer, tmp_
     record.on_train_start(trainer, None)  # the next run of this object
     record.on_train_batch_start(trainer, None, {}, 0)
     assert said(tmp_path) == ("running", None)
+
+
+@pytest.mark.parametrize(("kept", "stays"), [("", False), ("quarantine.jsonl", True)])
+def test_a_start_that_failed_leaves_no_folder_but_what_it_found(trainer, tmp_path, kept, stays):
+    folder = tmp_path / "version_0"
+    folder.mkdir()
+    (folder / "metrics.csv").touch()
+    if kept:
+        (folder / kept).write_text("{}")
+    trainer.loggers[0].log_dir = str(folder)
+    record = RunRecord()
+    record.on_exception(trainer, None, ValueError("no such shards"))
+    assert folder.exists() == stays
+    record.on_exception(trainer, None, ValueError("no such shards"))  # nothing is there

@@ -88,7 +88,10 @@ def inspect_shards(options: InspectOptions) -> ShardReport:
     sheet = contact_sheet(thumbnails)
     if sheet is not None:
         sheet.save(out / "contact_sheet.png")
-    pictures = [(one.key, one.caption, data_uri("image/jpeg", one.jpeg)) for one in thumbnails]
+    pictures = [
+        (one.file or one.key, one.key, one.caption, data_uri("image/jpeg", one.jpeg))
+        for one in thumbnails
+    ]
     page = render(
         "shards.html.j2", _TEMPLATES, filters={"bytes": _bytes, "number": _number},
         numbers=numbers, pictures=pictures, first=paths[0], last=paths[-1], said=_said(numbers),

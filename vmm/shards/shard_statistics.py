@@ -6,7 +6,7 @@ import io
 import math
 import os
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -53,6 +53,8 @@ class Thumbnail(NamedTuple):
     key: str
     caption: str
     jpeg: bytes
+    file: str = ""
+    """Name of the file that it was made of, where the shard has it."""
 
 
 @dataclass
@@ -175,7 +177,15 @@ def _inspect_sample(descriptor: int, entry: Entry, content: ShardContent, pictur
         buffer = io.BytesIO()
         picture.save(buffer, "JPEG", quality=85)
         caption = captions[0] if captions else ""
-        content.thumbnails.append(Thumbnail(entry.key, caption, buffer.getvalue()))
+        content.thumbnails.append(
+            Thumbnail(entry.key, caption, buffer.getvalue(), file_name(metadata))
+        )
+
+
+def file_name(metadata: Mapping[str, Any]) -> str:
+    """Give the name of the file that a sample was made of; empty where its JSON has none."""
+    name = metadata.get("media")
+    return name if isinstance(name, str) else ""
 
 
 def _media(entry: Entry) -> tuple[Media | None, tuple[int, int] | None]:

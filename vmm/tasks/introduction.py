@@ -86,8 +86,10 @@ def _model(task: TrainingTask) -> Iterator[tuple[str, str]]:
         f"{type(encoder).__name__} of width {encoder.embed_dim} sees {size}",
     )
     parts = dict(model.named_children())
-    own = {name: p for name, p in model.named_parameters(recurse=False)}
-    trained, frozen, unread = [], [], []
+    own = dict(model.named_parameters(recurse=False))
+    trained: list[str] = []
+    frozen: list[str] = []
+    unread: list[str] = []
     fixed = task.fixed.parameters if task.fixed else set()
     for name, part in [*parts.items(), *own.items()]:
         parameters = [*part.parameters()] if isinstance(part, nn.Module) else [part]

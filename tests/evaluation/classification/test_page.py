@@ -1,7 +1,7 @@
 import pytest
 
 from tests.evaluation import contents
-from vmm.evaluation.classification.page import confusion_map, write_page
+from vmm.evaluation.classification.page import confusion_map, write_page, wrong_samples
 from vmm.evaluation.classification.results import ClassificationResult
 from vmm.evaluation.common.findings import Finding
 
@@ -33,7 +33,19 @@ def test_classes_stand_with_what_they_are_taken_for_the_worst_first(page):
     many = contents.classification()
     many["numbers"]["per_class"] *= 11
     text = page(many)
-    assert "The 20 worst classes" in text and text.count("&lt;i&gt;milk</td>") == 20 - 11
+    assert (
+        "The 20 worst classes" in text and text.count("&lt;i&gt;milk</td>") == 20 - 11 + 2
+    )  # and of two wrong answers
+
+
+def test_wrong_answers_show_their_clip(page, tmp_path):
+    result = result_of(contents.classification())
+    wrong = wrong_samples(result)
+    assert [result.predictions[row][1:] for row in wrong] == [[0, 1], [0, 1]]
+    picture = "data:image/jpeg;base64,AAAA"
+    write_page(tmp_path / "page.html", result, {wrong[0]: picture})
+    text = (tmp_path / "page.html").read_text()
+    assert text.count(f'src="{picture}"') == 1 and text.count("<td>not shown</td>") == 1
 
 
 def test_published_numbers_stand_beside_ours(page):
@@ -42,6 +54,7 @@ def test_published_numbers_stand_beside_ours(page):
     text = page(content)
     assert "Beside published numbers" in text and "VideoMamba-Ti, 8 frames" in text
     assert text.index("<td>40.00</td>") < text.index("<td>65.10</td>")
+    assert '<a href="https://arxiv.org/abs/2403.06977">arXiv 2403.06977</a>' in text
 
 
 def test_a_number_to_predict_has_no_classes(page):

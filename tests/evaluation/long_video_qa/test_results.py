@@ -40,7 +40,7 @@ def test_what_is_no_result(tmp_path, text, said):
 
 def test_the_headline_stands_first_and_controls_say_how_far_it_is_above_them(result):
     header, first, *rest = accuracy_rows(result.numbers)
-    assert header[1:] == ["accuracy", "± error", "lead over it", "in errors"]
+    assert header[1:] == ["accuracy", "± error", "first line's lead", "lead / its error"]
     assert first == ["mixture, 0.7 matching + 0.3 similarity", "100.0", "0.0", "", ""]
     lead = {row[0]: row[3] for row in rest}
     assert lead["chance"] == "75.0" and lead["matching"] == ""

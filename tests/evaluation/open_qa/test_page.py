@@ -1,7 +1,7 @@
 import pytest
 
 from tests.evaluation import contents
-from vmm.evaluation.open_qa.page import write_page
+from vmm.evaluation.open_qa.page import write_page, wrong_replies
 from vmm.evaluation.open_qa.results import OpenQaResult
 
 
@@ -39,3 +39,19 @@ def test_published_numbers_stand_beside_ours(page):
     text = page(content)
     assert "<td>mine</td><td>33.3</td>" in text
     assert "<td>UMT, from B to L</td><td>49.1 to 55.2</td>" in text
+    assert '<a href="https://arxiv.org/abs/2303.16058">arXiv 2303.16058</a>' in text
+
+
+def test_a_wrong_answer_shows_its_clip(tmp_path):
+    content = contents.open_qa()
+    del content["schema"]
+    result = OpenQaResult(**content)
+    first, second = wrong_replies(result)
+    picture = "data:image/jpeg;base64,AAAA"
+    write_page(tmp_path / "page.html", result, {first: picture})
+    text = (tmp_path / "page.html").read_text()
+    assert (
+        f'<td>a, b</td><td><img class="strip" alt="frames of the clip" src="{picture}"></td>'
+        in text
+    )
+    assert second != first and "<td>me</td><td>not shown</td>" in text

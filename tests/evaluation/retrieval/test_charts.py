@@ -1,20 +1,14 @@
 import pytest
 import torch
 
-from vmm.evaluation.common.pictures import png
-from vmm.evaluation.retrieval.charts import (
-    Curve,
-    curves_picture,
-    read_curves,
-    recall_curves,
-    similarity_map,
-)
+from vmm.evaluation.retrieval.charts import rank_histogram, recall_curves, similarity_map
 from vmm.evaluation.retrieval.results import RetrievalResult
+from vmm.metrics import hit_probability
 
 
 def test_recall_curves_rise_from_r1_to_everything(result):
     content = RetrievalResult.read(result)
-    figure = recall_curves([("a", content)])
+    figure = recall_curves([("a", content)], "t2v")
     line = figure.axes[0].lines[0]
     recalls = dict(zip(line.get_xdata(), line.get_ydata(), strict=True))
     assert recalls[1] == pytest.approx(62.5) and recalls[3] == pytest.approx(75)
@@ -36,13 +30,26 @@ def test_the_similarity_map_has_the_right_pairs_on_its_diagonal():
     assert (drawn.diagonal()[1:] == 1).all() and drawn[1:, 1:].sum() == 63
 
 
-def test_curves_are_read_by_name(run):
-    curves = {curve.name: curve for curve in read_curves(run / "metrics.csv")}
-    assert curves.keys() == {"train/loss", "train/vtc", "val/t2v_recall_1"}
-    assert curves["train/loss"].steps == list(range(0, 100, 10))  # NaN is left out
-    assert curves["val/t2v_recall_1"].values == [42.0]
-    assert png(curves_picture(list(curves.values()))).startswith(b"\x89PNG")
+def test_bars_say_of_equal_scores_what_the_table_says(result):
+    content = RetrievalResult.read(result)
+    # Half of what is first shares its score with one wrong candidate: found first every other time.
+    content.queries["dual"]["t2v"] |= {"tied": [2, 1, 1, 2, 1, 1, 1, 1]}
+    ranks = content.ranks("dual", "t2v")
+    figure = rank_histogram(content, "t2v")
+    bars = {
+        name.get_text(): bar.get_height()
+        for name, bar in zip(
+            figure.axes[0].get_xticklabels(), figure.axes[0].containers[0], strict=True
+        )
+    }
+    assert bars["1"] == pytest.approx(100 * hit_probability(ranks, 1).mean().item())
+    assert bars["1"] == pytest.approx(50) and bars["2-5"] == pytest.approx(25)
+    assert sum(bars.values()) == pytest.approx(100)
 
 
-def test_a_single_point_can_be_drawn():
-    assert png(curves_picture([Curve("train/$loss", [0], [1.0])])).startswith(b"\x89PNG")
+def test_no_bars_for_ranks_that_the_gallery_does_not_have(result):
+    content = RetrievalResult.read(result)
+    for scores in content.kinds():
+        content.queries[scores]["t2v"] |= {"candidates": 8, "better": [0] * 8}
+    labels = rank_histogram(content, "t2v").axes[0].get_xticklabels()
+    assert [label.get_text() for label in labels] == ["1", "2-5", "later"]

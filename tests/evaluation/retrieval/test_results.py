@@ -93,8 +93,8 @@ def test_several_results_side_by_side_end_with_chance(read):
     assert header[2:] == ["t2v R@1", "R@5", "R@10", "v2t R@1", "R@5", "R@10", "direction"]
     assert [(row[0], row[1], row[-1]) for row in rows] == [
         ("a", "dual encoder", "97.5"), ("", "one vector each", "97.0"),
-        ("", "re-ranked, mixture", "99.5"), ("", "re-ranked, matching alone", "98.5"),
-        ("b", "dual encoder", "-"), ("", "re-ranked, matching alone", "-"),
+        ("", "re-ranked, mixture, k=128", "99.5"), ("", "re-ranked, matching alone, k=128", "98.5"),
+        ("b", "dual encoder", "-"), ("", "re-ranked, matching alone, k=128", "-"),
         ("chance", "", "50.0"),
     ]  # fmt: skip
 

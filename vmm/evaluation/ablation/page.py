@@ -19,7 +19,7 @@ from vmm.evaluation.ablation.measure import (
 )
 from vmm.evaluation.ablation.studies import MEASURES, Study
 from vmm.evaluation.common.page import render
-from vmm.evaluation.common.pictures import png
+from vmm.evaluation.common.pictures import DPI, WIDE, png
 from vmm.evaluation.common.results import versions
 from vmm.pages import data_uri
 from vmm.text_output import write_text
@@ -143,7 +143,7 @@ def _number(estimate: Any, sign: str = "") -> str:
 
 def dots(study: Study, compared: Sequence[Compared]) -> Figure:
     """Draw every seed of every variant, their mean and its standard error."""
-    figure = Figure(figsize=(6, 1.0 + 0.42 * len(compared)), dpi=120, layout="constrained")
+    figure = Figure(figsize=(WIDE, 0.9 + 0.34 * len(compared)), dpi=DPI, layout="constrained")
     ax = figure.subplots()
     for row, c in enumerate(compared):
         colour = "#57606a" if c.difference is None else "#0969da"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,9 @@ from matplotlib.figure import Figure
 from vmm.evaluation.classification.results import ClassificationResult, number_rows
 from vmm.evaluation.common.class_protocols import published_accuracy
 from vmm.evaluation.common.page import write_accuracy_page
-from vmm.evaluation.common.pictures import png, shortened
+from vmm.evaluation.common.pictures import DPI, WIDE, png, shortened
+from vmm.evaluation.common.published import source_of
+from vmm.evaluation.common.strips import SHOWN
 from vmm.pages import data_uri
 
 _MOST_IN_MAP = 200
@@ -26,16 +29,37 @@ _NOTES = {
 }
 
 
-def write_page(path: Path, result: ClassificationResult) -> None:
-    """Write the page of a result."""
+def wrong_samples(result: ClassificationResult) -> list[int]:
+    """Choose the samples that the page shows: wrong ones, at even distances; by their row."""
+    if "top_1" not in result.numbers:
+        return []
+    wrong = [
+        row
+        for row, (_, label, chosen) in enumerate(result.predictions)
+        if chosen is not None and label != chosen and label >= 0
+    ]
+    places = np.linspace(0, len(wrong) - 1, min(SHOWN, len(wrong)))
+    return [wrong[int(place)] for place in places]
+
+
+def write_page(
+    path: Path, result: ClassificationResult, clips: Mapping[int, str] | None = None
+) -> None:
+    """Write the page of a result.
+
+    Args:
+        path: The HTML file.
+        result: As it is written.
+        clips: Row of a sample -> data URI of a picture of it; None: there are none.
+    """
     tables, pictures = {}, {}
     headline = next(n for n in ("mse", "mean_average_precision", "top_1") if n in result.numbers)
     others = published_accuracy(result.data["test_set"])
     if others:
-        rows = [["model", headline.replace("_", "-")]]
-        rows.append([result.name, f"{result.numbers[headline]:.2f}"])
+        rows = [["model", headline.replace("_", "-"), "source"]]
+        rows.append([result.name, f"{result.numbers[headline]:.2f}", "this result"])
         tables["Beside published numbers, of classifiers trained on the set"] = rows + [
-            [other.model, f"{other.value:.2f}"] for other in others
+            [other.model, f"{other.value:.2f}", source_of(other.model)[1]] for other in others
         ]
     if headline == "top_1":
         classes = sorted(result.numbers["per_class"], key=lambda c: float(c["top_1"]))
@@ -44,6 +68,13 @@ def write_page(path: Path, result: ClassificationResult) -> None:
             [c["name"], str(c["samples"]), f"{c['top_1']:.1f}", c["taken_for"] or ""]
             for c in classes[:_WORST]
         ]
+        rows = [["sample", "class", "taken for", "clip"]]
+        for row in wrong_samples(result):
+            key, label, chosen = result.predictions[row]
+            names = [str(result.classes[number]) for number in (label, chosen)]
+            rows.append([str(key), *names, (clips or {}).get(row, "not shown")])
+        if len(rows) > 1:
+            tables["Some wrong answers, at even distances"] = rows
         picture = data_uri("image/png", png(confusion_map(result)))
         pictures["What (rows) is taken for what (columns)"] = picture
     write_accuracy_page(
@@ -71,7 +102,7 @@ def confusion_map(result: ClassificationResult) -> Figure:
         if max(label, predicted) < len(names):
             counts[label, predicted] += 1
     shares = counts / np.maximum(counts.sum(1, keepdims=True), 1)
-    figure = Figure(figsize=(6, 5.2), dpi=110, layout="constrained")
+    figure = Figure(figsize=(WIDE, 3.8), dpi=DPI, layout="constrained")
     ax = figure.subplots()
     image = ax.imshow(100 * shares, vmin=0, vmax=100, cmap="viridis")
     if len(names) <= 30:

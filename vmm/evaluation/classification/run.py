@@ -17,7 +17,7 @@ from typing import Any, get_args
 
 from vmm.data.views import Views
 from vmm.evaluation.classification.options import TEMPLATES, Options
-from vmm.evaluation.classification.page import write_page
+from vmm.evaluation.classification.page import write_page, wrong_samples
 from vmm.evaluation.classification.results import ClassificationResult
 from vmm.evaluation.classification.scoring import (
     SeenSamples,
@@ -41,6 +41,7 @@ from vmm.evaluation.common.labels import (
 from vmm.evaluation.common.models import Encoder
 from vmm.evaluation.common.results import clip_card, count_problems, versions
 from vmm.evaluation.common.sources import AnnotatedClips, ShardClips, kind_in
+from vmm.evaluation.common.strips import strips
 from vmm.losses.classification import ProblemType
 from vmm.models.classifier import VideoClassifier
 from vmm.runs import class_list_of, load_model, read_config, trains
@@ -99,7 +100,7 @@ def evaluate(options: Options, command: str = f"{__name__}.evaluate(...)") -> Cl
         **scored,
     )
     path = result.write(out)
-    write_page(out / "classification.html", result)
+    write_page(out / "classification.html", result, strips(media, wrong_samples(result)))
     store.remove()
     logger.info("wrote %s and classification.html", path)
     return result

@@ -10,6 +10,9 @@ from matplotlib.text import Text
 
 from vmm.fonts import choose_fonts, drawable
 
+WIDE, DPI = 4.4, 160
+"""Inches and dots of an inch of a figure whose letters can be read on a telephone, too."""
+
 
 def shortened(text: str, letters: int) -> str:
     """Return the beginning of a text, in one line that can be drawn."""

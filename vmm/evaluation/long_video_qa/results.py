@@ -139,7 +139,7 @@ class QaResult(Result):
 
 def accuracy_rows(numbers: dict[str, Any]) -> list[list[str]]:
     """List methods and controls, header first."""
-    rows = [["", "accuracy", "± error", "lead over it", "in errors"]]
+    rows = [["", "accuracy", "± error", "first line's lead", "lead / its error"]]
     methods = [numbers["headline"], *(m for m in numbers["accuracy"] if m != numbers["headline"])]
     for method in methods:
         rows.append([METHODS[method], *_number(numbers["accuracy"][method]), "", ""])
@@ -154,8 +154,8 @@ def accuracy_rows(numbers: dict[str, Any]) -> list[list[str]]:
 
 def class_rows(classes: dict[str, Any]) -> list[list[str]]:
     """List the classes of ``by_type`` or ``by_duration``, header first."""
-    rows = [["", "questions", "accuracy", "±", "shuffled", "blank", "blind", "chance", "lead",
-             "in errors"]]  # fmt: skip
+    rows = [["", "questions", "accuracy", "± error", "shuffled frames", "blank video", "no video",
+             "chance", "lead", "lead / its error"]]  # fmt: skip
     for name, found in classes.items():
         shown = (found["controls"][c] for c in ("shuffled", "blank", "blind", "chance"))
         rows.append(

@@ -2,28 +2,43 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 from vmm.evaluation.common.page import write_accuracy_page
+from vmm.evaluation.common.published import source_of
+from vmm.evaluation.common.strips import SHOWN
 from vmm.evaluation.open_qa.protocols import PUBLISHED
 from vmm.evaluation.open_qa.results import OpenQaResult, kind_rows, number_rows
 
 
-def write_page(path: Path, result: OpenQaResult) -> None:
-    """Write the page of a result."""
+def wrong_replies(result: OpenQaResult) -> list[int]:
+    """Choose the wrong replies that the page shows."""
+    return [n for n, reply in enumerate(result.replies) if not reply["right"]][:SHOWN]
+
+
+def write_page(path: Path, result: OpenQaResult, clips: Mapping[int, str] | None = None) -> None:
+    """Write the page of a result.
+
+    Args:
+        path: The HTML file.
+        result: As it is written.
+        clips: Number of a reply -> data URI of a picture of its clip; None: there are none.
+    """
     tables = {"By kind of question": kind_rows(result)}
     title = result.data["test_set"]
     if title in PUBLISHED:
         own = f"{result.numbers['accuracy']['value']:.1f}"
         tables["Beside published numbers"] = [
-            ["model, fine-tuned", "accuracy"],
-            [result.name, own],
-            ["UMT, from B to L", PUBLISHED[title]],
+            ["model, fine-tuned", "accuracy", "source"],
+            [result.name, own, "this result"],
+            ["UMT, from B to L", PUBLISHED[title], source_of("UMT")[1]],
         ]
-    shown = [["question", "said", "known"]] + [
-        [r["question"], (r["said"] or ["(unreadable)"])[0], ", ".join(sorted(set(r["answers"])))]
-        for r in [r for r in result.replies if not r["right"]][:20]
-    ]
+    shown = [["question", "the model said", "right would be", "clip"]]
+    for number in wrong_replies(result):
+        r = result.replies[number]
+        said, right = (r["said"] or ["(unreadable)"])[0], ", ".join(sorted(set(r["answers"])))
+        shown.append([r["question"], said, right, (clips or {}).get(number, "not shown")])
     if len(shown) > 1:
         tables["The first wrong answers"] = shown
     write_accuracy_page(

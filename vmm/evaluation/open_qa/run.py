@@ -24,10 +24,11 @@ from vmm.evaluation.common.journal import Journal
 from vmm.evaluation.common.models import describe_model
 from vmm.evaluation.common.results import clip_card, content_hash, versions
 from vmm.evaluation.common.sources import AnnotatedClips, ShardClips
+from vmm.evaluation.common.strips import strips
 from vmm.evaluation.open_qa.lint import lint_questions
 from vmm.evaluation.open_qa.measure import Judged, judge, measure
 from vmm.evaluation.open_qa.options import Options
-from vmm.evaluation.open_qa.page import write_page
+from vmm.evaluation.open_qa.page import write_page, wrong_replies
 from vmm.evaluation.open_qa.protocols import OPEN_SETS
 from vmm.evaluation.open_qa.questions import (
     OpenQuestion,
@@ -86,7 +87,9 @@ def evaluate(options: Options, command: str = f"{__name__}.evaluate(...)") -> Op
         versions=versions(),
     )
     path = result.write(out)
-    write_page(out / "open_qa.html", result)
+    drawn = strips(clips, (questions[number].video for number in wrong_replies(result)))
+    shown = {n: drawn.get(questions[n].video, "not shown") for n in wrong_replies(result)}
+    write_page(out / "open_qa.html", result, shown)
     journal.remove()
     logger.info("wrote %s and open_qa.html", path)
     return result

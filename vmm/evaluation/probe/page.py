@@ -7,7 +7,7 @@ from pathlib import Path
 from matplotlib.figure import Figure
 
 from vmm.evaluation.common.page import write_accuracy_page
-from vmm.evaluation.common.pictures import png
+from vmm.evaluation.common.pictures import DPI, WIDE, png
 from vmm.evaluation.probe.results import TITLES, ProbeResult, number_rows
 from vmm.pages import data_uri
 
@@ -55,7 +55,7 @@ def write_page(path: Path, result: ProbeResult) -> None:
 def bars(result: ProbeResult) -> Figure:
     """Draw the probes of the model beside those of random weights, and the most frequent class."""
     probes = result.numbers["probes"]
-    figure = Figure(figsize=(6, 1.2 + 0.7 * len(probes)), dpi=110, layout="constrained")
+    figure = Figure(figsize=(WIDE, 1.2 + 0.6 * len(probes)), dpi=DPI, layout="constrained")
     ax = figure.subplots()
     drawn = {"model": ("trained", "#3b6ea5", -0.18), "random": ("random weights", "#b9b9b9", 0.18)}
     for key, (label, colour, shift) in drawn.items():
@@ -76,5 +76,5 @@ def bars(result: ProbeResult) -> Figure:
     ax.invert_yaxis()
     ax.set_xlim(0, 100)
     ax.set_xlabel("percent")
-    ax.legend(fontsize=8, loc="lower right")
+    figure.legend(loc="outside lower center", ncols=1, fontsize=8, frameon=False)
     return figure

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import csv
-import math
 from collections.abc import Sequence
 from itertools import pairwise
-from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from vmm.evaluation.retrieval.results import DIRECTIONS, SCORES, RetrievalResult
+from vmm.evaluation.common.pictures import DPI, WIDE
+from vmm.evaluation.retrieval.results import DIRECTIONS, RetrievalResult
 from vmm.fonts import drawable
-from vmm.metrics import expected_rank, hit_probability
+from vmm.metrics import hit_probability
 
 _DEPTHS = (1, 2, 3, 5, 10, 20, 50, 100, 200, 500, 1000)
 _BINS = (1, 5, 10, 50, 100)
@@ -23,56 +21,55 @@ _MAP_SIDE = 64
 _STYLES: tuple[Any, ...] = ("-", "--", ":", "-.", (0, (1, 4)))
 
 
-def recall_curves(results: Sequence[tuple[str, RetrievalResult]]) -> Figure:
-    """Draw recall over the depth k, one panel per direction."""
-    figure = Figure(figsize=(10, 4.6), dpi=110, layout="constrained")
-    for ax, (direction, title) in zip(figure.subplots(1, 2), DIRECTIONS.items(), strict=True):
-        largest = 1
-        for number, (label, result) in enumerate(results):
-            for style, scores in zip(_STYLES, result.kinds(), strict=False):
-                ranks = result.ranks(scores, direction)
-                ks = [k for k in _DEPTHS if k < ranks.candidates] + [ranks.candidates]
-                largest = max(largest, ranks.candidates)
-                recalls = [100 * hit_probability(ranks, k).mean().item() for k in ks]
-                name = drawable(f"{label}, {SCORES[scores]}")
-                name = f" {name}" if name.startswith("_") else name  # else the legend omits it
-                ax.plot(
-                    ks, recalls, linestyle=style, color=f"C{number}", marker="o", ms=3, label=name
-                )
-        ks = [k for k in _DEPTHS if k <= largest]
-        ax.plot(ks, [100 * k / largest for k in ks], color="#b0b0b0", lw=1, label="chance")
-        ax.set(xscale="log", ylim=(0, 102), title=title, xlabel="depth k", ylabel="recall@k, %")
-        ax.set_xticks(ks, labels=[str(k) for k in ks])
-        ax.set_xticks([], minor=True)
-        ax.grid(alpha=0.3)
-        ax.spines[["top", "right"]].set_visible(False)
-    lines, names = ax.get_legend_handles_labels()
-    figure.legend(lines, names, loc="outside lower center", ncols=2, fontsize=8, frameon=False)
+def recall_curves(results: Sequence[tuple[str, RetrievalResult]], direction: str) -> Figure:
+    """Draw recall over the depth k in a direction, "t2v" or "v2t"."""
+    entries = sum(len(result.kinds()) for _, result in results) + 1
+    figure = Figure(figsize=(WIDE, 3.2 + 0.18 * entries), dpi=DPI, layout="constrained")
+    ax = figure.subplots()
+    largest = 1
+    for number, (label, result) in enumerate(results):
+        for style, scores in zip(_STYLES, result.kinds(), strict=False):
+            ranks = result.ranks(scores, direction)
+            ks = [k for k in _DEPTHS if k < ranks.candidates] + [ranks.candidates]
+            largest = max(largest, ranks.candidates)
+            recalls = [100 * hit_probability(ranks, k).mean().item() for k in ks]
+            name = drawable(f"{label}, {result.title(scores)}")
+            name = f" {name}" if name.startswith("_") else name  # else the legend omits it
+            ax.plot(ks, recalls, linestyle=style, color=f"C{number}", marker="o", ms=3, label=name)
+    ks = [k for k in _DEPTHS if k <= largest]
+    ax.plot(ks, [100 * k / largest for k in ks], color="#b0b0b0", lw=1, label="chance")
+    ax.set(xscale="log", ylim=(0, 102), title=DIRECTIONS[direction])
+    ax.set(xlabel="depth k", ylabel="recall@k, %")
+    ax.set_xticks(ks, labels=[str(k) for k in ks])
+    ax.set_xticks([], minor=True)
+    ax.grid(alpha=0.3)
+    ax.spines[["top", "right"]].set_visible(False)
+    figure.legend(loc="outside lower center", ncols=1, fontsize=8, frameon=False)
     return figure
 
 
-def rank_histogram(result: RetrievalResult) -> Figure:
-    """Draw how many queries find their target how early, one panel per direction."""
-    edges = [0, *_BINS, float("inf")]
-    names = ["1", *(f"{a + 1}-{b}" for a, b in pairwise(_BINS)), "later"]
+def rank_histogram(result: RetrievalResult, direction: str) -> Figure:
+    """Draw how many queries find their target how early, with equal scores as in the table."""
     kinds = result.kinds()
     width = 0.8 / len(kinds)
-    figure = Figure(figsize=(10, 3.2), dpi=110, layout="constrained")
-    for ax, (direction, title) in zip(figure.subplots(1, 2), DIRECTIONS.items(), strict=True):
-        for number, scores in enumerate(kinds):
-            ranks = result.ranks(scores, direction)
-            rank = expected_rank(ranks)
-            shares = [
-                100 * ((rank > a) & (rank <= b)).double().mean().item() for a, b in pairwise(edges)
-            ]
-            places = [i + width * number for i in range(len(names))]
-            ax.bar(places, shares, width, label=SCORES[scores], color=f"C{number}")
-        ax.set_xticks([i + width * (len(kinds) - 1) / 2 for i in range(len(names))], labels=names)
-        ax.set(title=title, xlabel="rank of the right one", ylabel="share of queries, %")
-        ax.grid(axis="y", alpha=0.3)
-        ax.set_axisbelow(True)
-        ax.spines[["top", "right"]].set_visible(False)
-        ax.legend(fontsize=8)
+    figure = Figure(figsize=(WIDE, 2.9), dpi=DPI, layout="constrained")
+    ax = figure.subplots()
+    for number, scores in enumerate(kinds):
+        ranks = result.ranks(scores, direction)
+        ends = [k for k in _BINS if k < ranks.candidates]
+        found = [100 * hit_probability(ranks, k).mean().item() for k in ends]
+        shares = [b - a for a, b in pairwise([0, *found, 100])]
+        names = [*(str(b) if b == a + 1 else f"{a + 1}-{b}" for a, b in pairwise([0, *ends]))]
+        names.append("later")
+        places = [i + width * number for i in range(len(names))]
+        ax.bar(places, shares, width, label=result.title(scores), color=f"C{number}")
+    ax.set_xticks([i + width * (len(kinds) - 1) / 2 for i in range(len(names))], labels=names)
+    ax.set(title=DIRECTIONS[direction], xlabel="rank of the right one")
+    ax.set_ylabel("share of queries, %")
+    ax.grid(axis="y", alpha=0.3)
+    ax.set_axisbelow(True)
+    ax.spines[["top", "right"]].set_visible(False)
+    ax.legend(fontsize=8)
     return figure
 
 
@@ -87,7 +84,7 @@ def similarity_map(scores: Tensor, relevant: Tensor) -> Figure:
     columns = own[torch.linspace(0, len(own) - 1, min(_MAP_SIDE, len(own))).long()]
     rows = relevant[:, columns].byte().argmax(0)
     some = scores[rows][:, columns]
-    figure = Figure(figsize=(5.4, 4.6), dpi=110, layout="constrained")
+    figure = Figure(figsize=(WIDE, 3.7), dpi=DPI, layout="constrained")
     ax = figure.subplots()
     pixels = some.masked_fill(~some.isfinite(), torch.nan).numpy()
     image = ax.imshow(pixels, cmap="viridis")

@@ -16,13 +16,16 @@ from torch import Tensor
 from vmm.evaluation.common.results import text_table
 from vmm.evaluation.retrieval.results import (
     DIRECTIONS,
-    SCORES,
     RetrievalResult,
     protocol_differences,
 )
 from vmm.metrics import bootstrap_interval, hit_probability
 
 _DEPTHS = (1, 5, 10)
+_READING = (
+    "Recalls in percent. In brackets: where 95 % of differences lie if other videos are drawn; "
+    "p-value: how\noften as large a difference comes about where neither model is better."
+)
 _SAME_CARD = ("command", "versions", "device")  # may differ without being worth a line
 
 
@@ -109,10 +112,12 @@ def permutation_p(
 
 def comparison_text(a: RetrievalResult, b: RetrievalResult, found: Sequence[Difference]) -> str:
     """Format a comparison for the terminal."""
-    rows = [["", "", "", a.name, b.name, "difference (95 %)", "p"]]
+    names = (a.name, b.name) if a.name != b.name else (f"{a.name} (1)", f"{b.name} (2)")
+    gained = f"{names[1]} - {names[0]} (95 %)"
+    rows = [["direction", "scores", "recall", *names, gained, "p-value"]]
     last = ("", "")
     for d in found:
-        labels = (DIRECTIONS[d.direction], SCORES[d.scores])
+        labels = (DIRECTIONS[d.direction], a.title(d.scores))
         shown = ("", "") if labels == last else labels
         gain = f"{d.b - d.a:+.1f} ({d.low:+.1f} to {d.high:+.1f})"
         rows.append([*shown, f"R@{d.k}", f"{d.a:.1f}", f"{d.b:.1f}", gain, _p(d.p)])
@@ -123,7 +128,9 @@ def comparison_text(a: RetrievalResult, b: RetrievalResult, found: Sequence[Diff
         for (name, one), (_, two) in cards
         if one != two and name not in _SAME_CARD
     ]
-    return "\n".join([text_table(rows, left=3), *(["not the same:", *other] if other else [])])
+    return "\n".join(
+        [text_table(rows, left=3), _READING, *(["not the same:", *other] if other else [])]
+    )
 
 
 def _p(value: float) -> str:

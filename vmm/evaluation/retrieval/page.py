@@ -12,13 +12,14 @@ from typing import Any
 
 from vmm.evaluation.common.page import render
 from vmm.evaluation.common.pictures import png
+from vmm.evaluation.common.published import source_of
 from vmm.evaluation.common.results import text_table
 from vmm.evaluation.common.run_page import training_of, write_run_page
 from vmm.evaluation.retrieval.charts import rank_histogram, recall_curves
 from vmm.evaluation.retrieval.protocols import published
 from vmm.evaluation.retrieval.results import (
+    DIRECTIONS,
     MEANING,
-    SCORES,
     RetrievalResult,
     comparison_rows,
 )
@@ -106,37 +107,57 @@ def _intervals(name: str, result: RetrievalResult) -> list[str]:
     for scores in result.kinds():
         t2v, v2t = (result.interval[scores][f"{d}_recall_1"] for d in ("t2v", "v2t"))
         lines.append(
-            f"95 % interval of {name}'s R@1, {SCORES[scores]}: text-to-video {t2v[0]:.1f} to "
+            f"95 % interval of {name}'s R@1, {result.title(scores)}: text-to-video {t2v[0]:.1f} to "
             f"{t2v[1]:.1f}, video-to-text {v2t[0]:.1f} to {v2t[1]:.1f}."
         )
     return lines
 
 
 def _published(name: str, result: RetrievalResult) -> list[list[str]]:
-    """Put our R@1 above what others publish on the same test set; empty if nothing is known."""
+    """Put our R@1 above what others publish on the same test set; empty if nothing is known.
+
+    Returns:
+        Rows of model, scores, both R@1, title of the source and its address.
+    """
     others = published(result.data["test_set"])
     if not others:
         return []
     rows = [
-        [name, SCORES[scores], *(f"{metrics[f'{d}_recall_1']:.1f}" for d in ("t2v", "v2t"))]
+        [
+            name,
+            result.title(scores),
+            *(f"{metrics[f'{d}_recall_1']:.1f}" for d in DIRECTIONS),
+            "this result",
+            "",
+        ]
         for scores, metrics in result.kinds().items()
     ]
     return rows + [
-        [row.model, row.scores, f"{row.t2v:.1f}", "-" if row.v2t is None else f"{row.v2t:.1f}"]
+        [
+            row.model,
+            row.scores,
+            f"{row.t2v:.1f}",
+            "-" if row.v2t is None else f"{row.v2t:.1f}",
+            *source_of(row.model),
+        ]
         for row in others
     ]
 
 
-def _charts(results: Sequence[tuple[str, RetrievalResult]], folder: Path) -> dict[str, str]:
-    """Draw what a table cannot show: caption -> picture."""
-    charts = {
-        "Recall over the depth": png(recall_curves(results)),
-        f"Where the right one stands, {results[0][0]}": png(rank_histogram(results[0][1])),
+def _charts(results: Sequence[tuple[str, RetrievalResult]], folder: Path) -> dict[str, list[str]]:
+    """Draw what a table cannot show: caption -> pictures."""
+    name, headline = results[0]
+    drawn = {
+        "Recall over the depth": [recall_curves(results, d) for d in DIRECTIONS],
+        f"Where the right one stands, {name}": [rank_histogram(headline, d) for d in DIRECTIONS],
     }
-    found = {name: data_uri("image/png", data) for name, data in charts.items()}
+    found = {
+        caption: [data_uri("image/png", png(figure)) for figure in figures]
+        for caption, figures in drawn.items()
+    }
     similarity = _picture(folder / "similarity.png")
     if similarity is not None:
-        found[f"Similarities, {results[0][0]}: the diagonal is right"] = similarity
+        found[f"Similarities, {name}: the diagonal is right"] = [similarity]
     return found
 
 
@@ -161,7 +182,12 @@ def _examples(examples: list[dict[str, Any]], folder: Path) -> list[dict[str, An
             "caption": example["caption"],
             "rank": example["rank"],
             "results": [
-                found | {"clip": _clip(folder, found["clip"])} for found in example["results"]
+                found
+                | {
+                    "clip": _clip(folder, found["clip"]),
+                    "name": found.get("file") or found.get("key", ""),
+                }
+                for found in example["results"]
             ],
         }
         for example in examples

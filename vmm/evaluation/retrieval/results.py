@@ -54,7 +54,7 @@ SCORES = {
 MEANING = (
     "Dual encoder: the mean of a caption's cosines with all frames, as published. One vector each: "
     "the cosine with the one vector of a clip that encode_video, indexes and exports give. "
-    "Re-ranked: the best candidates once more, by the mixture of that cosine and the matching "
+    "Re-ranked: the best k candidates once more, by the mixture of that cosine and the matching "
     "head, as search and score do, or by the matching head alone, as published."
 )
 _DIRECTION = {
@@ -115,6 +115,12 @@ class RetrievalResult(Result):
         there = {name: self.scores.get(name) for name in SCORES if chance or name != "chance"}
         return {name: metrics for name, metrics in there.items() if metrics}
 
+    def title(self, scores: str) -> str:
+        """Call scores by their name; what is re-ranked with the number of candidates."""
+        k = self.settings.get("k")
+        shown = scores in ("mixed", "reranked") and k is not None
+        return f"{SCORES[scores]}, k={k}" if shown else SCORES[scores]
+
     def ranks(self, scores: str, direction: str) -> TiedRanks:
         """Read where the target of every query stands.
 
@@ -144,7 +150,7 @@ class RetrievalResult(Result):
                 interval = (self.interval.get(scores) or {}).get(f"{short}_recall_1")
                 if interval is not None:
                     first += f" ({interval[0]:.1f} to {interval[1]:.1f})"
-                rows.append([direction, SCORES[scores], first, *rest])
+                rows.append([direction, self.title(scores), first, *rest])
                 direction = ""
         clips, settings = self.data["clips"], self.settings
         counted = {"strict": "counted as misses", "available": "left out"}[settings["coverage"]]
@@ -234,7 +240,7 @@ def comparison_rows(results: Sequence[tuple[str, RetrievalResult]]) -> list[list
         for scores, metrics in result.kinds().items():
             pairs = (result.direction or {}).get(_OF_PAIRS[scores])
             said = "-" if pairs is None else f"{pairs:.1f}"
-            rows.append([label, SCORES[scores], *_brief(metrics), said])
+            rows.append([label, result.title(scores), *_brief(metrics), said])
             label = ""
     if results:
         rows.append(["chance", "", *_brief(results[0][1].kinds(chance=True)["chance"]), "50.0"])

@@ -167,9 +167,12 @@ def _show(
     numbers = encoded.numbers
 
     def describe(rows: list[int], with_right: bool = False) -> list[dict[str, Any]]:
-        return describe_queries(
+        examples = describe_queries(
             rows, encoded.captions, keys, encoded.relevant, scores, with_right=with_right
         )
+        for found in (found for example in examples for found in example["results"]):
+            found["file"] = _file_name(dataset, numbers[found["clip"]])
+        return examples
 
     shown = write_showcase(
         out,
@@ -184,6 +187,14 @@ def _show(
     )
     (out / "similarity.png").write_bytes(png(similarity_map(evaluation.dual, encoded.relevant)))
     return {"examples": shown["retrieval"], "best": shown["best"], "worst": shown["worst"]}
+
+
+def _file_name(dataset: ShardClips | AnnotatedClips, number: int) -> str:
+    """Give the name of a clip's file where its shard has one; of official files that is its id."""
+    if isinstance(dataset, AnnotatedClips):
+        return ""
+    name = dataset.metadata(number)[1].get("media")
+    return name if isinstance(name, str) else ""
 
 
 def _frames_reader(
