@@ -61,7 +61,7 @@ def say_what_there_is(trainer: L.Trainer) -> None:
     if run is None or not trainer.is_global_zero or not (run / "config.yaml").is_file():
         return
     stopper = trainer.early_stopping_callback
-    early = stopper is not None and stopper.stopped_epoch > 0
+    early = stopper is not None and stopper.wait_count >= stopper.patience
     why = f": {stopper.monitor} got no better (early_stopping)" if stopper and early else ""
     logger.info("%-11s after %s steps%s", "done:", f"{trainer.global_step:,}", why)
     try:

@@ -83,6 +83,8 @@ def test_training_stops_after_its_step_and_goes_on_from_there(run):
     assert status == 130
     assert said == f"vmm: stopped by Ctrl-C; 2 steps are done, go on with --ckpt_path {last}"
     assert steps_of(first) == (2, 2)
+    page = (first / "report.html").read_text()
+    assert "It was stopped, and goes on with" in page and "What training makes small" in page
     status, _, second = run("fit", Presser(), "second", f"--ckpt_path={first}")
     assert status == 0 and steps_of(second) == (4, 4)
 
@@ -109,6 +111,8 @@ def test_the_same_command_goes_on_with_resume_as_if_nothing_had_been(run, number
     assert run("fit", Presser(), "part", often, "--resume")[0] == 0
     record = json.loads((folder / "run.json").read_text())
     assert (record["end"], record["status"], record["step"]) == ("done", 0, 4)
+    page = (folder / "report.html").read_text()  # of both parts
+    assert "It is finished; 4 steps are done." in page and ">step 0<" in page and ">3<" in page
     assert steps_of(folder) == (4, 4)
     for a, b in zip(weights_of(whole).values(), weights_of(folder).values(), strict=True):
         assert torch.equal(a, b)

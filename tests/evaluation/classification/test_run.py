@@ -94,9 +94,9 @@ def test_an_imported_classifier_sees_all_views(classifier, videos, tmp_path, cap
     found = {f["code"] for f in result["findings"]}
     assert found == {"base-names", "size", "class-count"}
     page = (out / "classification.html").read_text()
-    assert "Beside published numbers" in page and "http" not in page.replace(
-        "http-equiv", ""
-    ).replace("https://arxiv.org/abs/", "")
+    assert "Beside published numbers" in page
+    assert "http" not in page.replace("http-equiv", "").replace("https://arxiv.org/abs/", "")
+    assert page.count("data:image/jpeg;base64,") == 3  # the wrong ones that can be read
     assert not (out / "features").exists()
     status, said = run(
         capsys, "--run", tmp_path / "imported-10", *arguments, "--out", out,

@@ -68,11 +68,11 @@ def write_page(
             [c["name"], str(c["samples"]), f"{c['top_1']:.1f}", c["taken_for"] or ""]
             for c in classes[:_WORST]
         ]
-        rows = [["sample", "class", "taken for", "clip"]]
+        rows = [["clip", "sample", "class", "taken for"]]
         for row in wrong_samples(result):
             key, label, chosen = result.predictions[row]
             names = [str(result.classes[number]) for number in (label, chosen)]
-            rows.append([str(key), *names, (clips or {}).get(row, "not shown")])
+            rows.append([(clips or {}).get(row, "not shown"), str(key), *names])
         if len(rows) > 1:
             tables["Some wrong answers, at even distances"] = rows
         picture = data_uri("image/png", png(confusion_map(result)))

@@ -154,8 +154,8 @@ def accuracy_rows(numbers: dict[str, Any]) -> list[list[str]]:
 
 def class_rows(classes: dict[str, Any]) -> list[list[str]]:
     """List the classes of ``by_type`` or ``by_duration``, header first."""
-    rows = [["", "questions", "accuracy", "± error", "shuffled frames", "blank video", "no video",
-             "chance", "lead", "lead / its error"]]  # fmt: skip
+    rows = [["", "questions", "accuracy", "± error", "shuffled", "blank", "no video", "chance",
+             "lead", "lead / its error"]]  # fmt: skip
     for name, found in classes.items():
         shown = (found["controls"][c] for c in ("shuffled", "blank", "blind", "chance"))
         rows.append(

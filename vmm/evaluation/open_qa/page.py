@@ -34,11 +34,11 @@ def write_page(path: Path, result: OpenQaResult, clips: Mapping[int, str] | None
             [result.name, own, "this result"],
             ["UMT, from B to L", PUBLISHED[title], source_of("UMT")[1]],
         ]
-    shown = [["question", "the model said", "right would be", "clip"]]
+    shown = [["clip", "question", "the model said", "right would be"]]
     for number in wrong_replies(result):
         r = result.replies[number]
         said, right = (r["said"] or ["(unreadable)"])[0], ", ".join(sorted(set(r["answers"])))
-        shown.append([r["question"], said, right, (clips or {}).get(number, "not shown")])
+        shown.append([(clips or {}).get(number, "not shown"), r["question"], said, right])
     if len(shown) > 1:
         tables["The first wrong answers"] = shown
     write_accuracy_page(
