@@ -85,14 +85,13 @@ def _model(task: TrainingTask) -> Iterator[tuple[str, str]]:
         f"{type(model).__name__}, {in_millions(_count(model))} parameters; "
         f"{type(encoder).__name__} of width {encoder.embed_dim} sees {size}",
     )
-    parts = dict(model.named_children())
-    own = dict(model.named_parameters(recurse=False))
+    parts = {name: [*part.parameters()] for name, part in model.named_children()}
+    parts |= {name: [own] for name, own in model.named_parameters(recurse=False)}
     trained: list[str] = []
     frozen: list[str] = []
     unread: list[str] = []
     fixed = task.fixed.parameters if task.fixed else set()
-    for name, part in [*parts.items(), *own.items()]:
-        parameters = [*part.parameters()] if isinstance(part, nn.Module) else [part]
+    for name, parameters in parts.items():
         kinds: tuple[tuple[list[str], list[nn.Parameter]], ...] = (
             (trained, [p for p in parameters if p.requires_grad]),
             (frozen, [p for p in parameters if not p.requires_grad and p in fixed]),
