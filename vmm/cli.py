@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import sys
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib import import_module
 from typing import NamedTuple
 
@@ -222,10 +222,12 @@ def _run_trainer(command: str, argv: list[str]) -> int:
         from vmm import trainer_cli
     try:
         ended = trainer_cli.run([command, *argv])
-    except KeyboardInterrupt as stop:
-        from vmm.after_fit import write_page
+    except (KeyboardInterrupt, ValueError, OSError) as error:
+        if (run := getattr(error, "run", None)) is not None:
+            from vmm.after_fit import write_page
 
-        write_page(getattr(stop, "run", None))
+            with suppress(KeyboardInterrupt):  # the first one is told
+                write_page(run)
         raise
     if command == "fit" and ended is not None:
         from vmm import after_fit

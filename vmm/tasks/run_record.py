@@ -63,7 +63,7 @@ class RunRecord(L.Callback):
             kinds = (status for kind, status in usual.items() if isinstance(exception, kind))
             status = int(getattr(exception, "status", next(kinds, 1)))
             self.write(trainer, status, str(exception))
-            if trainer.is_global_zero and isinstance(exception, KeyboardInterrupt):
+            if trainer.is_global_zero:  # for the run's page
                 exception.run = self._folder  # type: ignore[attr-defined]
         elif trainer.state.fn == "fit" and trainer.is_global_zero and trainer.loggers:
             _remove_empty(Path(trainer.loggers[0].log_dir or ""))

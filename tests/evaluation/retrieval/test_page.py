@@ -109,3 +109,21 @@ def test_published_numbers_stand_beside_ours_where_there_are_some(tmp_path, resu
     assert 'href="https://arxiv.org/abs/2403.06977">arXiv 2403.06977</a>' in out.read_text()
     own = ["mine", "re-ranked, matching alone, k=128", "88.5", "81.2"]
     assert own in [cells[i : i + 4] for i in range(place)]
+
+
+def test_without_a_result_the_page_is_about_the_runs(tmp_path, run):
+    (run / "config.yaml").write_text("model: {}\n")
+    table = build_report(tmp_path / "site/report.html", [("stage <2>", run)], [])
+    page = (tmp_path / "site/report.html").read_text()
+    assert "Training of stage &lt;2&gt;" in page and page.count("<svg") == 2
+    assert "none was saved" in page and "checkpoint" in table
+
+
+def test_a_clip_has_the_name_of_its_file_or_its_key(tmp_path, result):
+    content = json.loads(result.read_text())
+    content["examples"][0]["results"][0]["file"] = "holiday <1>.mp4"
+    result.write_text(json.dumps(content))
+    build_report(tmp_path / "report.html", [], [("mine", result)])
+    page = (tmp_path / "report.html").read_text()
+    names = re.findall(r'<span class="name">([^<]*)</span>', page)
+    assert names[:3] == ["holiday &lt;1&gt;.mp4", "s/2", "s/3"]

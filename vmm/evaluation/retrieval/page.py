@@ -36,7 +36,7 @@ def build_report(
     runs: Sequence[tuple[str, Path]],
     results: Sequence[tuple[str, Path]],
     steps: Sequence[dict[str, Any]] = (),
-    title: str = "Video-text retrieval",
+    title: str | None = None,
 ) -> str:
     """Write the page.
 
@@ -46,7 +46,7 @@ def build_report(
         results: Pairs of a label and a ``retrieval.json``, or the folder that holds it; the first
             is the headline. Without any the page is about the runs alone.
         steps: How it was made: ``name``, ``command`` and ``seconds`` of each step.
-        title: Heading of the page.
+        title: Heading of the page; None = what it is about.
 
     Returns:
         The table of numbers as text.
@@ -70,7 +70,7 @@ def build_report(
     page = render(
         "report.html.j2",
         _TEMPLATES,
-        title=title,
+        title=title or "Video-text retrieval",
         summary=_summary(headline),
         meaning=MEANING,
         table=rows,

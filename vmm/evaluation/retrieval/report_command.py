@@ -1,6 +1,8 @@
-"""The page of some results.
+"""The page of some results and runs.
 
 vmm eval report --out report.html --run "stage 2=RUN" --result "VideoMamba=FILE.json"
+
+Without --result it is about the runs alone, as the report.html that each run has in its folder.
 """
 
 from __future__ import annotations
@@ -29,7 +31,7 @@ def main(args: Sequence[str] | None = None, prog: str = "vmm eval report") -> in
     parser.add_argument(
         "--steps", type=Path, help='how it was made: JSON list of {"name", "command", "seconds"}'
     )
-    parser.add_argument("--title", default="Video-text retrieval")
+    parser.add_argument("--title", help="heading of the page (default: what it is about)")
     options = parser.parse_args(args)
     return run_to_status(prog, lambda: _run(options))
 
