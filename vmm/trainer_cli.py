@@ -105,6 +105,8 @@ def _configure_messages(command: str) -> None:
     # vmm keeps the curves and looks itself whether a folder is in use.
     warnings.filterwarnings("ignore", message="(Experiment logs|Checkpoint) directory .* not empty")
     warnings.filterwarnings("ignore", message="The dirpath has changed from")  # to evaluate
+    # ``check_monitors`` looks for it before, and the end of a run says that it was never measured.
+    warnings.filterwarnings("ignore", message=".* could not find the monitored key")
 
 
 class VmmCLI(LightningCLI):

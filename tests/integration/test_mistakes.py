@@ -517,7 +517,7 @@ def test_a_checkpoint_of_another_stage_or_size(told, demo_shards, tmp_path, caps
         (
             "fit",
             "--trainer.enable_checkpointing=false",
-            {"config.yaml", "metrics.csv", "run.json", ".lock"},
+            {"config.yaml", "metrics.csv", "run.json", ".lock", "report.html"},
         ),
         ("predict", "--trainer.fast_dev_run=1", set()),
         ("validate", "--trainer.logger=false", set()),

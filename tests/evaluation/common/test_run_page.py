@@ -84,10 +84,17 @@ def test_a_run_that_has_nothing_yet_has_a_page(run, tmp_path):
         (folder / name).unlink()
     rows = write_run_page(tmp_path / "report.html", [("mine", folder)])
     assert ["mine", "checkpoint", "none was saved"] in rows
+    assert next_commands(folder, yaml.safe_load((folder / "config.yaml").open())) == []
     page = (tmp_path / "report.html").read_text()
     assert "What became of it is not recorded." in page and "No number was written" in page
     with pytest.raises(ValueError, match="not a run directory"):
         write_run_page(tmp_path / "report.html", [("mine", tmp_path)])
+
+
+def test_corpora_stand_by_name(run):
+    corpora = {"a": {"shards": "a-*.tar", "weight": 2.0}, "b": {"shards": ["b.tar", "c.tar"]}}
+    found = dict(facts(run(), {"data": {"init_args": {"train_videos": corpora}}}))
+    assert found["training videos"] == "a: a-*.tar; b: b.tar, c.tar"
 
 
 def test_without_a_monitor_the_numbers_are_the_last(run):
@@ -95,3 +102,6 @@ def test_without_a_monitor_the_numbers_are_the_last(run):
     found = dict(facts(folder, yaml.safe_load((folder / "config.yaml").open())))
     assert found["its numbers"] == "val/t2v_recall_1 50"
     assert "no checkpoint.monitor is set" in found["best checkpoint"]
+    folder = run(monitor="val/loss")
+    found = dict(facts(folder, yaml.safe_load((folder / "config.yaml").open())))
+    assert "(val/loss was never measured)" in found["best checkpoint"]

@@ -120,7 +120,7 @@ def facts(run: Path, config: Mapping[str, Any]) -> list[tuple[str, str]]:
         found.append(("frozen", str(task["freeze"])))
     data = init_args_of(config.get("data"))
     found += [
-        (title, str(data[key]))
+        (title, _shards(data[key]))
         for key, title in (
             ("train_videos", "training videos"),
             ("train_images", "training images"),
@@ -129,6 +129,13 @@ def facts(run: Path, config: Mapping[str, Any]) -> list[tuple[str, str]]:
         if data.get(key)
     ]
     return [*found, *_best(run, config)]
+
+
+def _shards(named: Any) -> str:
+    """Name shards as a recipe does: patterns, or corpora by name."""
+    if isinstance(named, Mapping):
+        return "; ".join(f"{name}: {_shards(dict(own)['shards'])}" for name, own in named.items())
+    return ", ".join(map(str, named)) if isinstance(named, list) else str(named)
 
 
 def _class_name(node: Any) -> str:
@@ -145,18 +152,20 @@ def _best(run: Path, config: Mapping[str, Any]) -> list[tuple[str, str]]:
         return [("checkpoint", "none was saved")]
     chosen = config.get("checkpoint") or {}
     watched = chosen.get("monitor")
-    why = f"best {watched}" if watched else "the newest: no checkpoint.monitor is set"
-    why = why if chosen_ones else "of its end: nothing was validated"
-    found = [("best checkpoint", f"{path} ({why})")]
     curves = {}
     if (run / "metrics.csv").is_file():
-        curves = {curve.name: curve for curve in read_curves(run / "metrics.csv", ("val",))}
+        curves = {curve.name: curve for curve in read_curves(run / "metrics.csv")}
+    why = "the newest: no checkpoint.monitor is set"
+    if watched:
+        why = f"best {watched}" if watched in curves else f"{watched} was never measured"
+    why = why if chosen_ones else "of its end: nothing was validated"
+    found = [("best checkpoint", f"{path} ({why})")]
     place = -1
     if watched in curves:
         values = curves[watched].values
         extreme = max(values) if chosen.get("mode") == "max" else min(values)
         place = values.index(extreme)
-    shown = [c for c in curves.values() if _says_much(c)]
+    shown = [c for c in curves.values() if c.name.startswith("val/") and _says_much(c)]
     numbers = [f"{c.name} {c.values[place]:.4g}" for c in shown if len(c.values) > max(place, 0)]
     return [*found, ("its numbers", ", ".join(numbers) or "nothing was validated")]
 
@@ -168,6 +177,8 @@ def next_commands(run: Path, config: Mapping[str, Any]) -> list[tuple[str, str]]
         run: Its directory.
         config: Its recipe.
     """
+    if not any(run.glob("checkpoints/*.ckpt")):
+        return []
     kind, data = kind_of(config), init_args_of(config.get("data"))
     own = shlex.quote(str(run))
     shards = data.get("test_videos") or data.get("test_images")
