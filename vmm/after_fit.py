@@ -63,7 +63,8 @@ def say_what_there_is(trainer: L.Trainer) -> None:
     stopper = trainer.early_stopping_callback
     early = stopper is not None and stopper.wait_count >= stopper.patience
     why = f": {stopper.monitor} got no better (early_stopping)" if stopper and early else ""
-    logger.info("%-11s after %s steps%s", "done:", f"{trainer.global_step:,}", why)
+    steps = f"{trainer.global_step:,} step{'s' * (trainer.global_step != 1)}"
+    logger.info("%-11s after %s%s", "done:", steps, why)
     try:
         config = read_config(run)
         found = dict(facts(run, config))

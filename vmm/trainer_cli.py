@@ -107,6 +107,9 @@ def _configure_messages(command: str) -> None:
     warnings.filterwarnings("ignore", message="The dirpath has changed from")  # to evaluate
     # ``check_monitors`` looks for it before, and the end of a run says that it was never measured.
     warnings.filterwarnings("ignore", message=".* could not find the monitored key")
+    # Of several processes: what validation logs is gathered before, and so the same in all.
+    warnings.filterwarnings("ignore", message="It is recommended to use `self.log.*sync_dist=True")
+    warnings.filterwarnings("ignore", message=".*all_gather_into_tensor. is deprecated")
 
 
 class VmmCLI(LightningCLI):

@@ -91,9 +91,9 @@ def test_what_is_frozen_is_told_from_what_no_loss_reaches(said):
     task.fixed = Fixed(set(task.model.head.parameters()), [task.model.head])
     task.teacher = nn.Linear(100, 100)
     found = dict(said(task))
-    assert found["trained"].startswith("video_encoder ") and found["trained"].endswith("scale 1")
-    assert found["frozen"] == "head 10, the teacher, 0.01 M"
-    assert found["not trained"] == "unread 16, which no loss of this recipe reaches"
+    assert found["trained"].startswith("video_encoder (") and found["trained"].endswith("scale (1)")
+    assert found["frozen"] == "head (10), the teacher (0.01 M)"
+    assert found["untrained"] == "unread (16), which no loss of this recipe reaches"
     assert found["starts from"] == "runs/before" and found["run"] == "runs/x"
     assert found["model"].endswith("VideoMamba of width 16 sees 2 frames of 32 x 32 pixels")
 

@@ -99,14 +99,14 @@ def _model(task: TrainingTask) -> Iterator[tuple[str, str]]:
         )
         for named, those in kinds:
             if those:
-                named.append(f"{name} {in_millions(sum(map(_size, those)))}")
+                named.append(f"{name} ({in_millions(sum(map(_size, those)))})")
     teacher = getattr(task, "teacher", None)
     if isinstance(teacher, nn.Module):
-        frozen.append(f"the teacher, {in_millions(_count(teacher))}")
+        frozen.append(f"the teacher ({in_millions(_count(teacher))})")
     yield "trained", ", ".join(trained)
     yield "frozen", ", ".join(frozen) or "nothing"
     if unread:
-        yield "not trained", f"{', '.join(unread)}, which no loss of this recipe reaches"
+        yield "untrained", f"{', '.join(unread)}, which no loss of this recipe reaches"
     if task.init_from is not None:
         yield "starts from", task.init_from
 
@@ -120,7 +120,8 @@ def _plan(trainer: L.Trainer) -> Iterator[tuple[str, str]]:
     stream = getattr(trainer.train_dataloader, "stream", None)
     sizes = stream.batch_sizes if isinstance(stream, TrainStream | ResampledStream) else {}
     each = trainer.world_size * trainer.accumulate_grad_batches
-    batch = " or ".join(f"{each * size:,} {media}s" for media, size in sizes.items())
+    there = stream.sources if isinstance(stream, TrainStream) else sizes
+    batch = " or ".join(f"{each * n:,} {media}s" for media, n in sizes.items() if media in there)
     processes = f"{trainer.world_size} process{'es' * (trainer.world_size > 1)}"
     device = trainer.strategy.root_device.type
     of = f", each of {batch}" if batch else ""
