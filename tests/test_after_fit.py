@@ -106,11 +106,13 @@ def test_who_has_no_run_says_nothing(tmp_path, finished):
     assert not (tmp_path / "run/report.html").exists()
 
 
-def test_a_page_that_cannot_be_written_ends_no_run(tmp_path, finished):
+def test_a_page_that_cannot_be_written_ends_no_run(tmp_path, finished, caplog):
     write_run(tmp_path / "run", seed=0)
     (tmp_path / "run/metrics.csv").write_text("step,train/loss\nx,1\n")
     said = finished()
     assert any("holds no number for train/loss" in line for line in said)
+    after_fit.write_page(tmp_path / "run")
+    assert "no report.html was written: " in caplog.messages[-1]
     (tmp_path / "run/config.yaml").write_text(": [")
     assert "what the run has cannot be said: " in finished()[-1]
     after_fit.write_page(None)

@@ -123,6 +123,20 @@ def test_pictures_are_spread_over_all_samples(tmp_path):
     assert re.findall(r'<span class="soft">(\d+)</span></fig', page) == ["10", "13", "16", "31"]
 
 
+def test_pictures_have_the_names_of_their_files_and_what_never_varies_has_no_bars(tmp_path):
+    picture = clips.write_picture(tmp_path / "c.jpg", 9).read_bytes()
+    named = json.dumps({"caption": "a b", "media": "holiday <1>.jpg"}).encode()
+    members = [("0.jpg", picture), ("0.json", named), ("1.jpg", picture), ("1.txt", b"c d")]
+    write_tar(tmp_path / "0.tar", members)
+    inspect_shards(InspectOptions(f"{tmp_path}/0.tar", tmp_path / "out"))
+    page = (tmp_path / "out/index.html").read_text()
+    assert re.findall(r'<span class="soft">([^<]+)</span></fig', page) == [
+        "holiday &lt;1&gt;.jpg, 0", "1",
+    ]  # fmt: skip
+    assert '<div class="bars">' not in page and "<div>all 2</div>" in page  # words of a caption
+    assert "<h1>2 samples in 1 shard</h1>" in page
+
+
 def test_more_processes_give_the_same(shards, tmp_path):
     outs = [tmp_path / name for name in ("one", "two")]
     for out, workers in zip(outs, (1, 2), strict=True):

@@ -33,6 +33,8 @@ def test_what_was_measured_once_or_never_changed_is_a_number_not_a_curve(curves)
     rows = {row[0]: row[1:3] for row in levels(shown)[1:]}
     assert rows == {"train/temperature": ["0.07", "all"], "val/t2v_recall_1": ["42", "20"]}
     assert levels([curves["train/loss"]]) == []
+    twice = Curve("val/loss", [5, 5], [1.0, 2.0])  # of a run that went on from there
+    assert panels([twice]) == [] and levels([twice])[1][:2] == ["val/loss", "2"]
 
 
 def test_a_curve_is_drawn_from_its_highest_to_its_lowest_value():

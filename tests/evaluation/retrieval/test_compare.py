@@ -1,3 +1,4 @@
+import re
 from itertools import product
 
 import pytest
@@ -46,6 +47,14 @@ def test_different_protocols_are_refused(tmp_path, changes):
 def test_one_of_two_may_lack_re_ranking(tmp_path):
     a, b = results(tmp_path, [0, 1], [0, 1], [0, 1], {"settings.k": None})
     assert "re-ranked: the best 128 per query | no" in comparison_text(a, b, compare(a, b))
+
+
+def test_columns_have_names_also_where_both_results_have_one(tmp_path):
+    a, b = results(tmp_path, [0, 1], [0, 1], [1, 1], {})
+    header = comparison_text(a, b, compare(a, b)).splitlines()[0]
+    names = (a.name, b.name) if a.name != b.name else (f"{a.name} (1)", f"{b.name} (2)")
+    expected = ["direction", "scores", "recall", *names, f"{names[1]} - {names[0]} (95 %)"]
+    assert re.split(r"  +", header.strip()) == [*expected, "p-value"]
 
 
 def test_the_p_value_is_that_of_all_swaps():
