@@ -79,7 +79,7 @@ def finished(tmp_path, caplog):
         vars(trainer).update(changes)
         caplog.clear()
         after_fit.say_what_there_is(trainer)
-        return caplog.messages
+        return [r.getMessage() for r in caplog.records if r.name == "vmm.after_fit"]
 
     return finished
 

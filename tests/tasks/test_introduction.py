@@ -61,7 +61,8 @@ def said(demo_shards, caplog):
         )  # fmt: skip
         vars(trainer).update(changes)
         Introduction().on_train_start(trainer, task or Task())
-        lines = [message.split(":", 1) for message in caplog.messages]
+        own = [r for r in caplog.records if r.name == "vmm.tasks.introduction"]
+        lines = [record.getMessage().split(":", 1) for record in own]
         return [(name, text.strip()) for name, text in lines]
 
     return said
