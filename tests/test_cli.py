@@ -116,7 +116,7 @@ def test_doctor_names_a_local_build_that_breaks_torchvision(monkeypatch):
         return "2.13.0+cpu" if name == "torch" else version(name)
 
     def works(name, code):
-        state = "broken" if name == "import torchvision" else "ok"
+        state = "broken" if name in ("import torchvision", "import open_clip") else "ok"
         return doctor.Finding(name, state, "operator torchvision::nms does not exist")
 
     monkeypatch.setattr(importlib.metadata, "version", versions)

@@ -156,6 +156,20 @@ def torchvision_pair(torch_version: str, torchvision_version: str) -> str:
     )
 
 
+def _vision_libraries(present: dict[str, str]) -> list[Finding]:
+    """Import torchvision and open_clip, which loads it: where both work, once is enough."""
+    pair = Finding("import torchvision", "ok", "works")
+    if "open_clip_torch" in present:
+        towers = _works("import open_clip", "import open_clip")
+        if towers.state == "ok":
+            return [pair, towers]
+    pair = _works(pair.name, pair.name)
+    if pair.state == "broken":
+        advice = torchvision_pair(present["torch"], present["torchvision"])
+        return [Finding(pair.name, "broken", f"{pair.detail}. {advice}")]
+    return [pair, towers] if "open_clip_torch" in present else [pair]
+
+
 def _operators() -> list[Finding]:
     import torch
 
@@ -182,13 +196,7 @@ def examine() -> list[Finding]:
     found += [_package(name, purpose) for name, purpose in _PACKAGES.items()]
     present = {f.name: f.detail for f in found if f.state == "ok"}
     if "torch" in present and "torchvision" in present:
-        pair = _works("import torchvision", "import torchvision")
-        if pair.state == "broken":
-            advice = torchvision_pair(present["torch"], present["torchvision"])
-            pair = Finding(pair.name, "broken", f"{pair.detail}. {advice}")
-        found.append(pair)
-        if "open_clip_torch" in present and pair.state == "ok":
-            found.append(_works("import open_clip", "import open_clip"))
+        found += _vision_libraries(present)
     if "av" in present:
         code = "from vmm.doctor import decode_a_clip; print(decode_a_clip())"
         found.append(_works("decoding", code))
