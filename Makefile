@@ -7,7 +7,7 @@ READY := $(VENV)/.ready
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 LOCKS := requirements/locked.txt requirements/assets.txt
 
-.PHONY: install lock demo demo-qa demo-classes ablations test test-all test-matrix drills check format bench clean
+.PHONY: install lock demo demo-qa demo-classes ablations test test-all test-matrix docs drills check format bench clean
 
 # Exactly the locked versions, so that a release of tomorrow cannot break what worked today.
 $(READY): pyproject.toml $(LOCKS)
@@ -56,6 +56,10 @@ test-all: $(READY)
 test-matrix: $(READY)
 	$(BIN)/python -m tests.matrix
 
+# The pages of docs/ as site/index.html; what is linked and not there is an error.
+docs: $(READY)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
+
 # Kills, signals, damaged files and memory in their long forms; results are dated files.
 RESULTS := tests/stress/results
 drills: $(READY)
@@ -93,4 +97,4 @@ bench: $(READY)
 	$(BIN)/python -m benchmarks.search --short
 
 clean:
-	rm -rf demo runs data .pytest_cache .mypy_cache .ruff_cache
+	rm -rf demo runs data site .pytest_cache .mypy_cache .ruff_cache

@@ -1,0 +1,67 @@
+"""What MkDocs asks for before it builds: the pages and pictures that are made of the code.
+
+Nothing of vmm that needs torch is imported, and nothing is fetched.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+from mkdocs.structure.files import File, Files
+
+ROOT = Path(__file__).parents[2]
+sys.path[:0] = [str(ROOT), str(Path(__file__).parent)]
+
+import pictures  # noqa: E402
+import references  # noqa: E402
+
+_BENCHMARKS = ROOT / "benchmarks/results"
+_DRILLS = ROOT / "tests/stress/results"
+
+
+def on_files(files: Files, config: Any) -> Files:
+    """Add what is made, beside what is written."""
+    made = {
+        "reference/commands.md": references.commands(),
+        "reference/recipes.md": references.recipes(),
+    }
+    made |= {f"pictures/{name}.svg": drawn for name, drawn in pictures.all_pictures().items()}
+    made["contributing.md"] = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    made["changelog.md"] = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+    for name, content in made.items():
+        files.append(File.generated(config, name, content=content))
+    for path in (ROOT / "assets").glob("*.png"):
+        files.append(File.generated(config, f"pictures/{path.name}", abs_src_path=str(path)))
+    titles = {}
+    for name, page in measured().items():
+        titles[f"{name}.md"] = page.read_text(encoding="utf-8").splitlines()[0].removeprefix("# ")
+        files.append(File.generated(config, f"measured/{name}.md", abs_src_path=str(page)))
+        picture = page.with_suffix(".png")
+        if picture.exists():
+            where = f"measured/{picture.name}"
+            files.append(File.generated(config, where, abs_src_path=str(picture)))
+    files.append(File.generated(config, "measured/index.md", content=_listed(titles)))
+    return files
+
+
+def measured() -> dict[str, Path]:
+    """Find the newest page of every benchmark and drill, a whole one rather than a short one."""
+    pages: dict[str, Path] = {}
+    for folder, before in ((_BENCHMARKS, ""), (_DRILLS, "drill_")):
+        for path in sorted(folder.glob("*.md"), key=_age):
+            what = re.split(r"_amd|_intel|_nvidia|_\d{4}", path.stem)[0]
+            pages[before + what] = path
+    return pages
+
+
+def _age(path: Path) -> tuple[str, bool]:
+    found = re.search(r"\d{4}-\d\d-\d\d", path.name)
+    return found[0] if found else "", not path.stem.endswith("_short")
+
+
+def _listed(titles: dict[str, str]) -> str:
+    lines = ["# Measurements", "", "Each as it was written, with date, hardware and versions.", ""]
+    return "\n".join([*lines, *(f"- [{title}]({name})" for name, title in titles.items())]) + "\n"
