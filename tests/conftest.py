@@ -58,7 +58,7 @@ def _alike_everywhere():
     logging.getLogger("vmm").handlers = []
 
 
-_LONGEST = ("test_readme.py", "test_strategies.py", "test_averaging.py", "test_interrupts.py")
+_LONGEST = ("test_commands.py", "test_strategies.py", "test_averaging.py", "test_interrupts.py")
 
 
 def pytest_collection_modifyitems(items):

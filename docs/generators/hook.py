@@ -18,6 +18,7 @@ sys.path[:0] = [str(ROOT), str(Path(__file__).parent)]
 import pictures  # noqa: E402
 import references  # noqa: E402
 
+_FETCHED = "https://unpkg.com/iframe-worker/shim"
 _BENCHMARKS = ROOT / "benchmarks/results"
 _DRILLS = ROOT / "tests/stress/results"
 
@@ -45,6 +46,17 @@ def on_files(files: Files, config: Any) -> Files:
             files.append(File.generated(config, where, abs_src_path=str(picture)))
     files.append(File.generated(config, "measured/index.md", content=_listed(titles)))
     return files
+
+
+def on_post_page(output: str, page: Any, config: Any) -> str:
+    """Load nothing from elsewhere: the theme would fetch what lets the search run from a folder."""
+    up = "../" * page.url.count("/")
+    return output.replace(_FETCHED, f"{up}javascripts/file_worker.js")
+
+
+def on_post_template(output_content: str, template_name: str, config: Any) -> str:
+    """Do the same to the page for what is not there."""
+    return output_content.replace(_FETCHED, "javascripts/file_worker.js")
 
 
 def measured() -> dict[str, Path]:

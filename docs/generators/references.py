@@ -41,7 +41,7 @@ _GROUPS = {
     "Text encoders": "`model.init_args.text_encoder`.",
     "Teachers": "`model.init_args.teacher` of stage 1.",
     "Groups of settings": "Several settings under one: `loss_weights`, `video_mask`, `mixing`, ...",
-    "Strategies": "`trainer.strategy`; the overlays `fsdp2`, `hsdp` and `zero1` to `zero3` name them.",
+    "Strategies": "`trainer.strategy`; the overlays `fsdp2`, `hsdp`, `zero1` to `zero3` name them.",
     "Callbacks": "Keys beside `model` and `data`; each always exists.",
 }
 
@@ -58,10 +58,15 @@ by the recipe, a recipe by the overlays after it, from left to right, all by the
 
 Found by these names, with or without `recipes/` before them; a file of that name in the working
 folder wins.
-
-| file | what |
-|---|---|
 """
+_FOLDERS = {
+    "": "Whole recipes",
+    "overlays": "Overlays, to be put on top",
+    "encoders": "Video encoders",
+    "published": "Published runs",
+    "demo": "Of the demos",
+    "ablations": "Of the ablations",
+}
 _REST = (griffe.ParameterKind.var_keyword, griffe.ParameterKind.var_positional)
 
 
@@ -123,7 +128,11 @@ def library() -> griffe.Module:
 def recipes() -> str:
     """Write the page of all recipes and of every setting of the classes that they name."""
     lines = _RECIPES_HEAD.splitlines()
-    lines += [f"| `{name}` | {about} |" for name, about in recipe_files()]
+    files = dict(recipe_files())
+    for folder, title in _FOLDERS.items():
+        lines += ["", f"### {title}", "", "| file | what |", "|---|---|"]
+        inside = {name: about for name, about in files.items() if _folder(name) == folder}
+        lines += [f"| `{name}` | {about} |" for name, about in inside.items()]
     lines.append("")
     for title, classes in grouped().items():
         lines += [f"## {title}", "", _GROUPS[title], ""]
@@ -137,6 +146,10 @@ def recipes() -> str:
                 "",
             ]
     return "\n".join(lines)
+
+
+def _folder(name: str) -> str:
+    return name.partition("/")[0] if "/" in name else ""
 
 
 def recipe_files() -> Iterator[tuple[str, str]]:

@@ -26,6 +26,7 @@ from vmm.models.text_encoder import BertTextEncoder
 from vmm.models.text_interface import TextEncoder
 from vmm.models.video_text import VideoTextModel
 from vmm.models.weight_files import read_state_dict
+from vmm.recipe_files import here_or_packaged
 from vmm.runs import (
     IMPORTED_WEIGHTS,
     TASKS,
@@ -198,6 +199,7 @@ def main_import(argv: Sequence[str]) -> int:
     parser.add_argument("--clip-num-heads", type=int, help="attention heads of a CLIP tower")
     parser.add_argument(
         "--tokenizer",
+        type=here_or_packaged,
         default="bert-base-uncased",
         help="hub name or folder of the text encoder's vocabulary (default: %(default)s)",
     )

@@ -1,0 +1,69 @@
+"""The documentation is built without warnings, loads nothing from elsewhere and can be read."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+SLOW = (
+    "import sys; from mkdocs.__main__ import cli; cli(standalone_mode=False); print(*sys.modules)"
+)
+
+
+@pytest.fixture(scope="module")
+def site(root, tmp_path_factory):
+    """The site, as ``make docs`` builds it; what was imported for it stands in ``modules.txt``."""
+    folder = tmp_path_factory.mktemp("docs")
+    words = ["build", "--strict", "--quiet", "--site-dir", str(folder / "site")]
+    done = subprocess.run(
+        [sys.executable, "-c", SLOW, *words],
+        cwd=root,
+        env=os.environ | {"NO_MKDOCS_2_WARNING": "1"},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    (folder / "modules.txt").write_text(done.stdout.splitlines()[-1])
+    return folder / "site"
+
+
+def test_it_builds_without_torch_and_loads_nothing_from_elsewhere(site):
+    modules = (site.parent / "modules.txt").read_text().split()
+    assert "griffe" in modules and not {"torch", "lightning", "transformers"} & set(modules)
+    pages = [*site.rglob("*.html")]
+    assert len(pages) > 30
+    for page in pages:
+        text = page.read_text(encoding="utf-8")
+        for tag in ('<script src="http', '<img src="http', "fonts.googleapis", "unpkg.com"):
+            assert tag not in text, f"{page.name}: {tag}"
+
+
+def test_references_have_what_the_code_has(site):
+    recipes = (site / "reference/recipes.html").read_text(encoding="utf-8")
+    for setting in ("proj_dim", "micro_batch", "scan_order", "isolate_decode", "max_in_a_row"):
+        assert f"<code>{setting}</code>" in recipes
+    assert "overlays/sigmoid.yaml" in recipes
+    assert "vmm shards inspect" in (site / "reference/commands.html").read_text(encoding="utf-8")
+    use = (site / "reference/api/use.html").read_text(encoding="utf-8")
+    assert 'id="vmm.export.encoder.VideoTextEncoder.encode_video"' in use
+
+
+def test_pages_can_be_read_and_searched_from_a_folder(site, look_at):
+    for name in ("index", "how/scan_orders", "reference/recipes", "guides/training"):
+        look_at(site / f"{name}.html")
+
+
+def test_the_search_works_without_a_server(site, chromium, tmp_path):
+    from tests.browser import Browser
+
+    browser = Browser(chromium, tmp_path, 1280, 900)
+    try:
+        browser.call("Page.navigate", url=(site / "guides/search.html").as_uri())
+        browser.wait_for("document.readyState == 'complete'")
+        browser.click("[data-md-toggle=search]")
+        browser.type_into(".md-search__input", "micro_batch")
+        browser.wait_for("document.querySelectorAll('.md-search-result__link').length > 1")
+        assert browser.errors == []
+    finally:
+        browser.close()
