@@ -1,7 +1,7 @@
 """Run an exported ONNX video tower with numpy, PyAV and onnxruntime only: no torch, no vmm.
 
-    vmm export RUN exported --format onnx
-    python examples/onnx_video.py exported clip.mp4 [clip.mp4 ...]
+    vmm export RUN exported --format onnx --num-frames 8 16
+    python examples/onnx_video.py exported clip.mp4 [clip.mp4 ...] [--num-frames 16]
 
 Prints one row of the vector per clip and the cosines between the clips. The pixels are those of
 vmm: frames from the middle of equal segments, squashed to a square by bicubic interpolation and
@@ -9,9 +9,10 @@ rounded to whole numbers; with antialiasing, rounded once more in between. Sums 
 than in torch, so at most one value in a hundred is rounded to the neighbouring one of 256.
 """
 
+import argparse
 import itertools
 import json
-import sys
+import re
 from pathlib import Path
 
 import av
@@ -71,16 +72,38 @@ def to_input(frames: np.ndarray, settings: dict) -> np.ndarray:
     return pixels.transpose(0, 3, 1, 2).astype(np.float32)
 
 
-def main(folder: Path, clips: list[Path]) -> np.ndarray:
+def frames_of(folder: Path, asked: int | None, trained: int) -> int:
+    """Choose a number of frames: what is asked for, or as in training, or the fewest there are."""
+    names = [re.fullmatch(r"video_(\d+)_frames\.onnx", path.name) for path in folder.iterdir()]
+    there = sorted(int(name[1]) for name in names if name)
+    if not there:
+        raise SystemExit(f"{folder} has no video tower; vmm export RUN {folder} --format onnx")
+    if asked is None:
+        return trained if trained in there else there[0]
+    if asked not in there:
+        raise SystemExit(
+            f"{folder} has towers of {', '.join(map(str, there))} frames, none of {asked}; "
+            f"vmm export RUN OUT --format onnx --num-frames {asked}"
+        )
+    return asked
+
+
+def main(folder: Path, clips: list[Path], num_frames: int | None = None) -> np.ndarray:
     """Encode clips: (n, E), of length 1 each."""
     settings = json.loads((folder / "video_preprocessor_config.json").read_text())
-    tower = folder / f"video_{settings['num_frames']}_frames.onnx"
+    count = frames_of(folder, num_frames, settings["num_frames"])
+    tower = folder / f"video_{count}_frames.onnx"
     session = onnxruntime.InferenceSession(tower, providers=["CPUExecutionProvider"])
-    frames = [to_input(middle_frames(clip, settings["num_frames"]), settings) for clip in clips]
+    frames = [to_input(middle_frames(clip, count), settings) for clip in clips]
     return session.run(None, {"video": np.stack(frames)})[0]
 
 
 if __name__ == "__main__":
-    vectors = main(Path(sys.argv[1]), [Path(name) for name in sys.argv[2:]])
+    parser = argparse.ArgumentParser(description="Encode clips with an exported ONNX video tower.")
+    parser.add_argument("folder", type=Path, help="what vmm export --format onnx wrote")
+    parser.add_argument("clips", type=Path, nargs="+")
+    parser.add_argument("--num-frames", type=int, help="of a tower in the folder")
+    options = parser.parse_args()
+    vectors = main(options.folder, options.clips, options.num_frames)
     print(vectors[:, :4])
     print(vectors @ vectors.T)

@@ -1,9 +1,13 @@
+import copy
 import json
+import re
+from dataclasses import replace
 
 import pytest
 import yaml
 
 from vmm.export.model_card import find_results, model_card
+from vmm.models.text_encoder import BertTextEncoder
 from vmm.runs import load_run
 
 NUMBERS = {f"{d}_recall_{k}": 10.0 * k for d in ("t2v", "v2t") for k in (1, 5, 10)}
@@ -48,6 +52,15 @@ def test_says_what_it_is_and_keeps_paths_of_this_machine_to_itself(run):
     assert "secret" not in card
     assert "None were measured" in card
     assert "Ask whoever trained it" in model_card(run, "unknown", [])
+
+
+def test_its_limits_are_those_of_the_model(run):
+    (limits,) = re.findall(r"## Limits\n\n(.*?)\n\n##", model_card(run, "mit", []), re.DOTALL)
+    assert "sees 4 frames" in limits and "a square of 32 pixels" in limits
+    assert "cut to 8 tokens of a vocabulary of 10." in limits and "cannot re-rank" not in limits
+    dual = replace(run, model=copy.deepcopy(run.model))
+    dual.model.text_encoder.__class__ = type("Dual", (BertTextEncoder,), {"fuses": False})
+    assert "cannot re-rank" in model_card(dual, "mit", [])
 
 
 def test_results_come_with_their_protocol(run, tmp_path):

@@ -40,7 +40,7 @@ def session(path):
 def test_writes_a_file_per_tower_and_number_of_frames(folder, encoder_folder):
     names = {path.name for path in folder.glob("*.onnx")}
     assert names == {f"{video_name(n)}.onnx" for n in (4, 9)} | {"text.onnx"}
-    for name in ("README.md", "tokenizer.json", "video_preprocessor_config.json"):
+    for name in ("tokenizer.json", "video_preprocessor_config.json"):
         assert (folder / name).read_bytes() == (encoder_folder / name).read_bytes()
 
 
@@ -130,9 +130,20 @@ def example(root):
 def test_the_example_needs_numpy_av_and_onnxruntime_only(root, folder, encoder_folder, clips):
     text = (root / "examples/onnx_video.py").read_text()
     assert "torch" not in [line.split()[1] for line in text.splitlines() if "import" in line[:7]]
-    got = example(root).main(folder, clips)
-    want = VideoTextEncoder.from_pretrained(encoder_folder).encode_video(clips)
-    np.testing.assert_allclose(got, want, atol=2e-3)  # single pixels round the other way
+    encoder = VideoTextEncoder.from_pretrained(encoder_folder)
+    for count in (None, 9):
+        got = example(root).main(folder, clips, count)
+        want = encoder.encode_video(clips, num_frames=count)
+        np.testing.assert_allclose(got, want, atol=2e-3)  # single pixels round the other way
+
+
+def test_the_example_takes_the_frames_that_there_are(root, folder, tmp_path):
+    frames_of = example(root).frames_of
+    assert [frames_of(folder, *asked) for asked in ((None, 4), (None, 16), (9, 4))] == [4, 4, 9]
+    with pytest.raises(SystemExit, match=r"towers of 4, 9 frames, none of 16; .*--num-frames 16"):
+        frames_of(folder, 16, 4)
+    with pytest.raises(SystemExit, match="no video tower"):
+        frames_of(tmp_path, None, 4)
 
 
 @pytest.mark.parametrize("antialias", [True, False])

@@ -171,6 +171,17 @@ def test_a_video_outside_is_looked_through_as_if_it_were_indexed(searched, video
         searched.look_through(vector, videos / "a.mp4")
 
 
+def test_places_are_paths_or_strings(searched, encoder_folder, tmp_path):
+    there = searched.index.folder
+    for index, encoder in ((str(there), None), (str(there), encoder_folder), (there, None)):
+        opened = Searcher.open(index, encoder)
+        assert opened.sources == searched.sources
+        vector = opened.text_vector("a red circle")
+        assert np.array_equal(opened.similarities(vector), searched.similarities(vector))
+    with pytest.raises(ValueError, match=r"has no index\.json"):
+        Searcher.open(str(tmp_path))
+
+
 def test_another_encoder_is_refused(searched, another_encoder_folder):
     with pytest.raises(ValueError, match="cannot be compared"):
         Searcher.open(searched.index.folder, str(another_encoder_folder))

@@ -18,6 +18,7 @@ from vmm.export.folder import (
     write_preprocessing,
 )
 from vmm.export.model_card import UNKNOWN_LICENSE, classifier_card, find_results, model_card
+from vmm.export.usage import graph_usage
 from vmm.models.classifier import VideoClassifier
 from vmm.models.video_text import VideoTextModel
 from vmm.models.weights import check_finite
@@ -95,7 +96,6 @@ def export(
             _sentence_transformers(parts, folder)
         else:
             write_preprocessing(parts, folder)
-            write_card(parts, folder)
             if format_name == "onnx":
                 from vmm.export.onnx_files import write_onnx
 
@@ -104,6 +104,10 @@ def export(
                 from vmm.export.program_files import write_programs
 
                 differences = write_programs(parts, folder, frames)
+            classifies = isinstance(parts.model, VideoClassifier)
+            has_tokenizer = (folder / "tokenizer.json").is_file()
+            usage = graph_usage(format_name, frames[0], classifies, has_tokenizer)
+            write_card(parts, folder, usage)
     return differences
 
 

@@ -169,21 +169,24 @@ class VideoTextEncoder:
 
     @torch.inference_mode()
     def encode_text(
-        self, texts: Sequence[str], *, batch_size: int = 64, progress: bool = False
+        self, texts: str | Sequence[str], *, batch_size: int = 64, progress: bool = False
     ) -> Floats:
         """Encode captions.
 
         Args:
-            texts: Captions; those longer than in training are cut.
+            texts: Captions, or a single one; those longer than in training are cut.
             batch_size: Captions that are encoded at once.
             progress: Show a progress bar on stderr.
 
         Returns:
-            (n, E) of length 1 each.
+            (n, E) of length 1 each; of a single caption (E,).
 
         Raises:
             ValueError: If one is no text.
         """
+        if isinstance(texts, str):
+            alone: Floats = self.encode_text([texts])[0]
+            return alone
         texts = _clean(texts)
         rows: list[Tensor] = []
         for batch in batches(texts, len(texts), batch_size, progress, "text"):

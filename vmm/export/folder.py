@@ -28,6 +28,7 @@ from torch import nn
 
 from vmm.data.annotations.class_list import read_class_names
 from vmm.data.transforms import ClipSettings
+from vmm.export.usage import CLASSIFIER, ENCODER, with_usage
 from vmm.models.classifier import VideoClassifier
 from vmm.models.match_weight import KEY, check_match_weight
 from vmm.models.recipe_nodes import class_of
@@ -66,17 +67,23 @@ class _Kind(NamedTuple):
     model: type[VideoTextModel | VideoClassifier]
     loader: str
     """The class that people load it with."""
+    usage: str
+    """How, for the model card."""
     settings: tuple[str, ...]
     """What its configuration says of the model."""
 
 
 _KINDS = {
     MODEL_TYPE: _Kind(
-        VideoTextModel, "VideoTextEncoder", ("video_encoder", "text_encoder", "proj_dim")
+        VideoTextModel,
+        "VideoTextEncoder",
+        ENCODER,
+        ("video_encoder", "text_encoder", "proj_dim"),
     ),
     CLASSIFIER_TYPE: _Kind(
         VideoClassifier,
         "ActionClassifier",
+        CLASSIFIER,
         ("video_encoder", "num_classes", "problem_type", "id2label"),
     ),
 }
@@ -185,13 +192,13 @@ def write_folder(parts: EncoderParts, folder: Path) -> str:
         "fingerprint": fingerprint,
     }
     (folder / CONFIG).write_text(json.dumps(config, indent=2) + "\n")
-    write_card(parts, folder)
+    write_card(parts, folder, _KINDS[named].usage)
     return fingerprint
 
 
-def write_card(parts: EncoderParts, folder: Path) -> None:
-    """Write the model card."""
-    write_text(folder / CARD, parts.card)
+def write_card(parts: EncoderParts, folder: Path, usage: str) -> None:
+    """Write the model card, with the lines of Python that load what is beside it."""
+    write_text(folder / CARD, with_usage(parts.card, usage))
 
 
 def write_preprocessing(parts: EncoderParts, folder: Path) -> None:
@@ -250,7 +257,7 @@ def read_folder(folder: Path) -> tuple[EncoderParts, str]:
     load_accounted(model, read_state_dict(folder / WEIGHTS), str(folder / WEIGHTS), {}, {})
     card = folder / CARD
     text = card.read_text(encoding="utf-8", errors="replace") if card.is_file() else ""
-    return EncoderParts(model.eval(), _clip_settings(folder), settings, text), fingerprint
+    return EncoderParts(model.eval(), read_preprocessing(folder), settings, text), fingerprint
 
 
 def is_encoder_folder(folder: Path) -> bool:
@@ -297,7 +304,12 @@ def _with_vocabulary(settings: dict[str, Any], folder: Path) -> dict[str, Any]:
     return {**settings, "text_encoder": {**text, "init_args": arguments}}
 
 
-def _clip_settings(folder: Path) -> ClipSettings:
+def read_preprocessing(folder: Path) -> ClipSettings:
+    """Read how a video becomes the input of what an exported folder holds.
+
+    Raises:
+        ValueError: If it cannot be read, or is of another version of vmm.
+    """
     values = _read_json(folder / PREPROCESSOR)
     known = {*_PREPROCESSING, *_OPTIONS}
     if not set(_PREPROCESSING) <= set(values) <= known:

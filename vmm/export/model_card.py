@@ -9,8 +9,11 @@ from typing import Any, NamedTuple
 
 import yaml
 
+from vmm.data.transforms import ClipSettings
+from vmm.export import usage
 from vmm.metrics import METRICS
 from vmm.models.classifier import VideoClassifier
+from vmm.models.video_text import VideoTextModel
 from vmm.runs import Run, TrainedModel
 
 UNKNOWN_LICENSE = "unknown"
@@ -31,6 +34,10 @@ at {clip.num_frames} frames of {clip.image_size} pixels.
 ```python
 {kind.code}
 ```
+
+## Limits
+
+{limits}
 
 ## Licence
 
@@ -62,24 +69,10 @@ class _Kind(NamedTuple):
 
 
 _VIDEO_TEXT = _Kind(
-    "video-text encoder",
-    "feature-extraction",
-    "video-text-retrieval",
-    """\
-from vmm import VideoTextEncoder
-
-encoder = VideoTextEncoder.from_pretrained("THIS FOLDER")
-similarity = encoder.encode_text(["a caption"]) @ encoder.encode_video(["clip.mp4"]).T""",
+    "video-text encoder", "feature-extraction", "video-text-retrieval", usage.ENCODER
 )
 _CLASSIFIER = _Kind(
-    "video classifier",
-    "video-classification",
-    "video-classification",
-    """\
-from vmm import ActionClassifier
-
-classifier = ActionClassifier.from_pretrained("THIS FOLDER")
-(best, probability), *others = classifier.classify(["clip.mp4"])[0]""",
+    "video classifier", "video-classification", "video-classification", usage.CLASSIFIER
 )
 
 _NO_RESULTS = """\
@@ -141,12 +134,36 @@ def _card(run: TrainedModel[Any], license_name: str, kind: _Kind) -> str:
         title=type(run.model.video_encoder).__name__,
         parameters=sum(p.numel() for p in run.model.parameters()) / 1e6,
         clip=run.clip,
+        limits="\n".join(f"- {limit}" for limit in _limits(run.model, run.clip)),
         licence=unstated if license_name == UNKNOWN_LICENSE else f"{license_name}.",
         data=said or "The recipe names no training data.",
         recipe=yaml.safe_dump(recipe, sort_keys=False),
         checkpoint=run.checkpoint.name,
         sha256=run.sha256,
     )
+
+
+def _limits(model: VideoTextModel | VideoClassifier, clip: ClipSettings) -> list[str]:
+    """Say what a model cannot do, as far as its sizes tell."""
+    shape = ", squashed to a square" if clip.fit == "squash" else ", cropped to a square"
+    limits = [
+        f"It sees {clip.num_frames} frames of a clip{shape} of {clip.image_size} pixels: what "
+        "happens between them, or is small in them, it cannot tell. It hears nothing.",
+        "It knows what its training data showed, in the words of their captions or classes. How it "
+        "does on other videos, or treats people and groups of them, was not measured here.",
+    ]
+    if isinstance(model, VideoClassifier):
+        count = model.head.out_features
+        return [*limits, f"It answers with its {count} classes, also where a video shows none."]
+    text = model.text_encoder
+    limits += [
+        f"Captions are cut to {text.max_words} tokens of a vocabulary of {text.vocab_size:,}.",
+        "Similarities order candidates. They are no probabilities, and one is best also where none "
+        "fits.",
+    ]
+    if not text.fuses:
+        limits.append("It cannot re-rank: its text encoder looks at no video.")
+    return limits
 
 
 def find_results(run: Path) -> list[Path]:

@@ -26,8 +26,9 @@ from torch import Tensor
 from vmm.data.schema import VIDEO_EXTENSIONS
 from vmm.data.text_input import clean_text
 from vmm.export.encoder import VideoTextEncoder
-from vmm.export.folder import EncoderParts, write_folder
+from vmm.export.folder import EncoderParts, write_card, write_folder
 from vmm.export.towers import Matcher, TextTower, VideoTower, finite
+from vmm.export.usage import CROSS_ENCODER, DUAL_ENCODER
 from vmm.models.video_text import VideoTextModel
 from vmm.ops.similarity import RankBy
 
@@ -173,7 +174,9 @@ def write_sentence_transformers(parts: EncoderParts, folder: Path) -> str:
     if parts.of(VideoTextModel).text_encoder.fuses:
         shutil.copytree(dual, folder / CROSS)
         identity = "torch.nn.modules.linear.Identity"
+        write_card(parts, folder / CROSS, CROSS_ENCODER)
         _describe(folder / CROSS, MatchingHead, "CrossEncoder", activation_fn=identity)
+    write_card(parts, dual, DUAL_ENCODER)
     _describe(dual, DualEncoder, "SentenceTransformer", similarity_fn_name="cosine")
     return fingerprint
 

@@ -77,14 +77,18 @@ class Searcher:
         self._moments = index.moments()
 
     @classmethod
-    def open(cls, folder: Path, encoder: str | None = None) -> Self:
+    def open(cls, folder: str | Path, encoder: str | Path | None = None) -> Self:
         """Open an index, with an encoder in place of the one that it names.
+
+        Args:
+            folder: The index.
+            encoder: Folder of ``vmm export``, or OWNER/NAME on the hub.
 
         Raises:
             ValueError: If one of them is not there, damaged, or the encoder is another one.
         """
-        name = encoder or read_settings(folder).encoder
-        index = Index.open(folder)  # first, for it is quick
+        name = encoder or read_settings(Path(folder)).encoder
+        index = Index.open(Path(folder))  # first, for it is quick
         return cls(index, VideoTextEncoder.from_pretrained(name))
 
     @property
