@@ -12,15 +12,22 @@ from vmm.export.command import main
 from vmm.export.encoder import VideoTextEncoder
 from vmm.export.usage import ENCODER, PLACE, with_usage
 
+LOADERS = {
+    "folder": "VideoTextEncoder.from_pretrained",
+    "onnx": "onnxruntime.InferenceSession",
+    "pt2": "torch.export.load",
+}
+
 
 def code_of(folder):
     (code,) = re.findall(r"```python\n(.*?)```", (folder / "README.md").read_text(), re.DOTALL)
     return code
 
 
-def run(folder, clip, caption):
-    """Run the block of a card with this folder, clip and caption."""
+def run(folder, clip, caption, loader):
+    """Run the block of a card, which is to load it in its own way, with this clip and caption."""
     code = code_of(folder)
+    assert f"{loader}(" in code
     for said, here in ((PLACE, folder), ("clip.mp4", clip)):
         assert f'"{said}"' in code
         code = code.replace(f'"{said}"', repr(str(here)))
@@ -49,12 +56,12 @@ def written(encoder_folder, tmp_path, monkeypatch):
     return write
 
 
-@pytest.mark.parametrize("format_name", ["folder", "onnx", "pt2"])
+@pytest.mark.parametrize("format_name", LOADERS)
 def test_the_lines_of_a_card_give_the_vectors(written, wanted, clips, format_name):
     if format_name == "onnx":
         pytest.importorskip("onnxscript")
     caption, cosine, _ = wanted
-    got = run(written(format_name), clips[0], caption)["similarity"]
+    got = run(written(format_name), clips[0], caption, LOADERS[format_name])["similarity"]
     np.testing.assert_allclose(got, cosine, atol=1e-5)
 
 
@@ -62,21 +69,22 @@ def test_each_folder_of_sentence_transformers_says_its_own(written, wanted, clip
     pytest.importorskip("sentence_transformers")
     caption, cosine, score = wanted
     out = written("sentence-transformers")
-    dual = run(out / "dual_encoder", clips[0], caption)["similarity"]
+    dual = run(out / "dual_encoder", clips[0], caption, "SentenceTransformer")["similarity"]
     np.testing.assert_allclose(dual, cosine, atol=1e-5)
-    (hit,) = run(out / "cross_encoder", clips[0], caption)["ranked"]
+    (hit,) = run(out / "cross_encoder", clips[0], caption, "CrossEncoder")["ranked"]
     assert hit["score"] == pytest.approx(score, abs=1e-4)
     assert main([str(out / "dual_encoder"), str(tmp_path / "back")]) == 0
     assert ENCODER in (tmp_path / "back/README.md").read_text()
 
 
-@pytest.mark.parametrize("format_name", ["folder", "onnx", "pt2"])
+@pytest.mark.parametrize("format_name", LOADERS)
 def test_classifiers_say_how_they_are_loaded(written, clips, tmp_path, format_name):
     if format_name == "onnx":
         pytest.importorskip("onnxscript")
     write_classifier(tmp_path / "run")
     out = written(format_name, tmp_path / "run")
-    said = run(out, clips[0], "")
+    loader = "ActionClassifier.from_pretrained" if format_name == "folder" else LOADERS[format_name]
+    said = run(out, clips[0], "", loader)
     if format_name == "folder":
         assert said["best"].startswith("LABEL_") and 0 < said["probability"] <= 1
     else:
