@@ -19,8 +19,17 @@ import pictures  # noqa: E402
 import references  # noqa: E402
 
 _FETCHED = "https://unpkg.com/iframe-worker/shim"
+_OWN_CLIPS = "guides/own_clips.md"
 _BENCHMARKS = ROOT / "benchmarks/results"
 _DRILLS = ROOT / "tests/stress/results"
+
+
+def on_config(config: Any) -> Any:
+    """Put the guide for clips of one's own before the other guides, as soon as it is there."""
+    if (ROOT / "docs" / _OWN_CLIPS).is_file():
+        (guides,) = (entry["Guides"] for entry in config.nav if "Guides" in entry)
+        guides.insert(0, {"Your own clips": _OWN_CLIPS})
+    return config
 
 
 def on_files(files: Files, config: Any) -> Files:

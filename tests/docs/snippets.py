@@ -14,7 +14,7 @@ REASONS = {
     "server": "does not end",
 }
 """Word of a mark ``<!-- not run: WORD -->`` before a block -> what it means."""
-OWN_TESTS = {"docs/guides/own_clips.md": "tests/starting"}
+OWN_TESTS = {"docs/guides/own_clips.md": "tests/guides/test_own_clips.py"}
 """Pages whose commands a test of their own runs, in a folder of their own."""
 # Later pages use what earlier ones have made.
 ORDER = [

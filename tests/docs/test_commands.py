@@ -14,6 +14,7 @@ import pytest
 from tests.docs.snippets import OWN_TESTS, REASONS, all_blocks
 from vmm import cli
 from vmm.recipe_files import PACKAGED
+from vmm.shards.demo.synthesize import ClipArguments, plan
 
 NOT_RUN = {"hub": 16, "gpu": 3, "own files": 15, "install": 2, "minutes": 2, "server": 2}
 """Commands and pieces of Python that are marked, by their reason."""
@@ -102,6 +103,20 @@ def test_commands_that_are_not_run_have_options_that_exist(root):
             cli.main([*command, "--help"])
         known = set(re.findall(r"--[a-z][\w-]*", out.getvalue()))
         assert options <= known, f"vmm {' '.join(command)} has no {options - known}"
+
+
+def test_what_the_pages_search_for_is_in_the_clips_of_the_demo(root):
+    captions = [job.scene.caption for job in plan(ClipArguments())["test"]]
+    asked = {
+        shlex.split(line)[3]
+        for block in all_blocks(root)
+        if block.kind == "sh" and not block.mark
+        for line in block.commands
+        if line.startswith("vmm search ")
+    }
+    assert asked
+    for text in asked:
+        assert sum(caption.startswith(text) for caption in captions) == 1, text
 
 
 def test_the_pages_link_only_to_what_is_there_from_the_readme(root):
