@@ -15,7 +15,7 @@ SLOW = (
 def site(root, tmp_path_factory):
     """The site, as ``make docs`` builds it; what was imported for it stands in ``modules.txt``."""
     folder = tmp_path_factory.mktemp("docs")
-    words = ["build", "--strict", "--quiet", "--site-dir", str(folder / "site")]
+    words = ["build", "--strict", "--site-dir", str(folder / "site")]
     done = subprocess.run(
         [sys.executable, "-c", SLOW, *words],
         cwd=root,
