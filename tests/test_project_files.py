@@ -68,7 +68,7 @@ def test_its_commands_parse_and_name_what_there_is(steps, project):
     (installed,) = (words[-1] for words in commands if words[-1].startswith("."))
     assert set(installed[2:-1].split(",")) <= set(project["optional-dependencies"])
     ours = [words for words in commands if words[0] == "vmm"]
-    assert ours and all(words[1] in cli._COMMANDS for words in ours)
+    assert ours and all(words[1] in cli.COMMANDS for words in ours)
     entry, after = (yaml.safe_load(dict(steps)[name]) for name in ("ENTRYPOINT", "CMD"))
     assert entry == ["vmm"] and cli.main(after) == 0
 
@@ -110,4 +110,4 @@ def test_issue_templates_are_forms(root):
         assert len(set(ids)) == len(ids) > 1
         assert all(field["attributes"]["label"] for field in form["body"])
         for command in re.findall(r"`vmm (\w+)", path.read_text()):
-            assert command in cli._COMMANDS
+            assert command in cli.COMMANDS

@@ -84,8 +84,8 @@ def commands() -> str:
     """Write the page of the commands, from the table of the program itself."""
     from vmm import cli
 
-    single = {name: command.about for name, command in cli._COMMANDS.items()}
-    tables = {"Training": cli._TRAINER_COMMANDS, "One word": single}
+    single = {name: command.about for name, command in cli.COMMANDS.items()}
+    tables = {"Training": cli.TRAINER_COMMANDS, "One word": single}
     lines = ["# Commands", "", "`vmm COMMAND --help` has the options of each.", ""]
     for title, listed in tables.items():
         lines += [f"## {title}", "", *_table(listed, "vmm "), ""]
@@ -94,7 +94,7 @@ def commands() -> str:
         lines += [
             f"## `vmm {group}`",
             "",
-            f"{cli._ABOUT_GROUPS[group]}",
+            f"{cli.ABOUT_GROUPS[group]}",
             "",
             *_table(listed, f"vmm {group} "),
         ]

@@ -80,7 +80,7 @@ def test_commands_that_are_not_run_name_recipes_and_commands_that_exist(root):
             if words and words[0] in cli.GROUPS:
                 assert words[1] in cli.GROUPS[words[0]], line
             elif words:
-                assert words[0] in cli._COMMANDS | cli._TRAINER_COMMANDS, line
+                assert words[0] in cli.COMMANDS | cli.TRAINER_COMMANDS, line
     assert seen > 20
 
 
@@ -93,7 +93,7 @@ def test_commands_that_are_not_run_have_options_that_exist(root):
     ]
     commands = {}
     for words in filter(None, marked):
-        if words[0] not in cli._TRAINER_COMMANDS:
+        if words[0] not in cli.TRAINER_COMMANDS:
             size = 2 if words[0] in cli.GROUPS else 1
             options = {word for word in words if word.startswith("--")}
             commands.setdefault(tuple(words[:size]), set()).update(options)
