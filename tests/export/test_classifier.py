@@ -72,7 +72,7 @@ def test_the_folder_loads_as_the_models_of_transformers_do(run, folder):
     assert (loaded.clip.interpolation, loaded.clip.crop_pct) == ("bilinear", 0.875)
     card = (folder / "README.md").read_text()
     assert "pipeline_tag: video-classification" in card and "ActionClassifier" in card
-    assert "eval.classification --run RUN" in card
+    assert "vmm eval classification --run RUN" in card
 
 
 def test_videos_are_classified_best_first(run, folder, clips):
