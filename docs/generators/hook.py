@@ -39,8 +39,9 @@ def on_files(files: Files, config: Any) -> Files:
         "reference/recipes.md": references.recipes(),
     }
     made |= {f"pictures/{name}.svg": drawn for name, drawn in pictures.all_pictures().items()}
-    made["contributing.md"] = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
-    made["changelog.md"] = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+    for name in ("CONTRIBUTING.md", "CHANGELOG.md"):
+        text = (ROOT / name).read_text(encoding="utf-8")
+        made[name.lower()] = text.replace("](docs/", "](")  # on the site they stand inside of it
     for name, content in made.items():
         files.append(File.generated(config, name, content=content))
     for path in (ROOT / "assets").glob("*.png"):
