@@ -25,8 +25,11 @@ def test_what_is_written_is_read(read, tmp_path, content):
 @pytest.mark.parametrize(
     ("content", "said"),
     [
-        (contents.retrieval(), "no result of this version of eval.classification; run it again"),
-        (contents.open_qa(), "lacks classes, predictions; run eval.classification again"),
+        (
+            contents.retrieval(),
+            "no result of this version of `vmm eval classification`; run it again",
+        ),
+        (contents.open_qa(), "lacks classes, predictions; run `vmm eval classification` again"),
     ],
 )
 def test_a_file_of_another_kind_is_refused(read, content, said):

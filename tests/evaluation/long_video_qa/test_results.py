@@ -26,10 +26,13 @@ def test_where_no_answer_is_public_there_are_no_numbers(result, tmp_path):
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("", "cannot be read as a result of `python -m eval.long_video_qa`"),
-        ("[]", "no result of this version of eval.long_video_qa; run it again"),
-        ('{"schema": 9, "verdict": ""}', "no result of this version of eval.long_video_qa; run it"),
-        ('{"schema": 1}', "lacks accuracy, by_duration, .*; run eval.long_video_qa again"),
+        ("", "cannot be read as a result of `vmm eval long-video-qa`"),
+        ("[]", "no result of this version of `vmm eval long-video-qa`; run it again"),
+        (
+            '{"schema": 9, "verdict": ""}',
+            "no result of this version of `vmm eval long-video-qa`; run it",
+        ),
+        ('{"schema": 1}', "lacks accuracy, by_duration, .*; run `vmm eval long-video-qa` again"),
     ],
 )
 def test_what_is_no_result(tmp_path, text, said):

@@ -25,8 +25,8 @@ def test_what_is_written_is_read(read, tmp_path):
 @pytest.mark.parametrize(
     ("content", "said"),
     [
-        (contents.retrieval(), "no result of this version of eval.open_qa; run it again"),
-        (contents.classification(), "lacks replies; run eval.open_qa again"),
+        (contents.retrieval(), "no result of this version of `vmm eval open-qa`; run it again"),
+        (contents.classification(), "lacks replies; run `vmm eval open-qa` again"),
     ],
 )
 def test_a_file_of_another_kind_is_refused(read, content, said):

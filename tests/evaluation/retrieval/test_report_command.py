@@ -29,7 +29,7 @@ def test_results_runs_and_steps_become_one_page(main, tmp_path, monkeypatch, cap
     assert "dual encoder" in said and said.endswith("\n\nreport: x.html\n")
     page = (tmp_path / "x.html").read_text()
     assert "my &lt;title&gt;" in page and "vmm fit -c a.yaml" in page
-    assert page.count("data:image/png") == 3  # recall, ranks and the run's curves
+    assert page.count("data:image/png") == 4  # recall, ranks of both directions, the run's curves
 
 
 def test_bad_runs_and_arguments(main, tmp_path, monkeypatch, capsys):
@@ -43,7 +43,9 @@ def test_bad_runs_and_arguments(main, tmp_path, monkeypatch, capsys):
     (tmp_path / "steps.json").write_text('[{"name": "a"}]')
     assert main(steps="steps.json") == 2
     assert "KeyError('command')" in capsys.readouterr().err
-    assert main(result=None) == 2
-    assert "at least one --result" in capsys.readouterr().err
+    assert main(result=None) == 2  # its metrics.csv alone makes no run
+    assert "no config.yaml there" in capsys.readouterr().err
+    assert main(result=None, run=None) == 2
+    assert "nothing to report" in capsys.readouterr().err
     with pytest.raises(SystemExit):
         main(run="nameless")
