@@ -21,5 +21,5 @@ def test_a_run_keeps_the_weight_that_was_chosen(tmp_path):
 )
 def test_a_damaged_file_is_refused_with_the_remedy(tmp_path, content):
     (tmp_path / FILE_NAME).write_text(content)
-    with pytest.raises(ValueError, match=r"match_weight\.json is damaged .*eval\.match_weight"):
+    with pytest.raises(ValueError, match=r"match_weight\.json is damaged .*vmm eval match-weight"):
         read_match_weight(tmp_path)

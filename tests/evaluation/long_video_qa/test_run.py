@@ -180,7 +180,7 @@ def test_every_official_question_is_in_the_file_to_submit(ask, toys, tmp_path, c
 def test_mistakes_are_clear_messages(ask, options, said, capsys):
     assert ask(*options) == 2
     error = capsys.readouterr().err
-    assert error.startswith("eval.long_video_qa: error: ") and said in error
+    assert error.startswith("python -m eval.long_video_qa: error: ") and said in error
 
 
 def test_no_video_at_all_is_an_error(ask, tmp_path, capsys):
