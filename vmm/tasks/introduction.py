@@ -79,7 +79,8 @@ def _left_out(own: ShardSet) -> str:
 def _model(task: TrainingTask) -> Iterator[tuple[str, str]]:
     """Say what is trained, what is frozen, and where it starts from."""
     encoder, model = task.video_encoder, task.model
-    size = f"{encoder.num_frames} frames of {encoder.image_size} x {encoder.image_size} pixels"
+    frames = f"{encoder.num_frames} frame{'s' * (encoder.num_frames > 1)}"
+    size = f"{frames} of {encoder.image_size} x {encoder.image_size} pixels"
     yield (
         "model",
         f"{type(model).__name__}, {in_millions(_count(model))} parameters; "
