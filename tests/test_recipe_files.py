@@ -96,12 +96,14 @@ def test_files_of_settings_are_found_too(here):
         assert " ".join(found[4:]).replace("=", " ") == f"{option} {PACKAGED / encoder}"
 
 
+BOMB = "a0: &a0 [x, x]\n" + "".join(f"a{i}: &a{i} [*a{i - 1}, *a{i - 1}]\n" for i in range(1, 60))
 MISTAKES = {
     "a: [1\n": r"it\.yaml is no valid YAML, line 2, column 1",
     "a: 1\nb: }\n": r"no valid YAML, line 2, column 4",
     "model: [1]": "no recipe here names a model",
     "a: &a [*a]": "it.yaml is a part of itself",
     "model: it.yaml": "it.yaml is a part of itself",
+    BOMB: "it.yaml stands for more than 100,000 values by its aliases",
     "model: {class_path: vmm.tasks.video_text.VideoTextTsk}": "model.class_path: there is no "
     "class VideoTextTsk in vmm.tasks.video_text; did you mean vmm.tasks.video_text.VideoTextTask",
     "model: {class_path: vmm.tasks.video_txt.VideoTextTask}": "there is no module "

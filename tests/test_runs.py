@@ -273,6 +273,9 @@ def test_damaged_files_are_named(run):
     (folder / "config.yaml").write_text("!!python/object/apply:os.getcwd []")
     with pytest.raises(ValueError, match="not valid YAML"):
         load_run(folder, "last")
+    (folder / "config.yaml").write_text("a: &a {b: *a}")
+    with pytest.raises(ValueError, match=r"config\.yaml is a part of itself"):
+        load_run(folder, "last")
     with pytest.raises(ValueError, match="holds the runs run, name one"):
         load_run(folder.parent, "last")
 

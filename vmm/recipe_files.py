@@ -17,6 +17,7 @@ import yaml
 
 PACKAGED = Path(__file__).parent / "recipes"
 _ABOVE = Path(__file__).parents[1]
+_MOST_VALUES = 100_000
 _PARTS = ("model", "data", "video_encoder", "text_encoder", "teacher", "optimizer", "logger")
 """Settings that may be the name of a file that holds them."""
 _YAML = (".yaml", ".yml")
@@ -217,6 +218,37 @@ def nearest_class(name: str) -> str:
     return f"; did you mean {classes[near[0]]}?" if near else ""
 
 
+def refuse_endless(content: Any, path: Path) -> None:
+    """Refuse YAML whose aliases make billions of values of a few lines, or a part of itself.
+
+    Args:
+        content: What was read; nothing of it has been walked through.
+        path: Of the file.
+
+    Raises:
+        ValueError: With the number of values.
+    """
+    counts: dict[int, int] = {}
+
+    def count(node: Any) -> int:
+        if not isinstance(node, dict | list):
+            return 1
+        if id(node) not in counts:
+            inside = node.values() if isinstance(node, dict) else node
+            counts[id(node)] = 1 + sum(map(count, inside))
+        return counts[id(node)]
+
+    try:
+        number = count(content)
+    except RecursionError as error:
+        raise ValueError(f"{path} is a part of itself; take that out") from error
+    if number > _MOST_VALUES:
+        raise ValueError(
+            f"{path} stands for more than {_MOST_VALUES:,} values by its aliases (*name), so it is "
+            "no recipe; write out what is meant"
+        )
+
+
 def _read(path: Path) -> dict[str, Any]:
     try:
         text = path.read_text(encoding="utf-8")
@@ -232,4 +264,5 @@ def _read(path: Path) -> dict[str, Any]:
         raise ValueError(f"the recipe {path} is no valid YAML{place}: {problem}") from error
     if not isinstance(content, dict):
         raise ValueError(f"{path} holds no settings, so it is no recipe; see those in recipes/")
+    refuse_endless(content, path)
     return content

@@ -31,6 +31,7 @@ from vmm.models.video_encoder import VideoEncoder
 from vmm.models.video_text import VideoTextModel
 from vmm.models.weight_files import load_plain, read_state_dict
 from vmm.models.weights import load_accounted, usual_types
+from vmm.recipe_files import refuse_endless
 from vmm.settings import make
 
 logger = logging.getLogger(__name__)
@@ -140,6 +141,7 @@ def read_config(run: Path) -> dict[str, Any]:
         raise ValueError(f"{path} is not valid YAML: {error}") from error
     if not isinstance(config, dict):
         raise ValueError(f"{path} holds no settings; it must be the file that `vmm fit` saved")
+    refuse_endless(config, path)
     return config
 
 
