@@ -90,19 +90,23 @@ def read_curves(path: Path, parts: Sequence[str] = ("train", "val")) -> list[Cur
         raise ValueError(f"there is no {path}; give a run directory of `vmm fit`")
     wanted = tuple(f"{part}/" for part in parts)
     curves: dict[str, Curve] = {}
-    with path.open(encoding="utf-8", newline="") as file:
-        for row in csv.DictReader(file):
-            for name, text in row.items():
-                if not text or not isinstance(name, str) or not name.startswith(wanted):
-                    continue
-                try:
-                    step, value = int(row["step"]), float(text)
-                except (KeyError, TypeError, ValueError) as error:
-                    raise ValueError(f"{path} holds no number for {name}: {error}") from error
-                if math.isfinite(value):
-                    curve = curves.setdefault(name, Curve(name, [], []))
-                    curve.steps.append(step)
-                    curve.values.append(value)
+    try:
+        with path.open(encoding="utf-8", newline="") as file:
+            rows = [*csv.DictReader(file)]
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise ValueError(f"{path} is no table of a run, it is damaged: {error}") from error
+    for row in rows:
+        for name, text in row.items():
+            if not text or not isinstance(name, str) or not name.startswith(wanted):
+                continue
+            try:
+                step, value = int(row["step"]), float(text)
+            except (KeyError, TypeError, ValueError) as error:
+                raise ValueError(f"{path} holds no number for {name}: {error}") from error
+            if math.isfinite(value):
+                curve = curves.setdefault(name, Curve(name, [], []))
+                curve.steps.append(step)
+                curve.values.append(value)
     return list(curves.values())
 
 
