@@ -95,6 +95,15 @@ def test_classes_are_spread_in_proportion_and_each_is_trained(tmp_path):
     assert "test has none of 1 classes: rare" in found.in_words()
 
 
+def test_a_class_of_one_video_is_trained_whatever_the_other_parts_lack(tmp_path):
+    items = [
+        item._replace(metadata={"class": f"class {number}", "label": number})
+        for number, item in enumerate(files(tmp_path, 12))
+    ]
+    sizes = {part: len(own) for part, own in keys(split(items, tmp_path, "10/45/45")).items()}
+    assert sizes == {"train": 10, "validation": 1, "test": 1}  # one each, or they would be empty
+
+
 def test_large_videos_do_not_upset_the_sizes(tmp_path):
     items = files(tmp_path, 30)
     cuts = [

@@ -83,12 +83,7 @@ def choose_length(
 def write_recipe(
     out: Path, parts: dict[str, Part], start: Start, length: Length, command: str
 ) -> None:
-    """Write the recipe, whole or not at all.
-
-    Raises:
-        ValueError: If there is such a file.
-    """
-    refuse_existing(out)
+    """Write the recipe, whole or not at all; see ``refuse_existing``."""
     model = {name: start.model[name] for name in _FIRST if name in start.model} | start.model
     model |= {"warmup_steps": max(1, length.steps // 10), "min_lr_ratio": 0.01}
     data: dict[str, Any] = {
