@@ -8,6 +8,7 @@ them, and does not let a step be skipped.
 from __future__ import annotations
 
 import argparse
+import importlib
 import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -93,9 +94,9 @@ class ZeroStrategy(OneFile, DeepSpeedStrategy):
         """Connect the processes, on any device."""
         if self.root_device.type == "cpu":
             os.environ.setdefault("DS_ACCELERATOR", "cpu")
-            import deepspeed.comm.torch as backend
-
-            backend.build_shm_op = lambda: None  # compiles what serves inference alone
+            # `import deepspeed.comm.torch as ...` gives torch, which that package has as a name.
+            backend: Any = importlib.import_module("deepspeed.comm.torch")
+            backend.build_shm_op = lambda: None  # compiles for minutes what serves inference alone
         Strategy.setup_environment(self)
         self.setup_distributed()
 
