@@ -96,6 +96,7 @@ bench: $(READY)
 	$(BIN)/python -m benchmarks.care --short
 	$(BIN)/python -m benchmarks.rerank --short
 	$(BIN)/python -m benchmarks.search --short
+	$(BIN)/python -m benchmarks.opening --short
 
 clean:
 	rm -rf demo runs data site .pytest_cache .mypy_cache .ruff_cache

@@ -17,6 +17,7 @@ from benchmarks import (
     encoder,
     export,
     long_video,
+    opening,
     rerank,
     scan,
     search,
@@ -33,9 +34,21 @@ long_video.SHORT = long_video.Sizes((8, 20), 8, 2, 32, (10, 20), 36)
 rerank.SHORT = rerank.Sizes((1,), (9,), BertArchitecture(20, 24, 2, 2, 48), 1, 1, 5.0)
 export.SHORT = export.Sizes(("tiny",), (1,), 1, 1, 32, 1)
 search.SHORT = search.Sizes((100, 200), 16, 1)
+opening.SHORT = opening.Sizes((2, 3), 4, 2, 5, 2)
 compiling.SHORT = compiling.Sizes((compiling.Case("small", 16, 2, 1, 2, 32),), 1, "eager")
 
-for module in (scan, block, compiling, decode, encoder, export, long_video, rerank, search):
+for module in (
+    scan,
+    block,
+    compiling,
+    decode,
+    encoder,
+    export,
+    long_video,
+    opening,
+    rerank,
+    search,
+):
     sys.argv = [module.__name__, "--short", "--output", str(OUT)]
     module.main()
 

@@ -7,7 +7,8 @@ import tarfile
 import pytest
 
 from vmm.data.faults import BadSamples
-from vmm.data.index import INDEX_SUFFIX, load_index, load_indexes, scan_shard
+from vmm.data.index import scan_shard
+from vmm.data.index_files import INDEX_SUFFIX, load_index, load_indexes
 from vmm.data.resampled import read_stream
 
 
@@ -152,7 +153,9 @@ def test_the_index_is_kept_and_used(shard, monkeypatch):
     first = load_index(str(shard))
     stored = shard.with_name(shard.name + INDEX_SUFFIX)
     assert stored.is_file()
-    monkeypatch.setattr("vmm.data.index.scan_shard", lambda path: pytest.fail("scanned again"))
+    monkeypatch.setattr(
+        "vmm.data.index_files.scan_shard", lambda path: pytest.fail("scanned again")
+    )
     assert load_index(str(shard)) == first
     assert sorted(p.name for p in shard.parent.iterdir()) == ["a.tar", "a.tar.index.json"]
 

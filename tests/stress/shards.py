@@ -30,7 +30,7 @@ from pathlib import Path
 
 from tests.data.videos import encode_video, moving_picture
 from vmm.data.faults import BadSamples, SampleError
-from vmm.data.index import INDEX_SUFFIX
+from vmm.data.index_files import INDEX_SUFFIX
 from vmm.data.resampled import read_stream
 from vmm.data.shards import ShardSet
 from vmm.shards.shard_statistics import inspect_shard, report

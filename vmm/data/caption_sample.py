@@ -9,7 +9,8 @@ import os
 from collections.abc import Sequence
 from typing import TypeVar
 
-from vmm.data.index import Entry, load_index
+from vmm.data.index import Entry
+from vmm.data.index_files import load_index
 from vmm.data.schema import JSON_EXTENSION, TEXT_EXTENSION, captions_of, parse_metadata
 
 _SHARDS = 8

@@ -14,7 +14,7 @@ from vmm.data.collate import Content, Positives, collate, content_of
 from vmm.data.corpora import Mixture, Shards, open_corpora, patterns_of
 from vmm.data.decode import Decoder
 from vmm.data.faults import BadSamples
-from vmm.data.index import load_indexes
+from vmm.data.index_files import index_shards
 from vmm.data.loader import TrainLoader, init_worker, refuse_counts
 from vmm.data.patterns import expand_shards, is_remote
 from vmm.data.position import go_back, next_step, stepped_batches
@@ -240,8 +240,7 @@ class WebVideoData(VideoDataModule):
             ValueError: If a shard pattern is wrong.
         """
         local = [pattern for pattern in self.patterns() if not is_remote(pattern)]
-        for _ in load_indexes(expand_shards(local)):
-            pass
+        index_shards(expand_shards(local))
 
     def setup(self, stage: str) -> None:
         """Check early that the clips fit the encoder, and find a place for the quarantine file."""

@@ -1,4 +1,4 @@
-"""What is where in a shard: one pass over the headers, kept as JSON beside the shard.
+"""What is where in a shard: one pass over the headers (kept by ``vmm.data.index_files``).
 
 With the index any sample is one ``pread`` away, the number of samples is known before training
 starts, and a truncated or damaged shard is noticed instead of ending early without a word.
@@ -6,15 +6,11 @@ starts, and a truncated or damaged shard is noticed instead of ending early with
 
 from __future__ import annotations
 
-import json
-import logging
 import os
 import tarfile
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 from vmm.data.schema import (
     AUDIO_EXTENSIONS,
@@ -28,17 +24,11 @@ from vmm.data.schema import (
     split_member,
     text_fault,
 )
-from vmm.whole import whole_file
 
-_log = logging.getLogger(__name__)
-
-INDEX_VERSION = 4
-INDEX_SUFFIX = ".index.json"
 MAX_MEMBER_BYTES = 2**30
 MAX_TEXT_BYTES = {TEXT_EXTENSION: 2**16, JSON_EXTENSION: 2**22, CLASS_EXTENSION: 2**10}
 TAR_ERRORS = (tarfile.TarError, ValueError, ArithmeticError, OSError, MemoryError, RecursionError)
 """What ``tarfile`` raises for damage; the last for thousands of long names in a row."""
-_TOGETHER = 64
 _COMPRESSED = (b"\x1f\x8b\x08", b"BZh", b"\xfd7z", b"\x28\xb5\x2f")
 """How files of gzip, bzip2, xz and Zstandard begin."""
 
@@ -71,35 +61,6 @@ class ShardIndex:
     """(name, reason) of each member left out."""
     stamp: Stamp | None = None
     """Which state of the shard this describes; None if it could not be opened."""
-
-
-def load_indexes(paths: Sequence[str]) -> Iterator[ShardIndex]:
-    """Load or build the indexes of many shards, several at a time."""
-    with ThreadPoolExecutor(8) as pool:
-        for first in range(0, len(paths), _TOGETHER):  # few in memory, however many there are
-            yield from pool.map(load_index, paths[first : first + _TOGETHER])
-
-
-def load_index(path: str) -> ShardIndex:
-    """Return a shard's index, from the file beside it if that is up to date.
-
-    A new index is written beside the shard where that is possible; else it is only returned. A
-    shard that cannot be opened has no samples and says why.
-
-    Args:
-        path: The shard.
-    """
-    stored = Path(path + INDEX_SUFFIX)
-    try:
-        stamp = stamp_of(os.stat(path))
-        index = _read_stored(stored, stamp)
-        if index is None:
-            index = scan_shard(path)
-            index.stamp = stamp
-            _store(stored, index)
-    except OSError as error:
-        return ShardIndex([], f"{type(error).__name__}: {error.strerror}")
-    return index
 
 
 def stamp_of(status: os.stat_result) -> Stamp:
@@ -203,41 +164,3 @@ def _read_texts(file: BinaryIO, entry: Entry) -> None:
         elif not captioned:
             entry.failure = text_fault(text, written)
     entry.captioned = captioned
-
-
-def _read_stored(path: Path, stamp: Stamp) -> ShardIndex | None:
-    """Read a stored index; None if it is absent, damaged, impossible or of another state."""
-    try:
-        content = json.loads(path.read_bytes())
-        if content["stamp"] != [INDEX_VERSION, *stamp]:
-            return None
-        entries = [
-            Entry(str(key), {n: _place(p, stamp) for n, p in parts.items()}, bool(captioned), why)
-            for key, captioned, parts, why in content["entries"]
-        ]
-        ignored = [(str(name), str(reason)) for name, reason in content["ignored"]]
-        return ShardIndex(entries, content["damage"], ignored, stamp)
-    except (OSError, ValueError, LookupError, TypeError, AttributeError):
-        return None
-
-
-def _place(place: Any, stamp: Stamp) -> tuple[int, int]:
-    offset, size = int(place[0]), int(place[1])
-    if not (offset >= 0 and 0 <= size <= MAX_MEMBER_BYTES and offset + size <= stamp[0]):
-        raise ValueError(f"no member can be at {place}")
-    return offset, size
-
-
-def _store(path: Path, index: ShardIndex) -> None:
-    """Write beside the shard, whole or not at all; a read-only folder is no error."""
-    content = {
-        "stamp": [INDEX_VERSION, *(index.stamp or ())],
-        "damage": index.damage,
-        "ignored": index.ignored,
-        "entries": [[e.key, int(e.captioned), e.members, e.failure] for e in index.entries],
-    }
-    try:
-        with whole_file(path, durable=False) as file:
-            file.write_text(json.dumps(content, separators=(",", ":")))
-    except OSError as error:
-        _log.info("cannot keep the index %s (%s); it is built again next time", path, error)

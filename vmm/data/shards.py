@@ -15,16 +15,10 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from vmm.data.clips import load_frames
+from vmm.data.contents import Selection, Summary
 from vmm.data.faults import BadSample, BadSamples, SampleError
-from vmm.data.index import (
-    MAX_TEXT_BYTES,
-    Entry,
-    ShardIndex,
-    Stamp,
-    load_index,
-    load_indexes,
-    stamp_of,
-)
+from vmm.data.index import Entry, Stamp, stamp_of
+from vmm.data.index_files import load_index, load_indexes, load_summaries
 from vmm.data.patterns import common_folder, expand_shards, missing_shards, short_names
 from vmm.data.schema import (
     CLASS_EXTENSION,
@@ -34,7 +28,6 @@ from vmm.data.schema import (
     captions_of,
     media_member,
     metadata_of,
-    no_caption,
     parse_metadata,
 )
 from vmm.data.transforms import ClipSettings, eval_transform
@@ -71,7 +64,7 @@ class ShardSet:
         captioned: bool = True,
     ) -> None:
         self.media: Media = media
-        self.captioned = captioned
+        self._selection = Selection(media, captioned)
         self.named = ", ".join([patterns] if isinstance(patterns, str) else patterns)
         self.paths = expand_shards(patterns)
         self.missing = missing_shards(patterns)
@@ -84,13 +77,14 @@ class ShardSet:
         self._recent_size = recent
         self._recent: OrderedDict[int, list[Entry]] = OrderedDict()
         self._stamps: list[Stamp | None] = []
+        self._incomplete: list[int] = []
         counts, digest = [], hashlib.blake2b(digest_size=8)
-        for name, index in zip(self.names, load_indexes(self.paths), strict=True):
-            usable = self._usable(index)
-            counts.append(len(usable))
-            digest.update(repr([(name, [(e.key, self._parts(e)) for e in usable])]).encode())
-            self._stamps.append(index.stamp)
-            self._account(name, index)
+        found = load_summaries(self.paths, self._selection)
+        for shard, (name, summary) in enumerate(zip(self.names, found, strict=True)):
+            counts.append(summary.samples)
+            digest.update(repr((name, summary.digest)).encode())
+            self._stamps.append(summary.stamp)
+            self._account(shard, summary)
         self.counts = np.array(counts, dtype=np.int64)
         self._ends = np.cumsum(self.counts)
         self.fingerprint = digest.hexdigest()
@@ -119,7 +113,8 @@ class ShardSet:
             SampleError: If the shard no longer holds them.
         """
         entry = self._entries(shard)[sample]
-        parts = {name: self._bytes(shard, place) for name, place in self._parts(entry).items()}
+        places = self._selection.parts(entry)
+        parts = {name: self._bytes(shard, place) for name, place in places.items()}
         metadata = metadata_of(parts)
         extension = media_member(entry.members, self.media)
         assert extension is not None
@@ -146,10 +141,12 @@ class ShardSet:
         """Name every missing or damaged shard and every sample or member that is not used."""
         for path in self.missing:
             yield BadSample(path, "", "missing shard")
-        for name, index in zip(self.names, load_indexes(self.paths), strict=True):
+        for shard, index in zip(
+            self._incomplete, load_indexes([self.paths[n] for n in self._incomplete]), strict=True
+        ):
             if index.damage:
-                yield BadSample(name, "", "damaged shard", index.damage)
-            yield from self._unused(name, index)
+                yield BadSample(self.names[shard], "", "damaged shard", index.damage)
+            yield from self._selection.unused(self.names[shard], index)
 
     def absent(self) -> Iterator[tuple[str, list[str]]]:
         """Yield key and captions of every captioned sample without any media.
@@ -173,20 +170,6 @@ class ShardSet:
                     metadata = parse_metadata(parts.get(JSON_EXTENSION))
                     yield f"{name}/{entry.key}", captions_of(parts.get(TEXT_EXTENSION), metadata)
 
-    def _unused(self, name: str, index: ShardIndex) -> Iterator[BadSample]:
-        for entry in index.entries:
-            if media_member(entry.members, self.media) is None:
-                yield BadSample(name, entry.key, f"no {self.media}", entry.failure)
-            elif self.captioned and not entry.captioned:
-                yield BadSample(name, entry.key, no_caption(entry.failure), entry.failure)
-        for member, reason in index.ignored:
-            yield BadSample(name, member, f"member {reason}")
-
-    def _parts(self, entry: Entry) -> dict[str, tuple[int, int]]:
-        """Members that are read: the media and all texts."""
-        wanted = (media_member(entry.members, self.media), *MAX_TEXT_BYTES)
-        return {name: entry.members[name] for name in wanted if name in entry.members}
-
     def _bytes(self, shard: int, place: tuple[int, int]) -> bytes:
         offset, size = place
         stamp = self._stamps[shard]
@@ -202,13 +185,6 @@ class ShardSet:
             raise SampleError("unreadable", f"{self.names[shard]} ends before byte {offset + size}")
         return data
 
-    def _usable(self, index: ShardIndex) -> list[Entry]:
-        return [
-            entry
-            for entry in index.entries
-            if (entry.captioned or not self.captioned) and media_member(entry.members, self.media)
-        ]
-
     def _entries(self, shard: int) -> list[Entry]:
         entries = self._recent.pop(shard, None)
         if entries is None:
@@ -216,21 +192,27 @@ class ShardSet:
             if index.stamp != self._stamps[shard]:
                 lost = index.damage or "it has changed since the start"
                 raise SampleError("unreadable", f"{self.names[shard]}: {lost}")
-            entries = self._usable(index)
+            entries = self._selection.usable(index)
+            if len(entries) != self.counts[shard]:
+                raise SampleError(
+                    "unreadable", f"{self.names[shard]}: its index contradicts itself"
+                )
         self._recent[shard] = entries
         if len(self._recent) > self._recent_size:
             self._recent.popitem(last=False)
         return entries
 
-    def _account(self, name: str, index: ShardIndex) -> None:
-        self.skipped.update(sample.reason for sample in self._unused(name, index))
-        if index.damage:
-            self.damaged[name] = index.damage
+    def _account(self, shard: int, summary: Summary) -> None:
+        self.skipped.update(summary.left_out)
+        if summary.left_out or summary.damage:
+            self._incomplete.append(shard)
+        if summary.damage:
+            self.damaged[self.names[shard]] = summary.damage
             _log.warning(
                 "shard %s is damaged (%s); its %d complete samples are used",
-                name,
-                index.damage,
-                len(index.entries),
+                self.names[shard],
+                summary.damage,
+                summary.complete,
             )
 
     def _report(self, patterns: str | Sequence[str]) -> None:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
-from vmm.data.index import load_index
+from vmm.data.index_files import load_index
 from vmm.data.schema import VIDEO_EXTENSIONS, is_leftover, media_member, remedy
 
 _SUFFIXES = {f".{extension}" for extension in VIDEO_EXTENSIONS}

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vmm.data.caption_sample import sample_captions
-from vmm.data.index import load_indexes
+from vmm.data.index_files import load_indexes
 from vmm.data.patterns import SHARD_SUFFIX, expand_shards
 from vmm.data.schema import VIDEO_EXTENSIONS
 from vmm.shards.splits import PARTS

@@ -18,7 +18,7 @@ from vmm.data.annotations.media import MediaError, MediaFolder, stem
 from vmm.data.annotations.record import Annotation
 from vmm.data.clips import load_frames
 from vmm.data.faults import BadSample, BadSamples, SampleError
-from vmm.data.index import load_indexes
+from vmm.data.index_files import load_indexes
 from vmm.data.patterns import SHARD_SUFFIX, expand_shards
 from vmm.data.schema import END, START, RawSample, is_leftover, media_member
 from vmm.data.shards import EvaluationClips, EvaluationSample, ShardSet
