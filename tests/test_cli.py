@@ -1,5 +1,6 @@
 import importlib.metadata
 import json
+import os
 import platform
 import re
 import subprocess
@@ -115,15 +116,36 @@ def test_doctor_names_a_local_build_that_breaks_torchvision(monkeypatch):
     def versions(name):
         return "2.13.0+cpu" if name == "torch" else version(name)
 
-    def works(name, code):
-        state = "broken" if name in ("import torchvision", "import open_clip") else "ok"
-        return doctor.Finding(name, state, "operator torchvision::nms does not exist")
+    def checked(names):
+        failed = ("import torchvision", "import open_clip")
+        said = "operator torchvision::nms does not exist"
+        states = {name: "broken" if name in failed else "ok" for name in names}
+        return {name: [doctor.Finding(name, state, said)] for name, state in states.items()}
 
     monkeypatch.setattr(importlib.metadata, "version", versions)
-    monkeypatch.setattr(doctor, "_works", works)
-    (pair,) = [f for f in doctor.examine() if f.name == "import torchvision"]
+    monkeypatch.setattr(doctor, "_checked", checked)
+    found = {finding.name: finding for finding in doctor.examine()}
+    assert "decoding" in found and "import open_clip" not in found
+    pair = found["import torchvision"]
     assert pair.state == "broken" and "torch 2.13.0+cpu and torchvision" in pair.detail
     assert "same index" in pair.detail
+
+
+def test_a_check_that_fails_or_crashes_costs_no_other(tmp_path, monkeypatch):
+    places = {
+        "torchvision": "raise RuntimeError('nms does not exist')",
+        "open_clip": "import os; os.abort()",
+    }
+    for name, code in places.items():
+        (tmp_path / f"{name}.py").write_text(f"print('noise')\n{code}\n")
+    monkeypatch.setenv("PYTHONPATH", f"{tmp_path}{os.pathsep}{os.environ.get('PYTHONPATH', '')}")
+    names = ["import torchvision", "import open_clip", "decoding"]
+    found = doctor._checked(names)
+    assert list(found) == names
+    (pair,), (towers,), (decoding,) = found.values()
+    assert pair == doctor.Finding(names[0], "broken", "RuntimeError: nms does not exist")
+    assert towers.state == "broken" and "status -6" in towers.detail
+    assert decoding.state == "ok" and "PyAV" in decoding.detail
 
 
 def test_doctor_names_versions_that_are_too_old(monkeypatch):

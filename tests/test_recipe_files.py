@@ -1,3 +1,5 @@
+import os
+import shutil
 import subprocess
 import sys
 
@@ -25,6 +27,24 @@ def test_what_vmm_brings_are_the_recipes_of_the_checkout(root):
         for path in (root / "recipes").rglob("*")
         if path.is_file()
     }
+
+
+def test_recipes_are_found_where_git_writes_links_as_text_files(root, tmp_path):
+    clone = tmp_path / "clone"  # as Git makes it with core.symlinks=false
+    (clone / "vmm").mkdir(parents=True)
+    shutil.copy(root / "vmm/recipe_files.py", clone / "vmm")
+    shutil.copytree(root / "recipes", clone / "recipes")
+    (clone / "vmm/recipes").write_text(os.readlink(root / "vmm/recipes"))
+    code = (
+        "import recipe_files as r\n"
+        "print(r.here_or_packaged('stage2_vtt.yaml'), r.did_you_mean('stage2_vt.yaml'), sep='|')\n"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(clone / "vmm")}
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    recipe = (clone / "recipes/stage2_vtt.yaml").resolve()
+    found = f"{recipe}|; did you mean stage2_vtt.yaml?\n"
+    assert (done.stdout, done.stderr) == (found, "")
 
 
 @pytest.mark.parametrize("name", ["stage2_vtt.yaml", "recipes/stage2_vtt.yaml"])

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import argparse
+import gc
 import importlib.metadata
 import io
 import json
+import os
 import platform
 import subprocess
 import sys
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
 from functools import cache
 from itertools import chain
-from typing import Literal
+from typing import Literal, NoReturn
 
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
@@ -105,15 +107,6 @@ def wanted_versions() -> dict[str, SpecifierSet]:
     return {canonicalize_name(one.name): one.specifier for one in required}
 
 
-def _works(name: str, code: str) -> Finding:
-    """Run code in a process of its own: it may crash, or leave torch half loaded."""
-    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    if run.returncode == 0:
-        return Finding(name, "ok", run.stdout.strip() or "works")
-    reason = (run.stderr.strip().splitlines() or [f"it ended with status {run.returncode}"])[-1]
-    return Finding(name, "broken", reason)
-
-
 def decode_a_clip() -> str:
     """Decode a tiny clip from memory, as those of shards are, and say what with.
 
@@ -156,20 +149,6 @@ def torchvision_pair(torch_version: str, torchvision_version: str) -> str:
     )
 
 
-def _vision_libraries(present: dict[str, str]) -> list[Finding]:
-    """Import torchvision and open_clip, which loads it: where both work, once is enough."""
-    pair = Finding("import torchvision", "ok", "works")
-    if "open_clip_torch" in present:
-        towers = _works("import open_clip", "import open_clip")
-        if towers.state == "ok":
-            return [pair, towers]
-    pair = _works(pair.name, pair.name)
-    if pair.state == "broken":
-        advice = torchvision_pair(present["torch"], present["torchvision"])
-        return [Finding(pair.name, "broken", f"{pair.detail}. {advice}")]
-    return [pair, towers] if "open_clip_torch" in present else [pair]
-
-
 def _operators() -> list[Finding]:
     import torch
 
@@ -190,19 +169,79 @@ def _operators() -> list[Finding]:
     return found + [Finding(name, "ok", sentence) for name, sentence in tune_cpu().items()]
 
 
+def _loaded(module: str) -> list[Finding]:
+    importlib.import_module(module)
+    return [Finding(f"import {module}", "ok", "works")]
+
+
+_CHECKS: dict[str, Callable[[], list[Finding]]] = {
+    "import torchvision": lambda: _loaded("torchvision"),
+    "import open_clip": lambda: _loaded("open_clip"),
+    "decoding": lambda: [Finding("decoding", "ok", decode_a_clip())],
+    "operators": _operators,
+}
+
+
+def run_checks(names: Sequence[str]) -> NoReturn:
+    """Do some of the checks and end this process, which has no other use.
+
+    Prints the findings of each check as a line of JSON; an error ends it as any error does.
+    """
+    with open(os.dup(1), "w", encoding="utf-8") as report:
+        os.dup2(2, 1)  # what a library prints is no finding
+        # Collecting and tidying up would take a third of the time, for nothing.
+        gc.disable()
+        for name in names:
+            found = _CHECKS[name]()
+            print(json.dumps([asdict(one) for one in found]), file=report, flush=True)
+        os._exit(0)
+
+
+def _checked(names: Sequence[str]) -> dict[str, list[Finding]]:
+    """Do checks in a process beside this one: they may crash, or leave torch half loaded.
+
+    All in one, as loading torch is most of the work; what follows a failure is done in a new one.
+    """
+    found: dict[str, list[Finding]] = {}
+    while left := [name for name in names if name not in found]:
+        code = f"from vmm.doctor import run_checks; run_checks({left!r})"
+        command = [sys.executable, "-c", code]
+        run = subprocess.run(command, capture_output=True, encoding="utf-8", errors="replace")
+        for name, line in zip(left, run.stdout.splitlines(), strict=False):
+            found[name] = [Finding(**fields) for fields in json.loads(line)]
+        failed = next((name for name in left if name not in found), None)
+        if failed:
+            reason = (run.stderr.strip().splitlines() or [""])[-1]
+            if run.returncode != 1 or not reason:  # no exception of Python's
+                reason = f"it ended with status {run.returncode} {reason}".strip()
+            found[failed] = [Finding(failed, "broken", reason)]
+    return found
+
+
+def _explained(pair: Finding, present: dict[str, str]) -> Finding:
+    if pair.state != "broken":
+        return pair
+    advice = torchvision_pair(present["torch"], present["torchvision"])
+    return replace(pair, detail=f"{pair.detail}. {advice}")
+
+
 def examine() -> list[Finding]:
     """Look at the installation; no file is written, no network used."""
     found = [_python()]
     found += [_package(name, purpose) for name, purpose in _PACKAGES.items()]
     present = {f.name: f.detail for f in found if f.state == "ok"}
-    if "torch" in present and "torchvision" in present:
-        found += _vision_libraries(present)
-    if "av" in present:
-        code = "from vmm.doctor import decode_a_clip; print(decode_a_clip())"
-        found.append(_works("decoding", code))
-    if "torch" in present:
-        found += _operators()
-    return found
+    needs = {
+        "decoding": {"av"},
+        "operators": {"torch"},
+        "import torchvision": {"torch", "torchvision"},
+        "import open_clip": {"torch", "torchvision", "open_clip_torch"},
+    }
+    checks = _checked([name for name, packages in needs.items() if packages <= set(present)])
+    if pair := checks.get("import torchvision"):
+        pair[:] = [_explained(pair[0], present)]
+        if pair[0].state == "broken":  # it is the reason
+            checks.pop("import open_clip", None)
+    return found + [one for name in _CHECKS for one in checks.get(name, [])]
 
 
 def _deep(recipe: list[str]) -> Iterator[Finding]:

@@ -1,7 +1,8 @@
 """Recipes as files: where they are, and what is wrong with them before anything heavy is loaded.
 
-vmm brings its recipes along (``vmm/recipes``; in a checkout a link to the folder ``recipes``). What
-a name means in the working folder wins; else it is looked up there, with or without ``recipes/``.
+vmm brings its recipes along (``vmm/recipes``; in a checkout a link to the folder ``recipes``, and
+where Git makes no links a text file with its path). What a name means in the working folder wins;
+else it is looked up there, with or without ``recipes/``.
 """
 
 from __future__ import annotations
@@ -15,7 +16,15 @@ from typing import Any
 
 import yaml
 
-PACKAGED = Path(__file__).parent / "recipes"
+
+def _behind(link: Path) -> Path:
+    """Follow a link of the checkout, also where Git wrote a text file in its place (Windows)."""
+    if link.is_file():
+        return (link.parent / link.read_text(encoding="utf-8").strip()).resolve()
+    return link
+
+
+PACKAGED = _behind(Path(__file__).parent / "recipes")
 _ABOVE = Path(__file__).parents[1]
 _MOST_VALUES = 100_000
 _PARTS = ("model", "data", "video_encoder", "text_encoder", "teacher", "optimizer", "logger")

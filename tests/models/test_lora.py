@@ -110,8 +110,12 @@ def test_layers_that_are_read_without_being_called_are_no_targets(root):
     model = nn.ModuleDict({"video_encoder": FrameViT(config, num_frames=4, image_size=32)})
     inside = [n for n, m in model.named_modules() if n.endswith("attn.out_proj")]
     assert inside and not set(inside) & set(linear_layers(model))
-    with pytest.raises(ValueError, match=r"is the whole name of no linear layer; .*mlp\.c_fc"):
-        add_adapters(model, Lora(r".*out_proj"))
+    for meant in (r".*out_proj", r".*attn\.in_proj_weight", r".*\.attn"):
+        said = r"is the whole name of no linear layer; .*mlp\.c_fc.*: choose the MLP after it"
+        with pytest.raises(ValueError, match=said):
+            add_adapters(model, Lora(meant))
+    with pytest.raises(ValueError, match=r"no linear layer; [^;]*$"):
+        add_adapters(model, Lora("qkv"))
 
 
 @pytest.mark.parametrize(

@@ -72,18 +72,35 @@ def linear_layers(model: nn.Module) -> list[str]:
     Those inside of PyTorch's attention are none: it reads their weights without calling them. (What
     peft has for it adds to frozen weights and subtracts again, after which they are others.)
     """
-    inside = [
-        f"{name}."
-        for name, part in model.named_modules()
-        if isinstance(part, nn.MultiheadAttention)
-    ]
+    inside = tuple(f"{name}." for name in _attentions(model))
     return [
         name
         for name, part in model.named_modules()
         if isinstance(part, nn.Linear)
         and name.startswith(tuple(f"{encoder}." for encoder in ENCODERS))
-        and not name.startswith(tuple(inside))
+        and not name.startswith(inside)
     ]
+
+
+def _attentions(model: nn.Module) -> list[str]:
+    parts = model.named_modules()
+    return [name for name, part in parts if isinstance(part, nn.MultiheadAttention)]
+
+
+def _meant_attention(model: nn.Module, targets: str) -> str:
+    """Say of a pattern for PyTorch's attention what to choose instead; nothing of another one."""
+    inside = [
+        f"{attention}{part}"
+        for attention in _attentions(model)
+        for part in ("", ".in_proj", ".in_proj_weight", ".out_proj")
+    ]
+    if not any(re.fullmatch(targets, name) for name in inside):
+        return ""
+    return (
+        "; attention of torch.nn.MultiheadAttention reads its weights without calling a layer, so "
+        "LoRA cannot be beside them: choose the MLP after it, or train it whole with freeze: "
+        "instead of lora:"
+    )
 
 
 def kinds_of(names: Sequence[str], shown: int = 12) -> str:
@@ -110,7 +127,7 @@ def add_adapters(model: nn.Module, lora: Lora) -> list[str]:
     if not chosen:
         raise ValueError(
             f"lora.targets {lora.targets!r} is the whole name of no linear layer; there are "
-            f"{kinds_of(there)}"
+            f"{kinds_of(there)}{_meant_attention(model, lora.targets)}"
         )
     try:
         from peft import LoraConfig, inject_adapter_in_model

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vmm.command_line import CommandParser, positive, whole
+from vmm.reranking import CANDIDATES
 from vmm.text_output import say
 
 if TYPE_CHECKING:
@@ -158,9 +159,12 @@ def main_search(argv: Sequence[str]) -> int:
     add(
         "--rerank",
         type=whole(0),
+        nargs="?",
         default=0,
+        const=CANDIDATES,
         metavar="N",
-        help="let the matching head look at the frames of the best N again",
+        help="let the matching head look at the frames of the best N again "
+        "(without N: %(const)s, or all if there are fewer)",
     )
     add(
         "--rank-by",

@@ -1,4 +1,5 @@
-from vmm.evaluation.common.findings import Finding, findings_text
+from vmm.evaluation.common.findings import Finding, findings_text, texts_lost
+from vmm.wording import check_captions
 
 
 def test_findings_are_listed_with_what_they_do():
@@ -7,3 +8,12 @@ def test_findings_are_listed_with_what_they_do():
         "! a: found this", "    does that", "! b: and this", "    and that",
     ]  # fmt: skip
     assert findings_text([]) == "nothing is off"
+
+
+def test_what_a_text_encoder_cuts_is_told_with_share_and_examples():
+    check = check_captions(["a b c", "a b d", "a"], lambda texts: [t.split() for t in texts], 2)
+    (told,) = texts_lost(check, "too low")
+    assert (told.code, told.effect) == ("cut-captions", "too low")
+    assert told.message.startswith("2 of 3 captions (66.7%) are cut to max_words 2, after which")
+    assert "'a b c'; 'a b d'" in told.message
+    assert texts_lost(None, "too low") == []

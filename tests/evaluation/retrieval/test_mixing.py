@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from tests.export.runs import write_run
-from vmm.evaluation.retrieval.mixing import CANDIDATES, WEIGHTS, best_weight, choose_weight
+from vmm.evaluation.retrieval.mixing import CHOICE_CANDIDATES, WEIGHTS, best_weight, choose_weight
 from vmm.evaluation.retrieval.scoring import top_k
 from vmm.models.match_weight import read_match_weight
 from vmm.ops.similarity import MATCH_WEIGHT, Mixture
@@ -63,7 +63,7 @@ def test_few_clips_do_not_move_it_far():
 
 def test_pairs_that_nobody_looked_at_are_not_needed():
     cosines = torch.randn(40, 40, generator=torch.Generator().manual_seed(0))
-    looked_at = top_k(cosines, CANDIDATES, 1) | top_k(cosines, CANDIDATES, 0)
+    looked_at = top_k(cosines, CHOICE_CANDIDATES, 1) | top_k(cosines, CHOICE_CANDIDATES, 0)
     match = torch.zeros(40, 40).masked_fill(~looked_at, torch.nan)
     curve = best_weight(Encoded(40), Scores(cosines, match), Mixture()).curve
     assert len(set(curve.values())) == 1  # a head that says nothing changes nothing

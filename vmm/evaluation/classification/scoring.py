@@ -21,11 +21,14 @@ from vmm.evaluation.classification.views import ClassifierEncoder
 from vmm.evaluation.common.class_accuracy import measure_classes
 from vmm.evaluation.common.encoding import refuse_broken
 from vmm.evaluation.common.features import Clip, FeatureStore
+from vmm.evaluation.common.findings import Finding, texts_lost
 from vmm.evaluation.common.labels import Truth, number_classes, sources_of
-from vmm.evaluation.common.models import Encoder
+from vmm.evaluation.common.models import Encoder, check_texts
 from vmm.evaluation.common.results import count_problems
 from vmm.losses.classification import merge_views
 from vmm.ops.similarity import frame_similarity
+
+_LOST = "classes that differ there only are one to the model: the accuracy is too low"
 
 
 class SeenSamples(NamedTuple):
@@ -77,11 +80,14 @@ def score_classes(
     """
     classes = number_classes(truths, options.classes)
     names: list[str | None] = classes.names
+    lost: list[Finding] = []
     if isinstance(encoder, ClassifierEncoder):
         merged = merge_views(seen.vectors.double(), "single_label")
         names = [*names, *[None] * (encoder.num_classes - len(names))]
     else:
-        prompts = class_vectors(encoder, _named(names), options.templates or TEMPLATES)
+        templates = options.templates or TEMPLATES
+        prompts = class_vectors(encoder, _named(names), templates)
+        lost = texts_lost(check_texts(encoder, prompts_of(_named(names), templates)), _LOST)
         merged = frame_similarity(seen.vectors, prompts)
     if not bool(merged.isfinite().all()):
         raise ValueError(
@@ -101,7 +107,7 @@ def score_classes(
     chosen = scores.nan_to_num(-torch.inf).argmax(1).tolist()
     return {
         "numbers": numbers,
-        "findings": lint_classes(subject),
+        "findings": [*lint_classes(subject), *lost],
         "classes": shown,
         "predictions": [
             [truth.key, label, None if clip.problem else choice]
@@ -201,6 +207,11 @@ def score_several(
     }
 
 
+def prompts_of(names: Sequence[str], templates: Sequence[str]) -> list[str]:
+    """Put every class into every prompt, one class after the other."""
+    return [template.replace("{}", name) for name in names for template in templates]
+
+
 def class_vectors(encoder: Encoder, names: Sequence[str], templates: Sequence[str]) -> Tensor:
     """Give each class the mean of the unit vectors of its prompts, made unit again.
 
@@ -221,7 +232,6 @@ def class_vectors(encoder: Encoder, names: Sequence[str], templates: Sequence[st
         raise ValueError(f"templates {list(templates)} must each hold {{}} for the class")
     vectors = []
     for name in names:
-        prompts = [template.replace("{}", name) for template in templates]
-        projected = encoder.encode_texts(prompts).projected.float().cpu()
+        projected = encoder.encode_texts(prompts_of([name], templates)).projected.float().cpu()
         vectors.append(F.normalize(F.normalize(projected, dim=-1).mean(0), dim=-1))
     return torch.stack(vectors)

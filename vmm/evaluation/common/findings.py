@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from vmm.wording import CaptionCheck
+
 
 @dataclass(frozen=True)
 class Finding:
@@ -19,6 +21,17 @@ class Finding:
     code: str
     message: str
     effect: str
+
+
+def texts_lost(check: CaptionCheck | None, effect: str) -> list[Finding]:
+    """Say what a text encoder does not see of texts.
+
+    Args:
+        check: What becomes of them; None = nobody can tell.
+        effect: What that does to the number.
+    """
+    said = {} if check is None else check.said(little=False)
+    return [Finding(fault, sentence, effect) for fault, sentence in said.items()]
 
 
 def findings_text(findings: Sequence[Finding]) -> str:

@@ -20,8 +20,9 @@ from typing import Any
 
 import torch
 
+from vmm.evaluation.common.findings import texts_lost
 from vmm.evaluation.common.journal import Journal
-from vmm.evaluation.common.models import Encoder
+from vmm.evaluation.common.models import Encoder, check_texts
 from vmm.evaluation.common.results import clip_card, content_hash, count_problems, versions
 from vmm.evaluation.common.sources import AnnotatedClips
 from vmm.evaluation.long_video_qa import lint
@@ -45,6 +46,8 @@ from vmm.version import __version__
 
 logger = logging.getLogger(__name__)
 
+_LOST = "options that differ there only are one to the model: the accuracy is too low"
+
 
 def evaluate(options: Options, command: str = f"{__name__}.evaluate(...)") -> QaResult:
     """Evaluate, and write the result file, its pictures and its page.
@@ -66,6 +69,8 @@ def evaluate(options: Options, command: str = f"{__name__}.evaluate(...)") -> Qa
         logger.warning("%s: %s; %s", finding.code, finding.message, finding.effect)
     options.prepare()
     encoder = options.open_encoder()
+    prompts = [prompt for question in file.questions for prompt in question.prompts]
+    findings += texts_lost(check_texts(encoder, prompts), _LOST)
     media = AnnotatedClips(file.videos, folder, encoder.clip)
     out = options.folder(f"qa_{options.questions}", encoder.name)
     journal = Journal(out / "scores", _depends_on(encoder, file, media, options))

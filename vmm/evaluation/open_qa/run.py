@@ -20,6 +20,7 @@ from typing import Any
 
 from vmm.data.annotations.questions import read_answer_list
 from vmm.data.transforms import ClipSettings
+from vmm.evaluation.common.findings import Finding, texts_lost
 from vmm.evaluation.common.journal import Journal
 from vmm.evaluation.common.models import describe_model
 from vmm.evaluation.common.results import clip_card, content_hash, versions
@@ -82,7 +83,10 @@ def evaluate(options: Options, command: str = f"{__name__}.evaluate(...)") -> Op
         data=_describe_data(options, questions, problems, listed, answers.texts),
         settings=_describe_settings(options, run.clip),
         numbers=numbers,
-        findings=lint_questions(options.dataset, questions, answers, numbers),
+        findings=[
+            *lint_questions(options.dataset, questions, answers, numbers),
+            *_lost(model, [question.text for question in questions]),
+        ],
         replies=_describe_replies(questions, replies, judged, answers.texts),
         versions=versions(),
     )
@@ -93,6 +97,11 @@ def evaluate(options: Options, command: str = f"{__name__}.evaluate(...)") -> Op
     journal.remove()
     logger.info("wrote %s and open_qa.html", path)
     return result
+
+
+def _lost(model: AnswerModel, questions: list[str]) -> list[Finding]:
+    effect = "questions that differ there only get one answer: the accuracy is too low"
+    return texts_lost(model.text_encoder.check_captions(questions), effect)
 
 
 def _questions(

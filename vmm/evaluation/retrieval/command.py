@@ -31,6 +31,7 @@ from vmm.evaluation.common.command import (
     run_command,
 )
 from vmm.evaluation.retrieval.protocols import PROTOCOLS
+from vmm.reranking import CANDIDATES
 
 if TYPE_CHECKING:
     from vmm.evaluation.common.results import Result
@@ -44,7 +45,8 @@ def _parser(prog: str) -> argparse.ArgumentParser:
     add("--ids", type=Path, help="list of the ids to keep of the annotations")
     add("--train-ids", type=Path, help="ids or annotations of what the model was trained on")
     add("--frame-order", choices=("forward", "reversed"), default="forward")
-    add("--k", type=whole(1), default=128, help="candidates to re-rank per query (default: 128)")
+    how_many = "candidates to re-rank per query, all if there are fewer (default: %(default)s)"
+    add("--k", type=whole(1), default=CANDIDATES, help=how_many)
     add("--no-rerank", action="store_true", help="dual encoder only")
     add("--dsl", action="store_true", dest="dual_softmax",
         help="also with dual softmax, under its own name")  # fmt: skip

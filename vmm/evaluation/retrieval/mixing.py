@@ -31,8 +31,8 @@ from vmm.runs import load_run
 WEIGHTS = (0.0, 0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 1.0, 1.5, 2.0, 3.0, 5.0, 10.0)
 CLIPS = 256
 """Clips that the choice looks at: more make it slower, not better."""
-CANDIDATES = 16
-"""Of each query."""
+CHOICE_CANDIDATES = 16
+"""Of each query: fewer than are re-ranked, as every run waits for the choice when it ends."""
 
 
 class Choice(NamedTuple):
@@ -101,14 +101,16 @@ def choose_weight(
         )
     encoder = VmmEncoder.of_run(loaded, device, loaded.clip)
     encoder.model.text_encoder.fusing("there is no weight to choose")
-    options = Options(device=device, k=CANDIDATES, coverage="available", num_workers=num_workers)
+    options = Options(
+        device=device, k=CHOICE_CANDIDATES, coverage="available", num_workers=num_workers
+    )
     dataset = FirstClips(ShardClips(shards, encoder.clip), clips)
     with TemporaryDirectory(prefix="features-", dir=run) as folder:
         store = feature_store(Path(folder), encoder, dataset, keep_tokens=True)
         encode_clips(encoder, dataset, store, True, options.batch_size, options.num_workers)
         finished = [clip for _, clip in sorted(store.finished().items())]
         encoded = encode(encoder, finished, store, options, keep_tokens=True)
-        scores = score(encoder, encoded, CANDIDATES)
+        scores = score(encoder, encoded, CHOICE_CANDIDATES)
     choice = best_weight(encoded, scores, encoder.mixture)
     curve = {f"{weight:g}": round(value, 4) for weight, value in choice.curve.items()}
     said = {"clips": choice.clips, "mean_reciprocal_rank": curve, "sha256": loaded.sha256}
@@ -130,7 +132,7 @@ def best_weight(encoded: Encoded, scores: Scores, mixture: Mixture) -> Choice:
     """
     num_texts, relevant = len(encoded.captions), encoded.relevant
     cosines, match = (scores.pairs[name][:num_texts] for name in ("vectors", "match"))
-    of_text, of_clip = top_k(cosines, CANDIDATES, 1), top_k(cosines, CANDIDATES, 0)
+    of_text, of_clip = top_k(cosines, CHOICE_CANDIDATES, 1), top_k(cosines, CHOICE_CANDIDATES, 0)
     ranks: dict[float, Tensor] = {}
     for weight in WEIGHTS:
         mixed = mixture._replace(weight=weight)(cosines, match)

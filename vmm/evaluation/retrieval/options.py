@@ -8,6 +8,7 @@ from pathlib import Path
 from vmm.evaluation.common.options import ModelOptions
 from vmm.evaluation.common.sources import FrameOrder
 from vmm.evaluation.retrieval.protocols import Protocol, protocol_of
+from vmm.reranking import CANDIDATES
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -18,7 +19,8 @@ class Options(ModelOptions):
         ids: List of the ids to keep of the annotations.
         train_ids: Ids or annotations of what the model was trained on.
         frame_order: "reversed" plays every clip backwards.
-        k: Candidates per query that the matching head re-ranks; None = dual encoder only.
+        k: Candidates per query that the matching head re-ranks, or all if there
+            are fewer; None = dual encoder only.
         dual_softmax: Also measure the dual encoder with dual softmax, which looks at all queries.
         batch_size: Clips, and captions, encoded at once.
         num_workers: Processes that decode.
@@ -30,7 +32,7 @@ class Options(ModelOptions):
     ids: Path | None = None
     train_ids: Path | None = None
     frame_order: FrameOrder = "forward"
-    k: int | None = 128
+    k: int | None = CANDIDATES
     dual_softmax: bool = False
     batch_size: int = 32
     num_workers: int = 0

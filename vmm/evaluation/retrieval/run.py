@@ -25,8 +25,8 @@ import torch
 from vmm.distributed import rank
 from vmm.evaluation.common.encoding import feature_store
 from vmm.evaluation.common.features import Clip
-from vmm.evaluation.common.findings import Finding
-from vmm.evaluation.common.models import Encoder, VmmEncoder, mixture_of
+from vmm.evaluation.common.findings import texts_lost
+from vmm.evaluation.common.models import Encoder, check_texts, mixture_of
 from vmm.evaluation.common.pictures import png
 from vmm.evaluation.common.results import clip_card, content_hash, versions
 from vmm.evaluation.common.sources import AnnotatedClips, ShardClips
@@ -37,7 +37,7 @@ from vmm.evaluation.retrieval.options import Options
 from vmm.evaluation.retrieval.page import build_report
 from vmm.evaluation.retrieval.protocols import PROTOCOLS, read_protocol, read_training_ids
 from vmm.evaluation.retrieval.results import RetrievalResult
-from vmm.evaluation.retrieval.scoring import matcher_of
+from vmm.evaluation.retrieval.scoring import Encoded, matcher_of
 from vmm.evaluation.retrieval.showcase import (
     describe_queries,
     even_rows,
@@ -47,6 +47,8 @@ from vmm.evaluation.retrieval.showcase import (
 from vmm.evaluation.retrieval.subject import Subject
 
 logger = logging.getLogger(__name__)
+
+_LOST = "captions that differ there only are one to the model: R@1 is too low"
 
 
 def evaluate(
@@ -86,10 +88,10 @@ def evaluate(
         command=command,
         model=encoder.identity(),
         data=_describe_data(options, evaluation),
-        settings=_describe_settings(options, encoder),
+        settings=_describe_settings(options, encoder, evaluation.encoded),
         findings=[
             *lint(Subject(clips, protocol, training, evaluation.dual, lost=dataset.lost)),
-            *_captions_lost(encoder, evaluation.encoded.captions),
+            *texts_lost(check_texts(encoder, evaluation.encoded.captions), _LOST),
         ],
         versions=versions(),
         **numbers,
@@ -116,14 +118,6 @@ def _dataset(
     return AnnotatedClips(items, media, encoder.clip, options.frame_order)
 
 
-def _captions_lost(encoder: Encoder, captions: Sequence[str]) -> list[Finding]:
-    """Say what the text encoder does not see of the captions."""
-    check = encoder.check_captions(captions) if isinstance(encoder, VmmEncoder) else None
-    said = {} if check is None else check.said(little=False)
-    effect = "captions that differ there only are one to the model: R@1 is too low"
-    return [Finding(fault, sentence, effect) for fault, sentence in said.items()]
-
-
 def _describe_data(options: Options, evaluation: Evaluation) -> dict[str, Any]:
     clips, protocol = evaluation.encoded.clips, options.protocol
     counts = [len(clip.captions) for clip in clips]
@@ -141,13 +135,13 @@ def _describe_data(options: Options, evaluation: Evaluation) -> dict[str, Any]:
     }
 
 
-def _describe_settings(options: Options, encoder: Encoder) -> dict[str, Any]:
+def _describe_settings(options: Options, encoder: Encoder, encoded: Encoded) -> dict[str, Any]:
     matcher = matcher_of(encoder, options)
     return {
         **clip_card(encoder.clip),
         "frame_order": options.frame_order,
         "views": 1,
-        "k": None if matcher is None else options.k,
+        "k": None if matcher is None else _looked_at(options.k, encoded),
         "mixture": None if matcher is None else mixture_of(matcher)._asdict(),
         "coverage": options.coverage,
         "ties": "expectation over random order",
@@ -155,6 +149,11 @@ def _describe_settings(options: Options, encoder: Encoder) -> dict[str, Any]:
         "batch_size": options.batch_size,
         "device": options.device,
     }
+
+
+def _looked_at(k: int | None, encoded: Encoded) -> int | None:
+    """How many candidates a query had re-ranked: no more than there were, in either direction."""
+    return None if k is None else min(k, max(encoded.relevant.shape))
 
 
 def _show(
