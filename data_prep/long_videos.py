@@ -4,8 +4,8 @@
 
 writes shards of H.264 films, ``train-*.tar``, ``val-*.tar``, ``test-*.tar`` and ``long-*.tar`` (of
 twice as many events, for a model that has seen none so long), each with ``NAME-questions.json`` but
-the first, and ``manifest.json``. What is shown and asked is in ``data_prep.films``. No two splits
-share a combination of events.
+the first, ``NAME-moments.jsonl``, which says when each event is shown, and ``manifest.json``. What
+is shown and asked is in ``data_prep.films``. No two splits share a combination of events.
 
 A shard of training films holds one group: the loader mixes a few shards at a time, so that films
 that differ only in the order of their events meet in a batch.
@@ -21,7 +21,7 @@ from itertools import groupby
 
 import numpy as np
 
-from data_prep.films import KINDS, Film, films_of_numbers, films_of_orders
+from data_prep.films import KINDS, Film, films_of_numbers, films_of_orders, name
 from vmm.shards.demo.data_set import Arguments, DataSet, number
 from vmm.shards.demo.shapes import Scene, render
 from vmm.shards.encode import encode_mp4
@@ -138,16 +138,50 @@ def question_files(splits: Mapping[str, list[FilmJob]], arguments: FilmArguments
     return files
 
 
+def moment_files(splits: Mapping[str, list[FilmJob]], arguments: FilmArguments) -> dict[str, str]:
+    """Write when every event is shown, in the layout of the data set "moments".
+
+    An event that is shown several times has as many moments; the clips of two seconds that show
+    it are highlights.
+    """
+    seconds = arguments.event_frames
+    files = {}
+    for split in SPLITS:
+        lines = []
+        for job in splits[split]:
+            for kind in dict.fromkeys(job.film.events):
+                places = [i for i, event in enumerate(job.film.events) if event == kind]
+                windows = [[seconds * i, seconds * (i + 1)] for i in places]
+                clips = [n for start, end in windows for n in range(start // 2, end // 2)]
+                lines.append(
+                    {
+                        "qid": f"{job.key}_{kind}",
+                        "video": f"{job.key}.mp4",
+                        "duration": seconds * len(job.film.events),
+                        "query": f"{name(kind)} is shown",
+                        "relevant_windows": windows,
+                        "relevant_clip_ids": clips,
+                        "saliency_scores": [[4]] * len(clips),
+                    }
+                )
+        files[f"{split}-moments.jsonl"] = "".join(json.dumps(line) + "\n" for line in lines)
+    return files
+
+
+def _texts(splits: Mapping[str, list[FilmJob]], arguments: FilmArguments) -> dict[str, str]:
+    return question_files(splits, arguments) | moment_files(splits, arguments)
+
+
 FILMS = DataSet(
     prog="python -m data_prep.long_videos",
-    description="Make the demo's long videos: films of several events, with questions.",
-    version=1,
+    description="Make the demo's long videos: films of several events, with questions and moments.",
+    version=2,
     arguments=FilmArguments,
     unit="film",
     plan=plan,
     deal=lambda jobs: [list(films) for _, films in groupby(jobs, lambda job: job.film.group)],
     make_sample=make_sample,
-    texts=question_files,
+    texts=_texts,
 )
 
 

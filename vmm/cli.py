@@ -88,6 +88,10 @@ GROUPS = {
             "multiple-choice questions about long videos",
             "vmm.evaluation.long_video_qa.command:main",
         ),
+        "grounding": Command(
+            "moments and highlights of videos that sentences describe",
+            "vmm.evaluation.grounding.command:main",
+        ),
         "open-qa": Command(
             "open questions, by a trained answer decoder", "vmm.evaluation.open_qa.command:main"
         ),
@@ -122,7 +126,7 @@ GROUPS = {
 }
 """Commands of two words."""
 ABOUT_GROUPS = {
-    "eval": "measure a run or somebody else's model: retrieval, classification, questions, ...",
+    "eval": "measure a run or somebody else's model: retrieval, classification, questions, moments, ...",
     "shards": "make shards of a data set, and look into them",
 }
 

@@ -4,37 +4,18 @@ A toy video is a row of plain frames. The toy model reads the colour of the firs
 frames; a text names a colour, and "first" or "somewhere".
 """
 
-import io
 import json
 
-import av
-import numpy as np
 import pytest
 import torch
 
+from tests.evaluation.films import COLOURS, NAMES, mp4
 from vmm.data.transforms import ClipSettings
 from vmm.evaluation.common.models import CaptionVectors, ClipVectors
 from vmm.evaluation.long_video_qa.measure import OptionScores
 from vmm.evaluation.long_video_qa.options import Options
 from vmm.evaluation.long_video_qa.protocols import ChoiceQuestion
 from vmm.evaluation.long_video_qa.run import evaluate
-
-COLOURS = {"red": (240, 0, 0), "green": (0, 240, 0), "blue": (0, 0, 240), "white": (240, 240, 240)}
-NAMES = list(COLOURS)
-
-
-def mp4(colours, fps=1):
-    buffer = io.BytesIO()
-    with av.open(buffer, "w", format="mp4") as container:
-        stream = container.add_stream("libx264", rate=fps)
-        stream.width = stream.height = 32
-        stream.pix_fmt = "yuv420p"
-        stream.options = {"crf": "10"}
-        for colour in colours:
-            pixels = np.full((32, 32, 3), COLOURS[colour], dtype=np.uint8)
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(pixels, format="rgb24")))
-        container.mux(stream.encode())
-    return buffer.getvalue()
 
 
 class ToyEncoder:

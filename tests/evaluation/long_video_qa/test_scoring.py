@@ -5,10 +5,10 @@ import torch
 import torch.nn.functional as F
 
 from vmm.data.transforms import ClipSettings
+from vmm.evaluation.common.frames import read_frames, settings_of
 from vmm.evaluation.common.journal import Journal
 from vmm.evaluation.common.models import ClipVectors, VmmEncoder
 from vmm.evaluation.common.sources import AnnotatedClips
-from vmm.evaluation.long_video_qa.frames import read_frames, settings_of
 from vmm.evaluation.long_video_qa.protocols import read_questions
 from vmm.evaluation.long_video_qa.scoring import Viewing, aggregate, look, score_videos
 from vmm.models.bert import BertArchitecture

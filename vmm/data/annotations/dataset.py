@@ -23,7 +23,7 @@ class Dataset(NamedTuple):
     """A data set, or a format that several share."""
 
     read: Reader
-    content: Literal["captions", "classes", "questions"]
+    content: Literal["captions", "classes", "questions", "moments"]
     """Items of captions that are about the same media are merged; the others stay apart."""
     fields: tuple[str, ...] = ()
     """Fields that tell the format, words of the file's first record or of its two outermost
@@ -31,7 +31,7 @@ class Dataset(NamedTuple):
     files: tuple[str, ...] = ()
     """Usual file names, as patterns."""
     sizes: dict[str, int] = {}  # noqa: RUF012  # never changed
-    """Published split -> videos or images, of question sets questions."""
+    """Published split -> videos or images, of question sets questions, of moments sentences."""
     paragraph: bool = False
     """Whether its protocol joins the captions of a video to one."""
     odd: dict[str, int] = {}  # noqa: RUF012  # never changed

@@ -11,7 +11,7 @@ from itertools import product
 from pathlib import Path
 from typing import NamedTuple
 
-from vmm.data.annotations import questions, retrieval, tables, training
+from vmm.data.annotations import moments, questions, retrieval, tables, training
 from vmm.data.annotations.dataset import Dataset, fit, inside, refuse_id_list, tell
 from vmm.data.annotations.ids import NAMED, keep_listed, read_ids
 from vmm.data.annotations.options import NoSuchOption
@@ -173,6 +173,22 @@ DATASETS: dict[str, Dataset] = {
          "video question candidates answer time_reference"),
         ("video_info.meta.jsonl",), {"test": 1549},
     ),
+    "moments": Dataset(
+        moments.own_moments, "moments",
+        ("video query relevant_windows", "video query start end"), ("*-moments.jsonl",),
+    ),
+    "charades-sta": Dataset(
+        moments.charades_sta, "moments", (), ("charades_sta_*.txt",),
+        {"train": 12408, "test": 3720}, odd={"train": 4},
+    ),
+    "activitynet-moments": Dataset(
+        moments.activitynet_moments, "moments",
+        sizes={"train": 37421, "val_1": 17505, "val_2": 17031}, odd={"train": 4},
+    ),
+    "qvhighlights": Dataset(
+        moments.qvhighlights, "moments", ("qid query vid",), ("highlight_*.jsonl",),
+        {"train": 7218, "val": 1550, "test": 1542},
+    ),
 }  # fmt: skip
 
 
@@ -302,7 +318,9 @@ def _layout(entry: Dataset, source: Source) -> Dataset:
     """Choose between a set's own layout and VindLU's, which exists for every set of captions."""
     general = DATASETS["captions"]
     # VindLU's caption is called so; a description may be a set's own file with a column missing.
-    usual = entry.content != "questions" and not fit(entry, source) and fit(general, source)
+    usual = (
+        entry.content in ("captions", "classes") and not fit(entry, source) and fit(general, source)
+    )
     usual = usual and not source.fields.isdisjoint(("caption", "text", "sentence"))
     return general if usual else entry
 

@@ -13,9 +13,9 @@ from PIL import Image
 
 from vmm.data.faults import SampleError
 from vmm.data.transforms import ClipSettings
+from vmm.evaluation.common.frames import read_frames
 from vmm.evaluation.common.page import render
 from vmm.evaluation.common.sources import AnnotatedClips
-from vmm.evaluation.long_video_qa.frames import read_frames
 from vmm.evaluation.long_video_qa.measure import METHODS
 from vmm.evaluation.long_video_qa.results import QaResult, accuracy_rows, class_rows
 from vmm.evaluation.long_video_qa.timeline import TEMPLATES, timeline_svg

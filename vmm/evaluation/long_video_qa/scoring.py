@@ -19,10 +19,10 @@ from torch import Tensor
 from tqdm import tqdm
 
 from vmm.data.faults import BadSample, BadSamples, SampleError
+from vmm.evaluation.common.frames import Frames, read_frames, settings_of, windows
 from vmm.evaluation.common.journal import Journal
 from vmm.evaluation.common.models import CaptionVectors, ChoiceMatcher, Encoder, LongEncoder
 from vmm.evaluation.common.sources import AnnotatedClips
-from vmm.evaluation.long_video_qa.frames import Frames, read_frames, settings_of, windows
 from vmm.evaluation.long_video_qa.protocols import ChoiceQuestion
 from vmm.evaluation.long_video_qa.viewing import Aggregate, Viewing
 

@@ -89,11 +89,16 @@ def windows(frames: Frames, length: int) -> list[Frames]:
             before; a shorter video repeats its last frame.
     """
     total = len(frames.seconds)
-    starts = [*range(0, max(total - length, 0), length), max(total - length, 0)]
+    starts = window_starts(total, length)
     places = [[min(start + i, total - 1) for i in range(length)] for start in starts]
     return [
         frames._replace(rows=frames.rows[place], seconds=frames.seconds[place]) for place in places
     ]
+
+
+def window_starts(total: int, length: int) -> list[int]:
+    """Number the frames, of ``total``, with which windows of ``length`` frames begin."""
+    return [*range(0, max(total - length, 0), length), max(total - length, 0)]
 
 
 def settings_of(clip: ClipSettings, num_frames: int | None) -> ClipSettings:

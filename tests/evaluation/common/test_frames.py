@@ -1,16 +1,17 @@
 import pytest
 import torch
 
+from tests.evaluation.films import NAMES, mp4
 from vmm.data.decode import DecodeError
 from vmm.data.transforms import ClipSettings, eval_transform
-from vmm.evaluation.long_video_qa.frames import read_frames, settings_of, windows
+from vmm.evaluation.common.frames import read_frames, settings_of, windows
 
 CLIP = ClipSettings(3, 16, sampling="fps", fps=2.0)
 
 
 @pytest.fixture
-def film(toys):
-    return toys.mp4([toys.NAMES[i // 30 % 4] for i in range(150)], fps=10)
+def film():
+    return mp4([NAMES[i // 30 % 4] for i in range(150)], fps=10)
 
 
 def test_a_number_of_frames_is_spread_over_the_whole_video(film):
