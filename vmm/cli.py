@@ -126,7 +126,7 @@ GROUPS = {
 }
 """Commands of two words."""
 ABOUT_GROUPS = {
-    "eval": "measure a run or somebody else's model: retrieval, classification, questions, moments, ...",
+    "eval": "measure a run or somebody else's model: retrieval, classes, questions, moments, ...",
     "shards": "make shards of a data set, and look into them",
 }
 

@@ -21,7 +21,8 @@ WIDTHS = (1, 3, 7)
 """Frames over which a curve is smoothed before it is cut."""
 OVERLAP = 0.5
 """IoU above which of two candidates only the better one is kept."""
-_GRID = 20
+_GRID, _AT_ONCE = 60, 1000
+_REACHED = (0.3, 0.5, 0.7)
 
 
 def from_curve(curve: Floats, edges: Floats) -> Floats:
@@ -119,8 +120,8 @@ def whole(duration: float) -> Floats:
 class Prior:
     """Where the moments of a training set lie, whatever is said and shown (arXiv 2009.00325).
 
-    Of windows that begin and end at twentieths of a video, those come first whose mean IoU with
-    the training moments is highest.
+    Of windows that begin and end at sixtieths of a video, those come first that reach the most
+    training moments, on average over the IoUs 0.3, 0.5 and 0.7.
 
     Args:
         moments: Pairs of a video's duration and [start, end] in seconds, of one training moment.
@@ -131,17 +132,15 @@ class Prior:
 
     def __init__(self, moments: Sequence[tuple[float, Sequence[float]]]) -> None:
         if not moments:
-            raise ValueError(
-                "no training moment has a known length of its video, so they have no distribution; "
-                "give --train-annotations with durations"
-            )
+            raise ValueError("there is no training moment; give a training split that has some")
         shares = np.array([[start / length, end / length] for length, (start, end) in moments])
         grid = np.arange(_GRID + 1) / _GRID
         pairs = np.array([(a, b) for a in grid for b in grid if a < b])
-        scores = np.stack([iou(pairs, part).sum(1) for part in np.array_split(
-            np.clip(shares, 0, 1), max(len(shares) // 1000, 1)
-        )]).sum(0) / len(shares)  # fmt: skip
-        self._windows = best_apart(np.concatenate([pairs, scores[:, None]], 1))
+        hits = np.zeros(len(pairs))
+        for part in np.array_split(np.clip(shares, 0, 1), len(shares) // _AT_ONCE + 1):
+            overlaps = iou(pairs, part)
+            hits += sum((overlaps >= least - 1e-9).sum(1) for least in _REACHED)
+        self._windows = best_apart(np.concatenate([pairs, hits[:, None] / len(shares)], 1))
 
     def __call__(self, duration: float) -> Floats:
         """Propose windows of a video: (N, 3)."""

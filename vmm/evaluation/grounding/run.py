@@ -1,6 +1,7 @@
 """Moments and highlights of videos that sentences describe, with all they must be compared with.
 
-    result = evaluate(Options(run=Path("runs/x"), dataset="charades-sta", annotations=..., media=...))
+    options = Options(run=Path("runs/x"), dataset="charades-sta", annotations=..., media=...)
+    result = evaluate(options)
     result.numbers["metrics"]["curve"]["R1@0.5"]
 
 Windows come from the curve of a sentence's relevance over a video's frames, and on request from a

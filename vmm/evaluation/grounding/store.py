@@ -1,4 +1,4 @@
-"""Vectors of the frames of training videos, on disk, so that what was stopped goes on from there."""
+"""Vectors of training videos' frames, on disk, so that what was stopped goes on from there."""
 
 from __future__ import annotations
 
