@@ -481,4 +481,50 @@ EXAMPLES = {
         [("8", ["Who?"])],
         metadata={"answer": 0, "options": ["He", "She"]},
     ),
+    "moments": Example(
+        "moments",
+        {"my-moments.jsonl": lines(
+            {"video": "a.mp4", "query": "a dog", "duration": 9, "relevant_windows": [[0, 2.5]]},
+            {"video": "a.mp4", "query": "a cat", "duration": 9, "relevant_windows": []})},
+        {"a.mp4": "a.mp4_0"},
+        [("a.mp4_0", ["a dog"]), ("a.mp4_1", ["a cat"])],
+        metadata={"moments": [[0, 2.5]], "duration": 9},
+    ),
+    "moments in a table": Example(
+        "moments",
+        {"moments.csv": "video,query,start,end\na.mp4,a dog,1,2.5\n"},
+        {"a.mp4": "a.mp4_0"},
+        [("a.mp4_0", ["a dog"])],
+        metadata={"moments": [[1, 2.5]]},
+    ),
+    "charades-sta": Example(
+        "charades-sta",
+        {"charades_sta_test.txt": "3MSZA 24.3 30.4##person turns, a light on.\n"
+                                  "3MSZA 0.0 6.5##a person sits.\n\nAMT7R 5.3 12.0##one eats.\n",
+         "Charades_v1_test.csv": "id,subject,length\n3MSZA,x,30.96\n"},
+        {"3MSZA.mp4": "3MSZA_1", "AMT7R.mp4": "AMT7R_0"},
+        [("3MSZA_0", ["person turns, a light on."]), ("3MSZA_1", ["a person sits."]),
+         ("AMT7R_0", ["one eats."])],
+        metadata={"moments": [[24.3, 30.4]], "duration": 30.96},
+    ),
+    "activitynet-moments": Example(
+        "activitynet-moments",
+        {"val_1.json": {"v_uqiMw7tQ1Cc": {"duration": 55.1, "timestamps": [[0.2, 9], [8, 55]],
+                                          "sentences": ["A man.", " He jumps."]}}},
+        {"uqiMw7tQ1Cc.mkv": "v_uqiMw7tQ1Cc_1"},
+        [("v_uqiMw7tQ1Cc_0", ["A man."]), ("v_uqiMw7tQ1Cc_1", ["He jumps."])],
+        metadata={"moments": [[0.2, 9]], "duration": 55.1}, told=False,
+    ),
+    "qvhighlights": Example(
+        "qvhighlights",
+        {"highlight_val_release.jsonl": lines(
+            {"qid": 9769, "query": "Some people walk.", "duration": 150, "vid": "j7r_360.0_510.0",
+             "relevant_clip_ids": [36, 37], "saliency_scores": [[4, 1, 3], [2, 0, 4]],
+             "relevant_windows": [[72, 76]]},
+            {"qid": 3, "query": "A boat.", "duration": 150, "vid": "_6hn_60.0_210.0"})},
+        {"j7r_360.0_510.0.mp4": "9769", "_6hn_60.0_210.0.mp4": "3"},
+        [("9769", ["Some people walk."]), ("3", ["A boat."])],
+        metadata={"moments": [[72, 76]], "duration": 150, "relevant_clip_ids": [36, 37],
+                  "saliency_scores": [[4, 1, 3], [2, 0, 4]]},
+    ),
 }  # fmt: skip

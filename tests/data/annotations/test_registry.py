@@ -50,7 +50,8 @@ def test_a_file_tells_whose_it_is_or_nothing_is_assumed(tmp_path, name):
         with pytest.raises(ValueError, match="name the data set: msrvtt-qa or msvd-qa"):
             detect(source)
     else:
-        assert detect(source) in ("captions", "ssv2")  # the same layout, another protocol
+        # The same layout, another protocol.
+        assert detect(source) in ("captions", "ssv2", "activitynet")
 
 
 def test_every_data_set_has_an_example():
@@ -108,6 +109,21 @@ def write(folder, name, content):
         ("msvd", "a.pkl", pickle.dumps({"v": ["a", 1]}), "'v': expected a list of captions"),
         ("msvd", "a.pkl", b"\x80garbage", "a pickle of plain lists"),
         ("didemo", "a.json", '[{"video": "x", "description": "d"}]', "'annotation_id' and 'times'"),
+        ("charades-sta", "a.txt", "3MSZA 1 2 a light", "line 1: expected VIDEO START END##SENT"),
+        ("charades-sta", "a.txt", "3MSZA 1##a light", "line 1: expected VIDEO START END##SENT"),
+        ("charades-sta", "a.txt", "3MSZA 5 2##a light", "line 1: .*0 <= start < end, not 5 and 2"),
+        ("charades-sta", "a.txt", "3MSZA 1 inf##a light", "line 1: .*number in the field 'end'"),
+        ("charades-sta", "a.txt", "3MSZA 1 2##  ", "line 1: expected text in the field 'sentence'"),
+        ("activitynet-moments", "a.json", '{"v": {"sentences": ["a"], "timestamps": []}}',
+         r"'v': expected as many \[start, end\]"),
+        ("activitynet-moments", "a.json", '{"v": {"sentences": ["a"], "timestamps": [[1]]}}',
+         r"'v', sentence 0: expected \[start, end\]"),
+        ("qvhighlights", "a.jsonl", '{"qid": 1, "query": "q", "vid": "v", "relevant_windows": 3}',
+         "item 0: .*'relevant_windows'"),
+        ("qvhighlights", "a.jsonl", '{"qid": 1, "query": "q", "vid": "v", "relevant_clip_ids": [1],'
+         '"saliency_scores": []}', "as many 'saliency_scores' as whole"),
+        ("qvhighlights", "a.jsonl", '{"qid": 1, "query": "q", "vid": "v", "relevant_clip_ids": [1],'
+         '"saliency_scores": [[5]]}', "'saliency_scores', from 0 to 4"),
         ("activitynet", "a.json", '{"v_a": [1]}', "'v_a': expected a record with named fields"),
         ("activitynet", "a.json", '{"v_a": {"sentences": ["s"], "timestamps": 1, "duration": 1}}',
          "'v_a': expected a list of .start, end."),

@@ -34,7 +34,7 @@ def words_of(kind):
     return {w for k in kinds if typing.get_origin(k) is typing.Literal for w in typing.get_args(k)}
 
 
-EVALUATIONS = ["classification", "long_video_qa", "open_qa", "probe", "retrieval"]
+EVALUATIONS = ["classification", "grounding", "long_video_qa", "open_qa", "probe", "retrieval"]
 
 
 @pytest.mark.parametrize("name", EVALUATIONS)
@@ -44,7 +44,7 @@ def test_a_command_offers_what_its_evaluation_takes_from_python(name):
     defaults = {field.name: field.default for field in fields(taken)}
     offered = {action.dest: action for action in parser._actions if action.dest != "help"}
     offered.pop("no_rerank", None)  # is k=None
-    if name == "long_video_qa":
+    if name in ("grounding", "long_video_qa"):
         del defaults["shards"]  # refused
     assert offered.keys() == defaults.keys()
     types = typing.get_type_hints(taken)

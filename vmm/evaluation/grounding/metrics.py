@@ -33,8 +33,10 @@ def iou(predicted: Floats, true: Floats) -> Floats:
     right = np.minimum(predicted[:, None, 1], true[None, :, 1])
     common = np.clip(right - left, 0, None)
     lengths = (predicted[:, 1] - predicted[:, 0])[:, None] + (true[:, 1] - true[:, 0])[None]
+    lengths = (predicted[:, 1] - predicted[:, 0])[:, None] + (true[:, 1] - true[:, 0])[None]
     union = lengths - common
-    return np.divide(common, union, out=np.zeros_like(common), where=union > 0)
+    shares: Floats = np.divide(common, union, out=np.zeros_like(common), where=union > 0)
+    return shares
 
 
 def best_iou(predicted: Floats, true: Floats, n: int) -> float:

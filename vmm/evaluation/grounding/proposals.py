@@ -85,7 +85,7 @@ def best_apart(windows: Floats, most: int = MOST, overlap: float = OVERLAP) -> F
         (n, 3), best first; of equal scores the earlier and then the shorter one.
     """
     left = windows[np.lexsort((windows[:, 1], windows[:, 0], -windows[:, 2]))]
-    kept = []
+    kept: list[Floats] = []
     while len(left) and len(kept) < most:
         kept.append(left[0])
         left = left[1:][iou(left[:1], left[1:])[0] <= overlap]
@@ -144,4 +144,5 @@ class Prior:
 
     def __call__(self, duration: float) -> Floats:
         """Propose windows of a video: (N, 3)."""
-        return self._windows * np.array([duration, duration, 1.0])
+        windows: Floats = self._windows * np.array([duration, duration, 1.0])
+        return windows
