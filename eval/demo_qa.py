@@ -1,7 +1,8 @@
-"""``make demo-qa``: questions about long videos, from films to a report, on two CPU cores.
+"""``make demo-qa``: questions about long videos, and when what is shown, on two CPU cores.
 
 Goes on where ``make demo`` ends: its stage-2 model is trained on films of six events, and answers
-questions about unseen ones, and about films twice as long, of which it has seen none.
+questions about unseen ones, and about films twice as long, of which it has seen none; then it finds
+when each event of unseen films is shown, by itself and with a head that is trained for it.
 
     python -m eval.demo_qa
 """
@@ -43,6 +44,12 @@ def steps(quick: bool) -> dict[str, str]:
         ),
         "questions about unseen films": ask("test", 6, "VideoMamba"),
         "questions about films twice as long": ask("long", 12, "VideoMamba, twice the length"),
+        "moments of unseen films": (
+            f"vmm eval grounding --run {RUNS}/{_RUN} --dataset moments --name VideoMamba "
+            "--annotations data/films/test-moments.jsonl --media 'data/films/test-*.tar' "
+            "--train-annotations data/films/train-moments.jsonl "
+            f"--train-media 'data/films/train-*.tar' --head {OUT}/moments/head --out {OUT}/moments"
+        ),
     }
 
 
@@ -57,7 +64,7 @@ def main(argv: list[str] | None = None) -> int:
 def _demo(quick: bool) -> int:
     if not (_START / "config.yaml").is_file():
         raise ValueError(f"there is no {_START} to start from; run `make demo` first")
-    results = [OUT / f"qa_{split}" for split in ("test", "long")]
+    results = [OUT / name for name in ("qa_test", "qa_long", "moments")]
     for folder in (RUNS / _RUN, *results):  # those of an earlier call must not pass for this one's
         shutil.rmtree(folder, ignore_errors=True)
     OUT.mkdir(exist_ok=True)

@@ -48,6 +48,20 @@ def test_questions_are_read_as_the_data_set_of_that_name(made):
     assert not (made / "train-questions.json").exists()
 
 
+def test_moments_are_where_the_events_are_shown(made):
+    items = read_annotations(made / "test-moments.jsonl")
+    assert items == read_annotations(made / "test-moments.jsonl", "moments")
+    first = members(made / "test-000000.tar")
+    told = json.loads(first["test000000.json"])["caption"][0].split(" then ")
+    own = [item for item in items if item.media == "test000000.mp4"]
+    assert [item.captions for item in own] == [[f"{event} is shown"] for event in told]
+    assert [item.metadata["moments"] for item in own] == [[[2 * i, 2 * i + 2]] for i in range(6)]
+    assert own[3].metadata["relevant_clip_ids"] == [3] and own[3].metadata["duration"] == 12
+    several = [len(item.metadata["moments"]) for item in items if item.media == "test000012.mp4"]
+    assert sorted(several) == [1, 2, 3]
+    assert read_annotations(made / "train-moments.jsonl")[0].media == "train000000.mp4"
+
+
 def test_the_same_arguments_give_the_same_bytes(made, tmp_path):
     assert main(["--out", str(tmp_path / "again"), *SMALL]) == 0
     for path in made.iterdir():

@@ -28,7 +28,7 @@ def test_every_step_is_a_command_that_can_be_typed(root, module, quick):
         elif options[0] in GROUPS:
             group, name, *rest = options
             evaluation = importlib.import_module(GROUPS[group][name].main.partition(":")[0])
-            if name in ("retrieval", "long-video-qa"):
+            if name in ("retrieval", "long-video-qa", "grounding"):
                 evaluation._parser(name).parse_args(rest)
         else:
             assert (program, options[0]) == ("vmm", "fit")

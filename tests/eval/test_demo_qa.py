@@ -28,4 +28,7 @@ def test_only_its_own_earlier_results_go(here, monkeypatch, capsys):
     monkeypatch.setattr(demo_qa, "run_steps", lambda todo, record: asked.append(record) or 0)
     assert demo_qa.main(["--quick"]) == 0 and asked == [Path("demo/qa_steps.json")]
     assert [path.exists() for path in (*demo_s, *own)] == [True, True, False, False]
-    assert "demo/qa_test/report.html and demo/qa_long/report.html" in capsys.readouterr().out
+    assert (
+        "demo/qa_test/report.html and demo/qa_long/report.html and demo/moments/"
+        in capsys.readouterr().out
+    )

@@ -89,7 +89,7 @@ def test_questions_about_long_videos_go_on_from_there(demo, root):
         text=True,
     )
     assert result.returncode == 0, result.stdout[-3000:] + result.stderr[-3000:]
-    assert "[4/4] questions about films twice as long" in result.stdout
+    assert "[5/5] moments of unseen films" in result.stdout
     frames = {}
     for split in ("test", "long"):
         qa = json.loads((folder / f"demo/qa_{split}/qa.json").read_text())
@@ -100,6 +100,9 @@ def test_questions_about_long_videos_go_on_from_there(demo, root):
             assert control == pytest.approx(chance), name
         assert (folder / f"demo/qa_{split}/report.html").stat().st_size > 50_000
     assert frames == {"test": (6, 21), "long": (12, 45)}
+    moments = json.loads((folder / "demo/moments/grounding.json").read_text())
+    assert moments["headline"] == "head" and moments["data"]["measured"] == 2 * 6 * 6 + 3 * 3
+    assert {"shuffled", "centre", "whole", "prior"} == set(moments["lead"])
 
 
 def run_here(command):

@@ -421,6 +421,11 @@ SET = "--annotations {t}/captions.json --media {t}/media"
         ("eval classification --run {t}/run --shards x.tar --crops 0", "'0' is no whole number"),
         (f"eval long-video-qa {RUN} --dataset nextqa {SET} --fps 0", "'0' is not above 0"),
         (f"eval long-video-qa {RUN} --dataset nextq {SET}", "did you mean nextqa?"),
+        (f"eval grounding {RUN} --dataset charades {SET}", "did you mean charades-sta?"),
+        (
+            f"eval grounding {RUN} --dataset moments {SET} --fps 1 --num-frames 4",
+            "give either --nu",
+        ),
         ("eval open-qa --run {t}/run --shards x.tar", "was not trained to answer questions"),
         ("eval probe --run {t}/run --shards x.tar", "give train_shards: a probe learns from"),
         (

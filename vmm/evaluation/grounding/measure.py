@@ -6,7 +6,7 @@ sentences that are measured: those whose moments are known.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -88,7 +88,9 @@ def _answers(video: VideoCurves, place: int, prior: Prior | None) -> Answers:
     for name, curves in (("curve", video.curves), ("shuffled", video.shuffled)):
         curve = np.array(curves[place])
         found[name] = Found(from_curve(curve, edges), clip_scores(curve, edges))
-    blind = {"centre": centre, "whole": whole, **({} if prior is None else {"prior": prior})}
+    blind: dict[str, Callable[[float], Floats]] = {"centre": centre, "whole": whole}
+    if prior is not None:
+        blind["prior"] = prior
     for name, propose in blind.items():
         windows = propose(duration)
         start, end = windows[0, :2]

@@ -215,17 +215,16 @@ def _describe_queries(
         video, place = videos[query.video], taken[query.video]
         taken[query.video] += 1
         found = own.get("head") or own.get("curve")
-        windows = [] if found is None else found.windows[:_WINDOWS_KEPT]
-        measured = found is not None and query.moments
+        windows = [] if found is None else found.windows[:_WINDOWS_KEPT].tolist()
         described.append(
             {
                 "key": query.key,
                 "video": query.video,
                 "text": query.text,
                 "moments": query.moments,
-                "windows": [[round(float(v), 4) for v in window] for window in windows],
-                "iou": best_iou(found.windows[:, :2], query.true, 1)
-                if measured and found is not None else None,
+                "windows": [[round(v, 4) for v in window] for window in windows],
+                "iou": None if found is None or not query.moments
+                else best_iou(found.windows[:, :2], query.true, 1),
                 "problem": video.problem,
                 "curve": [] if video.problem else [round(v, 4) for v in video.curves[place]],
                 "seconds": [round(second, 3) for second in video.edges],
