@@ -75,8 +75,7 @@ def test_the_verdict_says_what_helps():
     said = verdict("curve", "R1@0.5", {"curve": some, **controls}, clusters)
     assert said.startswith("The video helps: R1@0.5 of the relevance curve is 50.0 %, 49.0 points")
     assert "(whole video, the longest window, 1.0 %)" in said and "head" not in said
-    assert verdict("curve", "mAP", {"curve": none, **controls}, clusters).startswith(
-        "Looking at the video is worse"
-    )
+    said = verdict("curve", "mAP", {"curve": none, **controls, "whole": some}, clusters)
+    assert said.startswith("Looking at the video is worse")
     said = verdict("head", "mAP", {"head": none + 1, "curve": none, **controls}, clusters)
     assert said.startswith("No sign") and said.endswith("above the model's own curve.")

@@ -82,3 +82,51 @@ def test_highlights_by_hand():
     assert highlight_precision(np.ones(5), marks, 2) == pytest.approx((2 / 5 + 1 / 5) / 2)
     few = np.array([0.0, 1.0])  # the others are as good as 0
     assert highlight_precision(few, marks, 2) == pytest.approx(((1 + 2 / 5) / 2 + 1 / 5) / 2)
+
+
+TRUE = (
+    (20, [[2, 10], [14, 18]], [1, 2, 3, 4, 7, 8],
+     [[4, 2, 3], [3, 3, 2], [2, 1, 4], [4, 4, 1], [1, 2, 2], [0, 3, 4]]),
+    (40, [[4, 26]], [2, 3, 12], [[2, 2, 2], [3, 4, 1], [4, 0, 0]]),
+    (60, [[0, 6], [10, 50]], [0, 5, 20], [[1, 1, 1], [2, 3, 2], [3, 2, 3]]),
+)  # fmt: skip
+PREDICTED = (
+    ([[3, 10], [0, 12], [14, 19], [2, 9]], [1, 5, 9, 2, 6, 3, 3, 8, 4, 0]),
+    ([[20, 40], [6, 24], [4, 27]], [1, 2, 7, 9, 3, 3, 2, 1, 1, 1, 2, 3, 8, 1, 2, 3, 1, 1, 1, 6]),
+    ([[1, 6], [12, 46], [8, 52]], [9, 2, 1, 1, 1, 5, 5, 3]),  # fewer scores than clips
+)
+OFFICIAL = {  # mAP at 0.5, 0.85, 0.95 and their mean over all; R@1 at 0.5 and 0.85
+    "short": ([91.67, 25.0, 0.0, 66.67], [100.0, 50.0]),
+    "middle": ([50.0, 33.33, 33.33, 45.0], [0.0, 0.0]),
+    "long": ([50.0, 50.0, 0.0, 43.33], [0.0, 0.0]),
+    "full": ([77.78, 36.11, 11.11, 60.83], [66.67, 33.33]),
+}
+
+
+@pytest.mark.parametrize("name", OFFICIAL)
+def test_moments_of_these_files_are_as_the_official_script_has_them(name):
+    ends = RANGES.get(name, (0, 150))
+    precisions, best = [], []
+    for (_, windows, *_), (predicted, _) in zip(TRUE, PREDICTED, strict=True):
+        true = in_range(np.array(windows, float), *ends)
+        if len(true):
+            precisions.append(average_precision(np.array(predicted, float), true))
+            best.append(best_iou(np.array(predicted, float), true, 1))
+    mean = 100 * np.mean(precisions, 0)
+    found = [*mean[[THRESHOLDS.index(m) for m in (0.5, 0.85, 0.95)]], mean.mean()]
+    recalls = [100 * np.mean(np.array(best) >= m) for m in (0.5, 0.85)]
+    assert (np.round(found, 2).tolist(), np.round(recalls, 2).tolist()) == OFFICIAL[name]
+
+
+@pytest.mark.parametrize(
+    ("name", "precision", "hit"),
+    [("Fair", 59.57, 66.67), ("Good", 48.67, 66.67), ("VeryGood", 28.7, 33.33)],
+)
+def test_highlights_of_these_files_are_as_the_official_script_has_them(name, precision, hit):
+    precisions, hits = [], []
+    for (duration, _, clips, given), (_, scores) in zip(TRUE, PREDICTED, strict=True):
+        marks = marks_of_clips(duration, clips, given)
+        precisions.append(highlight_precision(np.array(scores, float), marks, MARKS[name]))
+        hits.append(hit_at_1(np.array(scores, float), marks, MARKS[name]))
+    assert round(100 * np.mean(precisions), 2) == precision
+    assert round(100 * np.mean(hits), 2) == hit

@@ -10,7 +10,7 @@ QUERY = {"text": "a", "key": "k", "video": 0, "iou": 0.5, "curve": [0.1, 0.4, 0.
 def test_the_chart_has_a_line_of_every_method():
     recall = {"iou": [0.3, 0.5], "methods": {"head": [60, 40], "curve": [50, 20], "whole": [9, 1]}}
     (ax,) = recall_chart(recall).axes
-    assert [line.get_ydata() for line in ax.lines] == [[60, 40], [50, 20], [9, 1]]
+    assert [list(line.get_ydata()) for line in ax.lines] == [[60, 40], [50, 20], [9, 1]]
     labels = [line.get_label() for line in ax.lines]
     assert labels == ["trained head", "relevance curve", "whole video, the longest window"]
 

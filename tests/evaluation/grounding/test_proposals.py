@@ -45,7 +45,8 @@ def test_it_is_the_box_that_fits_in_least_squares():
 def test_two_peaks_are_two_windows_the_higher_first():
     curve = np.zeros(30)
     curve[3:6], curve[20:26] = 0.6, 1
-    assert from_curve(curve, np.arange(31.0))[:2, :2].tolist() == [[20, 26], [3, 6]]
+    windows = from_curve(curve, np.arange(31.0))
+    assert windows[:2, :2].tolist() == [[20, 26], [3, 6]] and (np.diff(windows[:, 2]) <= 0).all()
 
 
 def test_a_level_curve_gives_the_whole_video():
@@ -81,7 +82,7 @@ def test_windows_that_look_at_nothing():
     assert centre(20)[:, :2].tolist() == [[5, 15]] and whole(20)[:, :2].tolist() == [[0, 20]]
     thirds = [(30.0, [0, 10]), (60.0, [0, 20]), (30.0, [20, 30])]
     prior = Prior(thirds)(90.0)
-    assert prior[0, :2].tolist() == [0, 30] and prior[1, :2].tolist() == [60, 90]
+    assert prior[0, :2].tolist() == [0, 30] and [60, 90] in prior[:, :2].tolist()
     # A window over two of six parts reaches both at IoU 0.5.
     parts = Prior([(24.0, [4 * i, 4 * i + 4]) for i in range(6)])(24.0)
     assert parts[0, 1] - parts[0, 0] == pytest.approx(8)

@@ -6,7 +6,7 @@ import pytest
 
 from eval.grounding import main
 from vmm.evaluation.common.options import ModelOptions
-from vmm.evaluation.grounding import training
+from vmm.evaluation.grounding import page, training
 from vmm.evaluation.grounding.results import GroundingResult
 
 
@@ -26,6 +26,7 @@ def encoder(toys, monkeypatch):
     toy = toys.Encoder()
     monkeypatch.setattr(ModelOptions, "open_encoder", lambda options: toy)
     monkeypatch.setattr(training, "STEPS", 20)
+    monkeypatch.setattr(page, "_SHOWN", 1)
     return toy
 
 
@@ -56,9 +57,9 @@ def test_results_table_page_and_submission(find, tmp_path, capsys):
     assert first["iou"] == 1 and first["moments"] == [[1, 3]]
     output = capsys.readouterr().out
     assert "relevance curve" in output and result["verdict"] in output
-    page = (tmp_path / "out" / "report.html").read_text()
-    assert "IoU 1.00: something" in page and page.count("data:image/png") == 5  # chart and films
-    assert "where training moments lie" not in page and "sentences&#39; hash" in page
+    shown = (tmp_path / "out" / "report.html").read_text()
+    assert "IoU 1.00: something red" in shown and shown.count("data:image/png") == 2
+    assert "where training moments lie" not in shown and "sentences&#39; hash" in shown
     lines = (tmp_path / "out" / "submission.jsonl").read_text().splitlines()
     sent = json.loads(lines[1])
     assert sent["qid"] == "test0_green" and sent["pred_relevant_windows"][0][:2] == [1, 3]

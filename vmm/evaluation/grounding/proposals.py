@@ -3,7 +3,8 @@
 From a curve: wherever it stays above a level, for many levels of the curve and of smoothed ones,
 there is a candidate. Its score tells how well "high inside, low outside" describes the curve: the
 square root of the variance between the two parts (Otsu 1979), by which the best window is also the
-box that fits the curve best in least squares. Of candidates that overlap much the best is kept.
+box that fits the curve best in least squares. The next window is the best for what this one leaves
+of the curve, and so on, none overlapping one before much.
 Shape legend: S frames, N windows; edges (S + 1,) are the seconds between which a frame counts.
 """
 
@@ -12,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+import numpy.typing as npt
 
 from vmm.evaluation.grounding.metrics import CLIP_SECONDS, MOST, Floats, iou
 
@@ -21,6 +23,7 @@ WIDTHS = (1, 3, 7)
 """Frames over which a curve is smoothed before it is cut."""
 OVERLAP = 0.5
 """IoU above which of two candidates only the better one is kept."""
+_TIE = 1e-3  # of equals the one that fits the curve itself better
 _GRID, _AT_ONCE = 60, 1000
 _REACHED = (0.3, 0.5, 0.7)
 
@@ -40,13 +43,31 @@ def from_curve(curve: Floats, edges: Floats) -> Floats:
     if not spans:
         return np.array([[edges[0], edges[-1], 0.0]])
     first, last = np.array(spans).T
+    candidates = np.stack([edges[first], edges[last]], 1)
+    alone, _ = _fit(curve, edges, first, last)
+    rest, free = curve.copy(), np.ones(len(spans), dtype=bool)
+    windows: list[list[float]] = []
+    while free.any() and len(windows) < MOST:
+        scores, rises = _fit(rest, edges, first, last)
+        best = int(np.where(free, scores + _TIE * alone, -np.inf).argmax())
+        score = min(float(scores[best]), windows[-1][2] if windows else np.inf)
+        windows.append([*candidates[best].tolist(), score])
+        rest[first[best] : last[best]] -= rises[best]
+        free &= iou(candidates[best : best + 1], candidates)[0] <= OVERLAP
+    return np.array(windows)
+
+
+def _fit(
+    curve: Floats, edges: Floats, first: npt.NDArray[np.int64], last: npt.NDArray[np.int64]
+) -> tuple[Floats, Floats]:
+    """Score candidates, frames [first, last): (N,), and by how much it is higher inside: (N,)."""
     lengths = np.diff(edges)
     time, area = (np.concatenate([[0.0], x.cumsum()]) for x in (lengths, lengths * curve))
     inside = time[last] - time[first]
     outside = time[-1] - inside
-    rise = (area[last] - area[first]) / inside - (area[-1] - area[last] + area[first]) / outside
-    scores = rise * np.sqrt(inside * outside) / time[-1]
-    return best_apart(np.stack([edges[first], edges[last], scores], 1))
+    within = area[last] - area[first]
+    rise = within / inside - (area[-1] - within) / outside
+    return rise * np.sqrt(inside * outside) / time[-1], rise
 
 
 def _runs(curve: Floats) -> set[tuple[int, int]]:
@@ -140,6 +161,7 @@ class Prior:
         for part in np.array_split(np.clip(shares, 0, 1), len(shares) // _AT_ONCE + 1):
             overlaps = iou(pairs, part)
             hits += sum((overlaps >= least - 1e-9).sum(1) for least in _REACHED)
+            hits += _TIE * overlaps.sum(1)
         self._windows = best_apart(np.concatenate([pairs, hits[:, None] / len(shares)], 1))
 
     def __call__(self, duration: float) -> Floats:
