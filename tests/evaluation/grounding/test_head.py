@@ -23,6 +23,11 @@ def lesson(number, frames=12):
     return Lesson(number, torch.nn.functional.normalize(vectors, dim=-1), text, centres, moment)
 
 
+def pair(number, frames=12):
+    one = lesson(number, frames)
+    return one, targets_of(one.centres, one.moments)
+
+
 def test_targets_by_hand():
     centres = torch.tensor([0.1, 0.3, 0.5, 0.7, 0.9])
     found = targets_of(centres, torch.tensor([[0.2, 0.8], [0.45, 0.6]]))
@@ -36,8 +41,8 @@ def test_targets_by_hand():
 def test_padding_changes_nothing():
     torch.manual_seed(0)
     head = MomentHead(WIDTH).eval()
-    alone, _ = collate([lesson(0, 7)])
-    padded, targets = collate([lesson(0, 7), lesson(1, 30)])
+    alone, _ = collate([pair(0, 7)])
+    padded, targets = collate([pair(0, 7), pair(1, 30)])
     assert padded.known.sum(1).tolist() == [7, 30] and targets.inside.shape == (2, 30)
     for one, many in zip(head(alone), head(padded), strict=True):
         torch.testing.assert_close(one[0], many[0, :7])
@@ -75,7 +80,7 @@ def test_it_is_read_as_it_was_written_or_refused(tmp_path):
     head.save(folder, {"model": "m"})
     read, record = MomentHead.load(folder)
     assert record["model"] == "m" and not read.training
-    batch, _ = collate([lesson(0)])
+    batch, _ = collate([pair(0)])
     assert torch.equal(read(batch)[0], head(batch)[0])
     assert isinstance(batch, Batch)
     for name, damage in (

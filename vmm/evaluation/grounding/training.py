@@ -17,7 +17,7 @@ from vmm.evaluation.grounding.head import Batch, MomentHead
 
 logger = logging.getLogger(__name__)
 
-STEPS = 2000
+STEPS = 1000
 """Optimizer steps, of which those are kept after which held-out sentences fare best."""
 _BATCH, _CHECKS = 32, 10
 _LR, _DECAY = 2e-3, 1e-2
@@ -48,6 +48,9 @@ class Targets(NamedTuple):
     """(B, S, 2) shares of the video back to the moment's start and on to its end."""
 
 
+Pair = tuple[Lesson, Targets]
+
+
 def train_head(lessons: Sequence[Lesson], seed: int = 0) -> tuple[MomentHead, dict[str, Any]]:
     """Train a head.
 
@@ -71,8 +74,9 @@ def train_head(lessons: Sequence[Lesson], seed: int = 0) -> tuple[MomentHead, di
     draw = torch.Generator().manual_seed(seed)
     order = torch.randperm(len(videos), generator=draw).tolist()
     held = {videos[i] for i in order[: max(len(videos) // _HELD, 1)]}
-    kept = [lesson for lesson in lessons if lesson.video not in held]
-    checked = [lesson for lesson in lessons if lesson.video in held]
+    pairs = [(lesson, targets_of(lesson.centres, lesson.moments)) for lesson in lessons]
+    kept = [pair for pair in pairs if pair[0].video not in held]
+    checked = [pair for pair in pairs if pair[0].video in held]
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         head = MomentHead(lessons[0].frames.shape[-1])
@@ -108,25 +112,25 @@ def _copy(head: MomentHead) -> dict[str, Tensor]:
     return {name: value.clone() for name, value in head.state_dict().items()}
 
 
-def _shuffled(lessons: Sequence[Lesson], draw: torch.Generator) -> Iterator[list[Lesson]]:
+def _shuffled(pairs: Sequence[Pair], draw: torch.Generator) -> Iterator[list[Pair]]:
     """Give batches in random order, again and again."""
     while True:
-        for some in torch.split(torch.randperm(len(lessons), generator=draw), _BATCH):
-            yield [lessons[i] for i in some.tolist()]
+        for some in torch.split(torch.randperm(len(pairs), generator=draw), _BATCH):
+            yield [pairs[i] for i in some.tolist()]
 
 
 @torch.no_grad()
-def _check(head: MomentHead, lessons: Sequence[Lesson]) -> float:
+def _check(head: MomentHead, pairs: Sequence[Pair]) -> float:
     total = 0.0
-    for i in range(0, len(lessons), _BATCH):
-        some = lessons[i : i + _BATCH]
+    for i in range(0, len(pairs), _BATCH):
+        some = pairs[i : i + _BATCH]
         total += len(some) * _loss(head, some).item()
-    return total / len(lessons)
+    return total / len(pairs)
 
 
-def _loss(head: MomentHead, lessons: Sequence[Lesson]) -> Tensor:
+def _loss(head: MomentHead, pairs: Sequence[Pair]) -> Tensor:
     """Cross-entropy of being inside, and of frames inside 1 - IoU of the moment they tell."""
-    batch, targets = collate(lessons)
+    batch, targets = collate(pairs)
     logits, distances = head(batch)
     apart = F.binary_cross_entropy_with_logits(logits, targets.inside, reduction="none")
     inside = targets.inside.bool() & batch.known
@@ -136,8 +140,9 @@ def _loss(head: MomentHead, lessons: Sequence[Lesson]) -> Tensor:
     return apart[batch.known].mean() + (1 - common / union.clamp_min(1e-6)).mean()
 
 
-def collate(lessons: Sequence[Lesson]) -> tuple[Batch, Targets]:
-    """Pad videos to the longest and say what is right of each frame."""
+def collate(pairs: Sequence[Pair]) -> tuple[Batch, Targets]:
+    """Pad videos, and what is right of each of their frames, to the longest."""
+    lessons, right = zip(*pairs, strict=True)
     batch = Batch(
         frames=pad_sequence([lesson.frames for lesson in lessons], batch_first=True),
         texts=torch.stack([lesson.text for lesson in lessons]),
@@ -147,7 +152,6 @@ def collate(lessons: Sequence[Lesson]) -> tuple[Batch, Targets]:
             batch_first=True,
         ),
     )
-    right = [targets_of(lesson.centres, lesson.moments) for lesson in lessons]
     inside = pad_sequence([one.inside for one in right], batch_first=True)
     return batch, Targets(inside, pad_sequence([one.distances for one in right], batch_first=True))
 
