@@ -57,8 +57,8 @@ def test_a_level_curve_gives_the_whole_video():
 
 
 def test_frames_of_unequal_length_count_by_their_time():
-    windows = from_curve(np.array([0.0, 1.0, 0.0]), np.array([0.0, 1.0, 9.0, 10.0]))
-    assert windows[0, :2].tolist() == [1, 9]
+    windows = from_curve(np.array([0.0, 1.0, 0.8, 0.0]), np.array([0.0, 1.0, 2.0, 12.0, 14.0]))
+    assert windows[0, :2].tolist() == [1, 12]
 
 
 def test_suppression_keeps_the_better_of_two_that_overlap():
@@ -67,9 +67,11 @@ def test_suppression_keeps_the_better_of_two_that_overlap():
     assert kept[:, 2].tolist() == [0.9, 0.7, 0.1, 0.1] and kept[2, 0] == 30
     assert best_apart(windows, most=2)[:, 2].tolist() == [0.9, 0.7]
     assert best_apart(windows[:0]).shape == (0, 3)
-    found = from_curve(np.random.default_rng(0).random(200), np.arange(201.0))
-    pairs = iou(found[:, :2], found[:, :2])
-    assert len(found) == MOST and (pairs - np.eye(MOST) <= OVERLAP).all()
+    steps = np.concatenate([np.arange(40.0), np.arange(60.0, 0, -1)])
+    for curve in (np.random.default_rng(0).random(200), steps):
+        found = from_curve(curve, np.arange(len(curve) + 1.0))
+        pairs = iou(found[:, :2], found[:, :2])
+        assert (pairs - np.eye(len(found)) <= OVERLAP).all() and 1 < len(found) <= MOST
 
 
 def test_clips_of_two_seconds_average_what_they_cover():

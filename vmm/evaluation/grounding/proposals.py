@@ -71,7 +71,7 @@ def _fit(
 
 
 def _runs(curve: Floats) -> set[tuple[int, int]]:
-    """List the parts [first, last) of a curve that stay above some level, but not all of it."""
+    """List the parts [first, last) of a curve above some level; its lowest frames are in none."""
     low, high = float(curve.min()), float(curve.max())
     if not high - low > 1e-9 * max(abs(low), abs(high)):
         return set()
@@ -81,7 +81,7 @@ def _runs(curve: Floats) -> set[tuple[int, int]]:
         turns = np.diff(above)
         firsts, lasts = np.flatnonzero(turns > 0), np.flatnonzero(turns < 0)
         found |= {(int(a), int(b)) for a, b in zip(firsts, lasts, strict=True)}
-    return found - {(0, len(curve))}
+    return found
 
 
 def _smooth(curve: Floats, width: int) -> Floats:
