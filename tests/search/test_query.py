@@ -131,15 +131,15 @@ def test_reranking_gives_the_scores_of_the_moments_themselves(searched, real, by
     hits = searched.search(searched.text_vector("a red circle"), 6)
     ranked = searched.rerank("a red circle", hits, by)
     assert {(h.source, h.start) for h in ranked} == {(h.source, h.start) for h in hits}
-    scores = [h.score if by == "mixture" else h.match for h in ranked]
+    scores = [h.score for h in ranked]
     assert scores == sorted(scores, reverse=True) and len(set(scores)) > 3
     for hit in ranked:
         data = hit.source.path.read_bytes()
         part = RawSample("", 0, "", data, [], {"start": hit.start, "end": hit.end})
         clip = prepared(eval_transform(load_frames(part, "video", real.clip), real.clip), real.clip)
-        got = real.score(["a red circle"], [clip]), real.score(["a red circle"], [clip], by=by)
-        assert np.isclose(got[0], hit.score, atol=1e-4)
-        assert np.isclose(got[1], hit.score if by == "mixture" else hit.match, atol=1e-4)
+        alone = real.score(["a red circle"], [clip], by="matching")
+        assert np.isclose(real.score(["a red circle"], [clip], by=by), hit.score, atol=1e-4)
+        assert np.isclose(alone, hit.match, atol=1e-4)
 
 
 def test_the_mixture_and_matching_alone_are_two_orders(searched, real, monkeypatch):

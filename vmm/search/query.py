@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from itertools import groupby, islice
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -35,7 +35,8 @@ class Hit:
         end: Seconds.
         similarity: Cosine of the query's and the moment's vectors.
         match: Logit of the matching head; None if it was not asked, or cannot read the video now.
-        score: The mixture of both, which re-ranking goes by; None where ``match`` is.
+        score: What re-ranking orders by: the mixture of both, or ``match`` if that was wanted;
+            None where ``match`` is.
     """
 
     source: Source
@@ -75,6 +76,9 @@ class Searcher:
         self.index = index
         self.encoder = encoder
         self._moments = index.moments()
+        names = self._moments.videos
+        self._place = np.full(len(names) + 1, len(names))  # the last is of outdated moments, -1
+        self._place[sorted(range(len(names)), key=names.__getitem__)] = range(len(names))
 
     @classmethod
     def open(cls, folder: str | Path, encoder: str | Path | None = None) -> Self:
@@ -96,6 +100,20 @@ class Searcher:
         """The videos that have moments."""
         return self._moments.videos
 
+    @property
+    def spans(self) -> Spans:
+        """Start and end of every moment, seconds: (N, 2)."""
+        return self._moments.spans
+
+    @property
+    def owner(self) -> npt.NDArray[np.int32]:
+        """Which of ``sources`` each moment is of: (N,); -1 if it is outdated."""
+        return self._moments.owner
+
+    def seconds(self, source: Source) -> float:
+        """Return the length of a video."""
+        return self.index.videos[source].record.seconds
+
     def text_vector(self, text: str) -> Floats:
         """Encode a sentence: (E,)."""
         vector: Floats = self.encoder.encode_text([text])[0]
@@ -107,20 +125,26 @@ class Searcher:
         vector: Floats = self.encoder.encode_video([video], num_frames=frames)[0]
         return vector
 
-    def search(self, vector: Floats, top: int = 10) -> list[Hit]:
+    def search(
+        self, vector: Floats, top: int = 10, among: npt.NDArray[np.bool_] | None = None
+    ) -> list[Hit]:
         """Find the moments nearest to a vector, by comparing it with all.
 
-        Of moments that overlap only the best is returned.
+        Of moments that overlap only the best is returned. Equal ones come in the order of their
+        videos' names and of their times.
 
         Args:
             vector: (E,) of ``text_vector`` or ``video_vector``.
             top: How many.
+            among: (N,) which moments may be found; None = all.
 
         Returns:
             The best first.
         """
-        scores, owner, spans = self.similarities(vector), self._moments.owner, self._moments.spans
-        rows = _distinct(scores, owner, spans, top)
+        scores, owner, spans = self.similarities(vector), self.owner, self.spans
+        if among is not None:
+            scores[~among] = -np.inf
+        rows = _distinct(scores, owner, spans, top, self._place)
         times: list[tuple[float, float]] = spans[rows].tolist()
         return [
             Hit(self.sources[owner[row]], start, end, float(scores[row]))
@@ -146,14 +170,13 @@ class Searcher:
             clips = list(self._clips(source, wanted))
             logits = self.encoder.score_all([text], clips, by="matching")[0].tolist()
             judged += [
-                replace(h, match=match, score=mixture(h.similarity, match))
-                for h, match in zip(wanted, logits, strict=False)
+                replace(h, match=m, score=mixture(h.similarity, m) if by == "mixture" else m)
+                for h, m in zip(wanted, logits, strict=False)
             ]
             judged += wanted[len(logits) :]
 
         def place(hit: Hit) -> tuple[bool, float, float]:
-            found = hit.score if by == "mixture" else hit.match
-            return found is None, -(found or 0.0), -hit.similarity
+            return hit.score is None, -(hit.score or 0.0), -hit.similarity
 
         return sorted(judged, key=place)
 
@@ -216,7 +239,7 @@ class Searcher:
             if not spans:
                 raise ValueError(f"cannot read {video.name}: {error}") from error
         times, scores = np.array(spans), np.array(cosines, np.float32)
-        rows = _distinct(scores, np.zeros(len(scores), np.int32), times, top)
+        rows = _distinct(scores, np.zeros(len(scores), np.int32), times, top, np.zeros(1, int))
         return [Hit(Source(video), *spans[i], cosines[i]) for i in rows], times, scores
 
     def _clips(self, source: Source, hits: list[Hit]) -> Iterator[Tensor]:
@@ -230,12 +253,30 @@ class Searcher:
             return
 
 
-def _distinct(scores: Floats, owner: npt.NDArray[np.int32], spans: Spans, top: int) -> list[int]:
-    """Return the best rows, without those that overlap a better one of the same video."""
+def _distinct(
+    scores: Floats,
+    owner: npt.NDArray[np.int32],
+    spans: Spans,
+    top: int,
+    place: npt.NDArray[np.int_],
+) -> list[int]:
+    """Return the best rows, without those that overlap a better one of the same video.
+
+    Args:
+        scores: (N,); minus infinity for rows that are not to be found.
+        owner: (N,) number of the video.
+        spans: (N, 2) seconds.
+        top: How many rows.
+        place: (M + 1,) of each video, by its number, among equal scores.
+    """
     chosen: list[int] = []
     taken: dict[int, list[tuple[float, float]]] = {}
-    for row in _descending(scores, 16 * top):
-        if owner[row] < 0 or len(chosen) == top:
+
+    def ties(rows: npt.NDArray[np.int64]) -> tuple[npt.NDArray[Any], ...]:
+        return rows, spans[rows, 0], place[owner[rows]]
+
+    for row in _descending(scores, 16 * top, ties):
+        if scores[row] == -np.inf or len(chosen) == top:
             break
         start, end = spans[row].tolist()
         others = taken.setdefault(int(owner[row]), [])
@@ -245,12 +286,23 @@ def _distinct(scores: Floats, owner: npt.NDArray[np.int32], spans: Spans, top: i
     return chosen
 
 
-def _descending(scores: Floats, some: int) -> Iterator[int]:
-    """Yield all rows, the highest score first, sorting no more of them than are asked for."""
-    done = 0
+def _descending(
+    scores: Floats,
+    some: int,
+    ties: Callable[[npt.NDArray[np.int64]], tuple[npt.NDArray[Any], ...]],
+) -> Iterator[int]:
+    """Yield all rows, the highest score first, sorting no more of them than are asked for.
+
+    Args:
+        scores: (N,).
+        some: How many are probably asked for.
+        ties: Gives what orders some rows where their scores are equal, the last first.
+    """
+    done, count = 0, min(some, len(scores))
     while done < len(scores):
-        count = min(max(some, 4 * done), len(scores))
-        rows: npt.NDArray[np.int64] = np.argpartition(-scores, count - 1)[:count]
-        rows = rows[np.lexsort((rows, -scores[rows]))]
+        least = np.partition(scores, len(scores) - count)[len(scores) - count]
+        rows = np.flatnonzero(scores >= least)  # with all that are equal to the last one
+        rows = rows[np.lexsort((*ties(rows), -scores[rows]))]
         yield from rows[done:].tolist()
-        done = count
+        done = len(rows)
+        count = min(4 * done, len(scores))
