@@ -59,7 +59,7 @@ COMMANDS = {
     ),
     "index": Command("what is in an index; check or compact it", "vmm.search.command:main_index"),
     "search": Command(
-        "find moments in an index by a sentence or a video", "vmm.search.command:main_search"
+        "find moments in an index by a sentence or a video", "vmm.search.search_command:main"
     ),
     "app": Command("the same as a page in the browser", "vmm.search.command:main_app"),
     "import": Command(
@@ -123,11 +123,23 @@ GROUPS = {
             _NOTHING,
         ),
     },
+    "vectors": {
+        "export": Command(
+            "an index -> Parquet, NumPy, FAISS, LanceDB or Qdrant",
+            "vmm.search.vectors_command:main_export",
+        ),
+        "import": Command(
+            "vectors from Parquet or NumPy -> an index",
+            "vmm.search.vectors_command:main_import",
+            _NOTHING,
+        ),
+    },
 }
 """Commands of two words."""
 ABOUT_GROUPS = {
     "eval": "measure a run or somebody else's model: retrieval, classes, questions, moments, ...",
     "shards": "make shards of a data set, and look into them",
+    "vectors": "the vectors of an index for other programs, and back",
 }
 
 _HELP = """usage: vmm COMMAND [OPTIONS]

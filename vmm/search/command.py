@@ -1,4 +1,4 @@
-"""``vmm encode``, ``index``, ``search`` and ``app``; torch is loaded when they have begun."""
+"""``vmm encode``, ``index`` and ``app``; torch is loaded when they have begun."""
 
 from __future__ import annotations
 
@@ -9,14 +9,10 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from vmm.command_line import CommandParser, positive, whole
-from vmm.reranking import CANDIDATES
 from vmm.text_output import say
-
-if TYPE_CHECKING:
-    from vmm.search.query import Hit
 
 WINDOW_S = 8.0
 STRIDE_S = 4.0
@@ -146,62 +142,6 @@ def main_index(argv: Sequence[str]) -> int:
     return int(bool(wrong))
 
 
-def main_search(argv: Sequence[str]) -> int:
-    """``vmm search``; returns the exit status."""
-    parser = CommandParser(
-        prog="vmm search", description="Find moments of videos by a sentence, or by a video."
-    )
-    add = parser.add_argument
-    add("index", type=Path, help="folder of the index")
-    add("text", nargs="?", help="what to look for")
-    add("--video", type=Path, help="look for moments like this video instead")
-    add("--top", type=whole(1), default=10, help="how many moments (default: %(default)s)")
-    add(
-        "--rerank",
-        type=whole(0),
-        nargs="?",
-        default=0,
-        const=CANDIDATES,
-        metavar="N",
-        help="let the matching head look at the frames of the best N again "
-        "(without N: %(const)s, or all if there are fewer)",
-    )
-    add(
-        "--rank-by",
-        choices=("mixture", "matching"),
-        default="mixture",
-        help="order these by the mixture of similarity and matching, or by matching alone "
-        "(default: %(default)s)",
-    )
-    add("--encoder", help="where the index's encoder is now (default: where it was)")
-    add("--json", action="store_true", help="print as JSON")
-    options = parser.parse_args(argv)
-    blank = options.text is not None and not options.text.strip()
-    if blank or (options.text is None) == (options.video is None):
-        raise ValueError("say what to look for: a sentence, or --video FILE")
-    if options.rank_by != "mixture" and not options.rerank:
-        raise ValueError(f"--rank-by {options.rank_by} is for what --rerank N looks at; give both")
-    if options.rerank and options.video:
-        raise ValueError("--rerank compares moments with a sentence, not with a --video")
-
-    from vmm.search.query import Searcher
-
-    searcher = Searcher.open(options.index, options.encoder)
-    if options.rerank:
-        searcher.encoder.model.text_encoder.fusing("search without --rerank")
-    if options.video:
-        vector = searcher.video_vector(options.video)
-    else:
-        vector = searcher.text_vector(options.text)
-    hits = searcher.search(vector, max(options.top, options.rerank))
-    if options.rerank:
-        hits = searcher.rerank(options.text, hits[: options.rerank], options.rank_by)
-    if not hits and not options.json:
-        say(f"{options.index} holds no moments; `vmm encode` fills it")
-    _print_hits(hits[: options.top], options.json)
-    return 0
-
-
 def main_app(argv: Sequence[str]) -> int:
     """``vmm app``; returns the exit status."""
     parser = CommandParser(
@@ -234,26 +174,6 @@ def main_app(argv: Sequence[str]) -> int:
     searcher = Searcher.open(options.index, options.encoder)
     serve(searcher, options.host, options.port, options.max_upload_mb)
     return 0
-
-
-def _print_hits(hits: Sequence[Hit], as_json: bool) -> None:
-    if as_json:
-        rows = [
-            {
-                "file": str(hit.source),
-                "start": hit.start,
-                "end": hit.end,
-                "similarity": hit.similarity,
-                "match": hit.match,
-                "score": hit.score,
-            }
-            for hit in hits
-        ]
-        say(json.dumps(rows, indent=2), lines=True)
-        return
-    for rank, hit in enumerate(hits, 1):
-        again = "" if hit.match is None else f"{hit.match:8.2f}{hit.score:8.2f}"
-        say(f"{rank:>3} {hit.similarity:7.3f}{again}  {hit.when:<17} {hit.source}")
 
 
 def _print_problems(problems: Iterable[tuple[str, str]]) -> None:

@@ -130,7 +130,7 @@ def read_part(path: Path, embedding_dim: int) -> Part:
     with _opened(path) as file:
         try:
             content = json.loads(file.get_tensor("records").tobytes())
-            records = [_record(values) for values in content["records"]]
+            records = [parsed_record(values) for values in content["records"]]
             removed = [Source(Path(path), str(member)) for path, member in content["removed"]]
             rows = sum(record.count for record in records)
             shapes = [file.get_slice(name).get_shape() for name in ("vectors", "spans")]
@@ -141,8 +141,12 @@ def read_part(path: Path, embedding_dim: int) -> Part:
             raise damaged(path, error) from error
 
 
-def _record(values: dict[str, Any]) -> Record:
-    """Check what a file from anywhere says of a video."""
+def parsed_record(values: dict[str, Any]) -> Record:
+    """Check what a file from anywhere says of a video.
+
+    Raises:
+        ValueError: If that is no record.
+    """
     if set(values) != {f.name for f in fields(Record)}:
         raise ValueError("it is of another version of vmm")
     for name, value in values.items():
