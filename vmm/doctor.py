@@ -42,6 +42,11 @@ _PACKAGES = {
     "onnxruntime": 'the check of ONNX exports: pip install "vmm-video[onnx]"',
     "sentence_transformers": 'that export format: pip install "vmm-video[sentence-transformers]"',
     "gradio": 'the page of `vmm app`: pip install "vmm-video[app]"',
+    "opentimelineio": 'hits as .otio: pip install "vmm-video[otio]"',
+    "pyarrow": 'vectors and annotations as Parquet: pip install "vmm-video[parquet]"',
+    "faiss-cpu": 'vectors as .faiss: pip install "vmm-video[faiss]"',
+    "lancedb": 'vectors as .lancedb: pip install "vmm-video[lancedb]"',
+    "qdrant-client": 'vectors as .qdrant: pip install "vmm-video[qdrant]"',
     "deepspeed": 'the DeepSpeed overlay: pip install "vmm-video[deepspeed]"',
 }
 _OPTIONAL = {
@@ -53,6 +58,11 @@ _OPTIONAL = {
     "onnxruntime",
     "sentence_transformers",
     "gradio",
+    "opentimelineio",
+    "pyarrow",
+    "faiss-cpu",
+    "lancedb",
+    "qdrant-client",
 }
 
 

@@ -20,8 +20,9 @@ OWN_TESTS = {"docs/guides/own_clips.md": "tests/guides/test_own_clips.py"}
 ORDER = [
     *("README.md", "docs/quickstart.md", "docs/guides/scale.md", "docs/guides/evaluation.md"),
     *("docs/guides/published.md", "docs/guides/classification.md", "docs/guides/data.md"),
-    *("docs/guides/export.md", "docs/guides/search.md", "docs/guides/clip.md"),
-    *("docs/guides/training.md", "docs/guides/long_videos.md"),
+    *("docs/guides/export.md", "docs/guides/search.md"),
+    *("docs/guides/search_outputs.md", "docs/guides/clip.md", "docs/guides/training.md"),
+    "docs/guides/long_videos.md",
 ]
 _BLOCK = re.compile(
     r"(?:<!-- not run: ([a-z ]+) -->\n)?^```(\w*)\n(.*?)^```", re.DOTALL | re.MULTILINE

@@ -52,8 +52,9 @@ def test_encode_index_search(made, videos, capsys):
     search = ("search", made, "a red circle", "--top", 3)
     found = json.loads(output(capsys, *search, "--json"))
     lines = output(capsys, *search).splitlines()
-    assert len(found) == len(lines) == 3
-    for line, hit in zip(lines, found, strict=True):
+    assert lines[0].split() == ["rank", "similarity", "time", "file"]
+    assert len(found) == len(lines) - 1 == 3
+    for line, hit in zip(lines[1:], found, strict=True):
         assert line.endswith(hit["file"]) and f"{hit['similarity']:.3f}" in line
     ranked = json.loads(output(capsys, *search, "--rerank", 5, "--json"))
     assert all(isinstance(hit[name], float) for hit in ranked for name in ("match", "score"))
@@ -90,7 +91,7 @@ def test_names_that_are_no_utf8_are_printed_and_found_again(
             env={**os.environ, "PYTHONIOENCODING": f"{encoding}:strict", "LC_ALL": "C"},
         )  # fmt: skip
         assert run.returncode == 0, run.stderr
-        assert len(run.stdout.splitlines()) == len(found) and b"\x1b" not in run.stdout
+        assert len(run.stdout.splitlines()) == 1 + len(found) and b"\x1b" not in run.stdout
         assert rb"caf\xe9\x1b[2J\x0a.mp4" in run.stdout and rb"shard \xe9.tar" in run.stdout
     facts = json.loads(output(capsys, "index", index, "--verify", "--json"))
     assert facts["problems"] == [[str(videos / os.fsdecode(b"empty\xe9.mp4")), "empty: 0 bytes"]]

@@ -70,6 +70,35 @@ def test_results_are_those_of_the_definition(new_index, encoder, top):
     assert len(hits) == len(expected)
 
 
+def test_a_thousand_random_queries_find_what_comparing_with_everything_finds(new_index, encoder):
+    """All queries at once, in float64: of all moments the best, without those it overlaps, ..."""
+    index, table = random_index(new_index)
+    searcher, top = Searcher(index, encoder), 10
+    queries = np.random.default_rng(2).standard_normal((1000, 24)).astype(np.float32)
+    names = np.concatenate([[name] * len(spans) for name, (spans, _) in table.items()])
+    spans = np.concatenate([spans for spans, _ in table.values()])
+    vectors = np.concatenate([vectors for _, vectors in table.values()])
+    scores = queries.astype(np.float64) @ vectors.astype(np.float64).T
+    overlap = (spans[:, None, 0] < spans[None, :, 1]) & (spans[None, :, 0] < spans[:, None, 1])
+    overlap &= names[:, None] == names[None, :]
+    every = np.arange(len(queries))
+    found = [searcher.search(query, top) for query in queries]
+    for rank in range(top):
+        best = scores.argmax(1)
+        values = scores[every, best]
+        hits = [hits[rank] for hits in found]
+        assert np.allclose([hit.similarity for hit in hits], values, atol=1e-5)
+        places = [(str(hit.source), hit.start, hit.end) for hit in hits]
+        expected = list(zip(names[best], *spans[best].T, strict=True))
+        scores[every, best] = -np.inf
+        told_apart = values - scores.max(1) > 1e-5  # others may come in either order
+        assert [p for p, sure in zip(places, told_apart, strict=True) if sure] == [
+            e for e, sure in zip(expected, told_apart, strict=True) if sure
+        ]
+        assert told_apart.mean() > 0.99
+        scores[overlap[best]] = -np.inf
+
+
 def test_the_curve_is_the_whole_video_in_order(new_index, encoder):
     index, table = random_index(new_index)
     vector = np.random.default_rng(1).standard_normal(24).astype(np.float32)

@@ -41,8 +41,8 @@ COLUMNS = (
     *("similarity", "match", "score"),
 )
 """Of every row, in this order. ``file`` is the path of a video, or SHARD/``member`` for one in a
-shard; ``member`` is empty for a file; ``start`` and ``end`` are seconds; ``match`` and ``score`` are
-None for what was not looked at again."""
+shard; ``member`` is empty for a file; ``start`` and ``end`` are seconds; ``match`` and ``score``
+are None for what was not looked at again."""
 
 
 def rows(results: Sequence[Result]) -> Iterator[dict[str, Any]]:
@@ -79,7 +79,7 @@ def as_table(results: Sequence[Result]) -> str:
     """Write a table for people, with headers; a query above its hits where there are several."""
     again = any(hit.match is not None for result in results for hit in result.hits)
     scores = "similarity" + ("   match   score" if again else "")
-    lines = []
+    lines: list[str] = []
     for result in results:
         if len(results) > 1:
             lines += [*([""] if lines else []), visible(f"{result.id}: {result.about}")]

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vmm.command_line import CommandParser, finite, whole
+from vmm.reranking import CANDIDATES
 from vmm.text_output import complain, say
 
 if TYPE_CHECKING:
@@ -19,6 +20,11 @@ if TYPE_CHECKING:
 
 _SHOWN_PROBLEMS = 20
 _ANY = "any"
+_SHARED = (
+    *("top", "rerank", "rank_by", "folder", "after", "before"),
+    *("min_duration", "max_duration"),
+)
+"""Options that hold for all queries of a call."""
 
 
 def _options(argv: Sequence[str]) -> argparse.Namespace:
@@ -41,9 +47,12 @@ def _options(argv: Sequence[str]) -> argparse.Namespace:
     add(
         "--rerank",
         type=whole(0),
+        nargs="?",
         default=0,
+        const=CANDIDATES,
         metavar="N",
-        help="let the matching head look at the frames of the best N again",
+        help="let the matching head look at the frames of the best N again "
+        "(without N: %(const)s, or all if there are fewer)",
     )
     add(
         "--rank-by",
@@ -90,9 +99,7 @@ def main(argv: Sequence[str]) -> int:
     from vmm.search.query import Searcher
 
     outputs = [(load_output(out), Path(out)) for out in options.out]
-    names = ("top", "rerank", "rank_by", "folder", "after", "before")
-    names += ("min_duration", "max_duration")
-    like = Query(text=_ANY, **{name: getattr(options, name) for name in names})
+    like = Query(text=_ANY, **{name: getattr(options, name) for name in _SHARED})
     if options.queries is not None:
         asked, odd = read_queries(options.queries)
     else:

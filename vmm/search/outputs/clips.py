@@ -11,11 +11,9 @@ from tqdm import tqdm
 
 from vmm.data.decode import DecodeError
 from vmm.search.cut import cut_moment
-from vmm.search.outputs.files import safe_name, unique_name
+from vmm.search.outputs.files import safe_name, some_of, unique_name
 from vmm.search.results import Result, rows
 from vmm.whole import whole_folder
-
-_NAMED = 5
 
 
 def write(results: Sequence[Result], out: Path) -> list[str]:
@@ -54,6 +52,5 @@ def write(results: Sequence[Result], out: Path) -> list[str]:
         (folder / "hits.json").write_text(json.dumps(listed, indent=2) + "\n")
     said = [f"wrote {len(hits) - len(problems)} films and hits.json to {out}"]
     if problems:
-        more = f" and {len(problems) - _NAMED} more" if len(problems) > _NAMED else ""
-        said.append(f"{len(problems)} hits cannot be cut: {'; '.join(problems[:_NAMED])}{more}")
+        said.append(f"left out {len(problems)} of {len(hits)} hits: {some_of(problems)}")
     return said

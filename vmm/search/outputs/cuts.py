@@ -9,12 +9,12 @@ from typing import NamedTuple
 
 from vmm.data.containers import frame_rate, library_errors, open_video, rational
 from vmm.data.decode import DecodeError
+from vmm.search.outputs.files import some_of
 from vmm.search.outputs.timecode import Timebase, drops
 from vmm.search.query import Hit
 from vmm.search.results import Result
 from vmm.search.sources import Source
 
-_NAMED = 5
 _MICROSECOND = Fraction(1, 1_000_000)
 
 
@@ -35,6 +35,11 @@ class Media(NamedTuple):
     def first(self) -> int:
         """Number of the first frame; 0 if the file does not say."""
         return self.base.number(self.timecode) or 0
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether a frame can have the file's timecode, if it has one."""
+        return not self.timecode or self.base.number(self.timecode) is not None
 
 
 class Cut(NamedTuple):
@@ -101,7 +106,7 @@ def cuts_of(results: Sequence[Result]) -> tuple[list[Cut], list[str]]:
         ValueError: If nothing is left of them.
     """
     known: dict[Source, Media | str] = {}
-    cuts, shards, lost, odd = [], 0, 0, []
+    cuts, shards, lost = [], 0, 0
     for result in results:
         for rank, hit in enumerate(result.hits, 1):
             if hit.source.member:
@@ -115,23 +120,22 @@ def cuts_of(results: Sequence[Result]) -> tuple[list[Cut], list[str]]:
             else:
                 cuts.append(Cut(result, rank, hit, media))
     said = []
+    total = len(cuts) + shards + lost
     if shards:
         said.append(
-            f"{shards} of the hits are left out, for they are in shards, which editors do not "
-            "open; `--out FOLDER/` cuts films of them"
+            f"left out {shards} of {total} hits: they are in shards, which editors do not open; "
+            "`--out FOLDER/` cuts films of them"
         )
     if lost:
         why = [text for text in known.values() if isinstance(text, str)]
-        said.append(f"{lost} of the hits are left out: {_some(why)}")
-    for source, media in known.items():
-        if (
-            isinstance(media, Media)
-            and media.timecode
-            and media.base.number(media.timecode) is None
-        ):
-            odd.append(f"{source.path.name} ({media.timecode})")
+        said.append(f"left out {lost} of {total} hits: {some_of(why)}")
+    odd = [
+        f"{source.path.name} ({media.timecode})"
+        for source, media in known.items()
+        if isinstance(media, Media) and not media.is_plain
+    ]
     if odd:
-        said.append(f"no frame can have the timecode of {_some(odd)}; counted from 0")
+        said.append(f"no frame can have the timecode of {some_of(odd)}; counted from 0")
     if not cuts:
         raise ValueError("; ".join(said) or "there are no hits to write; try other words")
     return cuts, said
@@ -144,8 +148,3 @@ def _look_at(source: Source) -> Media | str:
         return read_media(source.path)
     except (DecodeError, OSError) as error:
         return f"{source}: {error}"
-
-
-def _some(texts: Sequence[str]) -> str:
-    more = f" and {len(texts) - _NAMED} more" if len(texts) > _NAMED else ""
-    return "; ".join(texts[:_NAMED]) + more

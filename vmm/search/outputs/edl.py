@@ -12,7 +12,7 @@ from fractions import Fraction
 from pathlib import Path
 
 from vmm.search.outputs.cuts import Cut, cuts_of
-from vmm.search.outputs.files import unique_name, write_texts
+from vmm.search.outputs.files import some_of, unique_name, write_texts
 from vmm.search.outputs.timecode import Timebase, editors_rate
 from vmm.search.results import Result
 from vmm.search.sources import Source
@@ -60,8 +60,8 @@ def _odd_rates(cuts: Sequence[Cut]) -> list[str]:
             odd[cut.hit.source] = f"{cut.hit.source.path.name} ({float(own):.5g})"
     if not odd:
         return []
-    names = ", ".join([*odd.values()][:3]) + (", ..." if len(odd) > 3 else "")
-    return [f"timecodes do not count the frame rate of {names}; the list counts at its own"]
+    names = some_of([*odd.values()])
+    return [f"editors do not count the frame rate of {names}; their list has another"]
 
 
 def _edl(title: str, base: Timebase, cuts: Sequence[Cut]) -> str:

@@ -1,13 +1,14 @@
-"""Names of files made of names from anywhere, and several files where one will not do."""
+"""What the outputs share: safe names of files, several files where one will not do, sentences."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from vmm.whole import whole_file
 
+_NAMED = 5
 _LONGEST = 80  # bytes: a name has room for 255
 
 
@@ -30,6 +31,12 @@ def unique_name(name: str, taken: set[str]) -> str:
         unique = f"{name}-{number}"
     taken.add(unique.casefold())
     return unique
+
+
+def some_of(texts: Sequence[str]) -> str:
+    """List a few texts, and say how many more there are."""
+    more = f" and {len(texts) - _NAMED} more" if len(texts) > _NAMED else ""
+    return "; ".join(texts[:_NAMED]) + more
 
 
 def write_texts(out: Path, texts: Mapping[str, str]) -> list[str]:

@@ -55,7 +55,7 @@ def import_vectors(table: Table, out: Path) -> int:
                 seen.add(number)
                 records.append(replace(table.records[number], first=count, count=rows))
                 count += rows
-            index.add(records, chunk.spans.tolist(), vectors)
+            index.add(records, chunk.spans.tolist(), list(vectors))
         if Index.open(folder).num_moments != table.rows:
             raise ValueError("two of the videos are the same one; export the vectors again")
     return normalised

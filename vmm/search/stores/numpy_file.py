@@ -6,6 +6,7 @@ cannot grow in memory, and nothing in them is a pickle.
 
 from __future__ import annotations
 
+import struct
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,6 +21,11 @@ from numpy.lib import format as npy
 from vmm.search.stores.table import CHUNK, Chunk, Table, counted, parsed_about
 from vmm.whole import whole_file
 
+_ERRORS = (
+    *(zipfile.BadZipFile, KeyError, EOFError, ValueError, OverflowError, struct.error),
+    *(NotImplementedError, RuntimeError),
+)
+"""What damaged archives raise; an encrypted one is a RuntimeError."""
 _HEADERS = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}
 
 
@@ -89,7 +95,7 @@ def read(path: Path) -> Table:
             if arrays["vectors"].dtype.kind != "f":
                 raise ValueError("vectors must be floating-point numbers")
             spans = _read(archive, arrays["spans"]).astype(np.float64)
-    except (zipfile.BadZipFile, KeyError, EOFError, ValueError, NotImplementedError) as error:
+    except _ERRORS as error:
         raise ValueError(f"{path} holds no vectors of vmm: {error}") from error
     return Table(
         settings, counted(records, video), rows, _chunks(path, arrays["vectors"], video, spans)
@@ -123,10 +129,13 @@ def _chunks(
     path: Path, array: _Array, video: npt.NDArray[Any], spans: npt.NDArray[np.float64]
 ) -> Iterator[Chunk]:
     size = array.dtype.itemsize * array.shape[1]
-    with zipfile.ZipFile(path) as archive, archive.open(array.member) as file:
-        file.read(array.offset)
-        for first in range(0, len(video), CHUNK):
-            rows = slice(first, min(first + CHUNK, len(video)))
-            content = file.read(size * (rows.stop - first))
-            vectors = np.frombuffer(content, array.dtype).reshape(-1, array.shape[1])
-            yield Chunk(video[rows].astype(np.int32), spans[rows], vectors.astype(np.float32))
+    try:
+        with zipfile.ZipFile(path) as archive, archive.open(array.member) as file:
+            file.read(array.offset)
+            for first in range(0, len(video), CHUNK):
+                rows = slice(first, min(first + CHUNK, len(video)))
+                content = file.read(size * (rows.stop - first))
+                vectors = np.frombuffer(content, array.dtype).reshape(-1, array.shape[1])
+                yield Chunk(video[rows].astype(np.int32), spans[rows], vectors.astype(np.float32))
+    except _ERRORS as error:
+        raise ValueError(f"{path} is damaged: {error}") from error

@@ -162,7 +162,7 @@ def counted(records: list[Record], videos: npt.NDArray[np.int32]) -> list[Record
     """
     if len(videos) and not 0 <= videos.min() <= videos.max() < len(records):
         raise ValueError(f"a moment is of none of its {len(records)} videos")
-    counts = np.bincount(videos, minlength=len(records)).tolist()
+    counts = np.bincount(videos.astype(np.int64), minlength=len(records)).tolist()
     return [
         record if record.count == count else replace(record, count=count, digest="")
         for record, count in zip(records, counts, strict=True)
