@@ -146,7 +146,7 @@ def query_vector(searcher: Searcher, query: Query) -> Floats:
     length = float(np.linalg.norm(mean))
     if length < _NO_DIRECTION:
         raise ValueError("sentence and clip say the opposite; search by one of them")
-    both: Floats = mean / np.float32(length)
+    both: Floats = np.asarray(mean / np.float32(length), np.float32)
     return both
 
 
