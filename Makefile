@@ -95,7 +95,7 @@ bench: $(READY)
 	$(BIN)/python -m benchmarks.long_video --short
 	$(BIN)/python -m benchmarks.care --short
 	$(BIN)/python -m benchmarks.rerank --short
-	$(BIN)/python -m benchmarks.search --short
+	$(BIN)/python -m benchmarks.collection --short
 	$(BIN)/python -m benchmarks.opening --short
 
 clean:

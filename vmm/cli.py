@@ -54,10 +54,12 @@ COMMANDS = {
     ),
     "encode": Command(
         "videos -> an index of their moments, new and changed ones only",
-        "vmm.search.command:main_encode",
+        "vmm.search.filling:main",
         "the index keeps what was encoded, the same command does the rest",
     ),
-    "index": Command("what is in an index; check or compact it", "vmm.search.command:main_index"),
+    "index": Command(
+        "what is in an index; check or compact it, find duplicates", "vmm.search.inspecting:main"
+    ),
     "search": Command(
         "find moments in an index by a sentence or a video", "vmm.search.search_command:main"
     ),

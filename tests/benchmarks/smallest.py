@@ -11,6 +11,7 @@ import torch
 
 from benchmarks import (
     block,
+    collection,
     common,
     compiling,
     decode,
@@ -20,7 +21,6 @@ from benchmarks import (
     opening,
     rerank,
     scan,
-    search,
 )
 from vmm.models.bert import BertArchitecture
 
@@ -33,7 +33,7 @@ decode.SHORT = decode.Sizes((90,), (8,), 2, 1, 4)
 long_video.SHORT = long_video.Sizes((8, 20), 8, 2, 32, (10, 20), 36)
 rerank.SHORT = rerank.Sizes((1,), (9,), BertArchitecture(20, 24, 2, 2, 48), 1, 1, 5.0)
 export.SHORT = export.Sizes(("tiny",), (1,), 1, 1, 32, 1)
-search.SHORT = search.Sizes((100, 200), 16, 1)
+collection.SHORT = collection.Sizes(2000, 1000, 20, 16, 1)
 opening.SHORT = opening.Sizes((2, 3), 4, 2, 5, 2)
 compiling.SHORT = compiling.Sizes((compiling.Case("small", 16, 2, 1, 2, 32),), 1, "eager")
 
@@ -47,7 +47,7 @@ for module in (
     long_video,
     opening,
     rerank,
-    search,
+    collection,
 ):
     sys.argv = [module.__name__, "--short", "--output", str(OUT)]
     module.main()

@@ -13,7 +13,7 @@ from benchmarks.block import Recorder, is_product, is_scan
 from vmm.models.mamba import BiMambaBlock
 
 NAMES = ["scan", "block", "compiling", "decode", "encoder", "export", "long_video", "rerank"]
-NAMES += ["search", "opening"]
+NAMES += ["collection", "opening"]
 MIB = 2**20
 
 

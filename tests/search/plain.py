@@ -28,3 +28,10 @@ def encode_to_be_killed(folder, videos, compact):
     if compact:
         index.compact()
     encode_videos(index, PlainEncoder(), [videos], batch_size=2, flush_seconds=0)
+
+
+def move_to_be_killed(folder, videos):
+    """Bring an index up to date with files that have moved; encoding one is an error."""
+    encoder = PlainEncoder()
+    encoder.encode_video = None
+    encode_videos(Index.open(folder), encoder, [videos], flush_seconds=0)

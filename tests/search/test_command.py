@@ -41,7 +41,10 @@ def output(capsys, *words):
 
 def test_encode_index_search(made, videos, capsys):
     text = output(capsys, "encode", videos, "-o", made)  # encoder and windows of the index
-    assert "0 videos encoded, 4 unchanged, 0 removed" in text and "10 moments of 4" in text
+    assert (
+        "0 videos encoded, 0 known by their content, 4 unchanged, 0 removed" in text
+        and "10 moments of 4" in text
+    )
     assert "empty.mp4: empty: 0 bytes" in text
     facts = json.loads(output(capsys, "index", made, "--verify", "--json"))
     assert (facts["videos"], facts["moments"], facts["unfinished"]) == (3, 10, 0)
@@ -77,7 +80,7 @@ def test_names_that_are_no_utf8_are_printed_and_found_again(
     encode = ["encode", str(videos), "-o", str(index), "--encoder", str(encoder_folder), *QUICK]
     text = output(capsys, *encode)
     assert r"empty\xe9.mp4: empty: 0 bytes" in text
-    assert "0 videos encoded, 5 unchanged" in output(capsys, *encode)
+    assert "0 known by their content, 5 unchanged" in output(capsys, *encode)
     query = os.fsdecode(b"a red circle \xe9 \xed\xa0\xbd")
     found = json.loads(output(capsys, "search", index, query, "--top", 20, "--json"))
     assert {hit["file"] for hit in found} == {
@@ -101,6 +104,37 @@ def test_changed_videos_are_told_by_the_exit_status(made, videos, capsys):
     (videos / "a.mp4").unlink()
     assert main(["index", str(made), "--verify"]) == 1
     assert "a.mp4 is not there any more" in capsys.readouterr().out
+
+
+def test_duplicates_and_approximate_search(made, videos, capsys):
+    shutil.copy(videos / "a.mp4", videos / "copy.mp4")
+    text = output(capsys, "encode", videos, "-o", made)
+    assert "0 videos encoded, 1 known by their content, 4 unchanged" in text
+    found = json.loads(output(capsys, "index", made, "--duplicates", "0.99999", "--json"))
+    assert found["threshold"] == 0.99999 and found["found"] == len(found["pairs"]) >= 1
+    best = found["pairs"][0]
+    assert [best["first"], best["second"]] == [str(videos / n) for n in ("a.mp4", "copy.mp4")]
+    assert best["same_bytes"] and best["share"] == 1 and best["similarity"] > 0.999
+    lines = output(capsys, "index", made, "--duplicates", "0.99999").splitlines()
+    assert lines[0].startswith(" 100%  same bytes  ") and "pairs of videos show" in lines[-1]
+    assert "above 0" in failure(capsys, "index", made, "--duplicates", "2")
+
+    search = ("search", made, "a red circle", "--json")
+    assert "--approximate` makes it" in failure(capsys, *search, "--approximate")
+    facts = json.loads(output(capsys, "index", made, "--approximate", "--json"))
+    assert facts["listed"] == facts["moments"] == 15
+    assert output(capsys, *search, "--approximate") == output(capsys, *search)
+
+
+def test_shots_are_kept_to(videos, encoder_folder, tmp_path, capsys):
+    index = tmp_path / "shots"
+    encode = ("encode", videos, "-o", index, "--encoder", encoder_folder)
+    assert "--stride 1 is for" in failure(capsys, *encode, "--shots", "--stride", 1)
+    output(capsys, *encode, "--shots", "--window", 2)
+    facts = json.loads(output(capsys, "index", index, "--json"))
+    assert (facts["shots"], facts["window"], facts["stride"]) == (True, 2, 2)
+    assert facts["moments"] == 4 and "3 unchanged" in output(capsys, *encode)
+    assert "--watch is for one" in failure(capsys, *encode, "--watch", "--shard", "1/2")
 
 
 def test_processes_with_shares_fill_one_index(made, videos, encoder_folder, tmp_path, capsys):

@@ -3,6 +3,7 @@ import os
 import random
 import shutil
 import signal
+import tarfile
 import time
 from functools import partial
 
@@ -10,7 +11,7 @@ import numpy as np
 import pytest
 
 from tests.data.videos import encode_video, moving_picture
-from tests.search.plain import encode_to_be_killed
+from tests.search.plain import encode_to_be_killed, move_to_be_killed
 from vmm.data.isolation import IsolatedDecoder
 from vmm.export.encoder import VideoTextEncoder
 from vmm.search.encode import Share, clip_of, encode_videos
@@ -119,7 +120,7 @@ def test_only_what_is_new_or_changed_is_encoded(videos, new_index, encoder, monk
 
     os.utime(videos / "a.mp4", (1, 1))  # touched: read, but not encoded
     counts = encode_videos(new_index(), encoder, [videos])
-    assert (counts.encoded, counts.unchanged, looked_at) == (1, 2, [])
+    assert (counts.encoded, counts.reused, counts.unchanged, looked_at) == (0, 1, 2, [])
     assert encode_videos(new_index(), encoder, [videos]).unchanged == 3
 
     (videos / "a.mp4").write_bytes(encode_video(moving_picture(12, seed=9), rate=10))
@@ -160,6 +161,79 @@ def test_a_video_that_crashes_the_decoder_costs_its_rest_only(
     assert np.allclose(vectors, whole.pop(Source(videos / "a.mp4"))[1][: len(spans)], atol=1e-6)
     assert len(spans) == 3
     assert_same(found, whole)
+
+
+def test_moved_renamed_and_copied_videos_are_not_encoded_again(
+    videos, new_index, encoder, monkeypatch, tmp_path
+):
+    outside = tmp_path / "outside.mp4"
+    outside.write_bytes(encode_video(moving_picture(15, seed=8), rate=10))
+    encode_videos(new_index(), encoder, [videos, outside])
+    with monkeypatch.context() as patch:
+        patch.setattr(encoder, "encode_video", None)  # calling it would fail
+        (videos / "a.mp4").rename(videos / "deep" / "renamed.mp4")
+        (videos / "deep" / "c.AVI").rename(videos / "c.avi")
+        shutil.copy(videos / "b.mkv", videos / "copy.mkv")
+        outside.rename(videos / "inside.mp4")
+        counts = encode_videos(new_index(), encoder, [videos])
+    assert (counts.encoded, counts.reused, counts.unchanged, counts.removed) == (0, 4, 1, 3)
+    assert_same(contents(new_index()), expected(sources_of(videos), encoder))
+    index = new_index()
+    index.compact()
+    assert_same(contents(index), expected(sources_of(videos), encoder))
+    assert encode_videos(index, encoder, [videos]).unchanged == 5
+
+    with tarfile.open(videos / "shard.tar", "w") as tar:  # a member is found by its content, too
+        tar.add(videos / "c.avi", "x.avi")
+    (videos / "c.avi").unlink()
+    counts = encode_videos(new_index(), encoder, [videos])
+    assert (counts.encoded, counts.reused, counts.removed) == (0, 1, 1)
+
+
+def test_an_empty_folder_is_a_drive_that_is_away(videos, new_index, encoder, tmp_path):
+    other = tmp_path / "other"
+    other.mkdir()
+    shutil.copy(videos / "b.mkv", other)
+    encode_videos(new_index(), encoder, [videos, other])
+    videos.rename(tmp_path / "away")
+    videos.mkdir()
+    with pytest.raises(ValueError, match=r"videos is empty, and .*index knows 3 videos in it"):
+        encode_videos(new_index(), encoder, [videos, other])
+    videos.rmdir()
+    (tmp_path / "away").rename(videos)
+    assert encode_videos(new_index(), encoder, [videos, other]).unchanged == 4
+
+
+def test_a_folder_that_cannot_be_read_is_told_and_kept(videos, new_index, encoder, monkeypatch):
+    encode_videos(new_index(), encoder, [videos])
+    scandir = os.scandir
+
+    def refused(path):
+        if os.path.basename(path) == "deep":
+            raise PermissionError(13, "Permission denied", path)
+        return scandir(path)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "scandir", refused)
+        assert encode_videos(new_index(), encoder, [videos]).removed == 0
+    index = new_index()
+    assert index.problems == {
+        Source(videos / "deep"): "a folder that cannot be read: Permission denied"
+    }
+    assert Source(videos / "deep" / "c.AVI") in index.videos
+    encode_videos(new_index(), encoder, [videos])
+    assert not new_index().problems and len(new_index().videos) == 3
+
+
+def test_the_pace_counts_what_was_encoded(videos, new_index, encoder):
+    counts = encode_videos(new_index(), encoder, [videos])
+    assert counts.seconds == pytest.approx(5.6)
+    assert counts.cpu_seconds > counts.decode_seconds > 0
+    assert "0.00 h of video" in counts.pace and "decoding alone" in counts.pace
+    again = encode_videos(new_index(), encoder, [videos])
+    assert again.seconds == 0 and again.pace == ""
+    both = counts + again
+    assert (both.encoded, both.unchanged, both.seconds) == (3, 3, counts.seconds)
 
 
 def test_videos_elsewhere_are_not_forgotten(videos, new_index, encoder, tmp_path):
@@ -260,3 +334,33 @@ def test_kills_at_any_moment_lose_and_double_nothing(videos, new_index, encoder)
             break
     assert kills >= 5 and between >= 2 and process.exitcode == 0
     assert_same(contents(new_index()), wanted)
+
+
+def test_kills_while_videos_move_lose_no_vector(videos, new_index, encoder):
+    """The child cannot encode: what is there is taken over, from run to run."""
+    for i in range(9):
+        data = encode_video(moving_picture(25 + i, seed=20 + i), rate=10)
+        (videos / f"more{i}.mp4").write_bytes(data)
+    index, rng, kills = new_index(), random.Random(1), 0
+    encode_videos(index, encoder, [videos], batch_size=2, flush_seconds=0)
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["tests.search.plain"])
+    for attempt in range(24):
+        if attempt % 4 == 0:
+            for number, source in enumerate(sources_of(videos)):
+                source.path.rename(source.path.with_stem(f"{attempt}_{number}"))
+        before = set(index.folder.rglob("*"))
+        process = context.Process(target=move_to_be_killed, args=(index.folder, videos))
+        process.start()
+        files = rng.randrange(12)
+        while process.is_alive() and len(set(index.folder.rglob("*")) - before) < files:
+            time.sleep(0.001)
+        if process.is_alive():
+            os.kill(process.pid, signal.SIGKILL)
+            kills += 1
+        process.join()
+        assert process.exitcode in (0, -signal.SIGKILL)
+        assert len({video.record.digest for video in new_index().videos.values()}) == 12
+    assert kills >= 5
+    encode_videos(new_index(), encoder, [videos])
+    assert_same(contents(new_index()), expected(sources_of(videos), encoder))

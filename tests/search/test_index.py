@@ -139,7 +139,7 @@ def test_a_damaged_part_is_named_and_may_be_deleted(new_index):
 
 @pytest.mark.parametrize(
     "content",
-    [b"", b"{", b"[]", b"null", b'{"vmm_index": 2}', b'{"vmm_index": 1}', b"[" * 100_000],
+    [b"", b"{", b"[]", b"null", b'{"vmm_index": 3}', b'{"vmm_index": 2}', b"[" * 100_000],
 )
 def test_a_damaged_description_is_an_error_with_a_remedy(new_index, content):
     path = new_index().folder / "index.json"
@@ -151,16 +151,28 @@ def test_a_damaged_description_is_an_error_with_a_remedy(new_index, content):
 def test_wrong_values_in_the_description(new_index):
     index = new_index()
     path = index.folder / "index.json"
-    for name, value in (("window", 0), ("stride", "4"), ("embedding_dim", -1), ("fingerprint", 7)):
-        content = {"vmm_index": 1, **asdict(index.settings), name: value}
-        path.write_text(json.dumps(content))
+    right = {"vmm_index": 2, **asdict(index.settings)}
+    wrong = {"window": 0, "stride": "4", "embedding_dim": -1, "fingerprint": 7, "shots": 1}
+    for name, value in {**wrong, "vmm_index": 1}.items():
+        path.write_text(json.dumps({**right, name: value}))
         with pytest.raises(ValueError, match="damaged"):
             read_settings(index.folder)
+    path.write_text(json.dumps(right))
+    assert read_settings(index.folder) == index.settings
+
+
+def test_an_index_from_before_there_were_shots_is_read(new_index):
+    index = new_index()
+    path = index.folder / "index.json"
+    old = json.loads(path.read_text())
+    del old["shots"]
+    path.write_text(json.dumps({**old, "vmm_index": 1}))
+    assert new_index().settings == index.settings and not index.settings.shots
 
 
 def test_an_index_made_otherwise_or_something_else_is_refused(new_index, tmp_path):
     new_index()
-    for name, value in (("window", 2.0), ("stride", 1.0), ("num_frames", 4)):
+    for name, value in (("window", 2.0), ("stride", 1.0), ("num_frames", 4), ("shots", True)):
         with pytest.raises(ValueError, match=f"made with {name}"):
             new_index(**{name: value})
     with pytest.raises(ValueError, match=r"encoder plain .*ffff.*not with other \(0000"):

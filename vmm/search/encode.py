@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import time
+import os
 from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import closing, suppress
-from dataclasses import dataclass, replace
+from dataclasses import astuple, dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from torch import Tensor
 from tqdm import tqdm
 
 import vmm.export.auto_model  # noqa: F401  else transformers warns of the encoder's config.json
@@ -19,14 +18,15 @@ from vmm.data.decode import DecodeError
 from vmm.data.isolation import IsolatedDecoder
 from vmm.data.times import end_of
 from vmm.data.transforms import ClipSettings
-from vmm.export.encoder import Floats, VideoTextEncoder
+from vmm.export.encoder import VideoTextEncoder
+from vmm.search import shots
 from vmm.search.index import Index
 from vmm.search.parts import Record
-from vmm.search.sources import Source, digest_of, find_sources
+from vmm.search.sources import NothingThereError, Source, digest_of, find_sources
 from vmm.search.windows import DecodeParts, Span, load_moments, spans_of
+from vmm.search.writer import MomentWriter
 
 _FLUSH_S = 20.0
-_MAX_MOMENTS = 4096
 _TIMEOUT_S = 300.0
 """A video counts as hung that takes longer for one step: its list of frames, or a moment."""
 
@@ -44,17 +44,41 @@ _ALL = Share()
 
 @dataclass
 class Counts:
-    """What a run did, in videos; those with a problem count as encoded."""
+    """What a run did.
+
+    Attributes:
+        encoded: Videos that were encoded, those with a problem too.
+        reused: Videos that are not encoded because the index has their content: touched, moved,
+            renamed or copied ones.
+        unchanged: Videos that are as they were.
+        removed: Videos that the index has forgotten.
+        waiting: Videos that are being written.
+        seconds: Length of what was encoded.
+        cpu_seconds: Processor time of all of it, on all cores.
+        decode_seconds: Processor time of decoding alone.
+    """
 
     encoded: int = 0
+    reused: int = 0
     unchanged: int = 0
     removed: int = 0
+    waiting: int = 0
+    seconds: float = 0.0
+    cpu_seconds: float = 0.0
+    decode_seconds: float = 0.0
 
     def __add__(self, other: Counts) -> Counts:
-        return Counts(
-            self.encoded + other.encoded,
-            self.unchanged + other.unchanged,
-            self.removed + other.removed,
+        return Counts(*(a + b for a, b in zip(astuple(self), astuple(other), strict=True)))
+
+    @property
+    def pace(self) -> str:
+        """How fast it was beside decoding alone, to be read by people; empty if nothing was."""
+        if not (self.seconds and self.cpu_seconds and self.decode_seconds):
+            return ""
+        return (
+            f"{self.seconds / 3600:.2f} h of video, {self.seconds / self.cpu_seconds:.1f} times as "
+            f"fast as it plays on each core; decoding alone would be "
+            f"{self.seconds / self.decode_seconds:.1f} times"
         )
 
 
@@ -72,12 +96,14 @@ def encode_videos(
     batch_size: int = 8,
     flush_seconds: float = _FLUSH_S,
     progress: bool = False,
+    is_settled: Callable[[Source], bool] = lambda source: True,
 ) -> Counts:
     """Bring an index up to date with some videos.
 
     New and changed videos are encoded, begun ones from where they were left; those that were in
-    the inputs and are there no longer are forgotten. What cannot be encoded is recorded in the
-    index with the reason, also if decoding it hangs or crashes: a process of its own does that.
+    the inputs and are there no longer are forgotten. A video whose content the index has, under
+    whatever name, is not encoded again. What cannot be encoded is recorded in the index with the
+    reason, also if decoding it hangs or crashes: a process of its own does that.
 
     Args:
         index: To change.
@@ -87,113 +113,51 @@ def encode_videos(
         batch_size: Moments that are encoded at once.
         flush_seconds: Seconds of work that are lost if the process is killed.
         progress: Show a progress bar on stderr.
+        is_settled: Whether a new or changed video is written to its end; others are left.
 
     Raises:
-        ValueError: If an input does not exist, or the encoder is another one.
+        NothingThereError: If an input does not exist, or all videos of a folder seem to be gone.
+        ValueError: If the encoder is another one.
     """
     index.check_encoder(encoder.fingerprint, str(encoder.folder))
+    if index.settings.shots:
+        shots.check_installed()
+    before = os.times()
     found, problems = find_sources(inputs)
+    gone = _gone(index, inputs, found, problems, share)
     counts = Counts()
-    writer = _Writer(index, encoder, batch_size, flush_seconds)
+    writer = MomentWriter(index, encoder, batch_size, flush_seconds)
     _note_problems(index, writer, problems, share)
-    roots = [path.resolve() for path in inputs]
-    known = [s for s in index.videos if any(r in (s.path, *s.path.parents) for r in roots)]
-    gone = set(known) - set(found) - set(problems)
-    gone = {source for source in gone if source.share(share.of) == share.number}
-    counts.removed = len(gone)
-    writer.flush(sorted(gone))
     todo = []
     for source in found:
         if source.share(share.of) == share.number:
             if _is_unchanged(index, source):
                 counts.unchanged += 1
-            else:
+            elif is_settled(source):
                 todo.append(source)
+            else:
+                counts.waiting += 1
     sizes = _sizes(todo)
     with (
         closing(IsolatedDecoder(_TIMEOUT_S)) as decoder,
-        tqdm(total=sum(sizes), unit="B", unit_scale=True, disable=not progress) as bar,
+        tqdm(total=sum(sizes), unit="B", unit_scale=True, disable=not (progress and todo)) as bar,
     ):
         clips = _Clips(clip_of(encoder, index.settings.num_frames), decoder.parts)
+        work = _Work(index, clips, writer)
         for source, size in zip(todo, sizes, strict=True):
-            _encode(index, clips, writer, source, lambda part, n=size: bar.update(n * part))  # type: ignore[misc]
-            counts.encoded += 1
-            bar.set_postfix(videos=counts.encoded, refresh=False)
-    writer.flush()
+            work.do(source, counts, lambda part, n=size: bar.update(n * part))  # type: ignore[misc]
+            shown = {"videos": counts.encoded + counts.reused, "hours": counts.seconds / 3600}
+            bar.set_postfix(shown, refresh=False)
+    # Not before all else is written: a process that is killed must find what was moved. What is
+    # waited for may have moved, too.
+    gone |= {source for source in work.moved if source.share(share.of) == share.number}
+    gone = set() if counts.waiting else gone
+    counts.removed = len(gone)
+    writer.flush(sorted(gone))
+    after = os.times()
+    counts.decode_seconds = sum(after[2:4]) - sum(before[2:4])  # of the child, which has ended
+    counts.cpu_seconds = sum(after[:4]) - sum(before[:4])
     return counts
-
-
-class _Writer:
-    """Encodes moments in batches and writes them now and then.
-
-    Args:
-        index: Gets the parts.
-        encoder: Makes the vectors.
-        batch_size: Moments that are encoded at once.
-        flush_seconds: Time from part to part.
-    """
-
-    def __init__(
-        self, index: Index, encoder: VideoTextEncoder, batch_size: int, flush_seconds: float
-    ) -> None:
-        self._index, self._encoder = index, encoder
-        self._batch_size, self._flush_seconds = batch_size, flush_seconds
-        self._records: list[Record] = []  # ``count`` and ``first`` tell what is not written yet
-        self._clips: list[Tensor] = []
-        self._spans: list[Span] = []
-        self._vectors: list[Floats] = []
-        self._written = time.monotonic()
-
-    def begin(self, record: Record) -> None:
-        """Turn to a video; its moments follow."""
-        self._records.append(record)
-
-    def add(self, span: Span, clip: Tensor) -> None:
-        """Take a moment of the current video."""
-        record = self._records[-1]
-        self._records[-1] = replace(record, count=record.count + 1)
-        self._spans.append(span)
-        self._clips.append(clip)
-        if len(self._clips) >= self._batch_size:
-            self._encode()
-            self._flush_if_late()
-
-    def finish(self, seconds: float, problem: str = "") -> None:
-        """End the current video."""
-        record = self._records[-1]
-        self._records[-1] = replace(record, seconds=seconds, done=True, problem=problem)
-        self._flush_if_late()
-
-    def flush(self, removed: Sequence[Source] = ()) -> None:
-        """Write all that there is."""
-        self._encode()
-        if self._records or removed:
-            self._index.add(self._records, self._spans, self._vectors, removed)
-        self._records = [
-            replace(record, first=record.first + record.count, count=0)
-            for record in self._records
-            if not record.done
-        ]
-        self._spans, self._vectors = [], []
-        self._written = time.monotonic()
-
-    def _flush_if_late(self) -> None:
-        late = time.monotonic() - self._written > self._flush_seconds
-        if late or len(self._spans) >= _MAX_MOMENTS:
-            self.flush()
-
-    def _encode(self) -> None:
-        if self._clips:
-            try:
-                rows = self._encoder.encode_video(self._clips, batch_size=len(self._clips))
-            except ValueError as error:
-                raise ValueError(f"in the moments up to {self._place()}: {error}") from error
-            self._vectors += list(rows)
-            self._clips = []
-
-    def _place(self) -> str:
-        """Say where the writer is."""
-        return f"{self._spans[-1][1]:.1f} s of {self._records[-1].source}"
 
 
 class _Clips(NamedTuple):
@@ -203,62 +167,149 @@ class _Clips(NamedTuple):
     decode: DecodeParts
 
 
-def _encode(
-    index: Index,
-    clips: _Clips,
-    writer: _Writer,
-    source: Source,
-    advance: Callable[[float], object],
-) -> None:
-    """Encode the moments of a video that the index lacks.
+class _Work:
+    """The moments that an index lacks, video by video.
 
     Args:
-        index: To change.
+        index: As it was at the beginning.
         clips: How moments become clips.
         writer: Takes the moments.
-        source: The video.
-        advance: Called with the share of the video that was done.
     """
-    record, seconds, problem = Record(str(source.path), source.member), 0.0, ""
-    content: bytes | Path = b""
-    try:
-        size, mtime_ns = source.stamp()
-        content = source.content()
-        record = replace(record, size=size, mtime_ns=mtime_ns, digest=digest_of(content))
-    except OSError as error:
-        problem = f"cannot be read: {error.strerror or error}"
-    known = index.videos.get(source)
-    if known is not None and known.record.digest == record.digest:
-        record = replace(record, first=known.record.count)
-        if known.record.done and record.digest:  # touched, not changed
-            writer.begin(record)
-            writer.finish(known.record.seconds, known.record.problem)
+
+    def __init__(self, index: Index, clips: _Clips, writer: MomentWriter) -> None:
+        self._index, self._clips, self._writer = index, clips, writer
+        self._by_content = {
+            video.record.digest: source
+            for source, video in index.videos.items()
+            if video.record.digest and video.record.done and not video.record.problem
+        }
+        self.moved: set[Source] = set()
+        """Videos whose content was found elsewhere, and which are not where they were."""
+
+    def do(self, source: Source, counts: Counts, advance: Callable[[float], object]) -> None:
+        """Encode a video, or take over what is known of its content.
+
+        Args:
+            source: The video.
+            counts: Is told what was done.
+            advance: Called with the share of the video that was done.
+        """
+        record, problem = Record(str(source.path), source.member), ""
+        content: bytes | Path = b""
+        try:
+            size, mtime_ns = source.stamp()
+            content = source.content()
+            record = replace(record, size=size, mtime_ns=mtime_ns, digest=digest_of(content))
+        except OSError as error:
+            problem = f"cannot be read: {error.strerror or error}"
+        known = self._index.videos.get(source)
+        if known is not None and problem and known.record.problem == problem:
+            counts.unchanged += 1
             advance(1.0)
             return
-    writer.begin(record)
-    total, settings, end, left = 1, index.settings, 0.0, 1.0
+        if known is not None and known.record.digest == record.digest:
+            record = replace(record, first=known.record.count)
+            if known.record.done and record.digest:  # touched, not changed
+                self._writer.begin(record)
+                self._writer.finish(known.record.seconds, known.record.problem)
+                counts.reused += 1
+                advance(1.0)
+                return
+        elif not problem and self._take_over(record):
+            counts.reused += 1
+            advance(1.0)
+            return
+        counts.encoded += 1
+        counts.seconds += self._encode(record, content, problem, advance)
 
-    def plan(times: np.ndarray) -> list[Span]:
-        nonlocal seconds, total
-        seconds = end_of(times) - float(times[0])
-        spans = spans_of(times, settings.window, settings.stride)
-        total = len(spans)
-        return spans[record.first :]
+    def _take_over(self, record: Record) -> bool:
+        """Use the moments of a video of the same content, if there is one."""
+        same = self._by_content.get(record.digest)
+        if same is None:
+            return False
+        try:
+            spans, vectors = self._index.moments_of(same)
+        except ValueError:  # another process has put the parts together
+            return False
+        self._writer.begin(record)
+        self._writer.take_over(spans, vectors)
+        self._writer.finish(self._index.videos[same].record.seconds)
+        if not same.path.exists():
+            self.moved.add(same)
+        return True
 
-    try:
-        if not problem:
-            for span, frames in load_moments(content, plan, *clips):
-                writer.add(span, frames)
-                advance(1 / total)
-                left, end = left - 1 / total, span[1]
-    except (DecodeError, OSError) as error:
-        problem = f"{error}; found up to {end:.1f} s" if end else str(error)
-    writer.finish(seconds, problem)
-    advance(left)
+    def _encode(
+        self,
+        record: Record,
+        content: bytes | Path,
+        problem: str,
+        advance: Callable[[float], object],
+    ) -> float:
+        """Encode the moments from ``record.first`` on; return how many seconds these are."""
+        self._writer.begin(record)
+        settings, seconds, total, end, left = self._index.settings, 0.0, 1, 0.0, 1.0
+        cuts: list[float] = []
+
+        def plan(times: np.ndarray) -> list[Span]:
+            nonlocal seconds, total
+            seconds = end_of(times) - float(times[0])
+            if settings.shots:
+                spans = shots.split(float(times[0]), cuts, end_of(times), settings.window)
+            else:
+                spans = spans_of(times, settings.window, settings.stride)
+            total = len(spans)
+            return spans[record.first :]
+
+        try:
+            if settings.shots and not problem:
+                cuts = shots.find_cuts(content, self._clips.decode)
+            if not problem:
+                for span, frames in load_moments(content, plan, *self._clips):
+                    self._writer.add(span, frames)
+                    advance(1 / total)
+                    left, end = left - 1 / total, span[1]
+        except (DecodeError, OSError) as error:
+            problem = f"{error}; found up to {end:.1f} s" if end else str(error)
+        self._writer.finish(seconds, problem)
+        advance(left)
+        return seconds * (1 - left)
+
+
+def _gone(
+    index: Index,
+    inputs: Sequence[Path],
+    found: Sequence[Source],
+    problems: dict[Source, str],
+    share: Share,
+) -> set[Source]:
+    """Return what was in the inputs and is there no longer.
+
+    Raises:
+        NothingThereError: If that is all of a folder: its drive may be away.
+    """
+    there, gone = {*found, *problems}, set[Source]()
+    for given in inputs:
+        root = given.resolve()
+        inside = f"{str(root).rstrip(os.sep)}{os.sep}"
+
+        def in_root(source: Source, root: Path = root, inside: str = inside) -> bool:
+            return source.path == root or str(source.path).startswith(inside)
+
+        known = [source for source in index.videos if in_root(source)]
+        if known and root.is_dir() and not any(map(in_root, there)):
+            raise NothingThereError(
+                f"{given} is empty, and {index.folder} knows {len(known)} videos in it: is its "
+                "drive there? To forget them, name the folder above it, or make another index"
+            )
+        gone |= {source for source in known if source not in there}
+    unread = {source.path for source in problems if source.path.is_dir()}
+    if unread:
+        gone = {source for source in gone if unread.isdisjoint(source.path.parents)}
+    return {source for source in gone if source.share(share.of) == share.number}
 
 
 def _note_problems(
-    index: Index, writer: _Writer, problems: dict[Source, str], share: Share
+    index: Index, writer: MomentWriter, problems: dict[Source, str], share: Share
 ) -> None:
     for source, problem in problems.items():
         known = index.videos.get(source)

@@ -18,7 +18,7 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Self
@@ -32,10 +32,10 @@ from vmm.search.parts import (
     Part,
     Record,
     Spans,
+    blocks_of,
     damaged,
     is_intact,
     map_arrays,
-    num_rows,
     part_number,
     part_paths,
     read_part,
@@ -44,7 +44,9 @@ from vmm.search.parts import (
 from vmm.search.sources import Source
 from vmm.whole import PARTIAL, whole_file
 
-_VERSION = 1
+_VERSION = 2
+_WITHOUT_SHOTS = 1
+"""Version of indexes from before there were shots, which are read as they are."""
 _INDEX = "index.json"
 _PARTS = "parts"
 _ABANDONED_S = 3600.0
@@ -61,6 +63,8 @@ class Settings:
         window: Length of a moment, seconds.
         stride: From the start of a moment to the start of the next, seconds.
         num_frames: Frames that are looked at; None = as many as in training.
+        shots: Whether moments are shots, from cut to cut: then ``window`` is the longest, and a
+            longer shot several moments that do not overlap, so that ``stride`` is ``window``.
     """
 
     fingerprint: str
@@ -69,6 +73,7 @@ class Settings:
     window: float
     stride: float
     num_frames: int | None = None
+    shots: bool = False
 
 
 @dataclass
@@ -115,6 +120,7 @@ class Index:
         self.parts: list[Path] = []
         """In their order, less those that another one replaces."""
         self._paths: list[Path] = []
+        self._mapped: dict[Path, tuple[Floats, Spans]] = {}
         self.videos: dict[Source, Video] = {}
         self._read_parts()
 
@@ -134,7 +140,7 @@ class Index:
                 file.write_text(json.dumps(content, indent=2) + "\n")
         index = cls.open(folder)
         index.check_encoder(settings.fingerprint, settings.encoder)
-        for name in ("window", "stride", "num_frames"):
+        for name in ("window", "stride", "num_frames", "shots"):
             there, wanted = getattr(index.settings, name), getattr(settings, name)
             if there != wanted:
                 raise ValueError(
@@ -207,20 +213,36 @@ class Index:
                 f"a vector of {', '.join(sorted(names)[:3])} holds NaN or infinity; nothing is "
                 "written: use a model whose weights are whole"
             )
-        write_part(
-            self._parts,
-            number,
-            Part(records, removed),
-            np.array(spans, np.float64).reshape(-1, 2),
-            rows,
-        )
+        times = np.array(spans, np.float64).reshape(-1, 2)
+        write_part(self._parts, number, Part(records, removed), times, shape[1], [rows])
+
+    def reload(self) -> None:
+        """Take in what this or other processes have added or removed."""
+        if part_paths(self._parts) != self._paths:
+            self._read_parts()
+
+    def moments_of(self, source: Source) -> tuple[Spans, Floats]:
+        """Return the moments of a video, in the order they were added.
+
+        Returns:
+            (n, 2) start and end in seconds, and (n, E) vectors.
+
+        Raises:
+            ValueError: If a part that holds them is damaged or was put together with others.
+        """
+        spans, vectors = [np.zeros((0, 2))], [np.zeros((0, self.settings.embedding_dim), "f4")]
+        for part, first, count in self.videos[source].rows:
+            rows, times = self._arrays(part)
+            vectors.append(rows[first : first + count])
+            spans.append(times[first : first + count])
+        return np.concatenate(spans), np.concatenate(vectors)
 
     def moments(self) -> Moments:
         """Map all vectors, for a search."""
         vectors, spans, owner = [], [np.zeros((0, 2))], [np.zeros(0, np.int32)]
         starts = [0]
-        for path in self.parts:
-            rows, times = map_arrays(path)
+        for part in range(len(self.parts)):
+            rows, times = self._arrays(part)
             vectors.append(rows)
             spans.append(times)
             owner.append(np.full(len(rows), -1, np.int32))
@@ -235,16 +257,19 @@ class Index:
 
     def compact(self) -> None:
         """Write all parts as one, and remove them and what killed processes left."""
-        moments = self.moments()
-        rows = np.concatenate([np.zeros(0, np.int64), *self._row_numbers()]).astype(np.int64)
-        empty = np.zeros((0, self.settings.embedding_dim), np.float32)
-        vectors = np.concatenate([empty, *moments.vectors])[rows]
         old = self._paths  # also those that are replaced: else they would come back to life
         if old:
+            runs = [run for video in self.videos.values() for run in video.rows]
+            spans = [self._arrays(part)[1][first : first + n] for part, first, n in runs]
             # Its place is that of the newest it replaces: parts written meanwhile come after.
-            records = [video.record for video in self.videos.values()]
-            part = Part(records, replaces=[path.name for path in old])
-            write_part(self._parts, part_number(old[-1]), part, moments.spans[rows], vectors)
+            write_part(
+                self._parts,
+                part_number(old[-1]),
+                Part([v.record for v in self.videos.values()], replaces=[p.name for p in old]),
+                np.concatenate([np.zeros((0, 2)), *spans]),
+                self.settings.embedding_dim,
+                (self._arrays(part)[0][first : first + n] for part, first, n in runs),
+            )
         for path in old:
             path.unlink()
         for path in self._parts.glob(f"*{PARTIAL}"):
@@ -258,7 +283,7 @@ class Index:
         for path in self.parts:
             if not is_intact(path):
                 wrong.append(str(damaged(path, "its checksum is another one")))
-            elif not np.isfinite(map_arrays(path)[0]).all():
+            elif not all(np.isfinite(block).all() for block in blocks_of(map_arrays(path)[0])):
                 wrong.append(str(damaged(path, "a vector in it holds NaN or infinity")))
         for source, video in self.videos.items():
             try:
@@ -269,19 +294,19 @@ class Index:
                 wrong.append(f"{source} is not there any more; `vmm encode` forgets it")
         return wrong
 
-    def _row_numbers(self) -> Iterator[npt.NDArray[np.int64]]:
-        """Yield the numbers of each video's rows among those of all parts."""
-        starts = np.cumsum([0, *map(num_rows, self.parts)])
-        for video in self.videos.values():
-            for part, first, count in video.rows:
-                yield starts[part] + np.arange(first, first + count)
+    def _arrays(self, part: int) -> tuple[Floats, Spans]:
+        """Map a part once."""
+        path = self.parts[part]
+        if path not in self._mapped:
+            self._mapped[path] = map_arrays(path)
+        return self._mapped[path]
 
     @property
     def _parts(self) -> Path:
         return self.folder / _PARTS
 
     def _read_parts(self) -> None:
-        self._paths, self.videos = part_paths(self._parts), {}
+        self._paths, self.videos, self._mapped = part_paths(self._parts), {}, {}
         contents = {path: read_part(path, self.settings.embedding_dim) for path in self._paths}
         replaced = {name for content in contents.values() for name in content.replaces}
         self.parts = [path for path in self._paths if path.name not in replaced]
@@ -319,11 +344,16 @@ def read_settings(folder: Path) -> Settings:
         raise ValueError(f"{folder} has no {_INDEX}, so it is no index; `vmm encode` makes one")
     try:
         content = json.loads(path.read_bytes())
-        if content.pop("vmm_index") != _VERSION:
+        version = content.pop("vmm_index")
+        if version not in (_WITHOUT_SHOTS, _VERSION) or isinstance(version, bool):
             raise ValueError("it is of another version of vmm")
+        if ("shots" in content) != (version == _VERSION):
+            raise ValueError("it does not fit its version")
         settings = Settings(**content)
         if not (isinstance(settings.fingerprint, str) and isinstance(settings.encoder, str)):
             raise ValueError("its fingerprint or encoder is no text")
+        if type(settings.shots) is not bool:
+            raise ValueError("shots must be true or false")
         seconds, counts = (settings.window, settings.stride), [settings.embedding_dim]
         counts += [] if settings.num_frames is None else [settings.num_frames]
         if not all(type(n) in (int, float) and 0 < n < math.inf for n in seconds) or not all(

@@ -7,7 +7,7 @@ import json
 import math
 import os
 import secrets
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save
 
 from vmm.data.schema import is_leftover
 from vmm.search.sources import Source
@@ -25,6 +24,8 @@ Floats = npt.NDArray[np.float32]
 Spans = npt.NDArray[np.float64]
 
 _SUFFIX = ".safetensors"
+_BLOCK = 2**15
+"""Rows that are read at once: 64 MB of vectors of 512 numbers."""
 
 
 @dataclass(frozen=True)
@@ -96,29 +97,69 @@ def part_number(path: Path) -> int:
     return int(number)
 
 
-def write_part(folder: Path, number: int, part: Part, spans: Spans, vectors: Floats) -> None:
-    """Write a part.
+def write_part(
+    folder: Path, number: int, part: Part, spans: Spans, width: int, vectors: Iterable[Floats]
+) -> None:
+    """Write a part, which may be larger than the memory.
 
     Args:
         folder: Of the parts.
         number: Its place among them.
         part: What it says.
         spans: (n, 2) seconds.
-        vectors: (n, E).
+        width: E.
+        vectors: (k, E) each, n rows together.
     """
     content = {
         "records": [asdict(record) for record in part.records],
         "removed": [[str(source.path), source.member] for source in part.removed],
         "replaces": list(part.replaces),
     }
-    arrays: dict[str, npt.NDArray[Any]] = {
-        "records": np.frombuffer(json.dumps(content).encode(), np.uint8),
-        "spans": np.ascontiguousarray(spans, np.float64),
-        "vectors": np.ascontiguousarray(vectors, np.float32),
-    }
+    text = np.frombuffer(json.dumps(content).encode(), np.uint8)
+    times = np.ascontiguousarray(spans, np.float64)
+    shapes = {"spans": (len(times), 2), "vectors": (len(times), width), "records": text.shape}
+    sizes = {"spans": times.nbytes, "vectors": 4 * len(times) * width, "records": text.nbytes}
+    digest = hashlib.blake2b(digest_size=16)
+    rows = 0
     name = f"{number:08d}-{secrets.token_hex(6)}{_SUFFIX}"
-    with whole_file(folder / name) as file:
-        file.write_bytes(save(arrays, {"checksum": _checksum(arrays)}))
+    with whole_file(folder / name) as path, path.open("wb") as file:
+
+        def put(table: npt.NDArray[Any]) -> None:
+            digest.update(table.data)
+            file.write(table.data)
+
+        file.write(_header(shapes, sizes, "0" * 32))
+        # The checksum is over the tables in the order of their names.
+        file.seek(sizes["spans"] + sizes["vectors"], os.SEEK_CUR)
+        put(text)
+        file.seek(-sum(sizes.values()), os.SEEK_CUR)
+        put(times)
+        for block in vectors:
+            put(np.ascontiguousarray(block, np.float32))
+            rows += len(block)
+        if rows != len(times):
+            raise RuntimeError(f"{rows} vectors for {len(times)} moments")
+        file.seek(0)
+        file.write(_header(shapes, sizes, digest.hexdigest()))
+
+
+_KINDS = {"spans": "F64", "vectors": "F32", "records": "U8"}
+"""Tables of a part, in the order in which they are in the file."""
+
+
+def _header(
+    shapes: Mapping[str, tuple[int, ...]], sizes: Mapping[str, int], checksum: str
+) -> bytes:
+    """Begin a file in the format of safetensors: length, JSON, then the tables."""
+    content: dict[str, Any] = {"__metadata__": {"checksum": checksum}}
+    end = 0
+    for name, kind in _KINDS.items():
+        offsets = [end, end + sizes[name]]
+        content[name] = {"dtype": kind, "shape": shapes[name], "data_offsets": offsets}
+        end = offsets[1]
+    text = json.dumps(content).encode()
+    text += b" " * (-len(text) % 8)
+    return len(text).to_bytes(8, "little") + text
 
 
 def read_part(path: Path, embedding_dim: int) -> Part:
@@ -161,12 +202,6 @@ def parsed_record(values: dict[str, Any]) -> Record:
     return record
 
 
-def num_rows(path: Path) -> int:
-    """Return the number of moments in a part."""
-    with _opened(path) as file:
-        return int(file.get_slice("spans").get_shape()[0])
-
-
 def map_arrays(path: Path) -> tuple[Floats, Spans]:
     """Return the vectors of a part, mapped from the file, and the spans."""
     with _opened(path, "pt") as file:
@@ -177,10 +212,18 @@ def map_arrays(path: Path) -> tuple[Floats, Spans]:
 
 
 def is_intact(path: Path) -> bool:
-    """Compare all of a part with its checksum."""
-    with _opened(path) as file:
-        arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        return _checksum(arrays) == (file.metadata() or {}).get("checksum")
+    """Compare all of a part with its checksum; the file is mapped, not read into memory."""
+    digest = hashlib.blake2b(digest_size=16)
+    with _opened(path, "pt") as file:
+        for name in sorted(file.keys()):
+            digest.update(np.ascontiguousarray(file.get_tensor(name).numpy()).data)
+        return digest.hexdigest() == (file.metadata() or {}).get("checksum")
+
+
+def blocks_of(vectors: Floats) -> Iterator[Floats]:
+    """Yield (k, E) rows of a mapped table, so many as memory bears."""
+    for first in range(0, len(vectors), _BLOCK):
+        yield vectors[first : first + _BLOCK]
 
 
 def _opened(path: Path, framework: str = "numpy") -> Any:
@@ -195,10 +238,3 @@ def damaged(path: Path, why: object) -> ValueError:
     return ValueError(
         f"{path} is damaged: {why}; delete it, `vmm encode` then encodes what was in it"
     )
-
-
-def _checksum(arrays: dict[str, npt.NDArray[Any]]) -> str:
-    digest = hashlib.blake2b(digest_size=16)
-    for _, array in sorted(arrays.items()):
-        digest.update(np.ascontiguousarray(array).data)
-    return digest.hexdigest()

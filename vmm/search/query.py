@@ -16,6 +16,7 @@ from vmm.data.decode import DecodeError
 from vmm.export.encoder import Floats, VideoTextEncoder
 from vmm.export.frames import Video
 from vmm.ops.similarity import RankBy
+from vmm.search.approximate import read_lists, similarities_of
 from vmm.search.encode import clip_of
 from vmm.search.index import Index, read_settings
 from vmm.search.parts import Spans, damaged
@@ -66,34 +67,45 @@ class Searcher:
     Args:
         index: The index, as it is now: what is added later is not seen.
         encoder: The encoder.
+        approximate: Search in the lists of ``vmm index --approximate``: quicker, and may miss some.
 
     Raises:
-        ValueError: If the encoder is another one.
+        ValueError: If the encoder is another one, or there are no such lists.
     """
 
-    def __init__(self, index: Index, encoder: VideoTextEncoder) -> None:
+    def __init__(
+        self, index: Index, encoder: VideoTextEncoder, *, approximate: bool = False
+    ) -> None:
         index.check_encoder(encoder.fingerprint, str(encoder.folder))
         self.index = index
         self.encoder = encoder
         self._moments = index.moments()
-        names = self._moments.videos
+        self._lists = read_lists(index, self._moments) if approximate else None
+        names = [(video.path.parts, video.member) for video in self._moments.videos]
         self._place = np.full(len(names) + 1, len(names))  # the last is of outdated moments, -1
         self._place[sorted(range(len(names)), key=names.__getitem__)] = range(len(names))
 
     @classmethod
-    def open(cls, folder: str | Path, encoder: str | Path | None = None) -> Self:
+    def open(
+        cls,
+        folder: str | Path,
+        encoder: str | Path | None = None,
+        *,
+        approximate: bool = False,
+    ) -> Self:
         """Open an index, with an encoder in place of the one that it names.
 
         Args:
             folder: The index.
             encoder: Folder of ``vmm export``, or OWNER/NAME on the hub.
+            approximate: As for ``Searcher``.
 
         Raises:
             ValueError: If one of them is not there, damaged, or the encoder is another one.
         """
         name = encoder or read_settings(Path(folder)).encoder
         index = Index.open(Path(folder))  # first, for it is quick
-        return cls(index, VideoTextEncoder.from_pretrained(name))
+        return cls(index, VideoTextEncoder.from_pretrained(name), approximate=approximate)
 
     @property
     def sources(self) -> list[Source]:
@@ -128,7 +140,7 @@ class Searcher:
     def search(
         self, vector: Floats, top: int = 10, among: npt.NDArray[np.bool_] | None = None
     ) -> list[Hit]:
-        """Find the moments nearest to a vector, by comparing it with all.
+        """Find the moments nearest to a vector, by comparing it with all, or those of some lists.
 
         Of moments that overlap only the best is returned. Equal ones come in the order of their
         videos' names and of their times.
@@ -141,14 +153,29 @@ class Searcher:
         Returns:
             The best first.
         """
-        scores, owner, spans = self.similarities(vector), self.owner, self.spans
+        if self._lists is not None:
+            near = self._lists.near(vector)
+            hits = self._best(self._compare(vector, near), top, among, near)
+            if len(hits) == top:  # else the lists hold few of those that may be found
+                return hits
+        return self._best(self.similarities(vector), top, among, slice(None))
+
+    def _best(
+        self,
+        scores: Floats,
+        top: int,
+        among: npt.NDArray[np.bool_] | None,
+        rows: npt.NDArray[np.int64] | slice,
+    ) -> list[Hit]:
+        """Return the best of some rows, which have (k,) scores."""
+        owner, spans = self.owner[rows], self.spans[rows]
         if among is not None:
-            scores[~among] = -np.inf
-        rows = _distinct(scores, owner, spans, top, self._place)
-        times: list[tuple[float, float]] = spans[rows].tolist()
+            scores[~among[rows]] = -np.inf
+        chosen = _distinct(scores, owner, spans, top, self._place)
+        times: list[tuple[float, float]] = spans[chosen].tolist()
         return [
-            Hit(self.sources[owner[row]], start, end, float(scores[row]))
-            for row, (start, end) in zip(rows, times, strict=True)
+            Hit(self.sources[owner[i]], start, end, float(scores[i]))
+            for i, (start, end) in zip(chosen, times, strict=True)
         ]
 
     def rerank(self, text: str, hits: list[Hit], by: RankBy = "mixture") -> list[Hit]:
@@ -196,14 +223,18 @@ class Searcher:
         Raises:
             ValueError: If the vector, or one of the index, holds something that is no number.
         """
+        return self._compare(vector, None)
+
+    def _compare(self, vector: Floats, rows: npt.NDArray[np.int64] | None) -> Floats:
+        """Do as ``similarities``, for (k,) increasing numbers of moments or for all."""
         if not np.isfinite(vector).all():
             raise ValueError("the vector to search with holds NaN or infinity")
-        parts = [part @ vector for part in self._moments.vectors]
+        parts = similarities_of(self._moments, rows, vector)
         for path, cosines in zip(self.index.parts, parts, strict=True):
             if not np.isfinite(cosines).all():
                 raise damaged(path, "a vector in it holds NaN or infinity")
         scores = np.concatenate([np.zeros(0, np.float32), *parts])
-        scores[self._moments.owner < 0] = -np.inf
+        scores[(self.owner if rows is None else self.owner[rows]) < 0] = -np.inf
         return scores
 
     def look_through(

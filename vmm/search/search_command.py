@@ -67,6 +67,7 @@ def _options(argv: Sequence[str]) -> argparse.Namespace:
     add("--min-duration", type=finite, metavar="S", help="only videos of at least S seconds")
     add("--max-duration", type=finite, metavar="S", help="only videos of at most S seconds")
     add("--encoder", help="where the index's encoder is now (default: where it was)")
+    add("--approximate", action="store_true", help="look in the lists of vmm index --approximate")
     form = parser.add_mutually_exclusive_group()
     form.add_argument("--json", action="store_true", help="print as JSON")
     form.add_argument("--csv", action="store_true", help="print as CSV")
@@ -105,7 +106,7 @@ def main(argv: Sequence[str]) -> int:
     else:
         asked, odd = [Asked("1", options.text, options.video)], []
         asked[0].query(like)  # its mistakes are told before anything is loaded
-    searcher = Searcher.open(options.index, options.encoder)
+    searcher = Searcher.open(options.index, options.encoder, options.approximate)
     results, problems = _answered(searcher, asked, like)
     _show(results, options)
     if not searcher.sources:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterator, Sequence
+import stat
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -15,6 +16,10 @@ from vmm.data.schema import VIDEO_EXTENSIONS, is_leftover, media_member, remedy
 _SUFFIXES = {f".{extension}" for extension in VIDEO_EXTENSIONS}
 _SHARD = ".tar"
 _BLOCK = 2**20
+
+
+class NothingThereError(ValueError):
+    """Nothing can be read where videos were named: a mistake, or a drive that is away."""
 
 
 @dataclass(frozen=True, order=True)
@@ -107,23 +112,29 @@ def find_sources(inputs: Sequence[Path]) -> tuple[list[Source], dict[Source, str
         The videos in order, each once, and what cannot be used with the reason.
 
     Raises:
-        ValueError: If an input does not exist or is no video, or none has a video.
+        NothingThereError: If an input does not exist, or none has a video.
+        ValueError: If an input is no video.
     """
     found: dict[Source, None] = {}
     problems: dict[Source, str] = {}
     for given in inputs:
         if not given.exists():
-            raise ValueError(f"there is no {given}; name videos, .tar shards, or folders of them")
+            raise NothingThereError(
+                f"there is no {given}; name videos, .tar shards, or folders of them"
+            )
         path = given.resolve()
         if not path.is_dir() and path.suffix.lower() not in {_SHARD, *_SUFFIXES}:
             known = f"known are {' '.join(sorted(_SUFFIXES))} and {_SHARD} shards"
             why = remedy(str(given)) or known
             raise ValueError(f"{given} is no video that can be read; {why}")
-        for file in _walk(path) if path.is_dir() else [path]:
-            target = Path(os.path.realpath(file))  # of links in a circle, one of them
+        unreadable: list[OSError] = []
+        for file in _walk(path, unreadable.append) if path.is_dir() else [path]:
+            target = file
+            if file != path and file.is_symlink():  # else it is where it seems to be
+                target = Path(os.path.realpath(file))  # of links in a circle, one of them
             if target != path and path not in target.parents:
                 problems[Source(file)] = f"a link out of the folder, to {target}; not followed"
-            elif target.exists() and not target.is_file():
+            elif _is_no_file(target):
                 problems[Source(target)] = "a pipe or device, no file"
             elif unread := remedy(target.name):
                 problems[Source(target)] = unread
@@ -134,13 +145,25 @@ def find_sources(inputs: Sequence[Path]) -> tuple[list[Source], dict[Source, str
                     problems[Source(target)] = problem
             else:
                 found[Source(target)] = None
+        for error in unreadable:
+            problems[Source(Path(error.filename))] = (
+                f"a folder that cannot be read: {error.strerror}"
+            )
     if not found and not problems:
-        raise ValueError(f"no video in {', '.join(map(str, inputs))}")
+        raise NothingThereError(f"no video in {', '.join(map(str, inputs))}")
     return list(found), problems
 
 
-def _walk(folder: Path) -> Iterator[Path]:
-    for where, folders, files in os.walk(folder):
+def _is_no_file(path: Path) -> bool:
+    """Tell pipes and devices from files; what is not there may be a file."""
+    try:
+        return not stat.S_ISREG(os.stat(path).st_mode)
+    except OSError:
+        return False
+
+
+def _walk(folder: Path, unreadable: Callable[[OSError], None]) -> Iterator[Path]:
+    for where, folders, files in os.walk(folder, onerror=unreadable):
         folders[:] = sorted(name for name in folders if not is_leftover(name))
         for name in sorted(files):
             known = Path(name).suffix.lower() in {_SHARD, *_SUFFIXES} or remedy(name)

@@ -1,0 +1,144 @@
+import json
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file, save_file
+
+from tests.search.test_duplicates import filled, unit
+from vmm.search.approximate import FILE, make_lists, num_listed, read_lists
+from vmm.search.parts import Record
+from vmm.search.query import Searcher
+from vmm.search.sources import Source
+
+WIDTH = 24
+
+
+def collection(videos=300, seed=0):
+    """Videos of five moments around one of forty centres."""
+    rng = np.random.default_rng(seed)
+    centres = rng.standard_normal((40, WIDTH))
+    return {
+        f"{seed}-{i:03d}": centres[i % 40] + 0.4 * rng.standard_normal((5, WIDTH))
+        for i in range(videos)
+    }
+
+
+@pytest.fixture
+def index(new_index):
+    """Many videos in one part, then some in parts of their own."""
+    index = new_index()
+    videos = collection()
+    names, rows = list(videos), unit(np.concatenate(list(videos.values()))).astype(np.float32)
+    records = [Record(f"/v/{n}", "", digest=n, count=5, done=True) for n in names]
+    index.add(records, [(float(i), i + 1.0) for i in range(5)] * len(names), list(rows))
+    return filled(index, collection(6, seed=1))
+
+
+def queries(count=50, seed=2):
+    rows = np.concatenate(list(collection(count, seed=0).values()))[::5]
+    noise = np.random.default_rng(seed).standard_normal(rows.shape)
+    return unit(rows + 0.3 * noise).astype(np.float32)
+
+
+def recall(searcher, exact):
+    shares = []
+    for query in queries():
+        wanted, found = exact.search(query, 10), searcher.search(query, 10)
+        best = {(hit.source, hit.start) for hit in wanted}
+        shares.append(len(best & {(hit.source, hit.start) for hit in found}) / 10)
+        theirs = {(hit.source, hit.start): hit.similarity for hit in wanted}
+        for hit in found:
+            if (hit.source, hit.start) in theirs:
+                known = theirs[hit.source, hit.start]
+                assert hit.similarity == pytest.approx(known, abs=1e-6)
+    return float(np.mean(shares))
+
+
+def test_lists_find_nearly_all_and_all_lists_find_all(index, encoder, monkeypatch):
+    make_lists(index)
+    exact = Searcher(index, encoder)
+    searcher = Searcher(index, encoder, approximate=True)
+    lists = searcher._lists
+    assert len(lists.rows) == index.num_moments == num_listed(index) == 1530
+    looked_at = [len(lists.near(query)) for query in queries()]
+    assert max(looked_at) < 0.5 * index.num_moments
+    assert recall(searcher, exact) > 0.9
+    monkeypatch.setattr(type(lists), "probes", len(lists.centroids))
+    for query in queries(20):
+        assert searcher.search(query, 10) == exact.search(query, 10)
+
+
+def test_what_came_later_is_compared_in_full(index, encoder):
+    make_lists(index)
+    late = {"late": queries(3)}
+    filled(index, late)
+    index.add([], [], [], removed=[Source(type(index.folder)("/v/0-000"))])
+    index.reload()
+    searcher = Searcher(index, encoder, approximate=True)
+    assert num_listed(index) == 1525
+    for number, query in enumerate(late["late"]):
+        hit = searcher.search(query, 1)[0]
+        assert (hit.source.path.name, hit.start) == ("late", float(number))
+    found = {h.source.path.name for q in queries() for h in searcher.search(q, 20)}
+    assert "0-000" not in found
+
+
+def test_filters_that_leave_too_little_in_the_lists_look_at_all(index, encoder):
+    make_lists(index)
+    exact = Searcher(index, encoder)
+    searcher = Searcher(index, encoder, approximate=True)
+    among = np.zeros(len(searcher.owner), np.bool_)
+    among[::50] = True
+    query = queries()[0]
+    assert searcher.search(query, 8, among) == exact.search(query, 8, among)
+    with pytest.raises(ValueError, match="NaN"):
+        searcher.search(np.full(WIDTH, np.nan, np.float32))
+
+
+def test_lists_of_other_parts_are_noticed(index, encoder):
+    with pytest.raises(ValueError, match=r"has no approximate.safetensors; `vmm index .*makes"):
+        Searcher(index, encoder, approximate=True)
+    make_lists(index)
+    index.compact()  # the same moments in a part of another name
+    assert num_listed(index) == 0
+    with pytest.raises(ValueError, match=r"knows 0 of 1530 moments; .*makes it again"):
+        Searcher(index, encoder, approximate=True)
+    make_lists(index)
+    assert recall(Searcher(index, encoder, approximate=True), Searcher(index, encoder)) > 0.9
+
+
+def wrong_files(tables):
+    """What somebody may have put there."""
+    yield tables | {"centroids": tables["centroids"][:, :-1].copy()}
+    yield tables | {"centroids": np.full_like(tables["centroids"], np.nan)}
+    yield tables | {"centroids": tables["centroids"][:0], "starts": tables["starts"][:1]}
+    yield tables | {"rows": tables["rows"] + 1}
+    yield tables | {"rows": tables["rows"] - 1}
+    yield tables | {"rows": np.zeros_like(tables["rows"])}
+    yield tables | {"rows": tables["rows"].astype(np.float32)}
+    yield tables | {"starts": tables["starts"][::-1].copy()}
+    yield tables | {"starts": tables["starts"] * 1000}
+    yield {name: table for name, table in tables.items() if name != "starts"}
+    for parts in (b"", b"[[1]]", b"7", b'[["x", -5]]', b'[["x", 1e300]]', b"[" * 5000):
+        yield tables | {"parts": np.frombuffer(parts, np.uint8)}
+
+
+def test_damaged_lists_are_named_with_the_remedy(index):
+    path = make_lists(index)
+    whole, tables, moments = path.read_bytes(), load_file(path), index.moments()
+    assert json.loads(tables["parts"].tobytes())[0][1] == 1500
+    for content in (b"", b"x" * 100, whole[:-9], whole[:40]):
+        path.write_bytes(content)
+        with pytest.raises(ValueError, match=rf"{FILE} is damaged: .*makes it again"):
+            read_lists(index, moments)
+    for wrong in wrong_files(tables):
+        save_file(wrong, path)
+        with pytest.raises(ValueError, match=rf"{FILE} is damaged: .*makes it again"):
+            read_lists(index, moments)
+    path.write_bytes(whole)
+    assert len(read_lists(index, moments).rest) == 0
+
+
+def test_an_empty_index_has_no_lists(new_index):
+    with pytest.raises(ValueError, match="holds no moments"):
+        make_lists(new_index())
