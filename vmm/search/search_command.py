@@ -106,7 +106,7 @@ def main(argv: Sequence[str]) -> int:
     else:
         asked, odd = [Asked("1", options.text, options.video)], []
         asked[0].query(like)  # its mistakes are told before anything is loaded
-    searcher = Searcher.open(options.index, options.encoder, options.approximate)
+    searcher = Searcher.open(options.index, options.encoder, approximate=options.approximate)
     results, problems = _answered(searcher, asked, like)
     _show(results, options)
     if not searcher.sources:
