@@ -89,6 +89,7 @@ def test_a_misspelt_name_gets_the_nearest(here, typed, meant):
 
 def test_far_from_everything_there_is_no_guess(here):
     assert did_you_mean("zzzzzzzzzzzz.yaml") == ""
+    assert did_you_mean("own.yaml") == ""  # though wandb.yaml ends alike
     with pytest.raises(ValueError, match=r"does not exist; name a YAML file, e\.g\. stage2_vtt"):
         prepared(["fit", "-c", "zzzzzzzzzzzz.yaml"])
 

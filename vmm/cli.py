@@ -7,6 +7,7 @@ import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from importlib import import_module
+from pathlib import Path
 from typing import NamedTuple
 
 from vmm import fit_help
@@ -238,14 +239,13 @@ def _run_trainer(command: str, argv: list[str]) -> int:
     argv = ["--help"] if asked else prepared(argv)
     with _training_extra(command):
         from vmm import trainer_cli
+    trainer_cli.Watchdog.write_page = _write_page
     try:
         ended = trainer_cli.run([command, *argv])
     except (KeyboardInterrupt, ValueError, OSError) as error:
         if (run := getattr(error, "run", None)) is not None:
-            from vmm.after_fit import write_page
-
             with suppress(KeyboardInterrupt):  # the first one is told
-                write_page(run)
+                _write_page(run)
         raise
     if command == "fit" and ended is not None:
         from vmm import after_fit
@@ -253,6 +253,12 @@ def _run_trainer(command: str, argv: list[str]) -> int:
         after_fit.choose_match_weight(ended.trainer, ended.datamodule)
         after_fit.say_what_there_is(ended.trainer)
     return 0
+
+
+def _write_page(run: Path) -> None:
+    from vmm.after_fit import write_page
+
+    write_page(run)
 
 
 def _explain(command: str, asked: str, argv: list[str]) -> int:

@@ -57,10 +57,13 @@ def did_you_mean(name: str, beside: Path = Path()) -> str:
     known = {str(path.relative_to(beside)): path.name for path in own}
     ours = (path for path in sorted(PACKAGED.rglob("*")) if path.suffix in _YAML)
     known |= {path.relative_to(PACKAGED).as_posix(): path.name for path in ours}
-    near = get_close_matches(name.removeprefix("recipes/"), known, n=1, cutoff=0.75)
+    # Without the extension, which makes all short names alike.
+    whole = {str(Path(path).with_suffix("")): path for path in known}
+    given = str(Path(name.removeprefix("recipes/")).with_suffix(""))
+    near = [whole[one] for one in get_close_matches(given, whole, n=1, cutoff=0.75)]
     if not near:  # somebody may have left out the folder, or typed another one
-        names = {last: whole for whole, last in reversed(known.items())}
-        near = [names[last] for last in get_close_matches(typed.name, names, n=1, cutoff=0.75)]
+        names = {Path(last).stem: path for path, last in reversed(known.items())}
+        near = [names[one] for one in get_close_matches(typed.stem, names, n=1, cutoff=0.75)]
     return f"; did you mean {near[0]}?" if near else ""
 
 
@@ -169,7 +172,9 @@ def _find(name: str) -> Path:
         raise ValueError(f"the recipe {name} is a folder; name {inside}")
     what = "is a folder" if path.is_dir() else "does not exist"
     hint = "" if path.is_dir() else did_you_mean(name)
-    remedy = hint or "; name a YAML file, e.g. stage2_vtt.yaml"
+    remedy = hint or (
+        "; name a YAML file, e.g. stage2_vtt.yaml (`vmm init` writes one for your own shards)"
+    )
     raise ValueError(f"the recipe {name} {what}{remedy}")
 
 

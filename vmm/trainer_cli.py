@@ -383,7 +383,9 @@ def run(args: list[str], kind: type[VmmCLI] = VmmCLI) -> VmmCLI | None:
         raise reworded(error) from error.__cause__
     except (RuntimeError, ConnectionError, EOFError) as error:
         if lost := how_lost(error) or not_met(error):
-            raise Lost(lost) from error
+            ended = Lost(lost)
+            ended.run = getattr(error, "run", None)
+            raise ended from error
         raise
     except SystemExit as stop:
         if isinstance(stop.__context__, KeyboardInterrupt):  # which Lightning turns into status 1

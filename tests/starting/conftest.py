@@ -31,6 +31,23 @@ def own_shards(tmp_path_factory):
     return folder / "shards"
 
 
+@pytest.fixture(scope="session")
+def class_shards(tmp_path_factory):
+    """Small clips of three classes in folders; nobody trains on the third."""
+    folder = tmp_path_factory.mktemp("classes")
+    number = 0
+    for part, classes in {"train": "abab", "validation": "ab", "test": "abc"}.items():
+        items = []
+        for name in classes:
+            file = f"{name}/{number}.mp4"
+            clips.write_clip(folder / "clips" / file, [number] * 4, size=(64, 64))
+            label = {"class": f"class {name}", "label": "abc".index(name)}
+            items.append(Annotation(file, file, [f"class {name}"], metadata=label))
+            number += 1
+        make_shards(items, MakeOptions(folder / "clips", folder / "shards" / part, workers=0))
+    return folder / "shards"
+
+
 @pytest.fixture
 def small_clip(monkeypatch, tmp_path):
     """A tiny CLIP with random weights in the place of a published one, which would be fetched."""

@@ -61,6 +61,18 @@ def test_what_a_lost_process_brings_about_is_not_why_the_run_ended(trainer, tmp_
     assert said(tmp_path) == ("running", None)
 
 
+@pytest.mark.parametrize("other", [False, True])
+def test_the_folder_of_a_recipe_goes_too_unless_it_holds_another_run(trainer, tmp_path, other):
+    folder = tmp_path / "runs/own/version_1"
+    folder.mkdir(parents=True)
+    if other:
+        (folder.parent / "version_0").mkdir()
+    trainer.loggers[0].log_dir = str(folder)
+    RunRecord().on_exception(trainer, None, ValueError("no such shards"))
+    assert not folder.exists() and folder.parent.exists() == other
+    assert (tmp_path / "runs").is_dir()
+
+
 @pytest.mark.parametrize(("kept", "stays"), [("", False), ("quarantine.jsonl", True)])
 def test_a_start_that_failed_leaves_no_folder_but_what_it_found(trainer, tmp_path, kept, stays):
     folder = tmp_path / "version_0"

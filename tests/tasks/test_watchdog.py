@@ -6,6 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from vmm.tasks.run_record import RunRecord
 from vmm.tasks.watchdog import Peer, Sign, Watchdog, how_lost, who_holds_up
 
 
@@ -124,3 +125,32 @@ def test_a_worker_that_is_killed_is_a_lost_process_with_what_it_read():
     assert how_lost(other) == how_lost(error)
     again = RuntimeError(str(error))
     assert how_lost(again) == "DataLoader worker (pid 7) is killed by signal: Killed"
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_a_run_that_it_ends_has_its_page(monkeypatch, tmp_path, first):
+    written, ended = [], []
+    record = RunRecord()
+    record._folder, record._running = tmp_path, True
+    dog = Watchdog()
+    dog._trainer = SimpleNamespace(callbacks=[record], is_global_zero=first, global_step=3)
+    monkeypatch.setattr(Watchdog, "write_page", written.append)
+    monkeypatch.setattr(os, "_exit", ended.append)
+    (tmp_path / "config.yaml").touch()
+    dog._end("the worker with pid 7 is stopped", None)
+    assert ended == [69] and written == [tmp_path] * first
+    assert (tmp_path / "run.json").is_file() == first
+
+
+def test_a_page_that_cannot_be_written_does_not_keep_the_process(monkeypatch, tmp_path):
+    ended, over = [], threading.Event()
+    record = RunRecord()
+    record._folder, record._running = tmp_path, True
+    dog = Watchdog()
+    dog._trainer = SimpleNamespace(callbacks=[record], is_global_zero=True, global_step=3)
+    monkeypatch.setattr(Watchdog, "write_page", lambda run: over.wait(60))
+    monkeypatch.setattr("vmm.tasks.watchdog._PAGE_SECONDS", 0.05)
+    monkeypatch.setattr(os, "_exit", ended.append)
+    dog._end("the worker with pid 7 is stopped", None)
+    over.set()
+    assert ended == [69]

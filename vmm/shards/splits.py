@@ -47,6 +47,8 @@ class Split(NamedTuple):
     parts: dict[str, list[Video]]
     """Those of ``PARTS`` that have a share, in this order."""
     seed: int
+    group_by: str | None = None
+    """The column that says what is of one source."""
 
     def items(self, part: str) -> list[Annotation]:
         """Give the annotations of a part, in the order of its videos."""
@@ -76,8 +78,11 @@ class Split(NamedTuple):
         joined = [v for videos in self.parts.values() for v in videos if v.clips > 1]
         if joined:
             largest = max(joined, key=lambda video: video.clips)
+            named = "videos have", largest.name
+            if self.group_by is not None:
+                named = f"values of {self.group_by} have", f"that of {largest.name}"
             lines.append(
-                f"{len(joined)} videos have several clips, which stay together: {largest.name} "
+                f"{len(joined)} {named[0]} several clips, which stay together: {named[1]} "
                 f"has {largest.clips}"
             )
         small = [p for p in self.parts if p != "train" and _clips(self.parts[p]) < _FEW]
@@ -157,7 +162,7 @@ def split_by_video(
         parts[part].append(video)
         sizes[part] += video.clips
     _fill(parts)
-    return Split(parts, seed)
+    return Split(parts, seed, group_by)
 
 
 def write_split(split: Split, out: Path) -> None:

@@ -5,16 +5,18 @@ from __future__ import annotations
 import argparse
 import os
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from vmm.command_line import CommandParser, whole
-from vmm.starting.corpus import Part, find_parts
-from vmm.starting.starts import Start, Wanted, start_from
+from vmm.starting.classes import LabelledPart, find_classes, look_at_classes, unseen
+from vmm.starting.corpus import Part, find_parts, look_at_captions
+from vmm.starting.starts import Start, Wanted, classifier_from, start_from
 from vmm.text_output import say
 from vmm.whole import whole_file
 
@@ -27,6 +29,10 @@ _MOST_REPEATED = 0.5
 _TELLING = 10
 """Validation clips that tell a better state from a worse one."""
 _WIDTH = 80
+_NAMED = 5
+
+Parts = Mapping[str, Part] | Mapping[str, LabelledPart]
+"""By name, as ``find_parts`` gives them."""
 
 
 @dataclass(frozen=True)
@@ -80,9 +86,7 @@ def choose_length(
     return Length(batch, -(-wanted // epochs), epochs)
 
 
-def write_recipe(
-    out: Path, parts: dict[str, Part], start: Start, length: Length, command: str
-) -> None:
+def write_recipe(out: Path, parts: Parts, start: Start, length: Length, command: str) -> None:
     """Write the recipe, whole or not at all; see ``refuse_existing``."""
     model = {name: start.model[name] for name in _FIRST if name in start.model} | start.model
     model |= {"warmup_steps": max(1, length.steps // 10), "min_lr_ratio": 0.01}
@@ -91,12 +95,15 @@ def write_recipe(
         "val_videos": parts["validation"].shards,
     }
     data |= {"test_videos": parts["test"].shards} if "test" in parts else {}
-    data |= {
-        "batch_size": length.batch_size,
-        "steps_per_epoch": length.epoch_steps,
-        "positives": "caption",
-        "num_workers": 2 if (os.cpu_count() or 1) > 2 else 0,
-    } | start.clip
+    data |= (
+        {
+            "batch_size": length.batch_size,
+            "steps_per_epoch": length.epoch_steps,
+            "num_workers": 2 if (os.cpu_count() or 1) > 2 else 0,
+        }
+        | ({} if "content" in start.clip else {"positives": "caption"})
+        | start.clip
+    )
     counted = ", ".join(f"{part.clips} {name}" for name, part in parts.items())
     text = f"""\
 # Written by: {command}
@@ -113,8 +120,8 @@ trainer:
   logger:
     class_path: lightning.pytorch.loggers.CSVLogger
     init_args: {{save_dir: runs, name: {_flow(out.stem)}}}
-{_checkpoint(parts["validation"].clips)}model:
-  class_path: vmm.tasks.video_text.VideoTextTask
+{_checkpoint(parts["validation"].clips, start.monitor)}model:
+  class_path: {start.task}
   init_args:
 {_block(model, 4, _REMARKS)}
 data:
@@ -126,23 +133,25 @@ data:
         file.write_text(text, encoding="utf-8")
 
 
-def _checkpoint(clips: int) -> str:
+def _checkpoint(clips: int, monitor: tuple[str, str]) -> str:
     """Say which state is kept; without a word, Lightning keeps the last one."""
     if clips < _TELLING:
         return ""
-    return """\
-# Of all validations the state is kept that ranks the right clip highest, not the last one.
-checkpoint: {monitor: val/t2v_mean_rank, mode: min}
+    curve, mode = monitor
+    return f"""\
+# Of all validations the state is kept that has the best {curve}, not the last one.
+checkpoint: {{monitor: {curve}, mode: {mode}}}
 """
 
 
-_FIRST = ("init_from", "init_parts", "video_encoder", "text_encoder")
+_FIRST = ("init_from", "init_parts", "video_encoder", "num_classes", "classes", "text_encoder")
 _REMARKS = {
     "init_from": "the weights it starts from",
     "init_parts": "the others begin anew",
     "freeze": "stays as it is",
     "text_lr_ratio": "of the text encoder, times lr",
     "batch_size": "clips of a step; at most the training clips",
+    "content": "what goes with a clip: its class",
     "positives": "clips of equal captions are not each other's negatives",
     "num_workers": "processes that decode beside; 0: none",
 }
@@ -183,13 +192,17 @@ def refuse_existing(out: Path) -> None:
         raise ValueError(f"there is no folder {out.parent}; make it, or name another file with -o")
 
 
-def next_commands(out: Path, parts: dict[str, Part], start: Start) -> list[str]:
+def next_commands(out: Path, parts: Parts, start: Start) -> list[str]:
     """Give what to type next, from measuring the start to an index for search."""
-    runs, test = f"runs/{out.stem}", parts.get("test", parts["validation"]).shards
+    runs, test = f"runs/{out.stem}", (parts.get("test") or parts["validation"]).shards
     shards = shlex.quote(test if isinstance(test, str) else test[0])
-    measure = f"vmm eval retrieval --shards {shards}"
-    listed = [f"vmm fit -c {shlex.quote(str(out))}"]
-    listed += [f"{measure} --run {runs}/version_0 --out {runs}/after --name after"]
+    classes = start.task.endswith("ClassificationTask")
+    measure = f"vmm eval {'classification' if classes else 'retrieval'} --shards {shards}"
+    fit = f"vmm fit -c {shlex.quote(str(out))}"
+    after = f"{measure} --run {runs}/version_0 --out {runs}/after --name after"
+    if classes:
+        return [fit, after, f"vmm export {runs}/version_0 {runs}/classifier"]
+    listed = [fit, after]
     if start.before:
         listed.insert(0, f"{measure} {start.before} --out {runs}/before --name before")
         listed.append(f"vmm eval compare {runs}/before {runs}/after")
@@ -200,7 +213,8 @@ def next_commands(out: Path, parts: dict[str, Part], start: Start) -> list[str]:
 def _parser() -> argparse.ArgumentParser:
     parser = CommandParser(
         prog="vmm init",
-        description="Write a short recipe that trains a video-text model on your own shards.",
+        description="Write a short recipe that trains a model on your own shards: one that finds "
+        "clips by their captions, or a classifier.",
     )
     add = parser.add_argument
     help_text = "the folder that `vmm shards make --split 80/10/10` wrote, or shards to train on"
@@ -209,12 +223,17 @@ def _parser() -> argparse.ArgumentParser:
     add("--from", dest="start", required=True, metavar="START",
         help="a run of `vmm fit` or folder of `vmm import`; open_clip:NAME:PRETRAINED, e.g. "
         "open_clip:ViT-B-32-quickgelu:openai; or nothing")  # fmt: skip
+    add("--task", choices=("retrieval", "classification"), default="retrieval",
+        help="what is learnt: captions (default), or the one class of each clip")  # fmt: skip
     add("--validation", metavar="SHARDS", help="shards to validate on, if not in the folder")
     add("--test", metavar="SHARDS", help="shards to test on, if not in the folder")
     add("--text", metavar="NAME",
         help="text encoder where START has none that knows the words: a model of transformers "
         "(default: MiniLM, from the hub), its folder, or words: a small one of these captions' "
         "words, which needs no network")  # fmt: skip
+    add("--class-field", metavar="FIELD",
+        help="of classification: field of the JSON in shards (default: where `vmm shards make` "
+        "writes the class)")  # fmt: skip
     add("--steps", type=whole(1), help="training steps (default: by the number of clips)")
     return parser
 
@@ -223,25 +242,15 @@ def main(argv: Sequence[str]) -> int:
     """``vmm init``; returns the exit status."""
     given = _parser().parse_args(argv)
     refuse_existing(given.out)
-    parts = find_parts(given.shards, given.validation, given.test)
+    make = _for_classes if given.task == "classification" else _for_retrieval
+    parts, start = make(given)
     train = parts["train"]
-    choose_length(train.clips, 1)  # or refuse before anything is written
-    beside = given.out.with_suffix("")
-    start = start_from(given.start, Wanted(train.clips, train.captions, given.text, beside))
     least = _LEAST_STEPS if start.before else _LEAST_FROM_NOTHING
     length = choose_length(train.clips, start.image_size, given.steps, least)
     command = shlex.join(["vmm", "init", *argv])
     write_recipe(given.out, parts, start, length, command)
-    for name, part in parts.items():
-        without = f", {part.without_caption} more without caption" * bool(part.without_caption)
-        say(f"{name}: {part.clips} clips with captions{without}")
     if parts["validation"].clips < _TELLING:
         say("validation has too few clips to tell which state is best, so the last one is kept")
-    if train.repeated > _MOST_REPEATED:
-        say(
-            f"{train.repeated:.0%} of the captions stand at several clips: these count as right "
-            "for each other"
-        )
     for sentence in start.said:
         say(sentence)
     say(
@@ -251,3 +260,47 @@ def main(argv: Sequence[str]) -> int:
     for line in next_commands(given.out, parts, start):
         say(f"  {line}")
     return 0
+
+
+def _for_retrieval(given: argparse.Namespace) -> tuple[Parts, Start]:
+    """Look at the captions, and at what is to learn them."""
+    if given.class_field is not None:
+        raise ValueError("--class-field is for classes; add --task classification, or leave it out")
+    parts = find_parts(given.shards, given.validation, given.test, look_at_captions)
+    train = parts["train"]
+    choose_length(train.clips, 1)  # or refuse before anything is written
+    beside = given.out.with_suffix("")
+    start = start_from(given.start, Wanted(train.clips, train.captions, given.text, beside))
+    for name, part in parts.items():
+        without = f", {part.without_caption} more without caption" * bool(part.without_caption)
+        say(f"{name}: {part.clips} clips with captions{without}")
+    if train.repeated > _MOST_REPEATED:
+        say(
+            f"{train.repeated:.0%} of the captions stand at several clips: these count as right "
+            "for each other; if they are classes, add --task classification"
+        )
+    return parts, start
+
+
+def _for_classes(given: argparse.Namespace) -> tuple[Parts, Start]:
+    """Look at the labels, and at what is to learn them."""
+    if given.text is not None:
+        raise ValueError("--text names a text encoder, and a classifier has none; leave it out")
+    look = partial(look_at_classes, field=given.class_field)
+    parts = find_parts(given.shards, given.validation, given.test, look)
+    choose_length(parts["train"].clips, 1)
+    classifier_from(given.start, 2, None, None)  # or refuse before anything is written
+    beside = given.out.with_suffix("")
+    names = beside.with_name(beside.name + "_classes.txt")
+    count, listed = find_classes(parts, names)
+    start = classifier_from(given.start, count, listed and str(listed), given.class_field)
+    for name, part in parts.items():
+        without = len(part.truths) - part.clips
+        say(
+            f"{name}: {part.clips} clips with a class" + f", {without} more without" * bool(without)
+        )
+    say(f"{count} classes" + f", their names in {listed}" * bool(listed))
+    if missing := unseen(parts):
+        some = ", ".join(missing[:_NAMED]) + ", ..." * (len(missing) > _NAMED)
+        say(f"training has no clip of {some}: what it never sees it cannot learn")
+    return parts, start

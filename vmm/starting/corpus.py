@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 from vmm.data.caption_sample import sample_captions
 from vmm.data.index_files import load_indexes
@@ -14,6 +15,7 @@ from vmm.data.schema import VIDEO_EXTENSIONS
 from vmm.shards.splits import PARTS
 
 _LOOKED_AT = 10_000
+PartT = TypeVar("PartT")
 
 
 @dataclass(frozen=True)
@@ -39,7 +41,12 @@ class Part:
         return sum(n for n in counts.values() if n > 1) / max(1, len(self.captions))
 
 
-def find_parts(given: Sequence[str], validation: str | None, test: str | None) -> dict[str, Part]:
+def find_parts(
+    given: Sequence[str],
+    validation: str | None,
+    test: str | None,
+    look: Callable[[str | list[str], str], PartT],
+) -> dict[str, PartT]:
     """Find the parts of a data set.
 
     Args:
@@ -47,12 +54,13 @@ def find_parts(given: Sequence[str], validation: str | None, test: str | None) -
             has the others, too.
         validation: Shards to validate on, where they are elsewhere.
         test: Shards to test on.
+        look: Gives what there is to know of the shards of a part; see ``look_at_captions``.
 
     Returns:
         By the names of ``PARTS``; training and validation are always there.
 
     Raises:
-        ValueError: If shards are missing, or have no captioned video.
+        ValueError: If shards are missing, or ``look`` has nothing to learn from.
     """
     named: dict[str, str | list[str] | None] = {
         "train": given[0] if len(given) == 1 else list(given),
@@ -84,7 +92,7 @@ def find_parts(given: Sequence[str], validation: str | None, test: str | None) -
     return {part: look(shards, part) for part, shards in named.items() if shards is not None}
 
 
-def look(shards: str | list[str], part: str) -> Part:
+def look_at_captions(shards: str | list[str], part: str) -> Part:
     """Count the videos of shards.
 
     Raises:
@@ -101,6 +109,7 @@ def look(shards: str | list[str], part: str) -> Part:
         raise ValueError(
             f"the {part} shards {shards} have no video with a caption"
             + (f" ({without} without)" if without else "")
-            + "; `vmm shards inspect` shows what they hold"
+            + "; `vmm shards inspect` shows what they hold, and `vmm init --task classification` "
+            "trains on classes"
         )
     return Part(shards, clips, without, sample_captions(paths, _LOOKED_AT))

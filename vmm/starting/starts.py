@@ -41,8 +41,10 @@ class Start:
         model: ``model.init_args``.
         clip: Of ``data.init_args``: how a video becomes input.
         image_size: Of the frames, pixels.
-        before: Options of ``vmm eval retrieval`` that measure the start; "" where it is chance.
+        before: Options of ``vmm eval`` that name the start; "" where it is chance.
         said: Why it is so, a sentence each.
+        task: Class of the model.
+        monitor: Curve by which a state is kept, and whether "min" or "max" of it.
     """
 
     model: dict[str, Any]
@@ -50,6 +52,8 @@ class Start:
     image_size: int
     before: str
     said: list[str] = field(default_factory=list)
+    task: str = "vmm.tasks.video_text.VideoTextTask"
+    monitor: tuple[str, str] = ("val/t2v_mean_rank", "min")
 
 
 @dataclass(frozen=True)
@@ -149,18 +153,11 @@ def _from_open_clip(name: str, pretrained: str, wanted: Wanted) -> Start:
 
 
 def _from_run(run: Path, wanted: Wanted) -> Start:
-    from vmm.data.transforms import ClipSettings  # loads torch, as the others do
-    from vmm.models.run_text import own_text_arguments
-    from vmm.runs import find_checkpoint, read_config
+    from vmm.models.run_text import own_text_arguments  # loads torch, as the others do
 
-    config = read_config(run)
-    find_checkpoint(run)
-    args, data = _args(config.get("model")), _args(config.get("data"))
-    encoder = args.get("video_encoder")
-    if not isinstance(encoder, Mapping):
-        raise ValueError(f"{run} has no video encoder, so no training of clips can start from it")
+    config, encoder = _encoder_of(run)
+    args = _args(config.get("model"))
     imported = "optimizer" not in args
-    encoder = {**encoder, "init_args": _without_weights(_args(encoder))}
     model: dict[str, Any] = {"init_from": str(run), "video_encoder": encoder}
     model |= {name: args[name] for name in ("proj_dim", "temperature") if name in args}
     weights = dict(args.get("loss_weights") or {"vtc": 1.0, "vtm": 1.0, "mlm": 1.0}) | {
@@ -171,11 +168,8 @@ def _from_run(run: Path, wanted: Wanted) -> Start:
     model |= {name: args[name] for name in ("text_lr_ratio", "freeze") if args.get(name)}
     if args.get("vtc_kind") == "sigmoid":
         model |= {name: args[name] for name in ("vtc_kind", "logit_bias") if name in args}
-    usual = {one.name: one.default for one in fields(ClipSettings)}
-    clip = {name: data[name] for name in _CLIP_SETTINGS if data.get(name) is not None}
-    clip = {name: value for name, value in clip.items() if _listed(value) != _listed(usual[name])}
     size = _args(encoder).get("image_size", 224)
-    start = Start(model, clip, size, f"--run {run}")
+    start = Start(model, _clip_of(config), size, f"--run {run}")
     text = args.get("text_encoder")
     if not isinstance(text, Mapping):
         start.said.append(f"{run} reads no text: text encoder and joint space begin anew")
@@ -183,6 +177,70 @@ def _from_run(run: Path, wanted: Wanted) -> Start:
     own = own_text_arguments(text, run) or _args(text)
     start.model["text_encoder"] = {**text, "init_args": own}
     return _with_text(start, wanted, keep=run / "text_encoder")
+
+
+def classifier_from(given: str, num_classes: int, classes: str | None, field: str | None) -> Start:
+    """Make the parts of a recipe that trains a classifier.
+
+    Args:
+        given: A run or a folder of ``vmm import``, whose video encoder it gets, or ``nothing``.
+        num_classes: How many there are.
+        classes: List of their names; None = labels are numbers.
+        field: Where in the JSON of a sample its label is; None = where ``vmm shards make`` writes
+            it.
+
+    Raises:
+        ValueError: If it is none of these, or has no video encoder.
+    """
+    usual = _args(packaged("classification.yaml")["model"])
+    model: dict[str, Any] = {}
+    said: list[str] = []
+    clip: dict[str, Any] = {}
+    if given == "nothing":
+        encoder = packaged(usual["video_encoder"])
+        optimizer = usual["optimizer"]
+        said.append("everything is learnt from these clips alone, by a small encoder")
+    elif Path(given).is_dir():
+        config, encoder = _encoder_of(Path(given))
+        args = _args(config.get("model"))
+        model["init_from"] = given
+        optimizer = _optimizer(args, imported="optimizer" not in args)
+        clip = _clip_of(config)
+    else:
+        raise ValueError(
+            f"--from {given} is no folder; a classifier starts from a run of `vmm fit`, a folder "
+            "of `vmm import`, or nothing"
+        )
+    model |= {"video_encoder": encoder, "num_classes": num_classes}
+    model |= {"classes": classes} if classes else {}
+    model |= {"label_smoothing": usual["label_smoothing"], "optimizer": optimizer}
+    clip = {"content": "labels"} | ({"label_field": field} if field else {}) | clip
+    size = _args(encoder).get("image_size", 224)
+    before = "" if given == "nothing" else f"--run {given}"
+    task = "vmm.tasks.classification.ClassificationTask"
+    return Start(model, clip, size, before, said, task, ("val/top_1", "max"))
+
+
+def _encoder_of(run: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Read the recipe of a run that has weights, and the part of it that is its video encoder."""
+    from vmm.runs import find_checkpoint, read_config  # loads torch
+
+    config = read_config(run)
+    find_checkpoint(run)
+    encoder = _args(config.get("model")).get("video_encoder")
+    if not isinstance(encoder, Mapping):
+        raise ValueError(f"{run} has no video encoder, so no training of clips can start from it")
+    return config, {**encoder, "init_args": _without_weights(_args(encoder))}
+
+
+def _clip_of(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Say how a run made input of videos, where that is not the default."""
+    from vmm.data.transforms import ClipSettings  # loads torch
+
+    data = _args(config.get("data"))
+    usual = {one.name: one.default for one in fields(ClipSettings)}
+    clip = {name: data[name] for name in _CLIP_SETTINGS if data.get(name) is not None}
+    return {name: value for name, value in clip.items() if _listed(value) != _listed(usual[name])}
 
 
 def _listed(value: Any) -> Any:

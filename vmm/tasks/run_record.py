@@ -38,6 +38,11 @@ class RunRecord(L.Callback):
         self._running = False
         self._lost = False
 
+    @property
+    def folder(self) -> Path | None:
+        """Of a run that trains; None before."""
+        return self._folder if self._running else None
+
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Find the folder, for which all processes have to ask together."""
         self._folder, self._running, self._lost = run_folder(trainer), False, False
@@ -100,7 +105,10 @@ class RunRecord(L.Callback):
 
 
 def _remove_empty(folder: Path) -> None:
-    """Remove what a run that did not begin has made: a folder with curves of no step."""
+    """Remove what a run that did not begin has made: a folder with curves of no step.
+
+    The folder of its recipe goes, too, unless other runs are in it.
+    """
     inside = {path.name for path in folder.glob("*")} if folder.is_dir() else {""}
     curves = folder / "metrics.csv"
     if inside - {curves.name, ".lock"} or (curves.exists() and curves.stat().st_size):
@@ -109,3 +117,5 @@ def _remove_empty(folder: Path) -> None:
         for name in inside:
             (folder / name).unlink()
         folder.rmdir()
+        if folder.parent.resolve() != Path.cwd():
+            folder.parent.rmdir()

@@ -9,9 +9,10 @@ import os
 import signal
 import threading
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import lightning as L
 from torch.distributed import distributed_c10d
@@ -25,12 +26,15 @@ logger = logging.getLogger(__name__)
 
 _HOST = os.uname().nodename
 _END = "its end"
+_PAGE_SECONDS = 20
 
 
 class Lost(ValueError):
     """Ends a run of which a process is gone or stuck."""
 
     status = LOST
+    run: Path | None = None
+    """Its folder, if this process keeps it."""
 
 
 class Sign(NamedTuple):
@@ -93,6 +97,9 @@ class Watchdog(L.Callback):
             waited for, is given up.
         patience: Seconds that a process may do one thing while another one waits for it.
     """
+
+    write_page: ClassVar[Callable[[Path], None] | None] = None
+    """Writes the page of a run that is ended from here; nothing comes after that could."""
 
     def __init__(self, silence: float = 45, patience: float = 900) -> None:
         if not 0 < silence <= patience:
@@ -227,11 +234,15 @@ class Watchdog(L.Callback):
             time.sleep(0.1)
         return ""
 
-    def _record(self, said: str) -> None:
+    def _record(self, said: str) -> Path | None:
+        """Record why the run ended; give its folder, if this process keeps it."""
         callbacks: list[L.Callback] = getattr(self._trainer, "callbacks", [])
+        kept = None
         for callback in callbacks:
             if isinstance(callback, RunRecord) and self._trainer is not None:
                 callback.write(self._trainer, LOST, said)
+                kept = callback.folder if self._trainer.is_global_zero else None
+        return kept
 
     # What the others do.
 
@@ -294,7 +305,7 @@ class Watchdog(L.Callback):
             return
         said += ". Go on with --resume; was it only slow? Raise watchdog.silence or .patience"
         complain(f"vmm fit: error: {said}")
-        self._record(said)
+        run = self._record(said)
         sign = self._peers[peer].sign if peer in self._peers else None
         if sign is not None and sign.host == _HOST:  # or it stays for ever
             with suppress(OSError):
@@ -302,6 +313,10 @@ class Watchdog(L.Callback):
         # Nobody waits for them: meanwhile PyTorch would raise an error in the main thread.
         for worker in [child for child in multiprocessing.active_children() if child.daemon]:
             worker.kill()
+        if run is not None and Watchdog.write_page is not None:
+            writer = threading.Thread(target=Watchdog.write_page, args=(run,), daemon=True)
+            writer.start()
+            writer.join(_PAGE_SECONDS)  # a disk that is gone must not keep the process
         os._exit(LOST)
 
 

@@ -48,6 +48,16 @@ def test_wrong_answers_show_their_clip(page, tmp_path):
     assert text.count(f'src="{picture}"') == 1 and text.count("<td>not shown</td>") == 1
 
 
+def test_wrong_answers_have_the_name_of_their_file_where_it_is_known(tmp_path):
+    result = result_of(contents.classification())
+    first, second = wrong_samples(result)
+    write_page(tmp_path / "page.html", result, files={first: "dogs/<1>.mp4", second: ""})
+    text = (tmp_path / "page.html").read_text()
+    assert "<td>dogs/&lt;1&gt;.mp4</td>" in text
+    assert f"<td>{result.predictions[first][0]}</td>" not in text
+    assert f"<td>{result.predictions[second][0]}</td>" in text
+
+
 def test_published_numbers_stand_beside_ours(page):
     content = contents.classification()
     content["data"]["test_set"] = "SSv2"

@@ -43,7 +43,10 @@ def wrong_samples(result: ClassificationResult) -> list[int]:
 
 
 def write_page(
-    path: Path, result: ClassificationResult, clips: Mapping[int, str] | None = None
+    path: Path,
+    result: ClassificationResult,
+    clips: Mapping[int, str] | None = None,
+    files: Mapping[int, str] | None = None,
 ) -> None:
     """Write the page of a result.
 
@@ -51,6 +54,7 @@ def write_page(
         path: The HTML file.
         result: As it is written.
         clips: Row of a sample -> data URI of a picture of it; None: there are none.
+        files: Row of a sample -> name of its file, where that is known; others have their key.
     """
     tables, pictures = {}, {}
     headline = next(n for n in ("mse", "mean_average_precision", "top_1") if n in result.numbers)
@@ -72,7 +76,8 @@ def write_page(
         for row in wrong_samples(result):
             key, label, chosen = result.predictions[row]
             names = [str(result.classes[number]) for number in (label, chosen)]
-            rows.append([(clips or {}).get(row, "not shown"), str(key), *names])
+            shown = (clips or {}).get(row, "not shown")
+            rows.append([shown, (files or {}).get(row) or str(key), *names])
         if len(rows) > 1:
             tables["Some wrong answers, at even distances"] = rows
         picture = data_uri("image/png", png(confusion_map(result)))

@@ -100,7 +100,9 @@ def evaluate(options: Options, command: str = f"{__name__}.evaluate(...)") -> Cl
         **scored,
     )
     path = result.write(out)
-    write_page(out / "classification.html", result, strips(media, wrong_samples(result)))
+    wrong = wrong_samples(result)
+    files = {row: truths[row].source or "" for row in wrong}
+    write_page(out / "classification.html", result, strips(media, wrong), files)
     store.remove()
     logger.info("wrote %s and classification.html", path)
     return result
