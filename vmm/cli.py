@@ -239,7 +239,8 @@ def _run_trainer(command: str, argv: list[str]) -> int:
     argv = ["--help"] if asked else prepared(argv)
     with _training_extra(command):
         from vmm import trainer_cli
-    trainer_cli.Watchdog.write_page = _write_page
+        from vmm.tasks.watchdog import Watchdog
+    Watchdog.write_page = _write_page
     try:
         ended = trainer_cli.run([command, *argv])
     except (KeyboardInterrupt, ValueError, OSError) as error:

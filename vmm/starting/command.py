@@ -293,7 +293,8 @@ def _for_classes(given: argparse.Namespace) -> tuple[Parts, Start]:
     beside = given.out.with_suffix("")
     names = beside.with_name(beside.name + "_classes.txt")
     count, listed = find_classes(parts, names)
-    start = classifier_from(given.start, count, listed and str(listed), given.class_field)
+    written = None if listed is None else str(listed)
+    start = classifier_from(given.start, count, written, given.class_field)
     for name, part in parts.items():
         without = len(part.truths) - part.clips
         say(
