@@ -14,6 +14,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cache
+from importlib.util import find_spec
 from itertools import chain
 from typing import Literal, NoReturn
 
@@ -66,6 +67,10 @@ _OPTIONAL = {
 }
 
 
+_TRAINING = {"lightning", "jsonargparse", "torchvision", "open_clip_torch"}
+"""Missing where vmm was installed to use models, not to train them."""
+
+
 @dataclass(frozen=True)
 class Finding:
     """One line of the report."""
@@ -84,8 +89,13 @@ def _python() -> Finding:
     return Finding("python", "ok", f"{there} on {platform.machine()}")
 
 
+def _trains() -> bool:
+    """Tell whether anything was installed that only training needs."""
+    return any(find_spec(name) for name in ("lightning", "jsonargparse"))
+
+
 def _package(name: str, purpose: str) -> Finding:
-    needed = name not in _OPTIONAL
+    needed = name not in _OPTIONAL and (name not in _TRAINING or _trains())
     try:
         there = importlib.metadata.version(name)
     except importlib.metadata.PackageNotFoundError:

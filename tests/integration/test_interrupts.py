@@ -81,7 +81,8 @@ def test_training_stops_after_its_step_and_goes_on_from_there(run):
     status, said, first = run("fit", Presser("training", 1), "first")
     last = first / "checkpoints" / "last.ckpt"
     assert status == 130
-    assert said == f"vmm: stopped by Ctrl-C; 2 steps are done, go on with --ckpt_path {last}"
+    how = f"go on with --resume (elsewhere: --ckpt_path {last})"
+    assert said == f"vmm: stopped by Ctrl-C; 2 steps are done, {how}"
     assert steps_of(first) == (2, 2)
     page = (first / "report.html").read_text()
     assert "It was stopped, and goes on with" in page and "What training makes small" in page

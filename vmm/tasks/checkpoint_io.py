@@ -198,8 +198,8 @@ class LastCheckpoint(Checkpoint):
             trainer._logger_connector.update_train_step_metrics()
         self._save(trainer)
         path = _last(trainer)
-        saved = path is not None and path.is_file()
-        kept = f"go on with --ckpt_path {path}" if saved else "nothing was saved"
+        where = f"go on with --resume (elsewhere: --ckpt_path {path})"
+        kept = where if path is not None and path.is_file() else "nothing was saved"
         raise Stopped(number, f"{trainer.global_step} steps are done, {kept}")
 
     def teardown(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
