@@ -384,7 +384,8 @@ def test_a_stopped_worker_is_named_or_waited_for(root, demo_shards, tmp_path, ho
         assert process.wait(timeout=120) == 0, said.read_text()[-3000:]
         return
     assert process.wait(timeout=60) == 69
-    message = said.read_text().splitlines()[-1]
+    *_, message, page = said.read_text().splitlines()
+    assert page == f"vmm: report:     {tmp_path / 'stage2_vtt/r/report.html'}"
     assert f"the worker with pid {worker} is stopped, at the batch for step " in message
     assert "the workers were reading: worker 0: " in message
     given_up = time.monotonic() + 5  # it is dead; init must still take notice
