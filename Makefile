@@ -73,6 +73,7 @@ drills: $(READY)
 	$(BIN)/python -m tests.stress.checkpoints --mutants 1000
 	$(BIN)/python -m tests.stress.shards --mutants 1000
 	$(BIN)/python -m tests.stress.memory --epochs 100
+	$(BIN)/python -m tests.stress.serving --minutes 10 --out $(RESULTS)
 	$(BIN)/python -m tests.stress.soak --hours 2 --out $(RESULTS)
 
 check: $(READY)

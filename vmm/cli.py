@@ -65,6 +65,10 @@ COMMANDS = {
         "find moments in an index by a sentence or a video", "vmm.search.search_command:main"
     ),
     "app": Command("the same as a page in the browser", "vmm.search.command:main_app"),
+    "serve": Command(
+        "an exported encoder over HTTP: captions and videos to vectors",
+        "vmm.serving.command:main",
+    ),
     "import": Command(
         "a published checkpoint -> a folder that everything takes like a run directory",
         "vmm.export.published:main_import",
@@ -105,6 +109,10 @@ GROUPS = {
         "compare": Command(
             "two results of retrieval side by side: better, or luck?",
             f"{_RETRIEVAL}.compare_command:main",
+        ),
+        "mteb": Command(
+            "tasks of mteb's leaderboards, and its results beside ours",
+            "vmm.evaluation.leaderboards.mteb_command:main",
         ),
         "lint": Command("what is off with scores from anywhere", f"{_RETRIEVAL}.lint_command:main"),
         "report": Command("one page of runs and results", f"{_RETRIEVAL}.report_command:main"),

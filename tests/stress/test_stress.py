@@ -61,6 +61,15 @@ def test_damaged_shards_are_read_or_told(root):
     assert '"failures": []' in result.stdout
 
 
+def test_a_served_encoder_under_load_answers_or_refuses(root):
+    load = ["--minutes", "0.1", "--clients", "8", "--mutants", "20", "--small"]
+    result = run(root, "tests.stress.serving", *load)
+    assert result.returncode == 0, result.stdout[-3000:] + result.stderr[-3000:]
+    outcome = json.loads(result.stdout.splitlines()[-1])
+    assert outcome["wrong"] == [] and outcome["status at the end"] == 0
+    assert outcome["statuses"]["video 200"] > 0 and outcome["statuses"]["text 200"] > 0
+
+
 def test_damaged_media_of_every_kind_give_frames_or_a_decode_error(root):
     result = run(root, "tests.stress.media", "--mutants", "12", "--seed", "3")
     assert result.returncode == 0, result.stdout[-3000:] + result.stderr[-3000:]

@@ -52,14 +52,23 @@ class IsolatedDecoder:
         self._program = program
         self._child: subprocess.Popen[bytes] | None = None
 
-    def video(self, data: bytes, choose: Choose, decoder: Decoder = "pyav") -> np.ndarray:
+    def video(
+        self, data: bytes, choose: Choose, decoder: Decoder = "pyav", **limits: int
+    ) -> np.ndarray:
         """Do what ``decode_video`` does: (T, H, W, 3) uint8.
+
+        Args:
+            data: As for ``decode_video``.
+            choose: As for ``decode_video``.
+            decoder: As for ``decode_video``.
+            limits: ``max_pixels`` and ``max_frames`` of ``decode_video``, where they are others.
 
         Raises:
             DecodeError: As ``decode_video``, or because the child hung or crashed.
             RuntimeError: If the child cannot start or failed by a mistake of vmm, with its trace.
         """
-        (frames,) = self._ask({"media": "video", "decoder": decoder}, data, choose)
+        request = {"media": "video", "decoder": decoder, "limits": limits}
+        (frames,) = self._ask(request, data, choose)
         return frames
 
     def image(self, data: bytes) -> np.ndarray:
@@ -216,7 +225,7 @@ def serve(
         if request["media"] == "image":
             yield image(data)
         elif request["media"] == "video":
-            yield video(data, choose, decoder=request["decoder"])
+            yield video(data, choose, decoder=request["decoder"], **request["limits"])
         else:
             yield from parts(Path(request["path"]) if "path" in request else data, choose)
 

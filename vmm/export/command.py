@@ -67,7 +67,11 @@ def load_parts(
 
 
 def export(
-    parts: EncoderParts, out: Path, format_name: str, frames: Sequence[int] = ()
+    parts: EncoderParts,
+    out: Path,
+    format_name: str,
+    frames: Sequence[int] = (),
+    quantize: str | None = None,
 ) -> dict[str, float]:
     """Write a model in one of ``FORMATS``.
 
@@ -76,9 +80,11 @@ def export(
         out: Folder to create, whole or not at all.
         format_name: A key of ``FORMATS``.
         frames: Numbers of frames of the graphs of ``onnx`` and ``pt2``; none = as in training.
+        quantize: Files of ``onnx`` whose weights get 8 bits: "text", or "all".
 
     Returns:
-        Largest difference to the model by file name, for formats that are other programs.
+        Largest difference to the model by file name, for formats that are other programs; of
+        quantised files the smallest cosine with the model's vectors.
 
     Raises:
         ValueError: If the folder is not empty, a package is missing, or a file does not compute
@@ -100,6 +106,10 @@ def export(
                 from vmm.export.onnx_files import write_onnx
 
                 differences = write_onnx(parts, folder, frames)
+                if quantize:
+                    from vmm.export.quantize import quantize_towers
+
+                    differences |= quantize_towers(parts, folder, frames, quantize)
             else:
                 from vmm.export.program_files import write_programs
 
@@ -148,6 +158,11 @@ def main(argv: Sequence[str]) -> int:
         help="frames of the graphs of onnx and pt2, a file for each number (default: as trained)",
     )
     add(
+        "--quantize",
+        choices=("text", "all"),
+        help="of onnx: weights of 8 bits in the text tower, or in all, which costs recall",
+    )
+    add(
         "--results",
         type=Path,
         nargs="+",
@@ -158,11 +173,18 @@ def main(argv: Sequence[str]) -> int:
     options = parser.parse_args(argv)
     if options.num_frames and options.format not in ("onnx", "pt2"):
         raise ValueError(f"--num-frames is for graphs, and --format {options.format} has none")
+    if options.quantize and options.format != "onnx":
+        raise ValueError(f"--quantize is for --format onnx, not for {options.format}")
     parts = load_parts(options.run, options.checkpoint, options.license, options.results)
-    differences = export(parts, options.out, options.format, options.num_frames)
+    if options.quantize and isinstance(parts.model, VideoClassifier):
+        raise ValueError("--quantize is for encoders; a classifier's files stay as they are")
+    differences = export(parts, options.out, options.format, options.num_frames, options.quantize)
+    eight_bits = options.quantize
     lines = [
-        f"{name}: differs from the model by at most {difference:.1e}"
-        for name, difference in differences.items()
+        f"{name}: int8, cosine with the model's vectors at least {number:.4f}"
+        if eight_bits == "all" or (eight_bits and name == "text.onnx")
+        else f"{name}: differs from the model by at most {number:.1e}"
+        for name, number in differences.items()
     ]
     say("\n".join([*lines, f"wrote {options.out}"]), lines=True)
     return 0

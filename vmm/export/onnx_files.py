@@ -15,7 +15,10 @@ from vmm.export.folder import EncoderParts
 from vmm.export.programs import TEXT, example_inputs, expected, largest_difference, trace
 from vmm.export.standard_ops import standard_decompositions
 from vmm.models.classifier import VideoClassifier
+from vmm.models.video_text import VideoTextModel
 
+MAX_WORDS = "max_words"
+"""Metadata of the text tower: tokens of the longest caption; longer ones are cut to it."""
 _INPUTS = {TEXT: ["input_ids", "attention_mask"]}
 
 
@@ -70,6 +73,9 @@ def write_tower(parts: EncoderParts, name: str, inputs: tuple[Tensor, ...], path
     assert written is not None
     optimizer.fold_constants(written.model)
     optimizer.remove_unused_nodes(written.model)
+    if name == TEXT:
+        text = parts.of(VideoTextModel).text_encoder
+        written.model.metadata_props[MAX_WORDS] = str(text.max_words)
     written.save(path)
     return check_onnx(parts, name, inputs, path)
 
