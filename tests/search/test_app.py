@@ -1,17 +1,16 @@
 import importlib.util
 import json
 import re
+import signal
 import subprocess
-import sys
-import urllib.error
 import urllib.parse
-import urllib.request
+from pathlib import Path
 
-import numpy as np
 import pytest
 
 from tests.browser import Browser
-from tests.data.videos import encode_video
+from tests.search.served import Served, fetch, film, hostile, make_index, search, torment
+from vmm.cli import main
 
 pytestmark = [
     pytest.mark.slow,
@@ -20,35 +19,25 @@ pytestmark = [
     ),
 ]
 
-
-def film(order, size=64):
-    """Seconds of plain colours, 10 frames each."""
-    colours = {"r": (220, 30, 30), "g": (30, 200, 30), "b": (30, 30, 220)}
-    frames = np.array([np.full((size, size, 3), colours[c]) for c in order for _ in range(10)])
-    return encode_video(frames.astype(np.uint8), rate=10)
+TEXT = "#text :is(input, textarea)"
+LABELS = "[...document.querySelectorAll('#films .caption-label')]"
 
 
 @pytest.fixture(scope="module")
-def page(tmp_path_factory, encoder_folder, root):
-    """The page of a small index, as ``vmm app`` serves it: address and indexed folder."""
+def served(tmp_path_factory, encoder_folder, root):
+    """The page of a small index, as ``vmm app`` serves it."""
     folder = tmp_path_factory.mktemp("app")
-    (folder / "videos").mkdir()
-    for name, order in (("one.mp4", "rgb"), ("two.mp4", "ggbr"), ("three.mp4", "b")):
-        (folder / "videos" / name).write_bytes(film(order))
-    (folder / "secret.txt").write_text("do not tell")
-    run = [sys.executable, "-m", "vmm"]
-    options = ["--encoder", str(encoder_folder), "--window", "1", "--stride", "0.5"]
-    encode = [*run, "encode", str(folder / "videos"), "-o", str(folder / "index"), *options]
-    subprocess.run(encode, check=True, cwd=root)
-    port = 17860 + hash(str(folder)) % 1000
-    command = [*run, "app", str(folder / "index"), "--port", str(port), "--max-upload-mb", "1"]
-    process = subprocess.Popen(command, cwd=root, stdout=subprocess.PIPE, text=True)
-    try:
-        assert f"http://127.0.0.1:{port}" in process.stdout.readline()
-        yield f"http://127.0.0.1:{port}", folder
-    finally:
-        process.terminate()
-        process.wait(20)
+    make_index(folder, encoder_folder, root)
+    served = Served(folder, root)
+    yield served
+    if served.process.poll() is None:
+        served.end(signal.SIGTERM)
+
+
+@pytest.fixture
+def page(served):
+    """Its address and folder."""
+    return served.address, served.folder
 
 
 @pytest.fixture
@@ -58,27 +47,18 @@ def browser(chromium, tmp_path):
     browser.close()
 
 
-def fetch(url, data=None, headers=None):
-    """Return (status, body); redirections are not followed."""
-    request = urllib.request.Request(url, data, headers or {})
-    try:
-        with urllib.request.urlopen(request, timeout=20) as answer:
-            return answer.status, answer.read()
-    except urllib.error.HTTPError as error:
-        return error.code, error.read()
-
-
 def test_moments_are_found_play_and_can_be_inspected(page, browser):
     address, _ = page
     browser.call("Page.navigate", url=address)
-    browser.type_into("#text textarea", "a red circle")
+    browser.type_into(TEXT, "a red circle")
     browser.click("#search")
     films = "[...document.querySelectorAll('#films video')]"
     browser.wait_for(f"{films}.length >= 4 && {films}.every(v => v.readyState == 4)")
     assert browser.evaluate(f"{films}.every(v => v.videoWidth == 64 && v.duration <= 1.1)")
     about = "document.querySelector('#about textarea').value"
     first = browser.wait_for(about)
-    assert re.fullmatch(r"file: \S+/videos/\w+\.mp4\nmoment: .*\nsimilarity: [-.\d]+", first)
+    about_it = r"file: \S+/videos/\w+\.mp4\nmoment: .* of .*\nsimilarity: [-.\d]+\nmost similar .*"
+    assert re.fullmatch(about_it, first)
     browser.evaluate(f"{films}[2].closest('button').click()")
     browser.wait_for(f"{about} != {json.dumps(first)}")
     # The film that was chosen is shown large, and plays.
@@ -91,13 +71,13 @@ def test_moments_are_found_play_and_can_be_inspected(page, browser):
 def test_a_video_of_ones_own_is_asked(page, browser, tmp_path):
     address, _ = page
     browser.call("Page.navigate", url=address)
-    browser.wait_for("document.querySelectorAll('button[role=tab]').length == 2")
+    browser.wait_for("document.querySelectorAll('button[role=tab]').length == 3")
     browser.evaluate("document.querySelectorAll('button[role=tab]')[1].click()")
     (tmp_path / "own.mp4").write_bytes(film("rgbrgb"))
     browser.wait_for("!!document.querySelector('#own input[type=file]')")
     browser.choose_file("#own input[type=file]", tmp_path / "own.mp4")
     browser.wait_for("!!document.querySelector('#own video')")
-    browser.type_into("#question textarea", "a red circle")
+    browser.type_into("#question :is(input, textarea)", "a red circle")
     browser.click("#ask")
     films = "[...document.querySelectorAll('#best video')]"
     browser.wait_for(f"{films}.length == 3 && {films}.every(v => v.readyState == 4)")
@@ -133,7 +113,7 @@ def test_a_file_of_the_server_is_no_upload(page):
     """The page's functions take a path only if the browser uploaded the file."""
     address, folder = page
     config = json.loads(fetch(f"{address}/config")[1])
-    session = "session"
+    session, refused = "session", 0
     for number, function in enumerate(config["dependencies"]):
         values = []
         for component in function["inputs"]:
@@ -148,7 +128,116 @@ def test_a_file_of_the_server_is_no_upload(page):
         )
         if status == 200:
             status, answer = fetch(f"{address}/gradio_api/queue/data?session_hash={session}")
-        assert b'"success": true' not in answer and b'"success":true' not in answer
+        if video in values:
+            assert status == 400 and b"no uploaded file" in answer
+            refused += 1
+    assert refused == 6  # search and ask, of the page and of its API
+
+
+def places(hits):
+    scored = [hit["similarity"] if hit["score"] is None else hit["score"] for hit in hits]
+    return [(h["file"], h["start"], round(s, 4)) for h, s in zip(hits, scored, strict=True)]
+
+
+@pytest.mark.parametrize("rerank", [0, 30])
+def test_page_api_client_and_command_find_the_same_in_the_same_order(page, browser, capsys, rerank):
+    from gradio_client import Client
+
+    address, folder = page
+    status, body = search(address, text="a red circle", top=8, rerank=rerank)
+    assert status == 200 and len(body["hits"]) >= 5
+    command = ["search", str(folder / "index"), "a red circle", "--top", "8", "--json"]
+    assert main([*command, "--rerank", str(rerank)]) == 0
+    assert places(json.loads(capsys.readouterr().out)) == places(body["hits"])
+    again = "mixture" if rerank else ""
+    client = Client(address, verbose=False)
+    found = client.predict(text="a red circle", top=8, again=again, api_name="/search")
+    assert places(found["hits"]) == places(body["hits"])
+
+    browser.call("Page.navigate", url=address)
+    browser.type_into(TEXT, "a red circle")
+    if rerank:
+        browser.click("button.label-wrap")
+        browser.wait_for("!!document.querySelector('input[type=radio][value=mixture]')")
+        browser.evaluate("document.querySelector('input[type=radio][value=mixture]').click()")
+    browser.click("#search")
+    browser.wait_for(f"{LABELS}.length >= {len(body['hits'])}")
+    shown = browser.evaluate(f"{LABELS}.slice(0, 8).map(c => c.innerText)")
+    for number, (caption, hit) in enumerate(zip(shown, body["hits"], strict=True), 1):
+        name, when, scores = caption.split("\n")
+        assert name == f"{number}. {hit['file'].rpartition('/')[2]}"
+        assert when.startswith(f"00:{hit['start']:04.1f}")
+        plain = f"similarity {hit['similarity']:.3f}"
+        ordered = f"score {hit['score']:.2f} of {plain}" if rerank else plain
+        assert scores.startswith(ordered)
+
+
+def test_curl_uploads_a_clip(page, tmp_path):
+    address, _ = page
+    (tmp_path / "clip.mp4").write_bytes(film("b"))
+    curl = ["curl", "--silent", "--show-error", "-F", "top=2", "-F", f"clip=@{tmp_path}/clip.mp4"]
+    answer = subprocess.run([*curl, f"{address}/api/search"], capture_output=True, check=True)
+    hits = json.loads(answer.stdout)["hits"]
+    assert [hit["similarity"] for hit in hits] == pytest.approx([1, 1], abs=1e-3)
+    assert {Path(hit["file"]).name for hit in hits} <= {"one.mp4", "three.mp4", "two.mp4"}
+
+
+def press(browser, key, code, text=""):
+    for kind in ("keyDown", "keyUp"):
+        typed = {"text": text} if text and kind == "keyDown" else {}
+        browser.call(
+            "Input.dispatchKeyEvent", type=kind, key=key, windowsVirtualKeyCode=code, **typed
+        )
+
+
+def test_everything_has_a_name_and_is_reached_by_the_keyboard(page, browser):
+    address, _ = page
+    browser.call("Page.navigate", url=address)
+    browser.type_into(TEXT, "a red circle")
+    press(browser, "Enter", 13, "\r")
+    browser.wait_for("document.querySelectorAll('#films video').length >= 4")
+    browser.wait_for("!document.querySelector('#keep').disabled")
+    nodes = browser.call("Accessibility.getFullAXTree")["nodes"]
+    asked = {"button", "textbox", "slider", "spinbutton", "radio", "checkbox", "tab", "link"}
+    named = [
+        (node["role"]["value"], node.get("name", {}).get("value", "").strip())
+        for node in nodes
+        if not node.get("ignored") and node["role"]["value"] in asked
+    ]
+    assert len(named) > 10 and [role for role, name in named if not name] == []
+    names = {name for _, name in named}
+    assert any(name.startswith("1. ") and "similarity" in name for name in names)
+    assert {"What to look for", "Search", "Ask a video", "Favourites", "More moments"} <= names
+    reached = set()
+    for _ in range(60):
+        press(browser, "Tab", 9)
+        where = "(e => e.closest('[id]')?.id)(document.activeElement)"
+        reached.add(browser.evaluate(where))
+    assert {"search", "films", "more", "keep", "keep-all"} <= reached
+
+
+def test_on_a_phone_all_columns_are_seen(page, browser):
+    address, _ = page
+    phone = {"width": 390, "height": 844, "deviceScaleFactor": 1, "mobile": True}
+    browser.call("Emulation.setDeviceMetricsOverride", **phone)
+    browser.call("Page.navigate", url=address)
+    browser.type_into(TEXT, "a red circle")
+    browser.click("#search")
+    films = "[...document.querySelectorAll('#films video')]"
+    browser.wait_for(f"{films}.length >= 5")
+    assert browser.evaluate("document.documentElement.scrollWidth") <= 390
+    rectangle = "(r => [r.left, r.right])(v.getBoundingClientRect())"
+    edges = browser.evaluate(f"{films}.slice(0, 8).map(v => {rectangle})")
+    assert all(left >= 0 and right <= 390 and right - left > 120 for left, right in edges)
+    assert len({round(left) for left, _ in edges}) == 2
+    cut = "c.scrollWidth > c.clientWidth + 1 || c.scrollHeight > c.clientHeight + 1"
+    assert browser.evaluate(f"{LABELS}.filter(c => {cut}).length") == 0
+
+
+def test_hostile_uploads_change_nothing(served):
+    """``python -m tests.stress.uploads`` does this with 200."""
+    statuses = torment(served, hostile(6))
+    assert statuses.total() == 12 and {status for _, status in statuses} == {200, 400}
 
 
 def test_large_uploads_are_refused(page):
@@ -166,3 +255,25 @@ def test_it_listens_on_this_machine_only(page):
         listening = [line.split()[1] for line in lines if line.split()[3] == "0A"]
     addresses = [a.partition(":")[0] for a in listening if int(a.partition(":")[2], 16) == port]
     assert addresses == ["0100007F"]
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 0), (signal.SIGINT, 130)])
+def test_signals_leave_nothing_behind(served, browser, root, number, status):
+    """Also while a browser is looking, and has been shown films; nothing said was a traceback."""
+    if served.process.poll() is not None:
+        served = Served(served.folder, root)
+    browser.call("Page.navigate", url=served.address)
+    browser.type_into(TEXT, "a red circle")
+    browser.click("#search")
+    browser.wait_for("document.querySelectorAll('#films video').length >= 4")
+    assert any(served.temporary.iterdir())
+    children = set(processes_of(served.process.pid))
+    assert served.end(number) == status
+    assert list(served.temporary.iterdir()) == [] and "Traceback" not in served.said
+    assert not any(Path(f"/proc/{child}").exists() for child in children)
+
+
+def processes_of(process):
+    """Return the processes that one has started and that are there."""
+    tasks = Path(f"/proc/{process}/task").iterdir()
+    return [int(child) for task in tasks for child in (task / "children").read_text().split()]

@@ -29,15 +29,18 @@ def main_app(argv: Sequence[str]) -> int:
     add("--max-upload-mb", type=whole(1), default=200, help="default: %(default)s")
     options = parser.parse_args(argv)
 
-    try:
-        from vmm.search.app import serve
-    except ModuleNotFoundError as error:
-        raise ValueError(
-            f"the page needs the package {error.name!r}; install the extra: "
-            'pip install "vmm-video[app]"'
-        ) from error
-    from vmm.search.query import Searcher
+    from vmm.search.app.ending import own_folder, until_sigterm
 
-    searcher = Searcher.open(options.index, options.encoder, approximate=options.approximate)
-    serve(searcher, options.host, options.port, options.max_upload_mb)
+    with until_sigterm(), own_folder() as folder:
+        try:
+            from vmm.search.app.serve import serve
+        except ModuleNotFoundError as error:
+            raise ValueError(
+                f"the page needs the package {error.name!r}; install the extra: "
+                'pip install "vmm-video[app]"'
+            ) from error
+        from vmm.search.query import Searcher
+
+        searcher = Searcher.open(options.index, options.encoder, approximate=options.approximate)
+        serve(searcher, folder, options.host, options.port, options.max_upload_mb)
     return 0

@@ -12,18 +12,22 @@ from av.video.stream import VideoStream
 
 from vmm.data.decode import DecodeError, decode_parts
 from vmm.data.times import frames_between, shown_at
+from vmm.search.windows import DecodeParts
 
 _RATE = 12
 _SIDE = 480
 
 
-def cut_moment(video: bytes | Path, start: float, end: float) -> bytes:
+def cut_moment(
+    video: bytes | Path, start: float, end: float, decode: DecodeParts = decode_parts
+) -> bytes:
     """Cut a moment out of a video: MP4, H.264, no sound, at most 12 frames per second, small.
 
     Args:
         video: The file, or its content.
         start: Seconds.
         end: Seconds.
+        decode: Where to decode.
 
     Returns:
         The file.
@@ -45,7 +49,7 @@ def cut_moment(video: bytes | Path, start: float, end: float) -> bytes:
     buffer = io.BytesIO()
     with av.open(buffer, "w", format="mp4") as output:
         stream: VideoStream | None = None
-        for frames in decode_parts(video, choose):
+        for frames in decode(video, choose):
             if stream is None:
                 height, width = frames.shape[1:3]
                 scale = min(1.0, _SIDE / max(height, width))

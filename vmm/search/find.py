@@ -142,12 +142,11 @@ def query_vector(searcher: Searcher, query: Query) -> Floats:
     parts += [] if query.clip is None else [searcher.video_vector(query.clip)]
     if len(parts) == 1:
         return parts[0]
-    mean = np.mean(parts, axis=0, dtype=np.float32)
+    mean: Floats = np.asarray(np.mean(parts, axis=0), np.float32)
     length = float(np.linalg.norm(mean))
     if length < _NO_DIRECTION:
         raise ValueError("sentence and clip say the opposite; search by one of them")
-    both: Floats = np.asarray(mean / np.float32(length), np.float32)
-    return both
+    return np.asarray(mean / length, np.float32)
 
 
 def wanted(searcher: Searcher, query: Query) -> npt.NDArray[np.bool_] | None:

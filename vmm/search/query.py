@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from itertools import groupby, islice
+from itertools import groupby
 from pathlib import Path
 from typing import Any, Self
 
@@ -21,9 +21,7 @@ from vmm.search.encode import clip_of
 from vmm.search.index import Index, read_settings
 from vmm.search.parts import Spans, damaged
 from vmm.search.sources import Source
-from vmm.search.windows import load_moments, spans_of
-
-_BATCH = 8
+from vmm.search.windows import load_moments
 
 
 @dataclass(frozen=True)
@@ -171,7 +169,7 @@ class Searcher:
         owner, spans = self.owner[rows], self.spans[rows]
         if among is not None:
             scores[~among[rows]] = -np.inf
-        chosen = _distinct(scores, owner, spans, top, self._place)
+        chosen = distinct(scores, owner, spans, top, self._place)
         times: list[tuple[float, float]] = spans[chosen].tolist()
         return [
             Hit(self.sources[owner[i]], start, end, float(scores[i]))
@@ -237,42 +235,6 @@ class Searcher:
         scores[(self.owner if rows is None else self.owner[rows]) < 0] = -np.inf
         return scores
 
-    def look_through(
-        self, vector: Floats, video: Path, top: int = 3
-    ) -> tuple[list[Hit], Spans, Floats]:
-        """Compare a vector with all moments of a video that is not in the index.
-
-        Args:
-            vector: As for ``search``.
-            video: The file.
-            top: How many moments to find.
-
-        Returns:
-            The best moments, and what ``curve`` returns.
-
-        Raises:
-            ValueError: If the video cannot be read.
-        """
-        settings = self.index.settings
-        moments = load_moments(
-            video,
-            lambda times: spans_of(times, settings.window, settings.stride),
-            clip_of(self.encoder, settings.num_frames),
-        )
-        spans, cosines = [], []
-        try:
-            while batch := list(islice(moments, _BATCH)):
-                spans += [span for span, _ in batch]
-                cosines += (
-                    self.encoder.encode_video([clip for _, clip in batch]) @ vector
-                ).tolist()
-        except (DecodeError, OSError) as error:
-            if not spans:
-                raise ValueError(f"cannot read {video.name}: {error}") from error
-        times, scores = np.array(spans), np.array(cosines, np.float32)
-        rows = _distinct(scores, np.zeros(len(scores), np.int32), times, top, np.zeros(1, int))
-        return [Hit(Source(video), *spans[i], cosines[i]) for i in rows], times, scores
-
     def _clips(self, source: Source, hits: list[Hit]) -> Iterator[Tensor]:
         """Decode moments of a video; ends early where it cannot be read."""
         spans = [(hit.start, hit.end) for hit in hits]
@@ -284,7 +246,7 @@ class Searcher:
             return
 
 
-def _distinct(
+def distinct(
     scores: Floats,
     owner: npt.NDArray[np.int32],
     spans: Spans,

@@ -86,7 +86,7 @@ def test_the_encoder_is_kept_and_checked(
     assert run("search", back, "x", *other) == 2
     assert "their vectors cannot be compared" in capsys.readouterr().err
     assert run("encode", videos, "-o", back) == 0
-    assert "0 videos encoded, 3 unchanged" in capsys.readouterr().out
+    assert "0 videos encoded, 0 known by their content, 3 unchanged" in capsys.readouterr().out
     assert run("vectors", "import", file, back) == 2
     assert "is not an empty folder" in capsys.readouterr().err
 
