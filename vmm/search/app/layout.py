@@ -15,6 +15,7 @@ from vmm.search.app.examples import example_queries
 from vmm.search.app.favourites import KINDS
 from vmm.search.app.page import STEP, Page
 from vmm.search.app.words import heading
+from vmm.search.find import RERANKED
 from vmm.text_output import visible
 
 # On a phone two columns, on a screen as many as there is room for; what is said of a film stands
@@ -112,7 +113,7 @@ def _filters(page: Page) -> list[gradio.components.Component]:
     with gradio.Row():
         top = gradio.Slider(1, 60, STEP, step=1, label="Moments", min_width=200)
         again = gradio.Radio(
-            _AGAIN, value="", label="Look at the best again (matching head)",
+            _AGAIN, value="", label=f"Look at the best {RERANKED} again (matching head)",
             visible=page.actions.looks_again, min_width=260,
         )  # fmt: skip
     folder = gradio.Textbox(
