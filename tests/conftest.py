@@ -1,6 +1,8 @@
 import logging
+import math
 import os
 import shutil
+import time
 from pathlib import Path
 
 # Tests run beside each other, and threads that wait for theirs by spinning take the others' cores:
@@ -59,11 +61,27 @@ def _alike_everywhere():
 
 
 _LONGEST = ("test_commands.py", "test_strategies.py", "test_averaging.py", "test_interrupts.py")
+_MINUTES = float(os.environ.get("TEST_MINUTES", "inf"))
+"""CI has an end, and machines differ by three times: no slow test begins after so many minutes."""
+_STARTED = time.monotonic()
 
 
 def pytest_collection_modifyitems(items):
-    """Begin with the files that take longest, or one of two processes waits for them at the end."""
-    items.sort(key=lambda item: item.path.name not in _LONGEST)
+    """Begin with the files that take longest, or one of two processes waits for them at the end.
+
+    If time may run out, files with slow tests come last.
+    """
+    if math.isinf(_MINUTES):
+        items.sort(key=lambda item: item.path.name not in _LONGEST)
+    else:
+        slow = {item.path for item in items if item.get_closest_marker("slow")}
+        items.sort(key=lambda item: (item.path in slow, item.path.name not in _LONGEST))
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item):
+    if item.get_closest_marker("slow") and time.monotonic() - _STARTED > 60 * _MINUTES:
+        pytest.skip(f"the {_MINUTES:g} minutes of TEST_MINUTES are over, and this one is slow")
 
 
 @pytest.fixture(scope="session")

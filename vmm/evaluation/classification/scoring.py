@@ -19,11 +19,11 @@ from vmm.evaluation.classification.measure import measure_numbers, measure_sever
 from vmm.evaluation.classification.options import TEMPLATES, Options
 from vmm.evaluation.classification.views import ClassifierEncoder
 from vmm.evaluation.common.class_accuracy import measure_classes
-from vmm.evaluation.common.encoding import refuse_broken
+from vmm.evaluation.common.encoding import check_texts, refuse_broken
 from vmm.evaluation.common.features import Clip, FeatureStore
 from vmm.evaluation.common.findings import Finding, texts_lost
 from vmm.evaluation.common.labels import Truth, number_classes, sources_of
-from vmm.evaluation.common.models import Encoder, check_texts
+from vmm.evaluation.common.models import Encoder
 from vmm.evaluation.common.results import count_problems
 from vmm.losses.classification import merge_views
 from vmm.ops.similarity import frame_similarity

@@ -30,6 +30,15 @@ class Estimate(NamedTuple):
             return self.mean / self.error
         return float("inf") if self.mean > 0 and self.error is not None else 0.0
 
+    @property
+    def apart(self) -> str:
+        """Say of a difference in percent how far the first is above or below the second."""
+        word = "above" if self.mean >= 0 else "below"
+        if self.error is None:
+            return f"{abs(self.mean):.1f} points {word}"
+        errors = f"{abs(self.errors_above_zero):.1f} clustered errors"
+        return f"{abs(self.mean):.1f} points ({errors}) {word}"
+
 
 def clustered_mean(values: Tensor, clusters: Tensor) -> Estimate:
     """Give the mean of ``values`` (N,) and its error, ``clusters`` (N,) int64 telling who is alike.

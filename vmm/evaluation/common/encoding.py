@@ -18,8 +18,9 @@ from vmm.data.schema import REVERSED_CAPTION
 from vmm.data.shards import EvaluationSample
 from vmm.distributed import gather_objects, rank, world_size
 from vmm.evaluation.common.features import Clip, FeatureStore
-from vmm.evaluation.common.models import ClipEncoder, ClipVectors
+from vmm.evaluation.common.models import ClipEncoder, ClipVectors, Encoder, VmmEncoder
 from vmm.version import __version__
+from vmm.wording import CaptionCheck
 
 logger = logging.getLogger(__name__)
 
@@ -133,3 +134,8 @@ def _clip(sample: EvaluationSample) -> Clip:
     backwards = sample.metadata.get(REVERSED_CAPTION)
     caption = backwards if isinstance(backwards, str) else None
     return Clip(sample.key, sample.captions, caption, sample.problem)
+
+
+def check_texts(encoder: Encoder, texts: Sequence[str]) -> CaptionCheck | None:
+    """Say what becomes of texts in an encoder; None if that cannot be told of it."""
+    return encoder.check_captions(texts) if isinstance(encoder, VmmEncoder) else None

@@ -395,8 +395,3 @@ def _of_like_length(states: Sequence[Tensor]) -> Iterator[list[int]]:
         part.append(i)
     if part:
         yield part
-
-
-def check_texts(encoder: Encoder, texts: Sequence[str]) -> CaptionCheck | None:
-    """Say what becomes of texts in an encoder; None if that cannot be told of it."""
-    return encoder.check_captions(texts) if isinstance(encoder, VmmEncoder) else None

@@ -190,3 +190,34 @@ def text_table(rows: Sequence[Sequence[str]], left: int) -> str:
         ).rstrip()
         for row in rows
     )
+
+
+@dataclass(frozen=True, kw_only=True)
+class ResultWithNumbers(Result):
+    """A result whose numbers are missing where the right answers are not public.
+
+    Attributes:
+        numbers: Under ``NUMBERS``; keys of their own in the JSON, null where there are none.
+    """
+
+    NUMBERS: ClassVar[tuple[str, ...]]
+
+    numbers: dict[str, Any] | None
+
+    def content(self) -> dict[str, Any]:
+        """Give what is written."""
+        content = super().content()
+        numbers: dict[str, Any] | None = content.pop("numbers")
+        return content | (numbers or dict.fromkeys(self.NUMBERS))
+
+    @classmethod
+    def needed(cls) -> set[str]:
+        """Name what a file must hold."""
+        return super().needed() - {"numbers"} | set(cls.NUMBERS)
+
+    @classmethod
+    def taken(cls, content: dict[str, Any]) -> dict[str, Any]:
+        """Give the fields' values from what was written."""
+        numbers = {name: content[name] for name in cls.NUMBERS}
+        kept = {name: content[name] for name in super().needed() - {"numbers"}}
+        return kept | {"numbers": None if numbers["headline"] is None else numbers}

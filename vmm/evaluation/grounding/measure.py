@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vmm.evaluation.common.clustered import Estimate, clustered_mean
+from vmm.evaluation.common.clustered import clustered_mean
 from vmm.evaluation.grounding.metrics import (
     MARKS,
     RANGES,
@@ -231,22 +231,14 @@ def verdict(headline: str, metric: str, compared: Mapping[str, Tensor], clusters
         what = "Looking at the video is worse than not looking"
     said = (
         f"{what}: {metric} of the {METHODS[headline]} is {float(model.mean()):.1f} %, "
-        f"{_apart(blind)} the best control that sees none ({BLIND[best]}, "
-        f"{float(compared[best].mean()):.1f} %), and {_apart(order)} the curve of the same frames "
+        f"{blind.apart} the best control that sees none ({BLIND[best]}, "
+        f"{float(compared[best].mean()):.1f} %), and {order.apart} the curve of the same frames "
         "in random order"
     )
     if headline == "head":
         gain = clustered_mean(model - compared["curve"], clusters)
-        return f"{said}. The head is {_apart(gain)} the model's own curve."
+        return f"{said}. The head is {gain.apart} the model's own curve."
     return f"{said}."
-
-
-def _apart(gain: Estimate) -> str:
-    word = "above" if gain.mean >= 0 else "below"
-    if gain.error is None:
-        return f"{abs(gain.mean):.1f} points {word}"
-    size = f"{abs(gain.mean):.1f} points ({abs(gain.errors_above_zero):.1f} clustered errors)"
-    return f"{size} {word}"
 
 
 def _estimate(values: Tensor, clusters: Tensor) -> dict[str, float | None]:

@@ -36,7 +36,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from vmm.evaluation.common.findings import findings_text
-from vmm.evaluation.common.results import Result, listed, text_table
+from vmm.evaluation.common.results import ResultWithNumbers, listed, text_table
 from vmm.evaluation.grounding.measure import CONTROLS, METHODS, Answers
 from vmm.evaluation.grounding.proposals import LEVELS, OVERLAP, WIDTHS
 from vmm.evaluation.grounding.protocols import MomentQuery
@@ -50,36 +50,14 @@ _OF_LENGTHS = ("R1@0.5", "R1@0.7", "mAP")
 
 
 @dataclass(frozen=True, kw_only=True)
-class GroundingResult(Result):
-    """A result of moments and highlights; the module says what its parts are.
-
-    Attributes:
-        numbers: From ``measure``; keys of their own in the JSON, null where no moment is public.
-    """
+class GroundingResult(ResultWithNumbers):
+    """A result of moments and highlights; the module says what its parts are."""
 
     FILE_NAME: ClassVar[str] = "grounding.json"
+    NUMBERS: ClassVar[tuple[str, ...]] = _NUMBERS
     COMMAND: ClassVar[str] = "vmm eval grounding"
 
-    numbers: dict[str, Any] | None
     queries: list[dict[str, Any]]
-
-    def content(self) -> dict[str, Any]:
-        """Give what is written."""
-        content = super().content()
-        numbers: dict[str, Any] | None = content.pop("numbers")
-        return content | (numbers or dict.fromkeys(_NUMBERS))
-
-    @classmethod
-    def needed(cls) -> set[str]:
-        """Name what a file must hold."""
-        return super().needed() - {"numbers"} | set(_NUMBERS)
-
-    @classmethod
-    def taken(cls, content: dict[str, Any]) -> dict[str, Any]:
-        """Give the fields' values from what was written."""
-        numbers = {name: content[name] for name in _NUMBERS}
-        kept = {name: content[name] for name in super().needed() - {"numbers"}}
-        return kept | {"numbers": None if numbers["metrics"] is None else numbers}
 
     def summary(self) -> str:
         """Say what was asked."""

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from vmm.evaluation.common.clustered import Estimate, clustered_mean
+from vmm.evaluation.common.clustered import clustered_mean
 from vmm.evaluation.long_video_qa.protocols import ChoiceQuestion, length_class
 from vmm.evaluation.long_video_qa.scoring import VIEWS, VideoScores
 from vmm.metrics import choice_probability, multiple_choice_scores
@@ -215,18 +215,10 @@ def verdict(headline: str, model: Tensor, controls: dict[str, Tensor], clusters:
     if gain.mean < 0 and gain.errors_above_zero < -3:
         what = "The video harms"
     return (
-        f"{what}: {headline} answers {float(model.mean()):.1f} %, {_apart(gain)} the best control "
+        f"{what}: {headline} answers {float(model.mean()):.1f} %, {gain.apart} the best control "
         f"that sees none ({WITHOUT_VIDEO[best]}, {float(controls[best].mean()):.1f} %), and "
-        f"{_apart(order)} the same frames in random order."
+        f"{order.apart} the same frames in random order."
     )
-
-
-def _apart(gain: Estimate) -> str:
-    word = "above" if gain.mean >= 0 else "below"
-    if gain.error is None:
-        return f"{abs(gain.mean):.1f} points {word}"
-    size = f"{abs(gain.mean):.1f} points ({abs(gain.errors_above_zero):.1f} clustered errors)"
-    return f"{size} {word}"
 
 
 def _estimate(values: Tensor, clusters: Tensor) -> dict[str, float | None]:

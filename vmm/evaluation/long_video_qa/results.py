@@ -33,7 +33,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from vmm.evaluation.common.findings import findings_text
-from vmm.evaluation.common.results import Result, listed, text_table
+from vmm.evaluation.common.results import ResultWithNumbers, listed, text_table
 from vmm.evaluation.long_video_qa.measure import CONTROLS, METHODS
 from vmm.text_output import write_text
 
@@ -43,36 +43,14 @@ _NUMBERS = ("headline", "accuracy", "minus_blank", "controls", "by_type", "by_du
 
 
 @dataclass(frozen=True, kw_only=True)
-class QaResult(Result):
-    """A result of questions with options; the module says what its parts are.
-
-    Attributes:
-        numbers: From ``measure``; keys of their own in the JSON, null where no answer is public.
-    """
+class QaResult(ResultWithNumbers):
+    """A result of questions with options; the module says what its parts are."""
 
     FILE_NAME: ClassVar[str] = "qa.json"
+    NUMBERS: ClassVar[tuple[str, ...]] = _NUMBERS
     COMMAND: ClassVar[str] = "vmm eval long-video-qa"
 
-    numbers: dict[str, Any] | None
     questions: list[dict[str, Any]]
-
-    def content(self) -> dict[str, Any]:
-        """Give what is written."""
-        content = super().content()
-        numbers: dict[str, Any] | None = content.pop("numbers")
-        return content | (numbers or dict.fromkeys(_NUMBERS))
-
-    @classmethod
-    def needed(cls) -> set[str]:
-        """Name what a file must hold."""
-        return super().needed() - {"numbers"} | set(_NUMBERS)
-
-    @classmethod
-    def taken(cls, content: dict[str, Any]) -> dict[str, Any]:
-        """Give the fields' values from what was written."""
-        numbers = {name: content[name] for name in _NUMBERS}
-        kept = {name: content[name] for name in super().needed() - {"numbers"}}
-        return kept | {"numbers": None if numbers["accuracy"] is None else numbers}
 
     def table(self) -> str:
         """Format it for the terminal."""

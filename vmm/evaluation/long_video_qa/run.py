@@ -20,9 +20,10 @@ from typing import Any
 
 import torch
 
+from vmm.evaluation.common.encoding import check_texts
 from vmm.evaluation.common.findings import texts_lost
 from vmm.evaluation.common.journal import Journal
-from vmm.evaluation.common.models import Encoder, check_texts
+from vmm.evaluation.common.models import Encoder
 from vmm.evaluation.common.results import clip_card, content_hash, count_problems, versions
 from vmm.evaluation.common.sources import AnnotatedClips
 from vmm.evaluation.long_video_qa import lint

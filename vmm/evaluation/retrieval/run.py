@@ -23,10 +23,10 @@ import numpy.typing as npt
 import torch
 
 from vmm.distributed import rank
-from vmm.evaluation.common.encoding import feature_store
+from vmm.evaluation.common.encoding import check_texts, feature_store
 from vmm.evaluation.common.features import Clip
 from vmm.evaluation.common.findings import texts_lost
-from vmm.evaluation.common.models import Encoder, check_texts, mixture_of
+from vmm.evaluation.common.models import Encoder, mixture_of
 from vmm.evaluation.common.pictures import png
 from vmm.evaluation.common.results import clip_card, content_hash, versions
 from vmm.evaluation.common.sources import AnnotatedClips, ShardClips
