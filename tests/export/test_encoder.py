@@ -449,7 +449,7 @@ def test_settings_of_the_process_do_not_change_the_vectors(state, encoder, encod
     assert {p.dtype for p in other.model.parameters()} == {torch.float32}
     for a, b in zip(got, want, strict=True):
         assert a.dtype == np.float32
-        np.testing.assert_allclose(a, b, atol=1e-6)
+        np.testing.assert_allclose(a, b, rtol=1e-6, atol=1e-6)
     np.testing.assert_allclose(long.vector, encoder.encode_long_video(clips[0]).vector, atol=1e-6)
 
 
