@@ -215,7 +215,7 @@ def test_recipes_and_settings(told, line, said):
         ("--trainer.fast_dev_run=-1", "do not work here: fast_dev_run=-1 is not a valid"),
         ("--trainer.limit_train_batches=1.5", "limit_train_batches, it has to be in [0.0, 1.0]"),
         ("--trainer.limit_train_batches=0.01", "0.01 * 2 < 1"),
-        ("--trainer.limit_val_batches=-3", "invalid value -3 for limit_val_batches"),
+        ("--trainer.limit_val_batches=-3", "for limit_val_batches, it has to be in"),
         ("--trainer.overfit_batches=-1", "invalid value -1 for overfit_batches"),
         ("--trainer.val_check_interval=soon", "Expected 'DD:HH:MM:SS'"),
         ("--trainer.check_val_every_n_epoch=null", "`val_check_interval` should be an integer"),
