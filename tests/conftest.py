@@ -12,6 +12,8 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 import pytest
 import torch
 
+from vmm.text_output import visible
+
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # no test may ask the network for a model
 
 if not torch.cuda.is_available() and "TRITON_INTERPRET" not in os.environ:
@@ -82,6 +84,14 @@ def pytest_collection_modifyitems(items):
 def pytest_runtest_setup(item):
     if item.get_closest_marker("slow") and time.monotonic() - _STARTED > 60 * _MINUTES:
         pytest.skip(f"the {_MINUTES:g} minutes of TEST_MINUTES are over, and this one is slow")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport():
+    """What was logged may name files that are no UTF-8, which no test process can send."""
+    report = yield
+    report.sections = [(name, visible(text, lines=True)) for name, text in report.sections]
+    return report
 
 
 @pytest.fixture(scope="session")

@@ -12,6 +12,8 @@ from benchmarks import compiling, films, scan_cases
 from benchmarks.block import Recorder, is_product, is_scan
 from vmm.models.mamba import BiMambaBlock
 
+pytestmark = pytest.mark.slow
+
 NAMES = ["scan", "block", "compiling", "decode", "encoder", "export", "long_video", "rerank"]
 NAMES += ["collection", "opening"]
 MIB = 2**20
@@ -23,7 +25,7 @@ def results(tmp_path_factory, root):
     program = [sys.executable, str(Path(__file__).parent / "smallest.py"), str(folder)]
     environment = os.environ | {"PYTHONPATH": str(root)}
     done = subprocess.run(
-        program, cwd=root, env=environment, capture_output=True, text=True, timeout=300
+        program, cwd=root, env=environment, capture_output=True, text=True, timeout=540
     )
     assert done.returncode == 0, done.stderr[-3000:]
     return folder

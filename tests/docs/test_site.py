@@ -28,6 +28,7 @@ def site(root, tmp_path_factory):
     return folder / "site"
 
 
+@pytest.mark.slow
 def test_it_builds_without_torch_and_loads_nothing_from_elsewhere(site):
     modules = (site.parent / "modules.txt").read_text().split()
     assert "griffe" in modules and not {"torch", "lightning", "transformers"} & set(modules)

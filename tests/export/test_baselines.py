@@ -34,6 +34,7 @@ def test_an_encoder_folder_gives_the_vectors_of_the_run(exported, clips):
 
 
 @pytest.mark.parametrize("module", [onnx_files, program_files])
+@pytest.mark.slow
 def test_graphs_compute_what_the_model_does(exported, module, tmp_path):
     if module is onnx_files:
         pytest.importorskip("onnxscript")

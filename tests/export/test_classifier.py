@@ -123,6 +123,7 @@ def test_numbers_are_said_in_their_order(tmp_path, clips):
     assert model.head.out_features == 3 and not all(0 <= value <= 1 for _, value in row)
 
 
+@pytest.mark.slow
 def test_onnx_gives_the_logits(run, folder, tmp_path):
     onnxruntime = pytest.importorskip("onnxruntime")
     pytest.importorskip("onnxscript")

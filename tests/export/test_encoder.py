@@ -360,6 +360,7 @@ def test_vectors_that_are_no_numbers_are_refused_with_their_name(encoder_folder,
         encoder.encode_long_video(clips[0])
 
 
+@pytest.mark.slow
 def test_the_core_dependencies_suffice_without_a_network(encoder_folder, clips):
     code = f"""
 import socket, sys

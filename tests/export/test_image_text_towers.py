@@ -81,6 +81,7 @@ def test_a_moved_folder_gives_the_vectors_of_the_run(exported, clips):
     assert long.per_frame.shape == (len(long.seconds), encoder.embedding_dim)
 
 
+@pytest.mark.slow
 def test_graphs_compute_what_the_model_does(exported, tmp_path):
     parts = read_folder(exported[1])[0]
     module = program_files

@@ -204,6 +204,7 @@ def test_a_clip_tower_becomes_a_teacher(tmp_path):
         torch.testing.assert_close(got, want)
 
 
+@pytest.mark.slow
 def test_a_full_size_file_imports_in_three_gib(tmp_path):
     """Stage 2 as training saves it: bfloat16 weights beside two moments of AdamW."""
     state = make.video_text(*make.VARIANTS["middle"], dtype=torch.bfloat16)

@@ -6,6 +6,8 @@ from vmm.export import quantize
 from vmm.export.command import main
 from vmm.export.encoder import VideoTextEncoder
 
+pytestmark = pytest.mark.slow
+
 pytest.importorskip("onnxscript")
 
 

@@ -57,6 +57,7 @@ def written(encoder_folder, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("format_name", LOADERS)
+@pytest.mark.slow
 def test_the_lines_of_a_card_give_the_vectors(written, wanted, clips, format_name):
     if format_name == "onnx":
         pytest.importorskip("onnxscript")
@@ -78,6 +79,7 @@ def test_each_folder_of_sentence_transformers_says_its_own(written, wanted, clip
 
 
 @pytest.mark.parametrize("format_name", LOADERS)
+@pytest.mark.slow
 def test_classifiers_say_how_they_are_loaded(written, clips, tmp_path, format_name):
     if format_name == "onnx":
         pytest.importorskip("onnxscript")

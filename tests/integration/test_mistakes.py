@@ -485,6 +485,7 @@ def test_data_preparation(told, line, said):
     assert said in told(line)
 
 
+@pytest.mark.slow
 def test_a_checkpoint_of_another_stage_or_size(told, demo_shards, tmp_path, capsys, things):
     """And what was right about it can be used."""
     shards = [*demo_shards.options(images=False), "--data.init_args.train_images=null"]

@@ -33,6 +33,7 @@ print(result.table())
 """
 
 
+@pytest.mark.slow
 def test_a_new_metric_is_in_result_table_page_and_card(root, demo_shards, tmp_path):
     run = tmp_path / "run"
     shards = f"{demo_shards.folder}/test-*.tar"

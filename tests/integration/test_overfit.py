@@ -61,6 +61,7 @@ def test_the_same_batches_come_in_every_epoch_also_after_a_resume(fit, share, st
     assert len(first.validated) == validated  # of its own batches as many
 
 
+@pytest.mark.slow
 def test_it_overfits(fit):
     watch = fit(
         "--trainer.overfit_batches=2", "--trainer.max_epochs=60",

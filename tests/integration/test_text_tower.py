@@ -74,6 +74,7 @@ def test_losses_that_it_has_no_layers_for_are_refused_at_once(fit, capfd, weight
     assert "looks at a video; set loss_weights.vtm and loss_weights.mlm to 0" in said
 
 
+@pytest.mark.slow
 def test_it_is_evaluated_without_re_ranking(run, exported, demo_shards, tmp_path, capfd):
     shards = ["--shards", f"{demo_shards.folder}/test-*.tar"]
     assert retrieval(["--run", str(run), *shards, "--out", str(tmp_path / "default")]) == 0
@@ -119,5 +120,5 @@ def test_a_search_is_not_re_ranked(exported, demo_shards, tmp_path, capfd):
     films = sorted(demo_shards.folder.glob("test-*.tar"))[:1]
     assert main(["encode", str(films[0]), "--out", index, "--encoder", str(exported)]) == 0
     assert main(["search", index, "a red circle", "--rerank", "2"]) == 2
-    assert "looks at a video; search without --rerank" in capfd.readouterr().err
+    assert "looks at a video; search without re-ranking" in capfd.readouterr().err
     assert main(["search", index, "a red circle"]) == 0

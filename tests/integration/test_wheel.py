@@ -68,6 +68,7 @@ def test_it_holds_vmm_and_nothing_that_is_only_for_the_checkout(wheel, root):
     assert not found.is_symlink()
 
 
+@pytest.mark.slow
 def test_a_walk_through_it_in_an_empty_folder(wheel, root, tmp_path):
     for number in range(2):
         clips.write_clip(tmp_path / f"videos/{number}.mp4", [number] * 8)

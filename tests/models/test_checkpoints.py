@@ -257,6 +257,7 @@ def test_full_size_classifiers_import_and_run(variant, tmp_path):
         assert loaded.model(torch.randn(1, 8, 3, 64, 64)).isfinite().all()
 
 
+@pytest.mark.slow
 def test_a_full_size_stage_2_file_imports_and_runs(tmp_path):
     state = make.video_text(*make.VARIANTS["middle"], dtype=torch.bfloat16)
     loaded = load_published(save(state, tmp_path / "videomamba_m16_25M_f8_res224.pth"))

@@ -218,6 +218,7 @@ def test_long_videos_are_exact(make, order):
     torch.testing.assert_close(found.per_step, features.pooled[0], **EXACT)
 
 
+@pytest.mark.slow
 def test_orders_are_traced_whole():
     encoder = VideoMamba(**SIZES | {"depth": 3}).eval()
     encoder.block_orders = [TEMPORAL, ST_V1, ST_V2]

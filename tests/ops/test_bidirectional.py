@@ -73,6 +73,7 @@ def assert_close(actual, expected, limit):
 
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("length", [1, 2, 3, 36, 69])
+@pytest.mark.slow_interpreted
 def test_equals_two_references(backend, length):
     device = device_for(backend)
     inputs = make_directions(length=length, states=5)
@@ -102,6 +103,7 @@ def test_what_is_absent_is_left_out(backend, without):
 
 
 @pytest.mark.parametrize("backend", ["triton", "cpu"])
+@pytest.mark.slow_interpreted
 def test_halves_longer_than_a_chunk(backend):
     device = device_for(backend)
     inputs = make_directions(channels=3, length=135, states=2, batch=1)
@@ -116,6 +118,7 @@ def test_halves_longer_than_a_chunk(backend):
 
 
 @pytest.mark.parametrize("backend", ["triton", "cpu", "chunked"])
+@pytest.mark.slow_interpreted
 def test_bfloat16_is_summed_before_it_is_rounded(backend):
     device = device_for(backend)
     forward, reverse, z = make_directions(length=20)

@@ -55,6 +55,7 @@ def test_scan_is_a_sound_operator(backend, reverse, plain):
 
 @pytest.mark.parametrize("plain", ABSENT)
 @pytest.mark.parametrize("backend", ["triton", "cpu"])
+@pytest.mark.slow_interpreted
 def test_bidirectional_scan_is_a_sound_operator(backend, plain):
     skip_without(backend)
     z = None if plain else rows(4)
@@ -119,6 +120,7 @@ def output_and_gradients(function, mixer, hidden):
 
 
 @pytest.mark.parametrize("backend", SCANS)
+@pytest.mark.slow_interpreted
 def test_compiles_without_a_graph_break(mixer, backend):
     model = mixer(backend)
     hidden = torch.randn(2, 6, 8)
@@ -146,6 +148,7 @@ def test_exports_for_any_length(mixer, backend, keeps):
 
 @pytest.mark.parametrize("backend", ["triton", "cpu", "chunked"])
 @pytest.mark.parametrize("reentrant", [False, True])
+@pytest.mark.slow_interpreted
 def test_checkpointing_repeats_the_same_numbers(mixer, backend, reentrant):
     model = mixer(backend)
     hidden = torch.randn(2, 6, 8)

@@ -376,6 +376,7 @@ def in_pieces(cuts, u, delta, A, B, C, D, z, delta_bias, state, other, reverse, 
 @pytest.mark.parametrize("reverse", [False, True], ids=["forward", "reverse"])
 @pytest.mark.parametrize("without", [(), ("z",), ("other",)], ids="no {}".format)
 @pytest.mark.parametrize("backend", [name for name, one in BACKENDS.items() if one.stateful])
+@pytest.mark.slow_interpreted
 def test_pieces_with_their_states_are_the_whole_scan_also_in_gradients(backend, without, reverse):
     device = device_for(backend)
     dtype = torch.float64 if backend in ("chunked", "reference") else torch.float32

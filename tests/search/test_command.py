@@ -68,6 +68,7 @@ def test_encode_index_search(made, videos, capsys):
     assert like[0]["file"].endswith("b.mkv")
 
 
+@pytest.mark.slow
 def test_names_that_are_no_utf8_are_printed_and_found_again(
     videos, encoder_folder, tmp_path, capsys, root
 ):
@@ -145,6 +146,7 @@ def test_processes_with_shares_fill_one_index(made, videos, encoder_folder, tmp_
     assert facts["moments"] == 10 and len(facts["problems"]) == 1
 
 
+@pytest.mark.slow
 def test_a_cluster_fills_one_index(made, videos, encoder_folder, tmp_path, capsys, ray_cluster):
     spread = tmp_path / "spread"
     encode = ("encode", videos, "-o", spread, "--encoder", encoder_folder, *QUICK, "--ray", 2)
@@ -155,7 +157,9 @@ def test_a_cluster_fills_one_index(made, videos, encoder_folder, tmp_path, capsy
     assert [hit["similarity"] for hit in found] == pytest.approx([h["similarity"] for h in same])
     assert [(h["file"], h["start"]) for h in found] == [(h["file"], h["start"]) for h in same]
     (videos / "a.mp4").unlink()
-    assert "0 encoded, 3 unchanged, 1 removed" in output(capsys, *encode).replace("videos ", "")
+    assert "0 encoded, 0 known by their content, 3 unchanged, 1 removed" in output(
+        capsys, *encode
+    ).replace("videos ", "")
 
 
 def test_ray_is_asked_for(videos, encoder_folder, tmp_path, capsys, monkeypatch):

@@ -129,11 +129,13 @@ def test_more_moments_leave_the_first_ones_in_their_place(page):
     assert found.hits == searched(page, top=14)[1].hits
 
 
-def test_a_film_that_is_gone_is_counted_and_the_others_are_shown(page, tmp_path):
+def test_a_film_that_is_gone_is_counted_and_the_others_are_shown(page, tmp_path, caplog):
+    caplog.set_level("INFO", "vmm")
     (tmp_path / "b.tar").unlink()
     shown, found, _, _, _, said = searched(page, top=8)
     assert len(shown) == len(found.hits) == 4 and "4 of them cannot be read now" in said
     assert [caption.split(".")[0] for _, caption in shown] == ["1", "2", "3", "4"]
+    assert caplog.text.encode().count(rb"caf\xe9") >= 4
 
 
 def test_filters_that_let_nothing_through_are_told(page):

@@ -12,6 +12,8 @@ from vmm.models.weight_files import read_state_dict
 from vmm.runs import load_run
 from vmm.tasks.base import TrainingTask
 
+pytestmark = pytest.mark.slow
+
 DECAY = 0.75
 
 

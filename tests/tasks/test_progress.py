@@ -144,9 +144,9 @@ def test_messages_stand_above_the_bars(monkeypatch):
     terminal = Terminal()
     handler = BesideBars(terminal)
     with tqdm(total=2, file=terminal, desc="training", ncols=60) as bar:
-        handler.emit(logging.LogRecord("vmm", logging.INFO, "", 0, "hello", None, None))
+        handler.emit(logging.LogRecord("vmm", logging.INFO, "", 0, "hello\x1b[2J", None, None))
         bar.update()
-    assert "\nhello\n" in terminal.getvalue().replace("\r", "\n").replace(" " * 59, "")
+    assert "\nhello\\x1b[2J\n" in terminal.getvalue().replace("\r", "\n").replace(" " * 59, "")
     assert "training" in terminal.getvalue().partition("hello")[2]  # drawn again below
 
 

@@ -12,6 +12,8 @@ import lightning as L
 from lightning.pytorch.callbacks import ProgressBar, Timer
 from tqdm import tqdm
 
+from vmm.text_output import visible
+
 logger = logging.getLogger(__name__)
 
 EVERY_S = 60.0
@@ -23,6 +25,10 @@ _REDRAW_S = 0.5
 
 class BesideBars(logging.StreamHandler[Any]):
     """Writes messages above the bars of a terminal, not into them."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Make one a text; names of files in it cannot move the cursor."""
+        return visible(super().format(record), lines=True)
 
     def emit(self, record: logging.LogRecord) -> None:
         """Write one."""

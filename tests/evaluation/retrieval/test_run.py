@@ -200,6 +200,7 @@ def test_from_run_and_shards_to_json_table_and_picture(run, shard, tmp_path, cap
     assert page.read_text() == (out / "report.html").read_text()
 
 
+@pytest.mark.slow
 def test_names_and_texts_that_are_no_clean_unicode_lose_no_result(run, shard, tmp_path, root):
     odd = tmp_path / os.fsdecode(b"caf\xe9") / os.fsdecode(b"tests \xe9 \x1b[2J.tar")
     odd.parent.mkdir()
@@ -229,6 +230,7 @@ def test_names_and_texts_that_are_no_clean_unicode_lose_no_result(run, shard, tm
     assert any("\ufffd" in example["caption"] for example in result["examples"])
 
 
+@pytest.mark.slow
 def test_reversing_the_frames_changes_the_numbers_and_only_the_video(run, shard, tmp_path):
     names = ("forward", "again", "reversed")
     for name in names:
@@ -326,6 +328,7 @@ def annotated(run, annotations, media, out, *options):
     )
 
 
+@pytest.mark.slow
 def test_official_annotations_with_a_folder_and_with_shards(run, official, shard, tmp_path, capsys):
     path, folder = official
     assert annotated(run, path, folder, tmp_path / "a", "--k=3", "--dsl") == 0
@@ -388,6 +391,7 @@ def test_a_missing_file_is_one_clear_line(run, official, tmp_path, capsys, chang
     assert message in capsys.readouterr().err.strip().splitlines()[-1]
 
 
+@pytest.mark.slow
 def test_two_processes_share_the_work(run, shard, tmp_path, root):
     alone, together = tmp_path / "alone", tmp_path / "together"
     assert call(run, shard, alone, "--k=3") == 0
@@ -414,6 +418,7 @@ def test_an_exported_folder_scores_as_its_run(run, shard, tmp_path):
     assert b["model"]["checkpoint"] == "folder"
 
 
+@pytest.mark.slow
 def test_a_process_that_is_killed_leaves_features_that_are_used(run, shard, tmp_path, root, caplog):
     """SIGKILL while the captions are encoded, as a full machine does it."""
     code = (

@@ -24,6 +24,7 @@ from vmm.search.find import RERANKED, Query, find, query_vector
 from vmm.search.parts import Floats
 from vmm.search.query import Hit, Searcher
 from vmm.search.windows import load_moments
+from vmm.text_output import visible
 
 _log = logging.getLogger(__name__)
 
@@ -158,7 +159,7 @@ class Actions:
                     os.utime(film)
                     made.append(film)
                 except (DecodeError, OSError) as error:
-                    _log.info("cannot show %s: %s", hit.source, error)
+                    _log.info("cannot show %s: %s", visible(str(hit.source)), visible(str(error)))
                     made.append(None)
         self._forget_films()
         return made
