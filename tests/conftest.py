@@ -140,7 +140,15 @@ def ray_cluster():
     ray = pytest.importorskip("ray")
     paths = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
     environment = {"env_vars": {"PYTHONPATH": paths, "RAY_DATA_DISABLE_PROGRESS_BARS": "1"}}
-    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, runtime_env=environment)
+    options = {"num_cpus": 2, "include_dashboard": False, "runtime_env": environment}
+    for left in (2, 1, 0):
+        try:
+            ray.init(log_to_driver=False, **options)
+            break
+        except Exception as error:  # Ray waits 30 s, which a busy machine may need and more
+            if not left or "timed out during startup" not in str(error):
+                raise
+            ray.shutdown()
     yield
     ray.shutdown()
 

@@ -89,6 +89,7 @@ def one_process():
     return {name: p.grad for name, p in model.named_parameters()}
 
 
+@pytest.mark.slow
 def test_every_process_sees_all_rows_in_rank_order(two_processes):
     for result in two_processes:
         assert result["ranks"] == [{"rank": 0, "world": 2}, {"rank": 1, "world": 2}]

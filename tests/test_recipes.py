@@ -202,7 +202,7 @@ def logged_in(folder):
 
 @pytest.mark.parametrize("recipe", RECIPES, ids=name)
 def test_recipe_trains_two_steps(recipe, in_root, demo_shards, tmp_path):
-    shards = demo_shards.options(images=recipe.stem in ("stage2_vtt", "frame_only"))
+    shards = demo_shards.options(images="train_images: data" in recipe.read_text())
     answers = answers_of(recipe, demo_shards)
     overlay = recipes("overlays/debug")
     assert fit("-c", recipe, *overlay, *shards, *answers, *logged_in(tmp_path)) == 0

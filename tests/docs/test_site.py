@@ -40,6 +40,7 @@ def test_it_builds_without_torch_and_loads_nothing_from_elsewhere(site):
             assert tag not in text, f"{page.name}: {tag}"
 
 
+@pytest.mark.slow
 def test_references_have_what_the_code_has(site):
     recipes = (site / "reference/recipes.html").read_text(encoding="utf-8")
     for setting in ("proj_dim", "micro_batch", "scan_order", "isolate_decode", "max_in_a_row"):

@@ -13,6 +13,8 @@ from vmm.export.onnx_files import check_onnx, write_tower
 from vmm.export.programs import example_inputs, video_name
 from vmm.models.scan_order import ST_V1
 
+pytestmark = pytest.mark.slow
+
 pytest.importorskip("onnxscript")
 onnx = pytest.importorskip("onnx")
 onnxruntime = pytest.importorskip("onnxruntime")
@@ -37,7 +39,6 @@ def session(path):
 
 
 @pytest.mark.smoke
-@pytest.mark.slow
 def test_writes_a_file_per_tower_and_number_of_frames(folder, encoder_folder):
     names = {path.name for path in folder.glob("*.onnx")}
     assert names == {f"{video_name(n)}.onnx" for n in (4, 9)} | {"text.onnx"}
@@ -170,7 +171,6 @@ def test_the_example_says_what_it_cannot_do(root, folder, clips, tmp_path):
         example(root).to_input(frames, settings | {"fit": "crop"})
 
 
-@pytest.mark.slow
 def test_a_video_tower_that_scans_along_time(encoder_folder, tmp_path):
     parts = read_folder(encoder_folder)[0]
     encoder = parts.model.requires_grad_(False).video_encoder

@@ -11,6 +11,8 @@ from vmm.export.encoder import VideoTextEncoder
 from vmm.export.folder import read_folder
 from vmm.export.programs import example_inputs, largest_difference, video_name
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def no_compiler(monkeypatch):
@@ -96,7 +98,6 @@ def test_packages_are_compiled_where_a_compiler_is(encoder_folder, tmp_path, mon
     }
 
 
-@pytest.mark.slow
 @pytest.mark.skipif(program_files.shutil.which("c++") is None, reason="no C++ compiler")
 def test_a_compiled_package_computes_the_same(encoder_folder, clips, tmp_path):
     parts = read_folder(encoder_folder)[0]

@@ -115,6 +115,7 @@ def run_here(command):
         assert import_module(words[2]).main(words[3:]) == 0, command
 
 
+@pytest.mark.slow
 def test_motions_are_classified(tmp_path, root, monkeypatch, capsys):
     (tmp_path / "recipes").symlink_to(root / "recipes")
     monkeypatch.chdir(tmp_path)

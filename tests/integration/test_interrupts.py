@@ -100,6 +100,7 @@ def curve_of(folder, name):
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
+@pytest.mark.slow
 def test_the_same_command_goes_on_with_resume_as_if_nothing_had_been(run, number, capsys):
     often = "--trainer.log_every_n_steps=1"
     status, _, whole = run("fit", Presser(), "whole", often)

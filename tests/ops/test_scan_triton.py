@@ -66,6 +66,7 @@ def assert_close(actual, expected, limit=LIMIT):
     ("channels", "length", "states"),
     [(5, 64, 4), (5, 65, 4), (5, 130, 4), (133, 10, 3), (40, 11, 16), (3, 9, 1), (3, 9, 5)],
 )
+@pytest.mark.slow
 def test_equals_the_reference_across_chunks_and_blocks(channels, length, states, reverse):
     inputs = make_inputs(channels, length, states)
     inputs["A"] /= 20  # so that states last for longer than a chunk
@@ -119,6 +120,7 @@ def test_an_expanded_gradient_is_accepted():
     assert torch.equal(of_sum, of_ones)
 
 
+@pytest.mark.slow
 def test_inference_gives_what_training_gives():
     inputs = make_inputs(length=70)
     leaves = {name: x.float().to(DEVICE) for name, x in inputs.items()}

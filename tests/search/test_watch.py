@@ -90,6 +90,7 @@ def test_settled_is_what_was_the_same_before(tmp_path):
 @pytest.mark.parametrize(
     ("number", "status", "by"), [(signal.SIGTERM, 75, "SIGTERM"), (signal.SIGINT, 130, "Ctrl-C")]
 )
+@pytest.mark.slow
 def test_signals_end_it_in_one_line(videos, encoder_folder, tmp_path, root, number, status, by):
     command = [sys.executable, "-m", "vmm", "encode", str(videos), "-o", str(tmp_path / "index"),
                "--encoder", str(encoder_folder), "--window", "1", "--stride", "0.5",

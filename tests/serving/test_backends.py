@@ -7,6 +7,8 @@ import pytest
 from vmm.export.encoder import VideoTextEncoder
 from vmm.serving.backends import OnnxBackend, TorchBackend, open_backend
 
+pytestmark = pytest.mark.slow
+
 
 def test_captions_of_any_length_are_cut_and_filled_as_in_training(onnx_folder, encoder_folder):
     texts = ["a", "a red circle moves left " * 5, "red", "nobody knows this", ""]

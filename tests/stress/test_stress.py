@@ -33,6 +33,7 @@ def test_a_killed_run_goes_on_with_the_same_samples_and_weights(root, processes)
     assert '"kills": 1' in result.stdout and '"wrong": []' in result.stdout
 
 
+@pytest.mark.slow
 def test_damaged_weight_files_are_refused_or_whole(root):
     result = run(root, "tests.stress.checkpoints", "--mutants", "99", "--seed", "5")
     assert result.returncode == 0, result.stdout[-3000:] + result.stderr[-3000:]
@@ -61,6 +62,7 @@ def test_damaged_shards_are_read_or_told(root):
     assert '"failures": []' in result.stdout
 
 
+@pytest.mark.slow
 def test_a_served_encoder_under_load_answers_or_refuses(root):
     load = ["--minutes", "0.1", "--clients", "8", "--mutants", "20", "--small"]
     result = run(root, "tests.stress.serving", *load)

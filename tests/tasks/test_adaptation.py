@@ -244,6 +244,7 @@ def batch_of_the_recipe():
     return torch.randn(2, 4, 3, 64, 64, generator=torch.Generator().manual_seed(0))
 
 
+@pytest.mark.slow
 def test_a_run_with_lora_goes_on_is_evaluated_exported_and_started_from(run, tmp_path, capsys):
     start = run("start", *FAST)
     options = (*LORA, *EMA, *FAST, f"--model.init_args.init_from={start}")

@@ -378,6 +378,7 @@ def of_two(tmp_path_factory):
     return [torch.load(folder / f"{index}.pt", weights_only=True) for index in range(2)]
 
 
+@pytest.mark.slow
 def test_two_processes_learn_what_one_does(of_two):
     task, whole = shared(Mixing())
     alone = learn(Step(task), task, whole)

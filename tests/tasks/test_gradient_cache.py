@@ -272,6 +272,7 @@ def _process(index, folder, root):
     dist.destroy_process_group()
 
 
+@pytest.mark.slow
 def test_two_processes_sum_the_gradients_of_parts_once(root, tmp_path):
     mp.spawn(_process, args=(tmp_path, root), nprocs=2)
     for index in range(2):

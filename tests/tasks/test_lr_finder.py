@@ -18,6 +18,7 @@ class Rates(Callback):
         self.seen.append({(g["lr_ratio"], g["lr"]) for g in optimizer.param_groups})
 
 
+@pytest.mark.slow
 def test_it_finds_a_rate_and_leaves_no_run(root, demo_shards, tmp_path, monkeypatch, caplog):
     monkeypatch.chdir(root)
     rates = Rates()

@@ -407,6 +407,7 @@ def test_two_processes_share_the_work(run, shard, tmp_path, root):
     assert one["queries"] == two["queries"] and one["direction"] == two["direction"]
 
 
+@pytest.mark.slow
 def test_an_exported_folder_scores_as_its_run(run, shard, tmp_path):
     export(load_parts(run, "last", "mit", []), tmp_path / "folder", "folder")
     assert call(run, shard, tmp_path / "a", "--k=3") == 0
