@@ -1,13 +1,11 @@
-import platform
-
 import pytest
 import torch
 
+from tests.ops.cpus import CPUS
 from vmm.ops.scan.bidirectional import Direction, bidirectional_scan
 from vmm.ops.scan.selective_scan import BACKENDS, selective_scan, selective_scan_ref
 
 LIMIT = 5e-6
-PLAIN_CPU = "x86-64" if platform.machine() in ("x86_64", "AMD64") else "generic"
 
 
 def make_directions(channels=20, length=37, states=16, batch=2, without=()):
@@ -138,7 +136,7 @@ def test_bfloat16_is_summed_before_it_is_rounded(backend):
     assert_close([out.detach()], [expected], limit)
 
 
-@pytest.mark.parametrize(("channels", "cpu"), [(20, ""), (32, ""), (20, PLAIN_CPU)])
+@pytest.mark.parametrize(("channels", "cpu"), [(32, ""), *[(20, cpu) for cpu in CPUS]])
 def test_bfloat16_gradients_are_those_of_float32_rounded_once(channels, cpu, monkeypatch):
     monkeypatch.setenv("VMM_CPU", cpu)
     forward, reverse, z = make_directions(channels, length=135)

@@ -1,10 +1,10 @@
 import itertools
-import platform
 
 import pytest
 import torch
 import torch.nn.functional as F
 
+from tests.ops.cpus import CPUS
 from vmm.ops.scan.selective_scan import (
     BACKENDS,
     choose_backend,
@@ -23,7 +23,6 @@ DTYPES = [
 FAST = [name for name in BACKENDS if name != "reference"]
 ORDER = ("u", "delta", "A", "B", "C", "D", "z", "delta_bias")
 # An LLVM CPU that every machine of this kind can run, and that has neither AVX-512 nor FMA.
-PLAIN_CPU = "x86-64" if platform.machine() in ("x86_64", "AMD64") else "generic"
 
 
 def make_inputs(channels=20, length=37, states=16, batch=2, without=()):
@@ -258,7 +257,7 @@ def test_extreme_steps_and_gates_stay_finite(backend):
     assert_close(actual, expected, FLOAT32)
 
 
-@pytest.mark.parametrize("cpu", ["", PLAIN_CPU])
+@pytest.mark.parametrize("cpu", CPUS)
 @pytest.mark.parametrize("backend", ["cpu", "chunked"])
 def test_nan_reaches_every_later_output_of_its_channel(backend, cpu, monkeypatch):
     monkeypatch.setenv("VMM_CPU", cpu)

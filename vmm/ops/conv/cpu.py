@@ -22,8 +22,9 @@ from vmm.ops.kernels.cpu_blocks import (
     row_arguments,
     size_arguments,
 )
-from vmm.ops.kernels.cpu_emitter import Emitter, Value
+from vmm.ops.kernels.cpu_emitter import Emitter
 from vmm.ops.kernels.cpu_kernel import compile_kernel, packed_address
+from vmm.ops.kernels.cpu_values import Value
 from vmm.ops.op_tools import empty_packed
 
 _SUFFIXES = ("", "_reverse")

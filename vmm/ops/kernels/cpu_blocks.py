@@ -13,8 +13,9 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from vmm.ops.kernels.cpu_emitter import LANES, Emitter, Value
+from vmm.ops.kernels.cpu_emitter import Emitter
 from vmm.ops.kernels.cpu_kernel import address_of
+from vmm.ops.kernels.cpu_values import LANES, Value
 from vmm.ops.op_tools import channels_last
 
 

@@ -21,7 +21,8 @@ from llvmlite import binding as llvm
 from llvmlite import ir
 from torch import Tensor
 
-from vmm.ops.kernels.cpu_emitter import LANES, Emitter, Target
+from vmm.ops.kernels.cpu_emitter import Emitter
+from vmm.ops.kernels.cpu_values import LANES, Target
 
 CPU_VARIABLE = "VMM_CPU"
 """May name a CPU of LLVM (``x86-64-v3``, ``haswell``, ...) to compile for instead of this one."""
@@ -63,10 +64,13 @@ def _target(name: str) -> Target:
     llvm.initialize_native_target()
     llvm.initialize_native_asmprinter()
     if name:
-        return Target(name, "", avx512=False)
+        return Target(name, "", "avx2" if name == "x86-64-v3" else "plain")
     features = llvm.get_host_cpu_features()
-    avx512 = bool(features.get("avx512f") and features.get("avx512dq"))
-    return Target(llvm.get_host_cpu_name(), features.flatten(), avx512)
+    has = {name for name, there in features.items() if there}
+    powers: Any = "avx512" if {"avx512f", "avx512dq"} <= has else "plain"
+    if powers == "plain" and "avx2" in has:
+        powers = "avx2"
+    return Target(llvm.get_host_cpu_name(), features.flatten(), powers)
 
 
 @functools.cache

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from vmm.ops.kernels.cpu_emitter import LANES, Emitter, Value
+from vmm.ops.kernels.cpu_emitter import Emitter
+from vmm.ops.kernels.cpu_values import LANES, Value
 
 _QUARTERS = range(0, LANES, 4)
 # Lanes of two vectors and their neighbours. The first two levels stay inside quarters of a vector,

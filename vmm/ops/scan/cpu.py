@@ -22,8 +22,8 @@ from vmm.ops.kernels.cpu_blocks import (
     row_dtype,
     size_arguments,
 )
-from vmm.ops.kernels.cpu_emitter import LANES
 from vmm.ops.kernels.cpu_kernel import compile_kernel, packed_address
+from vmm.ops.kernels.cpu_values import LANES
 from vmm.ops.op_tools import empty_packed
 from vmm.ops.scan.cpu_kernels import (
     TILE,

@@ -15,8 +15,9 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 
 from vmm.ops.kernels.cpu_blocks import Block, each_block
-from vmm.ops.kernels.cpu_emitter import LANES, Emitter, Value
+from vmm.ops.kernels.cpu_emitter import Emitter
 from vmm.ops.kernels.cpu_lane_sums import LaneSums
+from vmm.ops.kernels.cpu_values import LANES, Value
 
 TILE = 128
 """Steps between two kept states, which take d_state / TILE times the memory of one input."""
