@@ -137,6 +137,34 @@ def packed_address(name: str, x: Tensor | None) -> int:
     return address
 
 
+def write_module(
+    write: Callable[..., None],
+    cpu: Target,
+    names: tuple[str, ...],
+    tail: bool,
+    options: tuple[Any, ...],
+    threads: bool,
+) -> ir.Module:
+    """Return LLVM code of one function, ``kernel``; see ``Kernel`` and ``Emitter``."""
+    module = ir.Module()
+    function = ir.Function(module, ir.FunctionType(ir.VoidType(), [ir.IntType(64)]), "kernel")
+    # Or else vectors on the stack straddle cache lines; llvmlite's own add() takes no strings.
+    function.attributes.update(['"stackrealign"'])
+    builder = ir.IRBuilder(function.append_basic_block())
+    write(Emitter(builder, cpu, names, tail, threads=threads), *options)
+    builder.ret_void()
+    return module
+
+
+def optimized(module: ir.Module, machine: llvm.TargetMachine) -> llvm.ModuleRef:
+    """Return what a machine is to run, ready to be translated for it."""
+    compiled = llvm.parse_assembly(str(module))
+    tuning = llvm.create_pipeline_tuning_options(speed_level=2)
+    passes = llvm.create_pass_builder(machine, tuning)
+    passes.getModulePassManager().run(compiled, passes)
+    return compiled
+
+
 class Kernel:
     """Machine code of one kernel.
 
@@ -156,21 +184,11 @@ class Kernel:
         tail: bool,
         options: tuple[Any, ...],
     ) -> None:
-        module = ir.Module()
-        function = ir.Function(module, ir.FunctionType(ir.VoidType(), [ir.IntType(64)]), "kernel")
-        # Or else vectors on the stack straddle cache lines; llvmlite's own add() takes no strings.
-        function.attributes.update(['"stackrealign"'])
-        builder = ir.IRBuilder(function.append_basic_block())
-        write(Emitter(builder, cpu, names, tail, threads=_openmp() is not None), *options)
-        builder.ret_void()
-
+        module = write_module(write, cpu, names, tail, options, threads=_openmp() is not None)
         machine = llvm.Target.from_default_triple().create_target_machine(
             cpu=cpu.cpu, features=cpu.features, opt=3, jit=True
         )
-        compiled = llvm.parse_assembly(str(module))
-        tuning = llvm.create_pipeline_tuning_options(speed_level=2)
-        passes = llvm.create_pass_builder(machine, tuning)
-        passes.getModulePassManager().run(compiled, passes)
+        compiled = optimized(module, machine)
         self._engine = llvm.create_mcjit_compiler(compiled, machine)  # owns the machine code
         self._engine.finalize_object()
         self._address = self._engine.get_function_address("kernel")
