@@ -68,6 +68,29 @@ def test_moments_are_found_play_and_can_be_inspected(page, browser):
     assert asked == {urllib.parse.urlsplit(address).netloc}
 
 
+@pytest.mark.parametrize("width", [1280, 390])
+def test_a_film_that_is_looked_at_is_large_and_nothing_covers_it(page, chromium, tmp_path, width):
+    browser = Browser(chromium, tmp_path / "profile", width, 900)
+    try:
+        browser.call("Page.navigate", url=page[0])
+        browser.type_into(TEXT, "a red circle")
+        browser.click("#search")
+        browser.wait_for("document.querySelectorAll('#films .thumbnail-lg video').length >= 4")
+
+        def edge(what, side):
+            found = f"document.querySelector('#films {what}').getBoundingClientRect()"
+            return browser.evaluate(f"{found}.{side}")
+
+        assert edge("label", "bottom") <= edge(".thumbnail-lg", "top")
+        browser.evaluate("document.querySelector('#films .thumbnail-lg').click()")
+        browser.wait_for("!!document.querySelector('#films .preview video')")
+        assert edge(".preview video", "height") > 250
+        assert edge(".preview video", "bottom") <= edge(".preview .caption", "top") + 1
+        assert edge(".preview .caption", "bottom") <= edge(".preview .thumbnails button", "top")
+    finally:
+        browser.close()
+
+
 def test_a_video_of_ones_own_is_asked(page, browser, tmp_path):
     address, _ = page
     browser.call("Page.navigate", url=address)

@@ -19,7 +19,8 @@ from vmm.search.find import RERANKED
 from vmm.text_output import visible
 
 # On a phone two columns, on a screen as many as there is room for; what is said of a film stands
-# under it, all of it.
+# under it, all of it. A film that is looked at has most of the window: Gradio lays it over the
+# others, as high as they happen to be, and the row of small ones over what is said of it.
 STYLE = """
 .films .grid-container {grid-template: none / repeat(auto-fill, minmax(150px, 1fr));
   grid-auto-rows: auto}
@@ -29,7 +30,10 @@ STYLE = """
 .films .thumbnail-lg .caption-label {position: static; max-width: 100%; width: 100%; border: 0;
   white-space: pre-line; overflow-wrap: anywhere; text-overflow: clip; opacity: 1}
 .films .caption {white-space: pre-line; overflow-wrap: anywhere}
-.films .grid-wrap {overflow-y: auto; min-height: 0; max-height: none}
+.films .grid-wrap {overflow-y: auto; min-height: 0; max-height: none; padding-top: 2.2rem}
+.films .gallery-container:has(.preview) .grid-wrap {height: 70vh; overflow: hidden}
+.films .preview .media-button {flex: 1; min-height: 0}
+.films .preview .caption {margin-bottom: 4rem}
 .kept label {width: 100%; overflow-wrap: anywhere}
 h1 {font-size: 1.4rem; font-weight: 600}
 :focus-visible {outline: 3px solid #4f46e5 !important; outline-offset: 2px}
@@ -182,7 +186,7 @@ def _favourites_tab(
     said = gradio.HTML(elem_id="kept-said")
     listed = gradio.CheckboxGroup(
         [], label="Kept moments; check those to remove", type="index", elem_id="kept",
-        elem_classes="kept", show_select_all=True,
+        elem_classes="kept",
     )  # fmt: skip
     remove = gradio.Button("Remove the checked", elem_id="remove")
     with gradio.Row():
