@@ -94,6 +94,15 @@ def test_far_from_everything_there_is_no_guess(here):
         prepared(["fit", "-c", "zzzzzzzzzzzz.yaml"])
 
 
+@pytest.mark.parametrize(
+    ("typed", "meant"),
+    [("--steps", "trainer.max_steps"), ("--batch-size=4", "data.init_args.batch_size")],
+)
+def test_an_option_of_another_program_is_known(here, typed, meant):
+    with pytest.raises(ValueError, match=rf"no option {typed[:7]}.*; did you mean --{meant}\?"):
+        prepared(["fit", "-c", "stage2_vtt.yaml", typed, "3"])
+
+
 def test_a_recipe_needs_no_flag(here):
     recipe, overlay = (str(PACKAGED / name) for name in ("stage2_vtt.yaml", "overlays/ema.yaml"))
     wanted = ["fit", "-c", recipe, "-c", overlay]

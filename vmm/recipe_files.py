@@ -31,6 +31,21 @@ _PARTS = ("model", "data", "video_encoder", "text_encoder", "teacher", "optimize
 """Settings that may be the name of a file that holds them."""
 _YAML = (".yaml", ".yml")
 _CONFIG = ("-c", "--config")
+_ELSEWHERE = {
+    "steps": "trainer.max_steps",
+    "max_steps": "trainer.max_steps",
+    "epochs": "trainer.max_epochs",
+    "max_epochs": "trainer.max_epochs",
+    "gpus": "trainer.devices",
+    "devices": "trainer.devices",
+    "batch_size": "data.init_args.batch_size",
+    "workers": "data.init_args.num_workers",
+    "num_workers": "data.init_args.num_workers",
+    "lr": "model.init_args.optimizer.init_args.lr",
+    "learning_rate": "model.init_args.optimizer.init_args.lr",
+    "seed": "seed_everything",
+}
+"""What other programs call a setting -> what it is here."""
 _ALONE = ("-h", "--help", "--resume", "--no_resume", "--print_config")
 """Options that take no value, or only one that comes after "="."""
 
@@ -81,9 +96,14 @@ def prepared(arguments: Sequence[str]) -> list[str]:
     Raises:
         ValueError: If a recipe is missing, no text, no YAML or no mapping, or names a file or a
             class of vmm that is not there; with its name and the line. If there is none, all are
-            overlays, or settings of data are given and none names its class.
+            overlays, or settings of data are given and none names its class. If an option is one
+            of other programs.
     """
     words = _with_flags(arguments)
+    for word in words:
+        name = word.partition("=")[0]
+        if meant := _ELSEWHERE.get(name.removeprefix("--").replace("-", "_")):
+            raise ValueError(f"there is no option {name}; did you mean --{meant}?")
     recipes = []
     for number, word in enumerate(words):
         if number and words[number - 1] in _CONFIG:

@@ -31,19 +31,20 @@ print(json.dumps(said))
 """
 
 
-@pytest.fixture(scope="module")
-def wheel(root, tmp_path_factory):
-    """A folder as pip would make it of the wheel, that was built without asking the network."""
-    folder = tmp_path_factory.mktemp("wheel")
+def build(root, folder, links=True):
+    """Make a folder as pip would of the wheel; nothing may ask the network."""
     source = folder / "source"
     source.mkdir()
-    for name in ("pyproject.toml", "README.md", "LICENSE"):
+    for name in ("pyproject.toml", "setup.py", "README.md", "LICENSE"):
         shutil.copy(root / name, source)
     for name in ("vmm", "recipes", "eval", "data_prep"):
         unbuilt = shutil.ignore_patterns("__pycache__")
         shutil.copytree(root / name, source / name, symlinks=True, ignore=unbuilt)
-    build = "import sys; from setuptools import build_meta; build_meta.build_wheel(sys.argv[1])"
-    command = [sys.executable, "-c", build, str(folder)]
+    if not links:  # as Git does on Windows
+        (source / "vmm/recipes").unlink()
+        (source / "vmm/recipes").write_text("../recipes")
+    code = "import sys; from setuptools import build_meta; build_meta.build_wheel(sys.argv[1])"
+    command = [sys.executable, "-c", code, str(folder)]
     done = subprocess.run(command, cwd=source, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-2000:]
     assert "importable" not in done.stderr  # data that setuptools takes for packages
@@ -52,6 +53,17 @@ def wheel(root, tmp_path_factory):
         archive.extractall(folder / "installed")
     shutil.rmtree(source)
     return folder / "installed"
+
+
+@pytest.fixture(scope="module")
+def wheel(root, tmp_path_factory):
+    return build(root, tmp_path_factory.mktemp("wheel"))
+
+
+def test_a_clone_without_links_gives_the_same_files(wheel, root, tmp_path):
+    other = build(root, tmp_path, links=False)
+    files = [sorted(p.relative_to(x) for p in x.rglob("*.*")) for x in (wheel, other)]
+    assert files[0] == files[1] and "vmm/recipes/stage2_vtt.yaml" in map(str, files[0])
 
 
 def test_it_holds_vmm_and_nothing_that_is_only_for_the_checkout(wheel, root):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -12,8 +11,6 @@ import torch
 from vmm.evaluation.common.models import Encoder, VmmEncoder, load_encoder
 from vmm.ops.tuning.cpu_setup import tune_cpu
 from vmm.runs import load_run
-
-logger = logging.getLogger(__name__)
 
 Coverage = Literal["strict", "available"]
 """What cannot be read counts as a miss ("strict"), or is dropped with all that is asked of it."""
@@ -73,8 +70,7 @@ class Options:
                 "cuda:NUMBER"
             ) from error
         if wanted.type == "cpu":
-            for sentence in tune_cpu().values():
-                logger.info(sentence)
+            tune_cpu()  # `vmm doctor` says what this is
 
     def given_run(self) -> Path:
         """Give the run.
