@@ -8,7 +8,7 @@ FROM python:3.13-slim
 ARG TORCH_INDEX=""
 WORKDIR /opt/vmm
 RUN python -m pip install --no-cache-dir ${TORCH_INDEX:+--index-url "$TORCH_INDEX"} torch
-COPY pyproject.toml README.md LICENSE ./
+COPY pyproject.toml setup.py README.md LICENSE ./
 COPY recipes ./recipes
 COPY vmm ./vmm
 RUN python -m pip install --no-cache-dir ".[train,lora,app]"
