@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 from llvmlite import ir
 
@@ -21,12 +20,10 @@ from vmm.ops.kernels.cpu_values import (
     LANES,
     VECTOR,
     Value,
+    Writer,
     as_float32,
     each,
 )
-
-if TYPE_CHECKING:
-    from vmm.ops.kernels.cpu_emitter import Emitter
 
 LOG2E = 1.4426950408889634
 # Minimax fits of relative error 2e-9, 2e-9 and 3e-8. All are 1 at zero and have the slope of the
@@ -47,19 +44,19 @@ _8THS_SCALE = 0.05550693720579147
 _ROUND = 12582912.0  # 1.5 * 2^23: adding it rounds to an integer, found in the low bits
 
 
-def exp2_each(code: Emitter, xs: Sequence[Value]) -> list[Value]:
+def exp2_each(code: Writer, xs: Sequence[Value]) -> list[Value]:
     """Return 2^x of several vectors, written side by side; see ``Emitter.exp2``."""
     ways = {"avx512": _exp2_16ths, "avx2": _exp2_8ths, "plain": _exp2_whole}
     return ways[code.target.powers](code, xs)
 
 
-def _split(code: Emitter, xs: Sequence[Value], parts: int) -> tuple[list[Value], list[Value]]:
+def _split(code: Writer, xs: Sequence[Value], parts: int) -> tuple[list[Value], list[Value]]:
     """Round to a multiple of 1 / parts; return sums that have it in their low bits, and rests."""
     shifted = [x + _ROUND / parts for x in xs]
     return shifted, [x - (s - _ROUND / parts) for x, s in zip(xs, shifted, strict=True)]
 
 
-def _exp2_16ths(code: Emitter, xs: Sequence[Value]) -> list[Value]:
+def _exp2_16ths(code: Writer, xs: Sequence[Value]) -> list[Value]:
     """Look up sixteenths, and let AVX-512 scale by the exponent."""
     shifted, rests = _split(code, xs, 16)
     powers = code.polynomial(_16THS, *rests)
@@ -75,7 +72,7 @@ def _exp2_16ths(code: Emitter, xs: Sequence[Value]) -> list[Value]:
     return scaled
 
 
-def _exp2_8ths(code: Emitter, xs: Sequence[Value]) -> list[Value]:
+def _exp2_8ths(code: Writer, xs: Sequence[Value]) -> list[Value]:
     """Look up eighths; the exponent is added to the bits of what is found."""
     build, half = code.builder, LANES // 2
     floats, integers = ir.VectorType(F32, half), ir.VectorType(I32, half)
@@ -99,7 +96,7 @@ def _exp2_8ths(code: Emitter, xs: Sequence[Value]) -> list[Value]:
     return scaled
 
 
-def _exp2_whole(code: Emitter, xs: Sequence[Value]) -> list[Value]:
+def _exp2_whole(code: Writer, xs: Sequence[Value]) -> list[Value]:
     """Use what every CPU has: the exponent is added to the bits of the polynomial."""
     build, scaled = code.builder, []
     for x in xs:

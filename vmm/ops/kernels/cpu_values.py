@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import struct
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal, Protocol
 
 from llvmlite import ir
-
-if TYPE_CHECKING:
-    from vmm.ops.kernels.cpu_emitter import Emitter
 
 LANES = 16
 """float32 numbers in a vector. LLVM splits it for CPUs with narrower registers."""
@@ -29,6 +27,25 @@ class Target:
     """Whose instructions powers of two use (``cpu_powers``)."""
 
 
+class Writer(Protocol):
+    """What values and powers of two need of an ``Emitter``, which explains it."""
+
+    builder: Any
+    target: Target
+
+    def number(self, number: float) -> Value:
+        """Return a vector with the same number in every lane."""
+
+    def polynomial(self, coefficients: Sequence[float], *xs: Value) -> list[Value]:
+        """Return its values at several points."""
+
+    def clamp(self, x: Value, low: float, high: float) -> Value:
+        """Limit x; NaN passes."""
+
+    def call(self, name: str, result: Any, *arguments: Any, **options: Any) -> Value:
+        """Call a function by its name."""
+
+
 def each(vector: Any, number: float) -> Any:
     """Return a constant with the same number in every lane."""
     return ir.Constant(vector, [number] * LANES)
@@ -45,7 +62,7 @@ class Value:
 
     __slots__ = ("_emitter", "raw")
 
-    def __init__(self, emitter: Emitter, raw: Any) -> None:
+    def __init__(self, emitter: Writer, raw: Any) -> None:
         self._emitter, self.raw = emitter, raw
 
     def _apply(self, real: str, integer: str, *operands: Value | float) -> Value:
