@@ -7,7 +7,7 @@ READY := $(VENV)/.ready
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 LOCKS := requirements/locked.txt requirements/assets.txt
 
-.PHONY: install lock demo demo-qa demo-classes ablations test test-all test-matrix docs drills check format bench clean
+.PHONY: install lock demo demo-qa demo-classes ablations test test-all test-matrix docs drills check format bench gpu kernels clean
 
 # Exactly the locked versions, so that a release of tomorrow cannot break what worked today.
 $(READY): pyproject.toml $(LOCKS)
@@ -98,6 +98,15 @@ bench: $(READY)
 	$(BIN)/python -m benchmarks.rerank --short
 	$(BIN)/python -m benchmarks.collection --short
 	$(BIN)/python -m benchmarks.opening --short
+
+# All that a GPU has to show, in about ten minutes; a stopped one goes on. Status 2 without a GPU.
+GPU :=
+gpu: $(READY)
+	$(BIN)/python -m benchmarks.gpu $(GPU)
+
+# Registers, spills and estimates of the Triton kernels, compiled for GPUs that are not here.
+kernels: $(READY)
+	$(BIN)/python -m benchmarks.kernels
 
 clean:
 	rm -rf demo runs data site .pytest_cache .mypy_cache .ruff_cache

@@ -22,6 +22,7 @@ _FETCHED = "https://unpkg.com/iframe-worker/shim"
 _OWN_CLIPS = "guides/own_clips.md"
 _BENCHMARKS = ROOT / "benchmarks/results"
 _DRILLS = ROOT / "tests/stress/results"
+_GPU = re.compile(r"_nvidia|_amd-(instinct|radeon)")
 
 
 def on_config(config: Any) -> Any:
@@ -75,7 +76,8 @@ def measured() -> dict[str, Path]:
     for folder, before in ((_BENCHMARKS, ""), (_DRILLS, "drill_")):
         for path in sorted(folder.glob("*.md"), key=_age):
             what = re.split(r"_amd|_intel|_nvidia|_\d{4}", path.stem)[0]
-            pages[before + what] = path
+            gpu = _GPU.search(path.stem) is not None and what != "gpu"
+            pages[before + what + "_gpu" * gpu] = path
     return pages
 
 

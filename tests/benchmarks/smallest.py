@@ -14,6 +14,7 @@ from benchmarks import (
     collection,
     common,
     compiling,
+    conv,
     decode,
     encoder,
     export,
@@ -28,6 +29,7 @@ OUT = Path(sys.argv[1])
 common.TURN_S = 0.0
 scan.SHORT = scan.Sizes(("Ti",), (9, 18), (1, 2), (9, 18), 1, 1.0)
 block.SHORT = block.Sizes(("Ti", "M"), (17,), 1, 1.0)
+conv.SHORT = conv.Sizes(("Ti",), (9, 18), 2, ("float32", "bfloat16"), 1, 5.0)
 encoder.SHORT = encoder.Sizes(("tiny", "middle"), (1, 2), (1, 0), 32, 1, 5.0)
 decode.SHORT = decode.Sizes((90,), (8,), 2, 1, 4)
 long_video.SHORT = long_video.Sizes((8, 20), 8, 2, 32, (10, 20), 36)
@@ -41,6 +43,7 @@ for module in (
     scan,
     block,
     compiling,
+    conv,
     decode,
     encoder,
     export,

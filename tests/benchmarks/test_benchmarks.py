@@ -15,7 +15,7 @@ from vmm.models.mamba import BiMambaBlock
 pytestmark = pytest.mark.slow
 
 NAMES = ["scan", "block", "compiling", "decode", "encoder", "export", "long_video", "rerank"]
-NAMES += ["collection", "opening"]
+NAMES += ["collection", "conv", "opening"]
 MIB = 2**20
 
 
@@ -82,6 +82,18 @@ def test_every_scan_is_timed_and_right(report):
         assert ("one direction", what, 1, "bfloat16", False, "vmm cpu") in timed
         assert ("one direction", what, 1, "float32", True, "transformers") in timed
     assert any("extra_mib" in row for row in result["rows"])
+
+
+def test_every_convolution_is_timed(report):
+    timed = {
+        (row["what"], row["dtype"], row["length"], row["variant"])
+        for row in report("conv")["rows"]
+        if 0 < row["ms"] <= row["median_ms"]
+    }
+    for variant in ("vmm cpu", "PyTorch", scan_cases.COPY):
+        for what in ("forward", "forward+backward"):
+            for dtype in ("float32", "bfloat16"):
+                assert {(what, dtype, n, variant) for n in (9, 18)} <= timed
 
 
 def test_the_parts_of_a_block_are_timed(report):

@@ -56,7 +56,7 @@ taps = torch.zeros(256, 4), torch.zeros(256)
 inputs = ConvInputs(rows(), *taps, *taps)
 conv_triton.forward(inputs, True)
 conv_triton.backward(inputs, True, (rows(), rows()))
-for kernel in compiled:
+for _, kernel in compiled:
     assert kernel.asm["cubin"]
     assert "ld.global.v" in kernel.asm["ptx"], "single numbers are loaded"
 """

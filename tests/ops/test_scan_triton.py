@@ -11,6 +11,7 @@ import torch
 from tests.ops.gpu_compiler import compiled_kernels
 from vmm.ops import backends
 from vmm.ops.scan import triton as scan_triton
+from vmm.ops.scan.interface import ScanInputs, ScanOptions
 from vmm.ops.scan.selective_scan import selective_scan, selective_scan_ref
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
@@ -72,6 +73,14 @@ def test_equals_the_reference_across_chunks_and_blocks(channels, length, states,
     inputs["A"] /= 20  # so that states last for longer than a chunk
     expected = run(selective_scan_ref, inputs, torch.float64, "cpu", reverse=reverse)
     assert_close(run(triton_scan, inputs, reverse=reverse), expected)
+
+
+def test_warps_of_64_threads_get_as_many_channels(monkeypatch):
+    inputs = make_inputs(133, 10)
+    expected = run(selective_scan_ref, inputs, torch.float64, "cpu")
+    monkeypatch.setattr(scan_triton, "lanes", lambda device: 64)
+    assert scan_triton._Launch([ScanInputs(**inputs)], None, ScanOptions(True, False)).width == 256
+    assert_close(run(triton_scan, inputs), expected)
 
 
 def test_the_same_numbers_every_time():
@@ -211,7 +220,7 @@ one = ScanInputs(row(256), row(256), torch.zeros(256, 16), row(16), row(16), Non
 launch = scan_triton._Launch([one] * SCANS, one.z, ScanOptions(True, False))
 launch.forward(torch.zeros(2, 2, 2, 16, 256))
 launch.backward(torch.zeros(2, 2, 2, 16, 256), row(256))
-for kernel in compiled:
+for _, kernel in compiled:
     ir = kernel.asm["ttgir"]
     assert kernel.asm["cubin"]
     assert "warpsPerCTA = [4, 1]" not in ir, "states are spread over warps"

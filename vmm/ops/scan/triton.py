@@ -15,6 +15,7 @@ On the CPU the kernels run under Triton's interpreter (TRITON_INTERPRET=1), whic
 
 from __future__ import annotations
 
+import functools
 import math
 from typing import TYPE_CHECKING, Any
 
@@ -41,6 +42,12 @@ def why_not(u: Tensor, A: Tensor) -> str | None:
     if A.shape[1] > _MOST_STATES:
         return f"takes at most {_MOST_STATES} states, A has {A.shape[1]}"
     return why_no_triton(u.device)
+
+
+@functools.cache
+def lanes(device: torch.device) -> int:
+    """Threads of a warp: 32 on NVIDIA, 64 on AMD's CDNA, where 32 channels would fill half."""
+    return int(torch.cuda.get_device_properties(device).warp_size) if device.type == "cuda" else 32
 
 
 def starts_shape(u: Tensor, A: Tensor) -> tuple[int, ...]:
@@ -125,9 +132,10 @@ class _Launch:
             [channels_last(x) for x in (scan.u, scan.delta, scan.B, scan.C)] for scan in scans
         ]
         self.parameters = [self._parameters(scan) for scan in scans]
-        blocks = -(-self.channels // 32)
+        width = lanes(self.u.device)
+        blocks = -(-self.channels // width)
         self.warps = min(4, 1 << (blocks - 1).bit_length())
-        self.width = 32 * self.warps
+        self.width = width * self.warps
         # States, or gradients of states, that one launch leaves for the next.
         self.carry = self.u.new_empty(
             len(scans), self.batch, self.states, self.channels, dtype=torch.float32

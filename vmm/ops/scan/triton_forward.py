@@ -1,8 +1,8 @@
 """The selective scan as a Triton kernel.
 
-A program is one sample, one block of channels and one direction. A tile is (N, E): with 32 channels
-per warp, a thread holds all states of its channel, so that sums over states stay within a thread.
-Time goes in sub-tiles, written out: their rows are all requested before the first is used. Every
+A program is one sample, one block of channels and one direction. A tile is (N, E): with a channel
+for each thread, a thread holds all states of its channel, and sums over states stay within it. Time
+goes in sub-tiles, written out: their rows are all requested before the first is used. Every
 ``chunk`` steps the state is kept for the gradient, which repeats the forward pass chunk by chunk.
 
 Two directions are scanned by two launches, each with both directions: first each its own first half
