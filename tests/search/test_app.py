@@ -3,7 +3,11 @@ import json
 import re
 import signal
 import subprocess
+import time
 import urllib.parse
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from http.client import HTTPException
 from pathlib import Path
 
 import pytest
@@ -278,6 +282,22 @@ def test_it_listens_on_this_machine_only(page):
         listening = [line.split()[1] for line in lines if line.split()[3] == "0A"]
     addresses = [a.partition(":")[0] for a in listening if int(a.partition(":")[2], 16) == port]
     assert addresses == ["0100007F"]
+
+
+def test_a_signal_in_the_middle_of_work_is_no_crash(served):
+    """Torch aborts a process that ends while a thread computes."""
+    with ThreadPoolExecutor() as pool:
+        asked = {"text": "a red circle", "rerank": 30}
+        waiting = [pool.submit(search_or_none, served.address, asked) for _ in range(6)]
+        time.sleep(1)
+        assert served.end(signal.SIGTERM) == 0
+        assert len([future.result() for future in waiting]) == 6
+    assert list(served.temporary.iterdir()) == [] and "terminate" not in served.said
+
+
+def search_or_none(address, fields):
+    with suppress(OSError, HTTPException):
+        return search(address, **fields)
 
 
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 0), (signal.SIGINT, 130)])

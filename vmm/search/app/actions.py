@@ -6,7 +6,8 @@ import hashlib
 import logging
 import os
 import threading
-from contextlib import closing
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from vmm.data.decode import DecodeError
+from vmm.data.decode import ChooseParts, DecodeError
 from vmm.data.isolation import IsolatedDecoder
 from vmm.data.times import end_of
 from vmm.search.ask import Answer, look_through
@@ -23,7 +24,7 @@ from vmm.search.encode import clip_of
 from vmm.search.find import RERANKED, Query, find, query_vector
 from vmm.search.parts import Floats
 from vmm.search.query import Hit, Searcher
-from vmm.search.windows import load_moments
+from vmm.search.windows import DecodeParts, load_moments
 from vmm.text_output import visible
 
 _log = logging.getLogger(__name__)
@@ -32,6 +33,8 @@ MOST = 500
 """Moments that can be asked for at once."""
 _TIMEOUT_S = 30.0
 _KEPT_FILMS = 2000
+_PATIENCE_S = 30.0
+_ENDS = "the page ends; start it again"
 
 
 @dataclass(frozen=True)
@@ -61,6 +64,15 @@ class Actions:
         self.searcher = searcher
         self.folder = folder
         self._turn = threading.Lock()
+        self._ended = threading.Event()
+
+    def end(self) -> None:
+        """Begin no more work, and wait for what is under way.
+
+        A process that ends while one of its threads computes is aborted by torch.
+        """
+        self._ended.set()
+        self._turn.acquire(timeout=_PATIENCE_S)
 
     @property
     def looks_again(self) -> bool:
@@ -116,7 +128,7 @@ class Actions:
         Raises:
             ValueError: See ``vmm.search.find.find``.
         """
-        with self._turn:
+        with self._working():
             vector = query_vector(self.searcher, query) if vector is None else vector
             return Found(query, vector, find(self.searcher, query, vector))
 
@@ -132,10 +144,15 @@ class Actions:
             raise ValueError(f"window {window!r} must be a number of seconds above 0")
         if not 1 <= top <= MOST:
             raise ValueError(f"top {top} must be from 1 to {MOST}")
-        with self._turn, closing(IsolatedDecoder(_TIMEOUT_S)) as decoder:
+        with self._working(), closing(IsolatedDecoder(_TIMEOUT_S)) as decoder:
             vector = self.searcher.text_vector(text)
             return look_through(
-                self.searcher, vector, video, window=window, top=top, decode=decoder.parts
+                self.searcher,
+                vector,
+                video,
+                window=window,
+                top=top,
+                decode=self._until_end(decoder),
             )
 
     def films(self, hits: list[Hit], uploaded: bool = False) -> list[Path | None]:
@@ -154,8 +171,9 @@ class Actions:
                 try:
                     if not film.exists():
                         how = {"decode": decoder.parts} if uploaded else {}
-                        content = cut_moment(hit.source.content(), hit.start, hit.end, **how)
-                        film.write_bytes(content)
+                        with self._working():
+                            content = cut_moment(hit.source.content(), hit.start, hit.end, **how)
+                            film.write_bytes(content)
                     os.utime(film)
                     made.append(film)
                 except (DecodeError, OSError) as error:
@@ -163,6 +181,29 @@ class Actions:
                     made.append(None)
         self._forget_films()
         return made
+
+    @contextmanager
+    def _working(self) -> Iterator[None]:
+        """Wait for one's turn.
+
+        Raises:
+            ValueError: If the page has ended meanwhile.
+        """
+        with self._turn:
+            if self._ended.is_set():
+                raise ValueError(_ENDS)
+            yield
+
+    def _until_end(self, decoder: IsolatedDecoder) -> DecodeParts:
+        """Decode a film, which may be long, only as long as the page is there."""
+
+        def parts(video: bytes | Path, choose: ChooseParts) -> Iterator[np.ndarray]:
+            for part in decoder.parts(video, choose):
+                if self._ended.is_set():
+                    raise ValueError(_ENDS)
+                yield part
+
+        return parts
 
     def _frames(self, clip: Path) -> Tensor:
         """Decode an upload as one moment, in a process that it may crash.

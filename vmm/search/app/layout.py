@@ -31,7 +31,7 @@ STYLE = """
   white-space: pre-line; overflow-wrap: anywhere; text-overflow: clip; opacity: 1}
 .films .caption {white-space: pre-line; overflow-wrap: anywhere}
 .films .grid-wrap {overflow-y: auto; min-height: 0; max-height: none; padding-top: 2.2rem}
-.films .gallery-container:has(.preview) .grid-wrap {height: 70vh; overflow: hidden}
+.films .gallery-container:has(.preview) .grid-wrap {height: min(70vh, 640px); overflow: hidden}
 .films .preview .media-button {flex: 1; min-height: 0}
 .films .preview .caption {margin-bottom: 4rem}
 .kept label {width: 100%; overflow-wrap: anywhere}
@@ -103,11 +103,11 @@ def _search_tab(page: Page) -> tuple[gradio.State, gradio.State, list[gradio.But
         chosen = examples.click(lambda row: row[0], [examples], [text], api_visibility="private")
         begin.append(chosen.then)
     for event in begin:
-        _on(event, page.find, given, shown).then(
+        _on(event, page.find, given, shown, said).then(
             page.may_go_on, [found], buttons, api_visibility="private"
         )
-    _on(more.click, page.more, [found], shown)
-    _on(films.select, inspect, [found], [number, curve, about])
+    _on(more.click, page.more, [found], shown, said)
+    _on(films.select, inspect, [found], [number, curve, about], said)
     _api(page.search, given, "search")
     return found, number, [keep_one, keep_all]
 
@@ -173,7 +173,7 @@ def _ask_tab(page: Page) -> None:
     relevance = _curve("Similarity over time", "relevance")
     given = [video, question, window, top]
     for event in (question.submit, ask.click):
-        _on(event, page.ask, given, [best, relevance, said])
+        _on(event, page.ask, given, [best, relevance, said], said)
     _api(page.ask_api, given, "ask")
 
 
@@ -198,9 +198,9 @@ def _favourites_tab(
             for kind in KINDS
         ]  # fmt: skip
     shown = [favourites, listed, said, *files]
-    _on(keep_one.click, page.keep_one, [favourites, found, number], shown)
-    _on(keep_all.click, page.keep_all, [favourites, found], shown)
-    _on(remove.click, page.remove, [favourites, listed], shown)
+    _on(keep_one.click, page.keep_one, [favourites, found, number], shown, said)
+    _on(keep_all.click, page.keep_all, [favourites, found], shown, said)
+    _on(remove.click, page.remove, [favourites, listed], shown, said)
 
 
 _P = ParamSpec("_P")
@@ -221,8 +221,10 @@ def told(function: Callable[_P, _T]) -> Callable[_P, _T]:
     return call
 
 
-def _on(event: Any, function: Callable[..., Any], given: Any, shown: Any) -> Any:
-    return event(told(function), given, shown, api_visibility="private")
+def _on(event: Any, function: Callable[..., Any], given: Any, shown: Any, said: gradio.HTML) -> Any:
+    """Let an event do something; Gradio marks ``said`` alone while it lasts, or if it fails."""
+    call = told(function)
+    return event(call, given, shown, api_visibility="private", show_progress_on=said)
 
 
 def _api(function: Callable[..., Any], given: list[Any], name: str) -> None:

@@ -74,6 +74,7 @@ def serve(
         raise ValueError(f"cannot listen on {host}:{port}: {error}; try --port") from error
     finally:
         blocks.close()
+        actions.end()
 
 
 class _InALine:
