@@ -3,8 +3,9 @@ import pytest
 
 from tests.data.videos import encode_video, moving_picture
 from tests.search.plain import PlainEncoder
+from tests.search.test_shots import film
 from vmm.data.decode import DecodeError
-from vmm.search.ask import look_through, plan
+from vmm.search.ask import look_through, plan, plan_shots
 from vmm.search.encode import encode_videos
 from vmm.search.index import Index
 from vmm.search.query import Hit, Searcher
@@ -75,3 +76,29 @@ def test_what_was_read_before_the_damage_is_answered(searched, videos):
     assert len(answer.spans) == len(answer.cosines) == 3
     end = answer.spans[-1, 1]
     assert answer.problem == f"only the first {end:.1f} s can be read: damaged: on purpose"
+
+
+def test_an_index_of_shots_cuts_at_shots(new_index, tmp_path):
+    pytest.importorskip("scenedetect")
+    (tmp_path / "films").mkdir()
+    video = tmp_path / "films" / "a.mp4"
+    video.write_bytes(film(12, 30, 9, 20))
+    index = new_index(window=1.6, stride=1.6, shots=True)
+    encode_videos(index, PlainEncoder(), [tmp_path / "films"])
+    searcher = Searcher(Index.open(index.folder), PlainEncoder())
+    answer = look_through(searcher, VECTOR, video)
+    spans, cosines = searcher.curve(VECTOR, Source(video))
+    assert len(spans) == 6 and np.array_equal(answer.spans, spans)
+    assert np.allclose(answer.cosines, cosines, atol=1e-5)
+    # The window is what no shot is longer than; a quarter of a video that is short.
+    finer = look_through(searcher, VECTOR, video, window=1.0).spans
+    assert {1.2, 4.2, 5.1} <= {round(end, 3) for _, end in finer.tolist()} and len(finer) == 8
+    object.__setattr__(searcher.index.settings, "window", 60.0)
+    assert max(end - start for start, end in look_through(searcher, VECTOR, video).spans) <= 7.1 / 4
+    with pytest.raises(ValueError, match=r"stride 0\.5 is for .*; leave it out"):
+        look_through(searcher, VECTOR, video, stride=0.5)
+    with pytest.raises(ValueError, match="more than 5000 moments"):
+        plan_shots(np.arange(200_000) / 10, [], 8.0, 0.5)
+    video.write_bytes(b"no film")
+    with pytest.raises(ValueError, match=r"cannot read a\.mp4.*; try another file"):
+        look_through(searcher, VECTOR, video)

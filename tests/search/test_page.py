@@ -214,6 +214,9 @@ def test_the_heading_says_what_is_searched(page):
     said = heading(page.actions.about())
     assert "<h1>Search in index</h1>" in said
     assert "2 videos, 0.1 minutes, 8 moments of 1 s every 1 s; model plain (ffffffffffff)" in said
+    assert "8 moments of at most 1 s, cut at shots;" in heading(
+        {**page.actions.about(), "shots": True}
+    )
     assert "&lt;b&gt;" in heading({**page.actions.about(), "index": "<b>"})
 
 

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from vmm.data.decode import DecodeError, decode_parts
 from vmm.data.times import end_of
+from vmm.search import shots
 from vmm.search.encode import clip_of
 from vmm.search.parts import Floats, Spans
 from vmm.search.query import Hit, Searcher, distinct
@@ -53,27 +54,45 @@ def look_through(
 ) -> Answer:
     """Compare a vector with all moments of a video that is not in the index.
 
+    The video is cut as those of the index are: into overlapping windows, or from cut to cut.
+
     Args:
         searcher: Has the encoder.
         vector: (E,) as for ``Searcher.search``.
         video: The file.
         window: Length of a moment, seconds; None = that of the index, or a quarter of the video if
-            that is shorter.
+            that is shorter. In an index of shots, longer shots become equal pieces.
         stride: From start to start, seconds; None = half a window, or less, so that a curve of the
             moments has two dozen points where the video has as many frames.
         top: How many moments to find.
         decode: Where to decode.
 
     Raises:
-        ValueError: If the video cannot be read, or has too many moments.
+        ValueError: If the video cannot be read, or has too many moments; for an index of shots, if
+            there is a stride or the library that finds cuts is missing.
     """
-    usual = searcher.index.settings.window
-    frames = clip_of(searcher.encoder, searcher.index.settings.num_frames)
-    moments = load_moments(video, lambda times: plan(times, usual, window, stride), frames, decode)
+    settings = searcher.index.settings
+    usual, cuts = settings.window, list[float]()
+    if settings.shots:
+        shots.check_installed("ask an index of windows")
+        if stride is not None:
+            raise ValueError(
+                f"stride {stride:g} is for moments that overlap, and shots do not; leave it out"
+            )
+
+    def chosen(times: np.ndarray) -> list[Span]:
+        if settings.shots:
+            return plan_shots(times, cuts, usual, window)
+        return plan(times, usual, window, stride)
+
+    frames = clip_of(searcher.encoder, settings.num_frames)
+    moments = load_moments(video, chosen, frames, decode)
     spans: list[Span] = []
     cosines: list[float] = []
     problem = ""
     try:
+        if settings.shots:
+            cuts += shots.find_cuts(video, decode)
         for batch in _batches(moments):
             spans += [span for span, _ in batch]
             clips = [clip for _, clip in batch]
@@ -102,15 +121,44 @@ def plan(times: np.ndarray, usual: float, window: float | None, stride: float | 
     """
     seconds = end_of(times) - float(times[0])
     frame = seconds / len(times)
-    length = min(usual, max(seconds / WINDOWS_IN_ALL, frame)) if window is None else window
+    length = _length(seconds, frame, usual, window)
     step = max(min(length / 2, (seconds - length) / (_POINTS - 1)), frame)
     step = step if stride is None else stride
-    if (seconds - length) / step > _MOST:
+    _check_number((seconds - length) / step, seconds, length)
+    return spans_of(times, length, step)
+
+
+def plan_shots(
+    times: np.ndarray, cuts: list[float], usual: float, window: float | None
+) -> list[Span]:
+    """Cut a video into its shots, see ``look_through``.
+
+    Args:
+        times: (V,) seconds at which the frames are shown.
+        cuts: Of ``shots.find_cuts``.
+        usual: Longest moment of the index, seconds.
+        window: The one that is wanted, seconds.
+
+    Raises:
+        ValueError: If there are too many.
+    """
+    seconds = end_of(times) - float(times[0])
+    frame = seconds / len(times)
+    longest = max(_length(seconds, frame, usual, window), frame)
+    _check_number(seconds / longest, seconds, longest)
+    return shots.split(float(times[0]), cuts, end_of(times), longest)
+
+
+def _length(seconds: float, frame: float, usual: float, window: float | None) -> float:
+    return min(usual, max(seconds / WINDOWS_IN_ALL, frame)) if window is None else window
+
+
+def _check_number(number: float, seconds: float, length: float) -> None:
+    if number > _MOST:
         raise ValueError(
             f"this video of {seconds:.0f} s has more than {_MOST} moments of {length:g} s; "
             f"choose a window of {np.ceil(2 * seconds / _MOST):.0f} s or more"
         )
-    return spans_of(times, length, step)
 
 
 def _batches(moments: Iterator[tuple[Span, Tensor]]) -> Iterator[list[tuple[Span, Tensor]]]:

@@ -19,8 +19,11 @@ _WIDTH = 256
 _PORTION = 8
 
 
-def check_installed() -> None:
+def check_installed(instead: str = "leave out --shots") -> None:
     """Refuse to begin without the library that finds the cuts.
+
+    Args:
+        instead: What to do without it.
 
     Raises:
         ValueError: If it is not installed.
@@ -29,7 +32,7 @@ def check_installed() -> None:
         import scenedetect  # noqa: F401
     except ImportError as error:
         raise ValueError(
-            'shots need PySceneDetect; `pip install "vmm-video[shots]"`, or leave out --shots'
+            f'shots need PySceneDetect; `pip install "vmm-video[shots]"`, or {instead}'
         ) from error
 
 

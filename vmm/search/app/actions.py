@@ -94,6 +94,7 @@ class Actions:
             "hours": sum(record.seconds for record in records) / 3600,
             "window": settings.window,
             "stride": settings.stride,
+            "shots": settings.shots,
             "encoder": Path(settings.encoder).name,
             "fingerprint": settings.fingerprint,
             "looks_again": self.looks_again,

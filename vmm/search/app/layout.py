@@ -155,7 +155,8 @@ def _examples(page: Page, text: gradio.Textbox) -> gradio.Dataset | None:
 
 
 def _ask_tab(page: Page) -> None:
-    usual = page.actions.searcher.index.settings.window
+    settings = page.actions.searcher.index.settings
+    what = "shots of at most " if settings.shots else ""
     with gradio.Row():
         video = _upload("Video to look through", "own", 260)
         with gradio.Column(min_width=280):
@@ -164,7 +165,7 @@ def _ask_tab(page: Page) -> None:
             )
             window = gradio.Number(
                 value=0, minimum=0, label="Length of a moment (seconds)", elem_id="window",
-                info=f"0: {usual:g}, or a quarter of the video if that is shorter.",
+                info=f"0: {what}{settings.window:g}, or a quarter of the video if that is shorter.",
             )  # fmt: skip
             top = gradio.Slider(1, 30, 3, step=1, label="Moments")
             ask = gradio.Button("Ask", variant="primary", elem_id="ask")

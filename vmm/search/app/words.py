@@ -38,10 +38,12 @@ def heading(about: dict[str, Any]) -> str:
     """
     hours = about["hours"]
     length = f"{hours:.1f} hours" if hours >= 1 else f"{hours * 60:.1f} minutes"
-    size = (
-        f"{_count(about['videos'], 'video')}, {length}, {_count(about['moments'], 'moment')} of "
-        f"{about['window']:g} s every {about['stride']:g} s"
-    )
+    window, stride = about["window"], about["stride"]
+    how = f"{window:g} s every {stride:g} s"
+    if about["shots"]:
+        how = f"at most {window:g} s, cut at shots"
+    videos, moments = _count(about["videos"], "video"), _count(about["moments"], "moment")
+    size = f"{videos}, {length}, {moments} of {how}"
     model = f"model {about['encoder']} ({about['fingerprint'][:12]})"
     title = escape(visible(f"Search in {about['index']}"))
     return f"<h1>{title}</h1><p>{escape(visible(f'{size}; {model}'))}</p>"
