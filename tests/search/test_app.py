@@ -185,8 +185,11 @@ def test_page_api_client_and_command_find_the_same_in_the_same_order(page, brows
     browser.type_into(TEXT, "a red circle")
     if rerank:
         browser.click("button.label-wrap")
-        browser.wait_for("!!document.querySelector('input[type=radio][value=mixture]')")
-        browser.evaluate("document.querySelector('input[type=radio][value=mixture]').click()")
+        radio = "document.querySelector('input[type=radio][value=mixture]')"
+        browser.wait_for(f"!!{radio}")
+        # It is drawn before it hears.
+        chosen = f"{radio}.closest('label').classList.contains('selected')"
+        browser.wait_for(f"{chosen} || ({radio}.click(), false)")
     browser.click("#search")
     browser.wait_for(f"{LABELS}.length >= {len(body['hits'])}")
     shown = browser.evaluate(f"{LABELS}.slice(0, 8).map(c => c.innerText)")
