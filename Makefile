@@ -98,6 +98,8 @@ bench: $(READY)
 	$(BIN)/python -m benchmarks.rerank --short
 	$(BIN)/python -m benchmarks.collection --short
 	$(BIN)/python -m benchmarks.opening --short
+	$(BIN)/python -m benchmarks.loading --short
+	$(BIN)/python -m benchmarks.estimate
 
 # All that a GPU has to show, in about ten minutes; a stopped one goes on. Status 2 without a GPU.
 GPU :=

@@ -17,7 +17,9 @@ from benchmarks import (
     conv,
     decode,
     encoder,
+    estimate,
     export,
+    loading,
     long_video,
     opening,
     rerank,
@@ -36,6 +38,11 @@ long_video.SHORT = long_video.Sizes((8, 20), 8, 2, 32, (10, 20), 36)
 rerank.SHORT = rerank.Sizes((1,), (9,), BertArchitecture(20, 24, 2, 2, 48), 1, 1, 5.0)
 export.SHORT = export.Sizes(("tiny",), (1,), 1, 1, 32, 1)
 collection.SHORT = collection.Sizes(2000, 1000, 20, 16, 1)
+loading.SHORT = loading.LONG._replace(
+    cluster=loading.Cluster(4, 2, 4),
+    stage1=loading.Corpus("video", 403, 20),
+    stage2={"a": loading.Corpus("video", 101, 20), "b": loading.Corpus("image", 67, 20)},
+)
 opening.SHORT = opening.Sizes((2, 3), 4, 2, 5, 2)
 compiling.SHORT = compiling.Sizes((compiling.Case("small", 16, 2, 1, 2, 32),), 1, "eager")
 
@@ -46,7 +53,9 @@ for module in (
     conv,
     decode,
     encoder,
+    estimate,
     export,
+    loading,
     long_video,
     opening,
     rerank,

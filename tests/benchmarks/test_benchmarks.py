@@ -15,7 +15,7 @@ from vmm.models.mamba import BiMambaBlock
 pytestmark = pytest.mark.slow
 
 NAMES = ["scan", "block", "compiling", "decode", "encoder", "export", "long_video", "rerank"]
-NAMES += ["collection", "conv", "opening"]
+NAMES += ["collection", "conv", "estimate", "loading", "opening"]
 MIB = 2**20
 
 

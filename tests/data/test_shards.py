@@ -30,6 +30,26 @@ def test_samples_are_read_whole_and_numbered(coded_shards):
         assert raw.key == f"video-{number // 10:03d}/{number:04d}"
 
 
+@pytest.mark.parametrize("apart", [False, True])
+def test_neighbours_are_read_at_once_and_distant_members_alone(tools, tmp_path, monkeypatch, apart):
+    """To a distant storage every request takes its time; gaps are not worth reading."""
+    media, *texts = tools.coded_sample(7)
+    between = [("7777.md", b"x" * (2**17 if apart else 2**15))]
+    shard = tools.write_tar(tmp_path / "a.tar", [*texts, *between, media])
+    videos = ShardSet(str(shard), "video")
+    read, requests = os.pread, []
+
+    def counted(file, size, offset):
+        requests.append(size)
+        return read(file, size, offset)
+
+    monkeypatch.setattr(os, "pread", counted)
+    raw = videos.read(0, 0)
+    assert raw.data == media[1] and raw.captions == ["video 7"] and raw.metadata["code"] == 7
+    assert len(requests) == (3 if apart else 1)
+    assert sum(requests) < 2**16
+
+
 def test_what_is_left_out_is_counted(tools, tmp_path, caplog):
     shard = tools.write_tar(
         tmp_path / "a.tar",

@@ -140,7 +140,7 @@ class ResampledStream(IterableDataset[VideoTextBatch | UnusableData]):
         worker = get_worker_info()
         own, workers = (worker.id, worker.num_workers) if worker else (0, 1)
         samples = {media: self._samples(media, own) for media in self._urls}
-        for step in range(self.first_step + own, self.first_step + len(self), workers):
+        for step in self.steps_of(own, workers):
             media, _ = self._plan.at(step)
             try:
                 size = self.batch_sizes[media] * self._settings.aug_repeats
@@ -151,10 +151,18 @@ class ResampledStream(IterableDataset[VideoTextBatch | UnusableData]):
             yield batch
             del batch  # or its pixels stay while the next ones are read
 
+    def steps_of(self, worker: int, workers: int) -> range:
+        """Return the steps whose batches one of so many workers makes, on every rank."""
+        return range(self.first_step + worker, self.first_step + len(self), workers)
+
+    def read(self, url: str, media: Media) -> Iterator[RawSample]:
+        """Read the samples of one shard from front to back; see ``read_stream``."""
+        return read_stream(url, media, self._bad, self._content.captioned)
+
     def _samples(self, media: Media, worker: int) -> Iterator[Sample]:
         """Yield the usable samples of a media type for ever."""
         where = (self._seed, media, self._rank, worker, self.first_step)
-        for number, (url, raw) in enumerate(self._shuffled(media, worker)):
+        for number, (url, raw) in enumerate(self.shuffled(media, worker)):
             generator = torch.Generator().manual_seed(derive_seed("draws", *where, number))
             try:
                 frames = load_frames(raw, media, self._settings, generator)
@@ -170,7 +178,7 @@ class ResampledStream(IterableDataset[VideoTextBatch | UnusableData]):
                 idx = derive_seed(item.text.lower() if self._positives == "caption" else key)
                 yield Sample(video, item, idx, key)
 
-    def _shuffled(self, media: Media, worker: int) -> Iterator[tuple[str, RawSample]]:
+    def shuffled(self, media: Media, worker: int) -> Iterator[tuple[str, RawSample]]:
         """Yield (url, sample) for ever, in an order shuffled within a window."""
         rng = derive_rng(self._seed, "urls", media, self._rank, worker, self.first_step)
         urls, shares = self._urls[media]
@@ -180,7 +188,7 @@ class ResampledStream(IterableDataset[VideoTextBatch | UnusableData]):
             url = urls[int(rng.choice(len(urls), p=shares))]
             self.board.note(worker, url)
             fruitless += 1
-            for raw in read_stream(url, media, self._bad, self._content.captioned):
+            for raw in self.read(url, media):
                 fruitless = 0
                 window.append((url, raw))
                 if len(window) > self._shuffle:

@@ -36,6 +36,11 @@ from vmm.types import Media
 
 _log = logging.getLogger(__name__)
 
+_LARGEST_GAP = 2**16
+"""Bytes between a sample's members, headers above all, that are read along with them."""
+_LARGEST_READ = 2**24
+"""Bytes that are read at once and then taken apart, which needs memory for both."""
+
 
 class ShardSet:
     """All samples of one media type in a list of shards, each readable by its number.
@@ -114,7 +119,7 @@ class ShardSet:
         """
         entry = self._entries(shard)[sample]
         places = self._selection.parts(entry)
-        parts = {name: self._bytes(shard, place) for name, place in places.items()}
+        parts = self._parts(shard, places)
         metadata = metadata_of(parts)
         extension = media_member(entry.members, self.media)
         assert extension is not None
@@ -169,6 +174,19 @@ class ShardSet:
                     }
                     metadata = parse_metadata(parts.get(JSON_EXTENSION))
                     yield f"{name}/{entry.key}", captions_of(parts.get(TEXT_EXTENSION), metadata)
+
+    def _parts(self, shard: int, places: dict[str, tuple[int, int]]) -> dict[str, bytes]:
+        """Read members, neighbours at once: to a distant storage each request takes its time."""
+        first = min(offset for offset, _ in places.values())
+        span = max(offset + size for offset, size in places.values()) - first
+        wanted = sum(size for _, size in places.values())
+        if span > min(wanted + _LARGEST_GAP, _LARGEST_READ):
+            return {name: self._bytes(shard, place) for name, place in places.items()}
+        read = memoryview(self._bytes(shard, (first, span)))
+        return {
+            name: bytes(read[offset - first : offset - first + size])
+            for name, (offset, size) in places.items()
+        }
 
     def _bytes(self, shard: int, place: tuple[int, int]) -> bytes:
         offset, size = place

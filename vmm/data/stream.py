@@ -123,7 +123,7 @@ class TrainStream(IterableDataset[VideoTextBatch | UnusableData]):
         """
         worker = get_worker_info()
         own, workers = (worker.id, worker.num_workers) if worker else (0, 1)
-        for step in range(self.first_step + own, self.first_step + len(self), workers):
+        for step in self.steps_of(own, workers):
             try:
                 batch = self.batch(step)
             except UnusableData as error:
@@ -138,6 +138,19 @@ class TrainStream(IterableDataset[VideoTextBatch | UnusableData]):
         Raises:
             UnusableData: If too much cannot be decoded.
         """
+        media, turns = self.share_of(step)
+        rows = self.batch_sizes[media] * self._settings.aug_repeats
+        return make_batch(self._samples(media, turns), media, rows)
+
+    def steps_of(self, worker: int, workers: int) -> range:
+        """Return the steps whose batches one of so many workers makes, on every rank."""
+        return range(self.first_step + worker, self.first_step + len(self), workers)
+
+    def share_of(self, step: int) -> tuple[Media, list[tuple[int, int]]]:
+        """Return a step's media type, and endless position and turn of each of this rank's samples.
+
+        Where a position is, its media type's ``Mixture`` says.
+        """
         media, number = self._plan.at(step)
         size, ranks = self.batch_sizes[media], self._world_size
         if self._repeats == 1:
@@ -146,8 +159,7 @@ class TrainStream(IterableDataset[VideoTextBatch | UnusableData]):
         else:  # neighbours of the step's rows go to different ranks
             places = range(number * size * ranks + self._rank, (number + 1) * size * ranks, ranks)
             turns = [divmod(place, self._repeats) for place in places]
-        rows = size * self._settings.aug_repeats
-        return make_batch(self._samples(media, turns), media, rows)
+        return media, turns
 
     def _samples(self, media: Media, turns: list[tuple[int, int]]) -> Iterator[Sample]:
         """Yield the samples of some positions and turns; it must be something."""
