@@ -137,6 +137,8 @@ class Played(NamedTuple):
     waits: np.ndarray
     """(K, ranks) of each rank for its own batch."""
     step_s: float
+    workers: int
+    """Of each rank."""
 
     def waiting(self, after: int) -> float:
         """Share of the time that all wait for the slowest, from a step on."""
@@ -144,8 +146,9 @@ class Played(NamedTuple):
         return float(lost / (lost + self.step_s * len(self.waits[after:])))
 
     def pace(self, after: int) -> float:
-        """Seconds from step to step."""
-        return float(self.waits[after:].max(1).mean()) + self.step_s
+        """Seconds from step to step, over whole rounds of the workers: batches come in bursts."""
+        rounds = (len(self.waits) - after) // self.workers * self.workers
+        return float(self.waits[after : after + rounds].max(1).mean()) + self.step_s
 
 
 def play(seconds: np.ndarray, step_s: float, workers: int, prefetch: int) -> Played:
@@ -172,7 +175,7 @@ def play(seconds: np.ndarray, step_s: float, workers: int, prefetch: int) -> Pla
         taken[number] = np.maximum(ready, end)
         waits[number] = taken[number] - end
         end = float(taken[number].max()) + step_s
-    return Played(float(waits[0].max()), waits, step_s)
+    return Played(float(waits[0].max()), waits, step_s, workers)
 
 
 def plans(sizes: Sizes) -> tuple[dict[str, Plan], list[dict[str, Any]]]:
