@@ -234,7 +234,7 @@ def depths(plan: Plan, kind: str, sizes: Sizes) -> list[dict[str, Any]]:
     """Change how far workers are ahead, and slow one rank's storage down; object storage, JPEG."""
     workers = sizes.cluster.workers
     case = plan, kind, sizes.stage1.per_shard, OBJECTS, JPEG
-    seconds, slowed = work(*case), work(*case, slow={SLOW_RANK: SLOW})
+    seconds, slowed = work(*case), work(*case, slow={min(SLOW_RANK, sizes.cluster.ranks - 1): SLOW})
     step_s = 1.2 * play(seconds, 0.0, workers, PREFETCH).pace(PREFETCH * workers)
     rows = []
     for prefetch in (0, 1, 2, 4):
