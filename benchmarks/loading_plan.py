@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from itertools import islice
 from typing import NamedTuple
 
@@ -141,15 +142,15 @@ class _Unread(ResampledStream):
 
 def resampled_plan(corpus: Corpus, cluster: Cluster, count: int, seed: int = 0) -> Plan:
     """Say what is read in so many steps from shards behind URLs (``ResampledStream``)."""
-    logging.getLogger("vmm.data.resampled").setLevel(logging.ERROR)  # it warns once for each rank
     last = len(corpus.counts()) - 1
     urls = f"https://store/shard-{{000000..{last:06d}}}.tar"
     plan = _empty(count, cluster)
     plan.media[:] = corpus.media
     for rank in range(cluster.ranks):
-        stream = _Unread(
-            {corpus.media: urls}, {corpus.media: cluster.batch}, _SETTINGS, count, seed, rank
-        )
+        with _silent("vmm.data.resampled"):  # it would warn once for each rank
+            stream = _Unread(
+                {corpus.media: urls}, {corpus.media: cluster.batch}, _SETTINGS, count, seed, rank
+            )
         stream.count(corpus)
         stream.board = ReadingBoard(cluster.workers)
         for worker in range(cluster.workers):
@@ -161,6 +162,17 @@ def resampled_plan(corpus: Corpus, cluster: Cluster, count: int, seed: int = 0) 
                 plan.opened[number, rank] = stream.opened - before[0]
                 plan.read[number, rank] = stream.samples_read - before[1]
     return plan
+
+
+@contextmanager
+def _silent(name: str) -> Iterator[None]:
+    logger = logging.getLogger(name)
+    before = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)
 
 
 def _empty(count: int, cluster: Cluster) -> Plan:
