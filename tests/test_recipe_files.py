@@ -99,7 +99,7 @@ def test_far_from_everything_there_is_no_guess(here):
     [("--steps", "trainer.max_steps"), ("--batch-size=4", "data.init_args.batch_size")],
 )
 def test_an_option_of_another_program_is_known(here, typed, meant):
-    with pytest.raises(ValueError, match=rf"no option {typed[:7]}.*; did you mean --{meant}\?"):
+    with pytest.raises(ValueError, match=rf"no option {typed[:7]}.*; did you mean '{meant}'\?"):
         prepared(["fit", "-c", "stage2_vtt.yaml", typed, "3"])
 
 

@@ -103,7 +103,7 @@ def prepared(arguments: Sequence[str]) -> list[str]:
     for word in words:
         name = word.partition("=")[0]
         if meant := _ELSEWHERE.get(name.removeprefix("--").replace("-", "_")):
-            raise ValueError(f"there is no option {name}; did you mean --{meant}?")
+            raise ValueError(f"there is no option {name}; did you mean {meant!r}?")
     recipes = []
     for number, word in enumerate(words):
         if number and words[number - 1] in _CONFIG:
