@@ -96,6 +96,7 @@ def test_every_process_sees_all_rows_in_rank_order(two_processes):
         assert result["gathered"].tolist() == [0, 1, 10, 11]
 
 
+@pytest.mark.slow
 def test_exact_equals_one_process_on_the_whole_batch(two_processes, one_process):
     for result in two_processes:
         torch.testing.assert_close(result["exact"], one_process)

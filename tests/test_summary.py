@@ -17,6 +17,7 @@ def in_root(root, monkeypatch):
     monkeypatch.chdir(root)
 
 
+@pytest.mark.slow
 def test_the_published_stage_1(in_root):
     """VideoMamba-M against CLIP-ViT-B/16: neither weights nor data are here."""
     found = summarize([*STAGE1, "-c", "recipes/overlays/videomamba_m_k400.yaml", AWAY])

@@ -10,6 +10,8 @@ from vmm.ops.conv.causal_conv import (
     choose_backend,
 )
 
+pytestmark = pytest.mark.slow_interpreted
+
 PORTABLE = ["triton", "cpu", "torch"]
 LIMIT = 2e-6
 

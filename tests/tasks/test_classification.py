@@ -388,6 +388,7 @@ def test_two_processes_learn_what_one_does(of_two):
         torch.testing.assert_close(gradients, alone, rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_what_is_mixed_follows_from_the_samples_not_from_the_process(of_two):
     task, whole = shared(MIXING)
     alone = [learn(Step(task), task, part(whole, rows)) for rows in PARTS]
