@@ -99,6 +99,8 @@ def test_an_index_of_shots_cuts_at_shots(new_index, tmp_path):
         look_through(searcher, VECTOR, video, stride=0.5)
     with pytest.raises(ValueError, match="more than 5000 moments"):
         plan_shots(np.arange(200_000) / 10, [], 8.0, 0.5)
+    with pytest.raises(ValueError, match="5001 shots, more than 5000; ask a part"):
+        plan_shots(np.arange(200_000) / 10, [float(t) for t in range(1, 5001)], 1e5, 1e5)
     video.write_bytes(b"no film")
     with pytest.raises(ValueError, match=r"cannot read a\.mp4.*; try another file"):
         look_through(searcher, VECTOR, video)

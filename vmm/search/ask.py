@@ -146,7 +146,10 @@ def plan_shots(
     frame = seconds / len(times)
     longest = max(_length(seconds, frame, usual, window), frame)
     _check_number(seconds / longest, seconds, longest)
-    return shots.split(float(times[0]), cuts, end_of(times), longest)
+    spans = shots.split(float(times[0]), cuts, end_of(times), longest)
+    if len(spans) > _MOST:
+        raise ValueError(f"this video has {len(spans)} shots, more than {_MOST}; ask a part of it")
+    return spans
 
 
 def _length(seconds: float, frame: float, usual: float, window: float | None) -> float:
