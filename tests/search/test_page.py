@@ -5,6 +5,7 @@ import io
 import json
 import os
 import tarfile
+import threading
 from pathlib import Path
 from zipfile import ZipFile
 
@@ -22,6 +23,7 @@ gradio = pytest.importorskip("gradio", reason="gradio is not installed")
 from starlette.responses import Response  # noqa: E402
 from starlette.testclient import TestClient  # noqa: E402
 
+from vmm.search.app import serve  # noqa: E402
 from vmm.search.app.actions import Actions  # noqa: E402
 from vmm.search.app.api import api  # noqa: E402
 from vmm.search.app.examples import example_queries  # noqa: E402
@@ -136,6 +138,40 @@ def test_a_film_that_is_gone_is_counted_and_the_others_are_shown(page, tmp_path,
     assert len(shown) == len(found.hits) == 4 and "4 of them cannot be read now" in said
     assert [caption.split(".")[0] for _, caption in shown] == ["1", "2", "3", "4"]
     assert caplog.text.encode().count(rb"caf\xe9") >= 4
+
+
+def test_the_end_waits_for_work_and_lets_no_more_begin(page):
+    ended, more = threading.Thread(target=page.actions.end, daemon=True), []
+    with page.actions._working():
+        ended.start()
+        ended.join(0.3)
+        assert ended.is_alive()
+    ended.join(10)
+    assert not ended.is_alive()
+    late = threading.Thread(target=lambda: more.append(searched(page)), daemon=True)
+    late.start()
+    late.join(1)
+    assert more == []
+
+
+def test_work_ends_after_the_page_whatever_ends_it(monkeypatch, tmp_path):
+    said = []
+
+    class Blocks:
+        def launch(self, **options):
+            raise OSError("in use")
+
+        def close(self):
+            said.append("page")
+
+    ending = type("Ending", (), {"__init__": lambda *_: None, "end": lambda _: said.append("work")})
+    for name, stub in (("Actions", ending), ("Page", id), ("layout", lambda _: Blocks())):
+        monkeypatch.setattr(serve, name, stub)
+    monkeypatch.setattr(serve, "api", lambda *_: None)
+    monkeypatch.setattr(serve, "_tell_mistakes_in_a_line", lambda: None)
+    with pytest.raises(ValueError, match="in use; try --port"):
+        serve.serve(None, tmp_path, "127.0.0.1", 1, 1)
+    assert said == ["page", "work"]
 
 
 def test_filters_that_let_nothing_through_are_told(page):
