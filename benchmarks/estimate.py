@@ -350,7 +350,7 @@ def main() -> None:
         axes[0, 0].barh(heights, values, height=0.15, label=name)
     axes[0, 0].set(xscale="log", xlabel="ms of a step, 64 H100, JPEG pictures")
     axes[0, 0].set_yticks(range(len(chosen)), labels=[row["run"] for row in chosen], fontsize=7)
-    axes[0, 0].legend(fontsize=7)
+    figure.legend(fontsize=7, loc="outside lower center", ncols=5)
     page = report.Report(
         name="estimate",
         title="The published runs on H100, on paper",

@@ -23,7 +23,8 @@ from typing import Any, NamedTuple
 import torch
 
 from benchmarks import common, report
-from vmm.command_line import run_to_status
+from vmm.command_line import MISTAKE, run_to_status
+from vmm.text_output import complain
 
 ROOT = Path(__file__).parent.parent
 PASSED, FAILED, SKIPPED, NOT_RUN = "passed", "failed", "skipped", "not run"
@@ -270,10 +271,11 @@ def code_version() -> str:
 
 def _run(given: argparse.Namespace) -> int:
     if not torch.cuda.is_available():
-        raise ValueError(
-            "PyTorch finds no GPU here, and everything in this command needs one; what can be said "
-            "without one: python -m benchmarks.kernels"
+        complain(
+            "benchmarks.gpu: error: PyTorch finds no GPU here, and everything in this command "
+            "needs one; what can be said without one: python -m benchmarks.kernels"
         )
+        return MISTAKE
     given.output.mkdir(parents=True, exist_ok=True)
     output = given.output.resolve()
     summary = Summary(output, torch.cuda.get_device_name(), code_version(), given.again)

@@ -286,7 +286,8 @@ def draw(rows: list[dict[str, Any]], sizes: Sizes) -> Any:
             waiting = [row[f"waiting at {step_s:g} s"] for step_s in sizes.steps_s]
             axis.plot(sizes.steps_s, waiting, "o-", label=f"{row['storage']}, {row['layout']}")
         axis.set(xscale="log", xlabel="step, s", ylabel="share of waiting", title=kind)
-        axis.legend(fontsize=8)
+    lines = axes[0, 0].get_legend_handles_labels()
+    figure.legend(*lines, fontsize=8, loc="outside lower center", ncols=2)
     return figure
 
 
