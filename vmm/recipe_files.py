@@ -102,7 +102,8 @@ def prepared(arguments: Sequence[str]) -> list[str]:
     words = _with_flags(arguments)
     for word in words:
         name = word.partition("=")[0]
-        if meant := _ELSEWHERE.get(name.removeprefix("--").replace("-", "_")):
+        meant = _ELSEWHERE.get(name[2:].replace("-", "_"))
+        if meant and name.startswith("--"):  # a recipe or a value may be called so
             raise ValueError(f"there is no option {name}; did you mean --{meant}?")
     recipes = []
     for number, word in enumerate(words):

@@ -366,6 +366,7 @@ def _of_splits(items: list[Annotation], split: str, path: Path) -> list[Annotati
     if not wanted <= there:
         raise ValueError(
             f"{path} has no split {' and '.join(sorted(wanted - there))!r}; "
-            f"it has {', '.join(sorted(there)) or 'no splits: one file is one split'}"
+            f"it has {', '.join(sorted(there)) or 'no splits: one file is one split'}; "
+            "name one that it has, or give percent with /, e.g. 80/10/10"
         )
     return [item for item in items if str(item.metadata.get("split")) in wanted]
