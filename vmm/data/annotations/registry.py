@@ -265,7 +265,7 @@ def read_with_odd_rows(
     if entry.paragraph if paragraph is None else paragraph:
         items = [retrieval.as_paragraph(item) for item in items]
     if not items:
-        raise ValueError(f"{path} holds no item")
+        raise ValueError(f"{path} holds no item; add records to it, or name another file")
     if odd:
         named = "; ".join(str(error).partition("; the record has")[0] for error in odd[:NAMED])
         more = f" (and {len(odd) - NAMED} more)" if len(odd) > NAMED else ""
