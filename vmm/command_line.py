@@ -133,6 +133,7 @@ def run_to_status(name: str, run: Callable[[], int], kept: str = "") -> int:
     if sys.stderr is None or not sys.stderr.isatty():  # read when tqdm is imported
         for option in ("TQDM_MININTERVAL", "TQDM_DELAY"):
             os.environ.setdefault(option, _BAR_EVERY_S)
+    os.environ.setdefault("HF_HUB_VERBOSITY", "error")  # its retries are not the user's mistake
     try:
         status = run()
         sys.stdout.flush()
