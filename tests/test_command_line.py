@@ -48,9 +48,10 @@ def full_disk():
         (wrapped, "the shard pattern 'no/such/file.tar' matches no file"),
         (
             lambda: Path("/no/such/folder/x").read_bytes(),
-            "/no/such/folder/x: No such file or directory",
+            "/no/such/folder/x: No such file or directory; check the name",
         ),
-        (lambda: os.mkdir("/dev/null/x"), "/dev/null/x: Not a directory"),
+        (lambda: os.mkdir("/dev/null/x"), "/dev/null/x: Not a directory; a file stands where"),
+        (lambda: os.mkdir("/dev/null"), "/dev/null: File exists; name another, or move it away"),
         (full_disk, "No space left on device"),
     ],
 )

@@ -105,6 +105,11 @@ def test_an_option_of_another_program_is_known(here, typed, meant):
         assert prepared(["fit", "-c", "stage2_vtt.yaml", "--model.name", value])[-1] == value
 
 
+def test_a_value_may_be_called_as_an_option_of_another_program(here):
+    words = ["fit", "-c", "stage2_vtt.yaml", "--trainer.logger.init_args.name", "steps"]
+    assert prepared(words)[-1] == "steps"
+
+
 def test_a_recipe_needs_no_flag(here):
     recipe, overlay = (str(PACKAGED / name) for name in ("stage2_vtt.yaml", "overlays/ema.yaml"))
     wanted = ["fit", "-c", recipe, "-c", overlay]

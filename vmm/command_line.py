@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import dis
+import errno
 import math
 import os
 import re
@@ -29,6 +30,17 @@ MISTAKE, BAD_NUMBERS, LOST, PREEMPTED, STOPPED, NO_READER = 2, 65, 69, 75, 130, 
 
 _OURS = ("vmm", "eval", "data_prep")
 _LONGEST = 400  # characters of a library's message
+_REMEDIES = {
+    errno.ENOENT: "check the name",
+    errno.EEXIST: "name another, or move it away",
+    errno.ENOTDIR: "a file stands where a folder is wanted; name another place",
+    errno.EISDIR: "name a file",
+    errno.EACCES: "ask for the right to it, or name another place",
+    errno.EROFS: "name another place",
+    errno.ENOSPC: "free some, or name a place on another disk",
+    errno.ENAMETOOLONG: "give a shorter name",
+}
+"""What helps where the system refused a file, by its ``errno``."""
 _BAR_EVERY_S = "60"
 """How often bars are written where no terminal draws them in one place."""
 
@@ -121,6 +133,7 @@ def run_to_status(name: str, run: Callable[[], int], kept: str = "") -> int:
     if sys.stderr is None or not sys.stderr.isatty():  # read when tqdm is imported
         for option in ("TQDM_MININTERVAL", "TQDM_DELAY"):
             os.environ.setdefault(option, _BAR_EVERY_S)
+    os.environ.setdefault("HF_HUB_VERBOSITY", "error")  # its retries are not the user's mistake
     try:
         status = run()
         sys.stdout.flush()
@@ -198,7 +211,9 @@ def sentence(error: ValueError | OSError) -> str:
         if isinstance(link, ValueError | OSError) and _said_by_us(link):
             return str(link)
     if isinstance(error, OSError) and error.filename is not None:
-        return f"{error.filename2 or error.filename}: {error.strerror}"
+        remedy = _REMEDIES.get(error.errno or 0)
+        what = f"{error.filename2 or error.filename}: {error.strerror}"
+        return f"{what}; {remedy}" if remedy else what
     text = " ".join(str(error).split()) or type(error).__name__
     text = text if len(text) <= _LONGEST else text[:_LONGEST] + " ..."
     where = next((f" in {name}, line {line}" for name, line in _our_places(error)), "")

@@ -386,7 +386,7 @@ def test_search(told, line, said):
 
 
 RUN = "--run {t}/run --out {t}/results"
-SHARDS = "--shards nowhere.tar --num-workers 0"
+SHARDS = "--shards {t}/empty.tar --num-workers 0"
 SET = "--annotations {t}/captions.json --media {t}/media"
 
 
@@ -397,7 +397,7 @@ SET = "--annotations {t}/captions.json --media {t}/media"
         (f"eval retrieval {SHARDS}", "give --run or --model"),
         (f"eval retrieval --run {{t}}/empty {SHARDS}", "is not a run directory"),
         (f"eval retrieval --run {{t}}/encoder {SHARDS}", "is not a run directory"),
-        (f"eval retrieval {RUN} {SHARDS}", "matches no file"),
+        (f"eval retrieval {RUN} --shards gone.tar", "matches no file"),
         (f"eval retrieval {RUN} {SHARDS} --checkpoint {{t}}/zero.ckpt", "zero_to_fp32.py"),
         (f"eval retrieval {RUN} {SHARDS} --device gpu", "--device 'gpu' cannot be used here"),
         (f"eval retrieval {RUN} {SHARDS} --device cuda:99", "--device 'cuda:99' cannot be used"),
@@ -411,9 +411,9 @@ SET = "--annotations {t}/captions.json --media {t}/media"
         ("eval retrieval --run {t}/run --shards {t}/empty.tar", "no video with a caption"),
         (
             f"eval retrieval --run {{t}}/run --dataset captions {SET} --out {{t}}/text.txt",
-            "text.txt: File exists",
+            "text.txt is a file; name a folder",
         ),
-        ("eval retrieval --model nope --shards x", "'nope' is no model"),
+        ("eval retrieval --model nope --shards {t}/empty.tar", "'nope' is no model"),
         ("eval match-weight", "the following arguments are required: --run"),
         ("eval match-weight --run {t}/empty", "is not a run directory"),
         ("eval match-weight --run {t}/run", "names no data.init_args.val_videos to choose"),
@@ -426,13 +426,19 @@ SET = "--annotations {t}/captions.json --media {t}/media"
             f"eval grounding {RUN} --dataset moments {SET} --fps 1 --num-frames 4",
             "give either --nu",
         ),
-        ("eval open-qa --run {t}/run --shards x.tar", "was not trained to answer questions"),
+        (
+            "eval open-qa --run {t}/run --shards {t}/empty.tar",
+            "was not trained to answer questions",
+        ),
         ("eval probe --run {t}/run --shards x.tar", "give train_shards: a probe learns from"),
         (
             "eval probe --run {t}/run --shards x.tar --train-shards x.tar",
             "to train on and to test on",
         ),
-        ("eval probe --run {t}/run --shards x.tar --train-shards {t}/media.tar", "no video with a"),
+        (
+            "eval probe --run {t}/run --shards {t}/empty.tar --train-shards {t}/media.tar",
+            "no video with a",
+        ),
         ("eval compare nowhere nowhere", "cannot be read as a result"),
         ("eval compare {t}/list.json {t}/list.json", "is no result of this version"),
         ("eval lint {t}/text.txt --dataset nope --annotations x", "there is no test set 'nope'"),

@@ -107,6 +107,7 @@ def test_folders_of_classes_are_a_data_set(folders, tmp_path, capsys):
         (["--shard-range", "3:3"], "--shard-range is 3:3"),
         (["--dataset", "msrvt"], "no data set 'msrvt'"),
         (["--split", "train"], "has no split 'train'"),
+        (["--split", "60-20-20"], "or give percent with /, e.g. 80/10/10"),
     ],
 )
 def test_wrong_arguments(tmp_path, capsys, flags, message):

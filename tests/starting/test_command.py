@@ -117,6 +117,7 @@ def test_shards_that_will_not_do(init, own_shards, tmp_path, capfd):
         return capfd.readouterr().err
 
     assert "there are no validation shards beside" in told(own_shards / "train")
+    assert "matches no file" in told(own_shards / "nowhere")
     (tmp_path / "captions.csv").touch()
     assert "captions.csv is no shard; make some of it first" in told("captions.csv")
     (tmp_path / "empty").mkdir()

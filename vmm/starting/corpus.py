@@ -84,6 +84,7 @@ def find_parts(
             part: other for part, other in named.items() if part != "train" and other is not None
         }
     if named["validation"] is None:
+        expand_shards(given)  # a name that is nowhere is said first
         raise ValueError(
             f"there are no validation shards beside {', '.join(given)}; name some with "
             "--validation, or make all parts at once by `vmm shards make ... --split 80/10/10`: "

@@ -316,7 +316,7 @@ def _with_words(start: Start, wanted: Wanted) -> Start:
     start.model["text_lr_ratio"] = base["text_lr_ratio"]
     start.said.append(
         f"captions are read by a small text encoder that knows the {count} words of the training "
-        f"captions ({folder}); a search for other words finds nothing"
+        f"captions ({folder}); what a search for other words finds is chance"
     )
     return start
 

@@ -239,11 +239,14 @@ def test_unknown_files_and_names(tmp_path):
     with pytest.raises(ValueError, match=r"cannot tell whose .*its fields: bar, foo.*captions or"):
         read_annotations(path)
     path = write(tmp_path, "x.csv", "clip no,words\na.mp4,a dog\n")
-    with pytest.raises(ValueError, match=r"its columns: clip no, words.*called one of video, .*"):
+    with pytest.raises(ValueError, match=r"its columns: clip no, words.*called one of .*--dat"):
         read_annotations(path)
     path = write(tmp_path, "x.csv", "a.mp4,a dog\nb.mp4,a cat\n")
     with pytest.raises(ValueError, match=r"first line is a record .a dog, a.mp4.; begin it with"):
         read_annotations(path)
+    with pytest.raises(ValueError, match=r"nil\.csv holds: it is empty; begin it with a line of"):
+        read_annotations(write(tmp_path, "nil.csv", ""))
+    (tmp_path / "nil.csv").unlink()
     with pytest.raises(ValueError, match=r"name the data set; it holds x\.csv"):
         read_annotations(tmp_path)
     with pytest.raises(ValueError, match="no data set 'msrvt'; known are captions, class-table"):

@@ -1,4 +1,5 @@
 import importlib
+import logging
 import subprocess
 import sys
 import typing
@@ -62,6 +63,20 @@ def test_a_new_evaluation_needs_no_published_set():
     assert run_command(parser, lambda *told: seen.append(told), arguments) == 0
     ((values, command),) = seen
     assert values["device"] == "cpu" and command == "vmm eval new --run r --device cpu"
+
+
+def test_it_shows_its_own_messages_and_not_those_of_libraries(monkeypatch, capsys):
+    monkeypatch.setattr(logging.getLogger(), "handlers", [])
+    monkeypatch.setattr(logging.getLogger(), "level", logging.WARNING)
+
+    def evaluate(*_):
+        logging.getLogger("vmm.new").info("7 videos")
+        logging.info("Parsing model identifier")  # as open_clip does
+
+    parser = new_parser("vmm eval new", "A new one.", "a run")
+    assert run_command(parser, evaluate, ["--run", "r", "--device", "cpu"]) == 0
+    said = capsys.readouterr().err
+    assert "7 videos" in said and "Parsing" not in said
 
 
 def test_ctrl_c_while_torch_is_loaded_is_one_sentence(root, tmp_path):

@@ -19,6 +19,8 @@ from vmm.evaluation.common.options import ModelOptions, Options
         ),
         (lambda: ModelOptions().open_encoder(), "give the run directory of a trained model"),
         (lambda: Options(device="gpu").prepare(), "'gpu' cannot be used here"),
+        (lambda: Options(shards="gone.tar").prepare(), "'gone.tar' matches no file"),
+        (lambda: Options(out=Path(__file__)).prepare(), r"--out .*\.py is a file; name a folder"),
     ],
 )
 def test_what_is_missing_or_wrong_is_said(ask, said):

@@ -71,10 +71,12 @@ def tell(source: Source, datasets: Mapping[str, Dataset]) -> str:
         found = named or found
     if len(found) != 1:
         refuse_id_list(source)
-        choice = " or ".join(found or datasets)
+        choice = "name the data set: " + " or ".join(found or datasets)
+        if not found and source.suffix in _TABLES:  # most likely one's own, not one of forty
+            choice = "a published data set's needs --dataset (`vmm shards make --help`)"
         raise ValueError(
             f"cannot tell whose annotations {source.path} holds{_fields_and_remedy(source)}; "
-            f"name the data set: {choice}"
+            f"{choice}"
         )
     return found[0]
 
@@ -102,6 +104,8 @@ def _fields_and_remedy(source: Source) -> str:
     if source.suffix not in _TABLES:
         return f" (its fields: {shown})"
     media = {extension for names in MEDIA_EXTENSIONS.values() for extension in names}
+    if not fields:
+        return ": it is empty; begin it with a line of names, video,caption"
     if any(name.rpartition(".")[2].lower() in media for name in fields if "." in name):
         named = "video,caption"
         return f": its first line is a record ({shown}); begin it with a line of names, {named}"
@@ -109,5 +113,5 @@ def _fields_and_remedy(source: Source) -> str:
         f" (its columns: {shown}): a table of your own has a column of files, called one of "
         f"{', '.join(MEDIA_FIELDS)}, and one of captions, called one of "
         f"{', '.join(CAPTION_FIELDS)}, or of classes, {', '.join(CLASS_FIELDS)}; rename them in "
-        "the first line; or it is a published data set's"
+        "the first line"
     )

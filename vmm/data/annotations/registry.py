@@ -265,7 +265,7 @@ def read_with_odd_rows(
     if entry.paragraph if paragraph is None else paragraph:
         items = [retrieval.as_paragraph(item) for item in items]
     if not items:
-        raise ValueError(f"{path} holds no item")
+        raise ValueError(f"{path} holds no item; add records to it, or name another file")
     if odd:
         named = "; ".join(str(error).partition("; the record has")[0] for error in odd[:NAMED])
         more = f" (and {len(odd) - NAMED} more)" if len(odd) > NAMED else ""
@@ -366,6 +366,7 @@ def _of_splits(items: list[Annotation], split: str, path: Path) -> list[Annotati
     if not wanted <= there:
         raise ValueError(
             f"{path} has no split {' and '.join(sorted(wanted - there))!r}; "
-            f"it has {', '.join(sorted(there)) or 'no splits: one file is one split'}"
+            f"it has {', '.join(sorted(there)) or 'no splits: one file is one split'}; "
+            "name one that it has, or give percent with /, e.g. 80/10/10"
         )
     return [item for item in items if str(item.metadata.get("split")) in wanted]

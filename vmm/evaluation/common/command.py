@@ -103,7 +103,8 @@ def run_command(
         folder = found.annotations is not None and found.annotations.is_dir()
         if found.annotations is None or not (found.media or folder):
             parser.error("--dataset needs --annotations and --media")
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    logging.basicConfig(format="%(message)s")
+    logging.getLogger("vmm").setLevel(logging.INFO)  # libraries' own progress is not shown
 
     def measure() -> int:
         import torch

@@ -244,7 +244,8 @@ class OpenClipEncoder:
             self._tokenizer = open_clip.get_tokenizer(name)
         except (OSError, RuntimeError, ValueError) as error:
             raise ValueError(
-                f"open_clip cannot build {name!r} with weights {pretrained!r}: {error}"
+                f"open_clip cannot build {name!r} with weights {pretrained!r}: {error}; give a tag "
+                "that `open_clip.list_pretrained()` has, or a file of weights"
             ) from error
         pixels = model.visual.preprocess_cfg
         size = pixels["size"]

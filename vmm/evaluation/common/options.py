@@ -8,6 +8,7 @@ from typing import Literal
 
 import torch
 
+from vmm.data.patterns import expand_shards
 from vmm.evaluation.common.models import Encoder, VmmEncoder, load_encoder
 from vmm.ops.tuning.cpu_setup import tune_cpu
 from vmm.runs import load_run
@@ -52,10 +53,10 @@ class Options:
         return out
 
     def prepare(self) -> None:
-        """Try the device, and say what is set up on it.
+        """Try the device, the shards and the folder, before a model is loaded.
 
         Raises:
-            ValueError: If it cannot be used.
+            ValueError: If one cannot be used.
         """
         try:
             wanted = torch.device(self.device)
@@ -69,6 +70,10 @@ class Options:
                 f"--device {self.device!r} cannot be used here ({reason}); give cpu, cuda or "
                 "cuda:NUMBER"
             ) from error
+        if self.shards is not None:
+            expand_shards(self.shards)
+        if self.out is not None and self.out.is_file():
+            raise ValueError(f"--out {self.out} is a file; name a folder")
         if wanted.type == "cpu":
             tune_cpu()  # `vmm doctor` says what this is
 
