@@ -37,7 +37,11 @@ def main(args: Sequence[str] | None = None) -> int:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument
-    add("--short", action="store_true", help="fewer variants and steps: a quarter of an hour")
+    add(
+        "--short",
+        action="store_true",
+        help="fewer questions, variants and steps: a quarter of the time",
+    )
     add("--seeds", type=whole(1), default=3, help="trainings of each variant (default: 3)")
     add("--steps", type=whole(1), help="of each training (default: 1200, or 800 if short)")
     add("--study", action="append", dest="studies", metavar="NAME",
@@ -51,11 +55,9 @@ def main(args: Sequence[str] | None = None) -> int:
 
 
 def _run(options: argparse.Namespace) -> int:
-    os.environ.setdefault(
-        "TQDM_DISABLE", "1"
-    )  # read when tqdm is imported: bars of each evaluation
-    import torch
-
+    # Read when tqdm and torch are loaded, also by the trainings: no bars of evaluations, and one
+    # thread, for trainings go on beside each other.
+    os.environ |= {"TQDM_DISABLE": "1", "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
     from vmm.evaluation.ablation.page import write_results
     from vmm.evaluation.ablation.run import Settings, fit_arguments, run_all
     from vmm.evaluation.ablation.studies import choose, in_order
@@ -68,7 +70,6 @@ def _run(options: argparse.Namespace) -> int:
     make = ["-m", "data_prep.motions", "--out", str(DATA), *shlex.split(_CLIPS)]
     subprocess.run([sys.executable, *make], check=True, env=os.environ)
     logging.getLogger("vmm").setLevel(logging.WARNING)
-    torch.set_num_threads(1)  # for evaluations: trainings of others go on beside them
     trainings = in_order(studies)
     results = run_all(trainings, settings, partial(print, flush=True))
     commands = {t.key(): shlex.join(["vmm", *fit_arguments(t, 1, settings)]) for t in trainings}

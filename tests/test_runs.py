@@ -23,6 +23,7 @@ from vmm.runs import (
     find_checkpoint,
     load_model,
     load_run,
+    read_config,
     trains,
 )
 from vmm.tasks.base import TrainingTask
@@ -276,7 +277,7 @@ def test_damaged_files_are_named(run):
     (folder / "config.yaml").write_text("a: &a {b: *a}")
     with pytest.raises(ValueError, match=r"config\.yaml is a part of itself"):
         load_run(folder, "last")
-    with pytest.raises(ValueError, match="holds the runs run, name one"):
+    with pytest.raises(ValueError, match=r"name one of .*/run$"):
         load_run(folder.parent, "last")
 
 
@@ -432,3 +433,12 @@ def test_the_table_names_every_task_and_its_arguments():
 
 def subclasses(base):
     return {base}.union(*map(subclasses, base.__subclasses__())) - {TrainingTask}
+
+
+def test_a_folder_that_is_no_run_names_those_that_are(run):
+    folder, _, _ = run
+    for wrong in (folder.parent, folder.parent / "version_9"):
+        with pytest.raises(ValueError, match=f"config.yaml there; name one of {folder}$"):
+            read_config(wrong)
+    with pytest.raises(ValueError, match="; name a folder that `vmm fit` made"):
+        read_config(folder / "checkpoints" / "deeper")

@@ -53,6 +53,7 @@ CLASS_LIST = "classes.txt"
 """In the run of a classifier: the names of its classes, by number."""
 _RAW = ":raw"
 _ENCODER = "video_encoder."
+_NAMED = 5  # runs, in a message
 
 IMPORTED_WEIGHTS = "model.safetensors"
 """Weights in a folder that ``vmm import`` wrote, which otherwise looks like a run directory."""
@@ -132,9 +133,16 @@ def read_config(run: Path) -> dict[str, Any]:
     """
     path = run / CONFIG
     if not path.is_file():
-        inside = sorted(p.parent.name for p in run.glob("*/config.yaml"))
-        hint = f"; it holds the runs {', '.join(inside)}, name one" if inside else ""
-        raise ValueError(f"{run} is not a run directory of `vmm fit`: no config.yaml there{hint}")
+        around = run if run.is_dir() and any(run.glob("*/config.yaml")) else run.parent
+        runs = sorted(p.parent for p in around.glob("*/config.yaml"))
+        named = (
+            f"one of {', '.join(map(str, runs[-_NAMED:]))}"
+            if runs
+            else "a folder that `vmm fit` made"
+        )
+        raise ValueError(
+            f"{run} is not a run directory of `vmm fit`: no config.yaml there; name {named}"
+        )
     try:
         config = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:

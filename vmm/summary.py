@@ -390,7 +390,8 @@ def _training_lines(kept: dict[str, Any], epoch: dict[str, Any]) -> Iterator[str
     yield f"a batch, {epoch['processes']:,} process{plural}: {step or 'not known'}"
     if "steps" in epoch:
         samples = ", ".join(f"{n:,} {media}s" for media, n in epoch["samples"].items())
-        yield f"an epoch: {epoch['batches']:,} batches, {epoch['steps']:,} steps, of {samples}"
+        yield f"an epoch: {epoch['batches']:,} batches, {epoch['steps']:,} steps"
+        yield f"the shards hold: {samples}"
     else:
         batches = epoch["batches"]
         known = "" if batches is None else f"{batches:,} batches; "

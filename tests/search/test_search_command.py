@@ -52,6 +52,15 @@ def test_table_json_and_csv_say_the_same(search):
         assert line.split()[2] == ("-" if row["match"] is None else f"{row['match']:.2f}")
 
 
+def test_words_that_the_encoder_cannot_read_are_said(search):
+    told = search("a red xylophone", "--top", 1).err
+    assert (
+        "does not know 'xylophone': what it finds for them is chance" in told and "red" not in told
+    )
+    assert "reads 8 tokens, and the longest sentence has 42" in search("red " * 40, "--top", 1).err
+    assert search("a red circle", "--top", 1).err == ""
+
+
 def test_filters_and_a_sentence_with_a_video(search, index):
     videos = index.parent / "videos"
 
@@ -68,7 +77,7 @@ def test_filters_and_a_sentence_with_a_video(search, index):
     assert both[0]["video"].endswith("b.mp4") and both[0]["text"] == "a red circle"
     similar = {row["file"]: row["similarity"] for row in json.loads(alone.out)}
     assert both[0]["similarity"] not in (everything[0]["similarity"], *similar.values())
-    said = search("x", "--folder", "nowhere")
+    said = search("a circle", "--folder", "nowhere")
     assert said.out == "" and said.err == "nothing is left by the filters for: 1\n"
 
 

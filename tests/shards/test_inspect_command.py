@@ -48,7 +48,7 @@ def test_odd_texts_and_names_are_told_and_shown(tmp_path, root):
 def test_nothing_usable_still_makes_a_report(tmp_path, capsys):
     (tmp_path / "x.tar").write_bytes(b"")
     assert main([str(tmp_path / "x.tar"), "-o", str(tmp_path / "out"), "--workers", "1"]) == 0
-    assert "1 shards, 0 B, 1 damaged\n0 samples" in capsys.readouterr().out
+    assert "1 shard, 0 B, 1 damaged\n0 samples" in capsys.readouterr().out
     assert not (tmp_path / "out/contact_sheet.png").exists()
     assert main([str(tmp_path / "nobody.tar"), "-o", str(tmp_path / "out")]) == 2
     assert "matches no file" in capsys.readouterr().err

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
 from pathlib import Path
@@ -128,6 +128,20 @@ class Searcher:
         """Encode a sentence: (E,)."""
         vector: Floats = self.encoder.encode_text([text])[0]
         return vector
+
+    def unread(self, texts: Sequence[str]) -> str:
+        """Say which words of sentences the encoder cannot read, or cuts; "" if it reads all."""
+        check = self.encoder.model.text_encoder.check_captions(texts)
+        said = []
+        if check is not None and check.unknown:
+            words = ", ".join(map(repr, check.unknown_examples))
+            said.append(f"the encoder does not know {words}: what it finds for them is chance")
+        if check is not None and check.cut:
+            said.append(
+                f"the encoder reads {check.max_words} tokens, and the longest sentence has "
+                f"{check.longest}: its end is not looked for"
+            )
+        return "; ".join(said)
 
     def video_vector(self, video: Video) -> Floats:
         """Encode a video as one moment: (E,)."""

@@ -109,6 +109,8 @@ def main(argv: Sequence[str]) -> int:
     searcher = Searcher.open(options.index, options.encoder, approximate=options.approximate)
     results, problems = _answered(searcher, asked, like)
     _show(results, options)
+    if unread := searcher.unread([one.text for one in asked if one.text]):
+        complain(unread)
     if not searcher.sources:
         complain(f"{options.index} holds no moments; `vmm encode` fills it")
     elif nothing := [result.id for result in results if not result.hits]:

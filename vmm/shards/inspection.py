@@ -167,8 +167,10 @@ def in_words(numbers: ShardReport) -> str:
     problems = ", ".join(f"{n} {reason}" for reason, n in numbers.problems["by_reason"].items())
     seconds = numbers.media["seconds"]
     said = _said(numbers)
+    plural = "" if shards["count"] == 1 else "s"
     return (
-        f"{shards['count']} shards, {_bytes(shards['bytes'])}, {len(shards['damaged'])} damaged\n"
+        f"{shards['count']} shard{plural}, {_bytes(shards['bytes'])}, "
+        f"{len(shards['damaged'])} damaged\n"
         f"{samples['count']} samples ({samples['video']} videos, {samples['image']} images), "
         f"{samples['usable']} usable; problems: {problems or 'none'}\n"
         f"{seconds.get('total', 0) / 3600:.2f} hours, median {seconds.get('median', 0):.3g} s\n"

@@ -30,7 +30,7 @@ def fitted(monkeypatch, settings):
         done.append(arguments)
         log.with_suffix("").mkdir(parents=True)
 
-    monkeypatch.setattr(run, "_fit", fit)
+    monkeypatch.setattr(run, "fit", fit)
     monkeypatch.setattr(run, "_classify", lambda training, path, data: {"top_1": 42.0})
     return done
 
@@ -45,11 +45,15 @@ def test_finished_trainings_are_not_repeated(settings, fitted):
     assert len(fitted) == 5 and again.keys() == found.keys()
 
 
-def test_a_training_that_fails_is_named(settings, monkeypatch):
-    monkeypatch.setattr(run.sys, "executable", "false")
-    with pytest.raises(ValueError, match=r"failed with status 1: it said nothing \(see .*\.log"):
-        run_all([FIRST], settings, print)
-    assert not (run_of(FIRST, 1, settings) / "ablation.json").exists()
+def test_a_training_that_fails_is_named(settings):
+    told = r"failed with status 2: .*matches no file.*\(see .*\.log; `vmm fit -c recipes/stage1"
+    lost = Training(
+        "stage1_mvp.yaml",
+        {"data.init_args.train_videos": "gone.tar", "data.init_args.make_demo": "false"},
+    )
+    with pytest.raises(ValueError, match=told):
+        run_all([lost], settings, print)
+    assert not (run_of(lost, 1, settings) / "ablation.json").exists()
 
 
 def test_a_changed_recipe_is_another_run(settings, root, monkeypatch, tmp_path):

@@ -1,17 +1,14 @@
 """Train everything that the studies compare, once per seed, and classify with it.
 
-Trainings are commands of their own, several at a time with one thread each. What a training gave is
-written when it has ended, so that a later call repeats none; one that was stopped begins anew.
+Trainings are processes of their own, several at a time with one thread each. What a training gave
+is written when it has ended, so that a later call repeats none; one that was stopped begins anew.
 """
 
 from __future__ import annotations
 
 import json
 import logging
-import os
 import shutil
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -21,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from vmm.evaluation.ablation.studies import Training
+from vmm.evaluation.ablation.training_process import fit
 from vmm.evaluation.classification.options import Options as ClassifyOptions
 from vmm.evaluation.classification.run import evaluate
 from vmm.evaluation.common.results import content_hash
@@ -137,7 +135,7 @@ def _run(
         return found
     begun = time.monotonic()
     shutil.rmtree(run, ignore_errors=True)
-    _fit(fit_arguments(training, seed, settings), run.with_suffix(".log"))
+    fit(fit_arguments(training, seed, settings), run.with_suffix(".log"))
     result: dict[str, Any] = {"seconds": round(time.monotonic() - begun, 1)}
     if training.classifies:
         with lock:  # evaluations share the log and the libraries' threads
@@ -145,23 +143,6 @@ def _run(
     with whole_file(file) as part:
         part.write_text(json.dumps(result), encoding="utf-8")
     return result
-
-
-def _fit(arguments: Sequence[str], log: Path) -> None:
-    """Train in a process of its own."""
-    log.parent.mkdir(parents=True, exist_ok=True)
-    command = [sys.executable, "-m", "vmm", *arguments]
-    with log.open("w", encoding="utf-8") as file:
-        threads = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
-        status = subprocess.run(
-            command, stdout=file, stderr=subprocess.STDOUT, env=os.environ | threads, check=False
-        ).returncode
-    if status:
-        lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
-        raise ValueError(
-            f"a training failed with status {status}: {lines[-1] if lines else 'it said nothing'} "
-            f"(see {log}; `vmm {' '.join(arguments)}`)"
-        )
 
 
 def _classify(training: Training, run: Path, data: Path) -> dict[str, Any]:

@@ -74,7 +74,7 @@ class Study(NamedTuple):
     variants: dict[str, Training]
     """The first is the baseline."""
     short: tuple[str, ...]
-    """Those that the short form trains; the baseline is one of them."""
+    """Those that the short form trains, the baseline among them; none leaves the study out."""
     note: str = ""
     """What is not seen in the numbers."""
     measure: Measure = "top_1"
@@ -149,7 +149,7 @@ STUDIES = (
                 )
             },
         },
-        ("spatial", "temporal"),
+        (),
         "The paper finds spatial best, on Kinetics. An order at chance (8.3) has not begun to "
         "learn in so few steps: of four directions alone, the temporal one learns 99 % in 500.",
     ),
@@ -206,7 +206,7 @@ STUDIES = (
                 for kind in ("random", "tube", "frame_row", "clip_row")
             },
         },
-        ("attention", "random"),
+        (),
         "As for stage 1, a quarter of the clips has labels. The paper finds the teacher's "
         "attention best, on Something-Something.",
     ),
@@ -214,7 +214,7 @@ STUDIES = (
         "aligned layers",
         "How many layers should stage 1 compare with the teacher's?",
         {"1 layer": _pretrained(), **{f"{k} layers": _pretrained(layers=k) for k in (2, 4)}},
-        ("1 layer", "2 layers"),
+        (),
         "As for stage 1, a quarter of the clips has labels. The paper finds the last layer alone "
         "best.",
     ),
@@ -244,7 +244,7 @@ def choose(names: list[str] | None, short: bool) -> list[Study]:
 
     Args:
         names: Of studies; None = all.
-        short: Fewer variants.
+        short: Fewer studies, and fewer variants of them; one that is named stays.
 
     Raises:
         ValueError: If there is no study of a name.
@@ -257,8 +257,11 @@ def choose(names: list[str] | None, short: bool) -> list[Study]:
     if not short:
         return chosen
     return [
-        study._replace(variants={name: study.variants[name] for name in study.short})
+        study._replace(
+            variants={name: study.variants[name] for name in study.short or study.variants}
+        )
         for study in chosen
+        if study.short or names is not None
     ]
 
 

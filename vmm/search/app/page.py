@@ -99,7 +99,7 @@ class Page:
             f"{len(answer.spans)} moments of {lengths.max():.1f} s compared; the best is at "
             f"{answer.hits[0].when}"
         )
-        said += f"; {answer.problem}" if answer.problem else ""
+        said = "; ".join(filter(None, [said, answer.problem, self._unread(text)]))
         return shown, _table(answer.spans, answer.cosines), status(said)
 
     def ask_api(
@@ -155,7 +155,11 @@ class Page:
         lost = [hit for hit, film in zip(found.hits, films, strict=True) if film is None]
         found = replace(found, hits=[hit for _, hit, _ in there])
         curve, about = self.inspect(found, 0) if there else (_table(), "")
-        return shown, found, 0, curve, about, status(_outcome(found, len(films), lost))
+        said = [_outcome(found, len(films), lost), self._unread(found.query.text)]
+        return shown, found, 0, curve, about, status("; ".join(filter(None, said)))
+
+    def _unread(self, text: str | None) -> str:
+        return self.actions.searcher.unread([text] if text else [])
 
 
 def _about(found: Found) -> str:
