@@ -15,6 +15,7 @@ from pathlib import Path
 
 from tests.export.runs import write_run
 from tests.search.served import Served, hostile, make_index, torment
+from tests.stress.resume import write_result
 from vmm.export.command import main as export
 
 ROOT = Path(__file__).parents[2]
@@ -31,7 +32,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--uploads", type=int, default=200)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--out", type=Path)
+    parser.add_argument("--out", type=Path, help="folder for a dated report")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -55,7 +56,7 @@ def main():
         assert ended == 0 and list(served.temporary.iterdir()) == []
     print(json.dumps(result, indent=1))
     if options.out:
-        (options.out / "uploads.json").write_text(json.dumps(result, indent=1) + "\n")
+        write_result(options.out, "uploads", result)
 
 
 if __name__ == "__main__":

@@ -146,8 +146,9 @@ def encode_videos(
         work = _Work(index, clips, writer)
         for source, size in zip(todo, sizes, strict=True):
             work.do(source, counts, lambda part, n=size: bar.update(n * part))  # type: ignore[misc]
+            faster = counts.seconds / max(bar.format_dict["elapsed"], 1e-9)
             shown = {"videos": counts.encoded + counts.reused, "hours": counts.seconds / 3600}
-            bar.set_postfix(shown, refresh=False)
+            bar.set_postfix(shown | {"times as fast as they play": faster}, refresh=False)
     # Not before all else is written: a process that is killed must find what was moved. What is
     # waited for may have moved, too.
     gone |= {source for source in work.moved if source.share(share.of) == share.number}
