@@ -89,6 +89,7 @@ format: $(READY)
 bench: $(READY)
 	$(BIN)/python -m benchmarks.scan --short
 	$(BIN)/python -m benchmarks.block --short
+	$(BIN)/python -m benchmarks.step --short
 	$(BIN)/python -m benchmarks.compiling --short
 	$(BIN)/python -m benchmarks.decode --short
 	$(BIN)/python -m benchmarks.encoder --short

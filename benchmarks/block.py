@@ -71,16 +71,22 @@ LONG = Sizes(("Ti", "M"), (197, 1569, 6273, 12545), 9, 6.0)
 
 
 class Recorder(TorchDispatchMode):
-    """Keeps every operation with its arguments."""
+    """Keeps operations with their arguments.
 
-    def __init__(self) -> None:
+    Args:
+        kept: Which.
+    """
+
+    def __init__(self, kept: Callable[[Any], bool] = lambda function: True) -> None:
         super().__init__()
+        self._kept = kept
         self.calls: list[tuple[Any, tuple[Any, ...], dict[str, Any]]] = []
 
     def __torch_dispatch__(
         self, function: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:
-        self.calls.append((function, args, kwargs or {}))
+        if self._kept(function):
+            self.calls.append((function, args, kwargs or {}))
         return function(*args, **kwargs or {})
 
     def replay(self, wanted: Callable[[Any], bool]) -> Callable[[], None]:

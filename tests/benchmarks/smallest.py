@@ -24,6 +24,7 @@ from benchmarks import (
     opening,
     rerank,
     scan,
+    step,
 )
 from vmm.models.bert import BertArchitecture
 
@@ -44,6 +45,9 @@ loading.SHORT = loading.LONG._replace(
     stage2={"a": loading.Corpus("video", 101, 20), "b": loading.Corpus("image", 67, 20)},
 )
 opening.SHORT = opening.Sizes((2, 3), 4, 2, 5, 2)
+step.SHORT = step.Sizes(
+    tuple(step.Case("small", stage, 16, 1, 2, 32, 2, (32, 3, 2), (32, 2)) for stage in (1, 2)), 1
+)
 compiling.SHORT = compiling.Sizes((compiling.Case("small", 16, 2, 1, 2, 32),), 1, "eager")
 
 for module in (
@@ -60,6 +64,7 @@ for module in (
     opening,
     rerank,
     collection,
+    step,
 ):
     sys.argv = [module.__name__, "--short", "--output", str(OUT)]
     module.main()

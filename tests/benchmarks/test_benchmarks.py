@@ -3,19 +3,20 @@ import math
 import os
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 
 import pytest
 import torch
 
-from benchmarks import compiling, films, scan_cases
+from benchmarks import compiling, films, scan_cases, step
 from benchmarks.block import Recorder, is_product, is_scan
 from vmm.models.mamba import BiMambaBlock
 
 pytestmark = pytest.mark.slow
 
 NAMES = ["scan", "block", "compiling", "decode", "encoder", "export", "long_video", "rerank"]
-NAMES += ["collection", "conv", "estimate", "loading", "opening"]
+NAMES += ["collection", "conv", "estimate", "loading", "opening", "step"]
 MIB = 2**20
 
 
@@ -60,6 +61,34 @@ def test_exported_files_agree_with_the_model(report):
     compared = {row["format"]: row["difference"] for row in rows if "difference" in row}
     assert compared.keys() == {"onnx", "pt2"} and max(compared.values()) < 1e-5
     assert len({row["variant"] for row in rows if "variant" in row}) == 4
+
+
+def test_a_step_holds_its_floor(report):
+    rows = report("step")["rows"]
+    assert [row["stage"] for row in rows] == [1, 2]
+    for row in rows:
+        assert row["products_s"] > 0 and row["scan_s"] > 0
+        assert row["step_to_floor"] == row["step_s"] / (row["products_s"] + row["scan_s"])
+
+
+@pytest.mark.parametrize("stage", [1, 2])
+def test_the_floor_of_a_step_is_all_of_its_scans_and_attention(stage, tmp_path, monkeypatch):
+    found = {}
+
+    def replay(recorder, wanted):
+        found[wanted] = [str(call[0]) for call in recorder.calls if wanted(call[0])]
+
+    monkeypatch.setattr(Recorder, "replay", replay)
+    step.calls_of(step.Case("small", stage, 16, 3, 2, 32, 2, (32, 3, 2), (32, 2)), tmp_path)
+    scans = Counter(found[is_scan])
+    depth = 3
+    assert scans["vmm.bidirectional_scan.default"] == depth == scans["vmm.causal_conv1d.default"]
+    # What stage 1 aligns lies before the last mixer.
+    assert scans["vmm.bidirectional_scan_backward.default"] == depth - (stage == 1)
+    products = Counter(found[step.is_product])
+    assert products["aten.mm.default"] > 3 * depth
+    layer = "aten._native_multi_head_attention.default" if stage == 1 else "aten.bmm.default"
+    assert products[layer] >= 2
 
 
 def test_every_scan_is_timed_and_right(report):
