@@ -437,7 +437,7 @@ def subclasses(base):
 
 def test_a_folder_that_is_no_run_names_those_that_are(run):
     folder, _, _ = run
-    for wrong in (folder.parent, folder.parent / "version_9"):
+    for wrong in (folder.parent, folder.parent / "version_9", folder / "version_0"):
         with pytest.raises(ValueError, match=f"config.yaml there; name one of {folder}$"):
             read_config(wrong)
     with pytest.raises(ValueError, match="; name a folder that `vmm fit` made"):

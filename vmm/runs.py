@@ -134,7 +134,8 @@ def read_config(run: Path) -> dict[str, Any]:
     path = run / CONFIG
     if not path.is_file():
         around = run if run.is_dir() and any(run.glob("*/config.yaml")) else run.parent
-        runs = sorted(p.parent for p in around.glob("*/config.yaml"))
+        beside = (p for depth in ("", "*/") for p in around.glob(f"{depth}{CONFIG}"))
+        runs = sorted(path.parent for path in beside)
         named = (
             f"one of {', '.join(map(str, runs[-_NAMED:]))}"
             if runs

@@ -109,6 +109,10 @@ def test_lists_of_other_parts_are_noticed(index, encoder):
 
 def wrong_files(tables):
     """What somebody may have put there."""
+    starts = tables["starts"].copy()
+    i = 1 + np.flatnonzero(np.diff(starts[1:-1]))[0]
+    starts[[i, i + 1]] = starts[[i + 1, i]]
+    yield tables | {"starts": starts}
     yield tables | {"centroids": tables["centroids"][:, :-1].copy()}
     yield tables | {"centroids": np.full_like(tables["centroids"], np.nan)}
     yield tables | {"centroids": tables["centroids"][:0], "starts": tables["starts"][:1]}

@@ -67,6 +67,29 @@ def test_equals_brute_force(new_index, width, rows):
     assert few == pairs[:3] and same == total
 
 
+def test_directions_that_are_left_out_neither_hide_nor_add_a_pair(new_index):
+    """Noise in all 200 directions, of which 63 are kept: what is left out decides."""
+    rng = np.random.default_rng(1)
+    centres = rng.standard_normal((12, 200))
+    videos = {
+        f"{i:02d}": centres[[i % 12] * 2] + 0.36 * rng.standard_normal((2, 200)) for i in range(150)
+    }
+    videos |= {f"copy of {n}": v + 0.05 * rng.standard_normal(v.shape) for n, v in videos.items()}
+    index = filled(new_index(embedding_dim=200), videos)
+    for threshold in (0.885, 0.96):
+        wanted = brute_force(videos, threshold)
+        assert len(wanted) >= 150
+        pairs, _ = find_duplicates(index, threshold)
+        assert {(p.first.path.name, p.second.path.name) for p in pairs} == wanted.keys()
+
+
+def test_videos_without_a_digest_are_not_the_same_bytes(new_index):
+    a = RNG.standard_normal((4, 24))
+    index = filled(new_index(), {"a": a, "b": a}, {"a": "", "b": ""})
+    ((pair,), _) = find_duplicates(index)
+    assert pair.share == 1 and not pair.same_bytes
+
+
 def test_copies_and_moments_that_count(new_index):
     a = RNG.standard_normal((4, 24))
     videos = {"a": a, "copy": a, "cut": a[:2], "other": RNG.standard_normal((3, 24))}

@@ -3,6 +3,7 @@ import pytest
 
 from tests.data.videos import encode_video
 from vmm.data.decode import DecodeError
+from vmm.search import shots
 from vmm.search.encode import encode_videos
 from vmm.search.shots import find_cuts, split
 from vmm.search.sources import Source
@@ -12,8 +13,8 @@ def film(*lengths, rate=10, **options):
     """A film of still shots of different colours, with so many frames each."""
     colours = [(200, 30, 30), (20, 180, 60), (40, 40, 220), (230, 230, 40), (10, 10, 10)]
     noise = np.random.default_rng(0).integers(0, 6, (sum(lengths), 48, 64, 3))
-    shots = [np.full((n, 48, 64, 3), c) for n, c in zip(lengths, colours, strict=False)]
-    frames = np.clip(np.concatenate(shots) + noise, 0, 255).astype(np.uint8)
+    plain = [np.full((n, 48, 64, 3), c) for n, c in zip(lengths, colours, strict=False)]
+    frames = np.clip(np.concatenate(plain) + noise, 0, 255).astype(np.uint8)
     return encode_video(frames, rate=rate, **options)
 
 
@@ -24,6 +25,11 @@ def test_cuts_are_where_the_picture_changes(tmp_path):
         assert find_cuts(video) == pytest.approx([1.2, 3.2, 4.1])
     assert find_cuts(film(15)) == []
     assert find_cuts(film(1)) == []
+
+
+def test_a_shot_begins_within_the_film(monkeypatch):
+    monkeypatch.setattr(shots, "_detected", lambda frames, step: [len(list(frames)), 3, 0, 3])
+    assert find_cuts(film(12)) == pytest.approx([0.3])
 
 
 def test_of_a_damaged_film_the_cuts_before_that_are_found():

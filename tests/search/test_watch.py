@@ -44,6 +44,12 @@ def nothing():
     pass
 
 
+def test_sigterm_means_what_it_did_when_the_watch_has_ended(watched):
+    before = signal.getsignal(signal.SIGTERM)
+    watched(lambda: None if signal.getsignal(signal.SIGTERM) is not before else pytest.fail())
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
 def test_what_comes_is_encoded_when_it_is_whole(watched, videos):
     data = encode_video(moving_picture(10, seed=9), rate=10)
     path = videos / "new.mp4"
