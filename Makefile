@@ -41,7 +41,8 @@ demo-qa: $(READY)
 demo-classes: $(READY)
 	$(BIN)/python -m eval.demo_classes
 
-# An hour; `make ablations ABLATIONS=--short` is a quarter of one. A stopped one goes on.
+# An hour of two quick cores; `make ablations ABLATIONS=--short` is a quarter of that. A stopped one
+# goes on.
 ABLATIONS :=
 ablations: $(READY)
 	$(BIN)/python -m eval.ablations $(ABLATIONS)
