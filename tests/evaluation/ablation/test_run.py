@@ -45,6 +45,7 @@ def test_finished_trainings_are_not_repeated(settings, fitted):
     assert len(fitted) == 5 and again.keys() == found.keys()
 
 
+@pytest.mark.slow
 def test_a_training_that_fails_is_named(settings):
     told = r"failed with status 2: .*matches no file.*\(see .*\.log; `vmm fit -c recipes/stage1"
     lost = Training(

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import runpy
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -45,6 +46,5 @@ def _train(arguments: list[str], log: Path) -> None:
         sys.stdout.flush()
         for stream in (1, 2):  # libraries in C write there, too
             os.dup2(file.fileno(), stream)
-    from vmm.cli import main
-
-    sys.exit(main(arguments))
+    sys.argv = ["vmm", *arguments]
+    runpy.run_module("vmm", run_name="__main__", alter_sys=True)
