@@ -5,6 +5,7 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from tests.search.test_duplicates import filled, unit
+from vmm.search import approximate
 from vmm.search.approximate import FILE, make_lists, num_listed, read_lists
 from vmm.search.parts import Record
 from vmm.search.query import Searcher
@@ -21,6 +22,12 @@ def collection(videos=300, seed=0):
         f"{seed}-{i:03d}": centres[i % 40] + 0.4 * rng.standard_normal((5, WIDTH))
         for i in range(videos)
     }
+
+
+@pytest.fixture(autouse=True)
+def little(monkeypatch):
+    """Compare a query with so few moments that lists matter in small collections."""
+    monkeypatch.setattr(approximate, "_LEAST", 160)
 
 
 @pytest.fixture
@@ -66,6 +73,15 @@ def test_lists_find_nearly_all_and_all_lists_find_all(index, encoder, monkeypatc
     monkeypatch.setattr(type(lists), "probes", len(lists.centroids))
     for query in queries(20):
         assert searcher.search(query, 10) == exact.search(query, 10)
+
+
+def test_a_query_looks_at_some_moments_at_least(index, encoder, monkeypatch):
+    make_lists(index)
+    lists = Searcher(index, encoder, approximate=True)._lists
+    few = np.mean([len(lists.near(query)) for query in queries()])
+    assert 100 < few < 300
+    monkeypatch.setattr(approximate, "_LEAST", 8192)
+    assert {len(lists.near(query)) for query in queries()} == {1530}
 
 
 def test_what_came_later_is_compared_in_full(index, encoder):

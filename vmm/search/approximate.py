@@ -16,6 +16,7 @@ none. It names the parts it knows; moments of others are all compared.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,8 +34,9 @@ from vmm.whole import whole_file
 FILE = "approximate.safetensors"
 _SAMPLES_OF_A_LIST = 48
 _ROUNDS = 6
-_SHARE = 1 / 32
-_LEAST_PROBES = 8
+_SHARE = 1 / 64
+_LEAST = 8192
+"""Moments that a query is compared with at least: their time is nothing beside opening an index."""
 _FEW = 1000
 """Moments that need no list."""
 
@@ -60,7 +62,9 @@ class Lists:
     @property
     def probes(self) -> int:
         """How many lists a query looks at."""
-        return min(len(self.centroids), max(_LEAST_PROBES, round(_SHARE * len(self.centroids))))
+        count = len(self.centroids)
+        least = math.ceil(_LEAST * count / max(len(self.rows), 1))
+        return min(count, max(least, round(_SHARE * count)))
 
     def near(self, vector: Floats, probes: int | None = None) -> Rows:
         """Return the moments to compare a vector with.
