@@ -233,7 +233,7 @@ STUDIES = (
             "large, guided by small",
             "Self-distillation narrows the gap between training and test of the larger model",
             -1,
-            "In so few steps the larger model may not learn the clips by heart in the first place.",
+            "Too few steps for the larger model to learn the clips by heart, or seeds that differ much.",
         ),
     ),
 )
