@@ -82,6 +82,8 @@ def test_a_query_looks_at_some_moments_at_least(index, encoder, monkeypatch):
     assert 100 < few < 300
     monkeypatch.setattr(approximate, "_LEAST", 8192)
     assert {len(lists.near(query)) for query in queries()} == {1530}
+    monkeypatch.setattr(approximate, "_LEAST", 192)  # an eighth of the moments and more
+    assert {len(lists.near(query)) for query in queries()} == {1530}
 
 
 def test_what_came_later_is_compared_in_full(index, encoder):

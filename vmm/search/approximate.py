@@ -36,7 +36,9 @@ _SAMPLES_OF_A_LIST = 48
 _ROUNDS = 6
 _SHARE = 1 / 64
 _LEAST = 8192
-"""Moments that a query is compared with at least: their time is nothing beside opening an index."""
+"""Moments that a query is compared with at least."""
+_ALL = 8
+"""Times so many are compared in full: to pick some of them costs as much."""
 _FEW = 1000
 """Moments that need no list."""
 
@@ -62,9 +64,10 @@ class Lists:
     @property
     def probes(self) -> int:
         """How many lists a query looks at."""
-        count = len(self.centroids)
-        least = math.ceil(_LEAST * count / max(len(self.rows), 1))
-        return min(count, max(least, round(_SHARE * count)))
+        count, moments = len(self.centroids), len(self.rows)
+        if moments <= _ALL * _LEAST:
+            return count
+        return min(count, max(math.ceil(_LEAST * count / moments), round(_SHARE * count)))
 
     def near(self, vector: Floats, probes: int | None = None) -> Rows:
         """Return the moments to compare a vector with.
