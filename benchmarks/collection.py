@@ -128,9 +128,7 @@ def places(searcher: Searcher) -> Callable[[Floats], list[Any]]:
     return lambda query: [(hit.source, hit.start) for hit in searcher.search(query, TOP)]
 
 
-def race_queries(
-    index: Index, queries: Floats, race: common.Race, steps: Steps
-) -> list[dict[str, Any]]:
+def race_queries(index: Index, queries: Floats, rounds: int, steps: Steps) -> list[dict[str, Any]]:
     """Return time and recall of each variant at one size."""
     with steps.step("opening, exact", index.num_moments):
         exact = Searcher(Index.open(index.folder), NoEncoder())
@@ -152,7 +150,7 @@ def race_queries(
         for table in exact._moments.vectors:
             flat.add(np.ascontiguousarray(table))
         variants[FLAT] = lambda: flat.search(next(turns[FLAT])[None], TOP)
-    timings = race.run(index.num_moments, variants)
+    timings = common.Race(rounds, limit_s=20).run(index.num_moments, variants)
     recalls = {EXACT: 1.0, FLAT: 1.0, NEAR: recall(places(near), best, queries)}
     return [
         {"variant": n, "moments": index.num_moments, "seconds": t.fastest, "recall": recalls[n]}
@@ -192,7 +190,6 @@ def measure(sizes: Sizes, folder: Path) -> tuple[list[dict[str, Any]], list[dict
     """Return the rows of queries and of steps."""
     collection, steps = Collection(sizes), Steps()
     queries = collection.queries()
-    race = common.Race(sizes.rounds, limit_s=20)
     settings = Settings("benchmark", "none", sizes.embedding_dim, 4.0, 4.0)
     files = folder.resolve() / "files"  # an index names files so
     make_files(files, sizes)
@@ -203,7 +200,7 @@ def measure(sizes: Sizes, folder: Path) -> tuple[list[dict[str, Any]], list[dict
     part.reload()
     with steps.step("making the lists", sizes.part):
         make_lists(part)
-    answers += race_queries(part, queries, race, steps)
+    answers += race_queries(part, queries, sizes.rounds, steps)
     answers += race_hnsw(vectors, queries, steps)
     with steps.step("finding duplicates", sizes.part):
         find_duplicates(part)
@@ -214,7 +211,7 @@ def measure(sizes: Sizes, folder: Path) -> tuple[list[dict[str, Any]], list[dict
         index = Index.open(folder / "index")
     with steps.step("making the lists", sizes.moments):
         make_lists(index)
-    answers += race_queries(index, queries, race, steps)
+    answers += race_queries(index, queries, sizes.rounds, steps)
     change(files, folder / "index", steps, sizes)
     with steps.step("compacting", sizes.moments):
         Index.open(folder / "index").compact()

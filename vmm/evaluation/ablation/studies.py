@@ -233,7 +233,7 @@ STUDIES = (
             "large, guided by small",
             "Self-distillation narrows the gap between training and test of the larger model",
             -1,
-            "Too few steps for the larger model to learn the clips by heart, or seeds that differ much.",
+            "So few steps may not be enough to learn the clips by heart, or seeds differ much.",
         ),
     ),
 )
