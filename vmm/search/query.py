@@ -165,7 +165,7 @@ class Searcher:
         Returns:
             The best first.
         """
-        if self._lists is not None:
+        if self._lists is not None and self._lists.probes < len(self._lists.centroids):
             near = self._lists.near(vector)
             hits = self._best(self._compare(vector, near), top, among, near)
             if len(hits) == top:  # else the lists hold few of those that may be found
