@@ -11,4 +11,4 @@ def test_help_names_the_form(capsys):
         main(["--help"])
     except SystemExit as stop:
         assert stop.code == 0
-    assert "a quarter of an hour" in capsys.readouterr().out
+    assert "a quarter of the time" in capsys.readouterr().out

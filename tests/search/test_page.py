@@ -17,6 +17,7 @@ from tests.search.plain import PlainEncoder
 from vmm.search.encode import encode_videos
 from vmm.search.find import Query, find
 from vmm.search.query import Searcher
+from vmm.wording import check_captions
 
 gradio = pytest.importorskip("gradio", reason="gradio is not installed")
 
@@ -33,6 +34,13 @@ from vmm.search.app.layout import told  # noqa: E402
 from vmm.search.app.page import Page  # noqa: E402
 from vmm.search.app.words import heading  # noqa: E402
 
+UNKNOWN = 1
+
+
+def words(texts):
+    """Tokens of texts; nobody knows what a xylophone is."""
+    return [[0, *(UNKNOWN if w == "xylophone" else 2 for w in text.split()), 0] for text in texts]
+
 
 class Encoder(PlainEncoder):
     """Texts have the vector of a white picture."""
@@ -42,6 +50,10 @@ class Encoder(PlainEncoder):
             @staticmethod
             def fusing(remedy):
                 raise ValueError(f"no layer looks at a video; {remedy}")
+
+            @staticmethod
+            def check_captions(texts):
+                return check_captions(texts, words, 100, UNKNOWN)
 
     def encode_text(self, texts):
         return np.full((len(texts), 24), 24**-0.5, np.float32)
@@ -97,8 +109,11 @@ def test_file_time_and_the_score_that_ordered_it_are_under_every_film(page, monk
         assert (name, when) == (f"{rank}. a.mp4", hit.when)
         assert score == f"similarity {hit.similarity:.3f}"
 
+    class Fusing(Encoder.model.text_encoder):
+        fusing = staticmethod(lambda remedy: None)
+
     class Model:
-        text_encoder = type("Fusing", (), {"fusing": staticmethod(lambda remedy: None)})()
+        text_encoder = Fusing()
         mixture = staticmethod(lambda similarity, match: similarity + match)
 
     def clips(source, hits):
@@ -172,6 +187,12 @@ def test_work_ends_after_the_page_whatever_ends_it(monkeypatch, tmp_path):
     with pytest.raises(ValueError, match="in use; try --port"):
         serve.serve(None, tmp_path, "127.0.0.1", 1, 1)
     assert said == ["page", "work"]
+
+
+def test_words_that_the_encoder_cannot_read_are_told(page):
+    *_, said = searched(page, text="a red xylophone")
+    assert "the best first; the encoder does not know &#x27;xylophone&#x27;" in said
+    assert "does not know" not in searched(page, text="a red circle")[-1]
 
 
 def test_filters_that_let_nothing_through_are_told(page):
