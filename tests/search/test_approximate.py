@@ -6,7 +6,7 @@ from safetensors.numpy import load_file, save_file
 
 from tests.search.test_duplicates import filled, unit
 from vmm.search import approximate
-from vmm.search.approximate import FILE, make_lists, num_listed, read_lists
+from vmm.search.approximate import FILE, Lists, make_lists, num_listed, read_lists
 from vmm.search.parts import Record
 from vmm.search.query import Searcher
 from vmm.search.sources import Source
@@ -84,6 +84,21 @@ def test_a_query_looks_at_some_moments_at_least(index, encoder, monkeypatch):
     assert {len(lists.near(query)) for query in queries()} == {1530}
     monkeypatch.setattr(approximate, "_LEAST", 192)  # an eighth of the moments and more
     assert {len(lists.near(query)) for query in queries()} == {1530}
+
+
+def test_lists_are_left_alone_where_all_moments_are_few(index, encoder, monkeypatch):
+    make_lists(index)
+    searcher = Searcher(index, encoder, approximate=True)
+    looked = []
+    near = Lists.near
+    monkeypatch.setattr(Lists, "near", lambda *args: looked.append(1) or near(*args))
+    wanted = Searcher(index, encoder).search(queries()[0], 10)
+    for least, times in ((160, 1), (8192, 0)):
+        monkeypatch.setattr(approximate, "_LEAST", least)
+        looked.clear()
+        found = searcher.search(queries()[0], 10)
+        assert len(looked) == times
+    assert found == wanted
 
 
 def test_what_came_later_is_compared_in_full(index, encoder):

@@ -198,6 +198,7 @@ def test_words_that_the_encoder_cannot_read_are_told(page):
 def test_filters_that_let_nothing_through_are_told(page):
     shown, found, *_, said = searched(page, folder="nowhere")
     assert shown == found.hits == [] and "Nothing was found" in said
+    assert searched(page, "a xylophone", folder="nowhere")[-1] == said
     assert [button["interactive"] for button in page.may_go_on(found)] == [False] * 3
     assert len(searched(page, top=20, folder="b.tar", limits=(2.5, 0, 1, 9))[0]) == 2
 

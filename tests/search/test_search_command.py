@@ -59,6 +59,9 @@ def test_words_that_the_encoder_cannot_read_are_said(search):
     )
     assert "reads 8 tokens, and the longest sentence has 42" in search("red " * 40, "--top", 1).err
     assert search("a red circle", "--top", 1).err == ""
+    # What a terminal makes of bytes that are no UTF-8, and half an emoji.
+    assert search("\udcff", "--top", 1).err == ""
+    assert "does not know 'xylophone'" in search("a \ud83d xylophone", "--top", 1).err
 
 
 def test_filters_and_a_sentence_with_a_video(search, index):

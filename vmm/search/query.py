@@ -13,6 +13,7 @@ import numpy.typing as npt
 from torch import Tensor
 
 from vmm.data.decode import DecodeError
+from vmm.data.text_input import clean_text
 from vmm.export.encoder import Floats, VideoTextEncoder
 from vmm.export.frames import Video
 from vmm.ops.similarity import RankBy
@@ -131,7 +132,8 @@ class Searcher:
 
     def unread(self, texts: Sequence[str]) -> str:
         """Say which words of sentences the encoder cannot read, or cuts; "" if it reads all."""
-        check = self.encoder.model.text_encoder.check_captions(texts)
+        clean = [clean_text(text) for text in texts]
+        check = self.encoder.model.text_encoder.check_captions(clean)
         said = []
         if check is not None and check.unknown:
             words = ", ".join(map(repr, check.unknown_examples))

@@ -155,7 +155,7 @@ class Page:
         lost = [hit for hit, film in zip(found.hits, films, strict=True) if film is None]
         found = replace(found, hits=[hit for _, hit, _ in there])
         curve, about = self.inspect(found, 0) if there else (_table(), "")
-        said = [_outcome(found, len(films), lost), self._unread(found.query.text)]
+        said = [_outcome(found, len(films), lost), self._unread(found.query.text) if films else ""]
         return shown, found, 0, curve, about, status("; ".join(filter(None, said)))
 
     def _unread(self, text: str | None) -> str:
