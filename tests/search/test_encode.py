@@ -1,6 +1,7 @@
 import multiprocessing
 import os
 import random
+import re
 import shutil
 import signal
 import tarfile
@@ -364,3 +365,8 @@ def test_kills_while_videos_move_lose_no_vector(videos, new_index, encoder):
     assert kills >= 5
     encode_videos(new_index(), encoder, [videos])
     assert_same(contents(new_index()), expected(sources_of(videos), encoder))
+
+
+def test_the_bar_says_how_fast_it_goes(new_index, encoder, videos, capsys):
+    encode_videos(new_index(), encoder, [videos], progress=True)
+    assert re.search(r"videos=3, hours=.*, times as fast as they play=\d", capsys.readouterr().err)
