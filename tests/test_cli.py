@@ -94,6 +94,7 @@ def test_doctor_names_the_scan_backend_and_every_package():
     findings = {f["name"]: f for f in json.loads(result.stdout)}
     assert findings["torch"]["state"] == "ok"
     assert findings["selective scan"]["state"] == "ok"
+    assert re.match("compiled for .+, run on ", findings["CPU kernels"]["detail"])
     assert findings["mamba_ssm"]["needed"] is False
     assert findings["decoding"]["state"] == "ok"
     assert re.match(r"PyAV [\d.]+ with FFmpeg .+: works", findings["decoding"]["detail"])

@@ -186,7 +186,12 @@ def _operators() -> list[Finding]:
             Finding(f"{operator} {name}", "missing", why, needed=False)
             for name, why in reasons.items()
         ]
-    return found + [Finding(name, "ok", sentence) for name, sentence in tune_cpu().items()]
+    said = tune_cpu()
+    if find_spec("llvmlite"):
+        from vmm.ops.kernels.cpu_kernel import describe
+
+        said["CPU kernels"] = describe()
+    return found + [Finding(name, "ok", sentence) for name, sentence in said.items()]
 
 
 def _loaded(module: str) -> list[Finding]:

@@ -36,6 +36,7 @@ from vmm.ops.tuning.cpu_setup import tune_cpu
 from vmm.recipe_files import prepared
 from vmm.recipe_parser import RecipeParser, one_sentence, with_model_configs
 from vmm.runs import find_checkpoint
+from vmm.tasks.accelerator import settle_accelerator
 from vmm.tasks.answer import AnswerTask  # noqa: F401
 from vmm.tasks.averaging import WeightAverage
 from vmm.tasks.base import TrainingTask
@@ -202,6 +203,7 @@ class VmmCLI(LightningCLI):
         callbacks = [c for c in callbacks if getattr(c, off.get(type(c), "__class__"))]
         callbacks += self._speakers(config)
         refuse_finders(config["callbacks"])
+        config["accelerator"] = settle_accelerator(config["accelerator"])
         config |= self._loggers(config) | {"plugins": with_safe_files(config["plugins"])}
         if any(isinstance(c, RateFinder) for c in callbacks):
             config, callbacks = self._to_find_rate(config, callbacks)

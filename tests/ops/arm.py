@@ -51,7 +51,7 @@ class ArmKernel(cpu_kernel.Kernel):
 
     def __init__(self, arm, write, cpu, names, tail, options):
         plain = Target(arm.cpu, "", "plain")
-        module = cpu_kernel.write_module(write, plain, names, tail, options, threads=False)
+        module = cpu_kernel.write_module(write, plain, names, tail, options, threads=None)
         machine = machine_of(arm.cpu)
         module.triple = machine.triple
         compiled = cpu_kernel.optimized(module, machine)

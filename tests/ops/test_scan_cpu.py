@@ -16,7 +16,7 @@ import pytest
 import torch
 
 from tests.ops.cpus import CPUS
-from vmm.ops.kernels import cpu_kernel
+from vmm.ops.kernels import cpu_kernel, cpu_threads
 from vmm.ops.scan import cpu as scan_cpu
 from vmm.ops.scan.bidirectional import Direction, bidirectional_scan
 from vmm.ops.scan.selective_scan import selective_scan, selective_scan_ref
@@ -119,17 +119,22 @@ def test_the_number_of_threads_does_not_change_the_result(batch, set_threads):
 
 
 def test_large_scans_use_several_threads_and_small_ones_do_not(set_threads, monkeypatch):
-    openmp = cpu_kernel._openmp()
-    if openmp is None:
-        pytest.skip("PyTorch does not use GNU OpenMP here")
-    teams = []
+    if cpu_threads.runtime() is None:
+        pytest.skip("PyTorch does not use an OpenMP that is known here")
+    teams, own, compiled = [], {}, cpu_kernel.compile_kernel
 
-    class Recorder:
-        def GOMP_parallel(self, function, table, threads, flags):
+    def recorded(*arguments):
+        kernel = compiled(*arguments)
+        team = own.setdefault(kernel, kernel._team)
+
+        def record(table, threads):
             teams.append(threads)
-            openmp.GOMP_parallel(function, table, threads, flags)
+            team(table, threads)
 
-    monkeypatch.setattr(cpu_kernel, "_openmp", Recorder)
+        monkeypatch.setattr(kernel, "_team", record)
+        return kernel
+
+    monkeypatch.setattr("vmm.ops.scan.cpu.compile_kernel", recorded)
     set_threads(2)
     for length in (1, 64):
         compiled_scan(**make_inputs(length=length))

@@ -1,9 +1,7 @@
 """Compiles the kernels written with ``cpu_emitter`` and runs them on several threads.
 
 LLVM comes with the llvmlite package: no compiler is needed, and a kernel is ready in a fraction of
-a second, so nothing is cached on disk. The threads are those of PyTorch's own OpenMP library: a
-second pool would compete with PyTorch's threads, which spin for a while after their work. Where
-that library is not GNU's (outside Linux), kernels run on one thread.
+a second, so nothing is cached on disk. The threads are PyTorch's own (``cpu_threads``).
 """
 
 from __future__ import annotations
@@ -11,7 +9,6 @@ from __future__ import annotations
 import ctypes
 import functools
 import os
-import sys
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -22,6 +19,7 @@ from llvmlite import ir
 from torch import Tensor
 
 from vmm.ops.kernels.cpu_emitter import Emitter
+from vmm.ops.kernels.cpu_threads import Runtime, runtime, write_team
 from vmm.ops.kernels.cpu_values import LANES, Target
 
 CPU_VARIABLE = "VMM_CPU"
@@ -73,26 +71,13 @@ def _target(name: str) -> Target:
     return Target(llvm.get_host_cpu_name(), features.flatten(), powers)
 
 
-@functools.cache
-def _openmp() -> ctypes.CDLL | None:
-    """Find the GNU OpenMP library that PyTorch loaded, which shows its symbols to the process."""
-    if sys.platform != "linux":
-        return None
-    process = ctypes.CDLL(None)
-    if not hasattr(process, "GOMP_parallel"):
-        return None
-    for name in ("omp_get_thread_num", "omp_get_num_threads"):
-        llvm.add_symbol(name, _address(getattr(process, name)))
-    pointer, number = ctypes.c_void_p, ctypes.c_uint
-    process.GOMP_parallel.argtypes = [pointer, pointer, number, number]
-    process.GOMP_parallel.restype = None
-    return process
-
-
-def _address(function: Any) -> int:
-    address = ctypes.cast(function, ctypes.c_void_p).value
-    assert address is not None
-    return address
+def describe() -> str:
+    """Say what kernels are compiled for here and on which threads they run."""
+    cpu, found = target(), runtime()
+    vectors = {"avx512": " with AVX-512", "avx2": " with AVX2"}.get(cpu.powers, "")
+    threads = {"gnu": "threads of GNU's OpenMP", "llvm": "threads of LLVM's OpenMP"}
+    where = threads[found] if found else "one thread, as neither OpenMP of GNU nor LLVM is loaded"
+    return f"compiled for {cpu.cpu}{vectors}, run on {where}"
 
 
 def _scratch(size: int) -> Tensor:
@@ -143,16 +128,21 @@ def write_module(
     names: tuple[str, ...],
     tail: bool,
     options: tuple[Any, ...],
-    threads: bool,
+    threads: Runtime | None,
 ) -> ir.Module:
-    """Return LLVM code of one function, ``kernel``; see ``Kernel`` and ``Emitter``."""
+    """Return LLVM code of ``kernel`` and, if it is to run on several threads, of ``team``.
+
+    See ``Kernel``, ``Emitter`` and ``write_team``.
+    """
     module = ir.Module()
     function = ir.Function(module, ir.FunctionType(ir.VoidType(), [ir.IntType(64)]), "kernel")
     # Or else vectors on the stack straddle cache lines; llvmlite's own add() takes no strings.
     function.attributes.update(['"stackrealign"'])
     builder = ir.IRBuilder(function.append_basic_block())
-    write(Emitter(builder, cpu, names, tail, threads=threads), *options)
+    write(Emitter(builder, cpu, names, tail, threads=threads is not None), *options)
     builder.ret_void()
+    if threads:
+        write_team(function, threads)
     return module
 
 
@@ -184,15 +174,20 @@ class Kernel:
         tail: bool,
         options: tuple[Any, ...],
     ) -> None:
-        module = write_module(write, cpu, names, tail, options, threads=_openmp() is not None)
+        threads = runtime()
+        module = write_module(write, cpu, names, tail, options, threads)
         machine = llvm.Target.from_default_triple().create_target_machine(
             cpu=cpu.cpu, features=cpu.features, opt=3, jit=True
         )
         compiled = optimized(module, machine)
         self._engine = llvm.create_mcjit_compiler(compiled, machine)  # owns the machine code
         self._engine.finalize_object()
-        self._address = self._engine.get_function_address("kernel")
-        self._call = ctypes.CFUNCTYPE(None, ctypes.c_void_p)(self._address)
+        alone = ctypes.CFUNCTYPE(None, ctypes.c_void_p)
+        self._alone = alone(self._engine.get_function_address("kernel"))
+        self._team: Callable[[Any, int], None] | None = None
+        if threads:
+            team = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_int32)
+            self._team = team(self._engine.get_function_address("team"))
 
     def run(self, arguments: dict[str, int], items: int, work: int, scratch: int = 0) -> None:
         """Run over all items, shared among as many threads as PyTorch uses.
@@ -203,16 +198,15 @@ class Kernel:
             work: Rough number of elements handled, to decide whether threads pay.
             scratch: float32 numbers of private memory that one thread needs.
         """
-        openmp = _openmp()
-        alone = openmp is None or _forked or work < _SMALL
+        alone = self._team is None or _forked or work < _SMALL
         threads = 1 if alone else min(torch.get_num_threads(), items)
         memory = _scratch(max(threads, 1) * scratch)
         numbers = (items, memory.data_ptr(), 4 * scratch, *arguments.values())
         table = (ctypes.c_int64 * len(numbers))(*numbers)
-        if openmp is not None and threads > 1:
-            openmp.GOMP_parallel(self._address, table, threads, 0)
+        if self._team is not None and threads > 1:
+            self._team(table, threads)
         else:
-            self._call(table)
+            self._alone(table)
 
 
 def compile_kernel(write: Callable[..., None], arguments: dict[str, int], *options: Any) -> Kernel:
