@@ -8,7 +8,7 @@ from torch import nn
 
 from vmm.models.clip_vit import FrameViT
 from vmm.models.long_video import encode_long_video
-from vmm.models.lora import Lora, add_adapters, linear_layers, merge_adapters
+from vmm.models.lora import Lora, adaptable_layers, add_adapters, merge_adapters
 from vmm.models.text_encoder import BertTextEncoder
 from vmm.models.video_text import VideoTextModel
 from vmm.models.videomamba import VideoMamba
@@ -58,7 +58,7 @@ def said(model):
 def test_merged_equals_unmerged_and_every_adapter_learns(make, encoder):
     model, plain, before = make(encoder), make(encoder, seed=1), make(encoder)
     layers = adapted(model)
-    assert layers == linear_layers(before) and len(layers) > 20
+    assert layers == adaptable_layers(before) and len(layers) > 20
     plain.load_state_dict(merge_adapters(model.state_dict()))
     outputs = said(model)
     for got, wanted, old in zip(outputs, said(plain), said(before), strict=True):
@@ -105,17 +105,52 @@ def test_targets_choose_layers_and_rank_their_size(make):
     assert learning == {"video_encoder", *heads}
 
 
-def test_layers_that_are_read_without_being_called_are_no_targets(root):
-    config = str(root / "recipes/encoders/clip_vit_demo.json")
-    model = nn.ModuleDict({"video_encoder": FrameViT(config, num_frames=4, image_size=32)})
+@pytest.fixture
+def clip(root):
+    """Four frames through a ViT whose attention is PyTorch's."""
+
+    def make(seed):
+        torch.manual_seed(seed)
+        vit = FrameViT(
+            str(root / "recipes/encoders/clip_vit_demo.json"), num_frames=4, image_size=32
+        )
+        return nn.ModuleDict({"video_encoder": vit}).double().eval()
+
+    return make
+
+
+@pytest.mark.parametrize("targets", [".*", r".*attn\.in_proj_weight"])
+def test_the_joint_projection_of_attention_is_adapted(clip, targets):
+    model, plain, before = clip(0), clip(1), clip(0)
+    kept = {name: value.clone() for name, value in model.state_dict().items()}
+    layers = adapted(model, targets=targets)
+    attentions = [n for n in layers if n.endswith(".attn.in_proj_weight")]
+    assert len(attentions) == len(model.video_encoder.visual.transformer.resblocks)
+    assert (layers != attentions) == (targets == ".*")
+    plain.load_state_dict(merge_adapters(model.state_dict()))
+    video = torch.randn(2, 4, 3, 32, 32, dtype=torch.float64)
+    tokens = [m.video_encoder(video).tokens for m in (model, plain, before)]
+    torch.testing.assert_close(tokens[0], tokens[1], rtol=1e-12, atol=1e-12)
+    assert (tokens[0] - tokens[2]).abs().max() > 1e-3
+    tokens[0].square().sum().backward()
+    learned = {name for name, parameter in model.named_parameters() if parameter.grad is not None}
+    parts = [name.removesuffix(".in_proj_weight") for name in layers]
+    assert learned == {f"{part}.lora_{x}.default.weight" for part in parts for x in "AB"}
+    for name, value in model.state_dict().items():  # not a bit of what is frozen has changed
+        if ".lora_" not in name and not name.endswith(".alpha"):
+            assert torch.equal(value, kept[name.replace(".base_layer", "")]), name
+
+
+def test_layers_that_are_read_without_being_called_are_no_targets(clip):
+    model = clip(0)
     inside = [n for n, m in model.named_modules() if n.endswith("attn.out_proj")]
-    assert inside and not set(inside) & set(linear_layers(model))
-    for meant in (r".*out_proj", r".*attn\.in_proj_weight", r".*\.attn"):
-        said = r"is the whole name of no linear layer; .*mlp\.c_fc.*: choose the MLP after it"
-        with pytest.raises(ValueError, match=said):
-            add_adapters(model, Lora(meant))
-    with pytest.raises(ValueError, match=r"no linear layer; [^;]*$"):
-        add_adapters(model, Lora("qkv"))
+    assert inside and not set(inside) & set(adaptable_layers(model))
+    said = r"is the whole name of no linear layer; there are .*attn\.in_proj_weight, .*mlp\.c_fc"
+    with pytest.raises(ValueError, match=said):
+        add_adapters(model, Lora(".*out_proj"))
+    with pytest.raises(ValueError, match=r"lora.dropout is 0.1, .*attn\.in_proj_weight"):
+        add_adapters(model, Lora(dropout=0.1))
+    assert add_adapters(model, Lora(r".*mlp.*", dropout=0.1))
 
 
 @pytest.mark.parametrize(

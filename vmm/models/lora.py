@@ -8,6 +8,10 @@ and ``X.bias``:
 - ``X.lora_A.default.weight`` (rank, in) and ``X.lora_B.default.weight`` (out, rank);
 - ``X.alpha`` (1,).
 
+PyTorch's attention ``X`` has one such pair, for ``X.in_proj_weight``, the joint projection to
+queries, keys and values; its other tensors are below ``X.base_layer.``, too. Its ``out_proj`` is
+read without being called, so nothing can be beside it.
+
 Whatever reads weights out of a file (``vmm.models.weight_files``) gets them merged, under the names
 of a model without adapters; only the training of one, and going on with it, needs ``peft``.
 """
@@ -26,6 +30,7 @@ ENCODERS = ("video_encoder", "text_encoder")
 """Parts of a model that LoRA is for; the others are small, and train as a whole."""
 
 _BASE, _A, _B, _ALPHA = ".base_layer.", ".lora_A.default.weight", ".lora_B.default.weight", ".alpha"
+_JOINT = "in_proj_weight"
 _LARGEST = 256
 """Up to here bfloat16, too, has each whole number."""
 
@@ -36,10 +41,11 @@ class Lora:
 
     Attributes:
         targets: Regular expression of whole names of linear layers in the encoders, such as
-            ``video_encoder.layers.0.mixer.in_proj``; by default all of them.
+            ``video_encoder.layers.0.mixer.in_proj``, and of the ``in_proj_weight`` of PyTorch's
+            attention; by default all of them.
         rank: Width between both matrices of a layer.
         alpha: What they say is multiplied by alpha / rank.
-        dropout: Of what they see, in training.
+        dropout: Of what they see, in training; 0 with ``in_proj_weight``.
 
     Raises:
         ValueError: If a number is out of range, or ``targets`` is no regular expression.
@@ -66,41 +72,28 @@ class Lora:
             ) from error
 
 
-def linear_layers(model: nn.Module) -> list[str]:
-    """Name the layers of a model's encoders that LoRA can be for.
+def adaptable_layers(model: nn.Module) -> list[str]:
+    """Name what LoRA can be for in a model's encoders.
 
-    Those inside of PyTorch's attention are none: it reads their weights without calling them. (What
-    peft has for it adds to frozen weights and subtracts again, after which they are others.)
+    That is linear layers and, of PyTorch's attention, which reads the weights of what is inside of
+    it without calling that, the joint projection. (What peft has for the whole of it adds to frozen
+    weights and subtracts again, after which they are others.)
     """
-    inside = tuple(f"{name}." for name in _attentions(model))
-    return [
-        name
-        for name, part in model.named_modules()
-        if isinstance(part, nn.Linear)
-        and name.startswith(tuple(f"{encoder}." for encoder in ENCODERS))
-        and not name.startswith(inside)
-    ]
-
-
-def _attentions(model: nn.Module) -> list[str]:
-    parts = model.named_modules()
-    return [name for name, part in parts if isinstance(part, nn.MultiheadAttention)]
-
-
-def _meant_attention(model: nn.Module, targets: str) -> str:
-    """Say of a pattern for PyTorch's attention what to choose instead; nothing of another one."""
-    inside = [
-        f"{attention}{part}"
-        for attention in _attentions(model)
-        for part in ("", ".in_proj", ".in_proj_weight", ".out_proj")
-    ]
-    if not any(re.fullmatch(targets, name) for name in inside):
-        return ""
-    return (
-        "; attention of torch.nn.MultiheadAttention reads its weights without calling a layer, so "
-        "LoRA cannot be beside them: choose the MLP after it, or train it whole with freeze: "
-        "instead of lora:"
+    names, attentions = (
+        [],
+        [
+            (name, part)
+            for name, part in model.named_modules()
+            if isinstance(part, nn.MultiheadAttention)
+        ],
     )
+    inside = tuple(f"{name}." for name, _ in attentions)
+    for name, part in model.named_modules():
+        if isinstance(part, nn.MultiheadAttention) and part.in_proj_weight is not None:
+            names.append(f"{name}.{_JOINT}")
+        elif isinstance(part, nn.Linear) and not name.startswith(inside):
+            names.append(name)
+    return [name for name in names if name.startswith(tuple(f"{part}." for part in ENCODERS))]
 
 
 def kinds_of(names: Sequence[str], shown: int = 12) -> str:
@@ -120,37 +113,48 @@ def add_adapters(model: nn.Module, lora: Lora) -> list[str]:
         Names of the layers.
 
     Raises:
-        ValueError: If no layer has such a name, or ``peft`` is not installed.
+        ValueError: If no layer has such a name, an attention is among them and there is dropout, or
+            ``peft`` is not installed.
     """
-    there = linear_layers(model)
+    there = adaptable_layers(model)
     chosen = [name for name in there if re.fullmatch(lora.targets, name)]
     if not chosen:
         raise ValueError(
             f"lora.targets {lora.targets!r} is the whole name of no linear layer; there are "
-            f"{kinds_of(there)}{_meant_attention(model, lora.targets)}"
+            f"{kinds_of(there)}"
         )
+    joint = [name for name in chosen if name.endswith(f".{_JOINT}")]
+    if joint and lora.dropout:
+        raise ValueError(
+            f"lora.dropout is {lora.dropout}, and attention reads {kinds_of(joint)} where nothing "
+            "can be dropped; set lora.dropout to 0, or choose other lora.targets"
+        )
+    for part in ENCODERS:
+        if encoder := getattr(model, part, None):
+            encoder.requires_grad_(False)
+            own = [name.removeprefix(f"{part}.") for name in chosen if name.startswith(f"{part}.")]
+            _inject(encoder, own, lora)
+    for name in chosen:
+        layer = model.get_submodule(name.removesuffix(f".{_JOINT}"))
+        layer.register_buffer("alpha", torch.tensor([float(lora.alpha)]))
+    return chosen
+
+
+def _inject(encoder: nn.Module, names: Sequence[str], lora: Lora) -> None:
     try:
         from peft import LoraConfig, inject_adapter_in_model
     except ImportError as error:
         raise ValueError('peft is not installed: pip install "vmm-video[lora]"') from error
-    for part in ENCODERS:
-        encoder = getattr(model, part, None)
-        if encoder is None:
-            continue
-        encoder.requires_grad_(False)
-        own = [name.removeprefix(f"{part}.") for name in chosen if name.startswith(f"{part}.")]
-        if own:
-            config = LoraConfig(
-                r=lora.rank,
-                lora_alpha=lora.alpha,
-                lora_dropout=lora.dropout,
-                target_modules="|".join(map(re.escape, own)),
-            )
-            inject_adapter_in_model(config, encoder)
-    for name in chosen:
-        layer = model.get_submodule(name)
-        layer.register_buffer("alpha", torch.tensor([float(lora.alpha)]))
-    return chosen
+    joint = [name for name in names if name.endswith(f".{_JOINT}")]
+    config = LoraConfig(
+        r=lora.rank,
+        lora_alpha=lora.alpha,
+        lora_dropout=lora.dropout,
+        target_modules="|".join(re.escape(name) for name in names if name not in joint),
+        target_parameters=joint,
+    )
+    if names:
+        inject_adapter_in_model(config, encoder)
 
 
 def whole_weight(layer: nn.Linear) -> Tensor:
@@ -171,8 +175,10 @@ def merge_adapters(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """
     merged = dict(state)
     for layer in [key.removesuffix(_A) for key in state if key.endswith(_A)]:
+        base = f"{layer}{_BASE}"
+        name = next((n for n in ("weight", _JOINT) if base + n in merged), "weight")
         first, second, alpha, weight = (
-            merged.pop(layer + name, None) for name in (_A, _B, _ALPHA, f"{_BASE}weight")
+            merged.pop(key, None) for key in (layer + _A, layer + _B, layer + _ALPHA, base + name)
         )
         if first is None or second is None or alpha is None or weight is None:
             raise ValueError(f"{layer}: a part of its LoRA is missing; take a whole checkpoint")
@@ -182,10 +188,9 @@ def merge_adapters(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
             raise ValueError(f"{layer}: its LoRA has other shapes than its weight; it is damaged")
         precise = torch.promote_types(weight.dtype, torch.float32)
         change = second.to(precise) @ first.to(precise) * (alpha.item() / rank)
-        merged[f"{layer}.weight"] = (weight.to(precise) + change).to(weight.dtype)
-        bias = merged.pop(f"{layer}{_BASE}bias", None)
-        if bias is not None:
-            merged[f"{layer}.bias"] = bias
+        merged[f"{layer}.{name}"] = (weight.to(precise) + change).to(weight.dtype)
+        for other in [key for key in merged if key.startswith(base)]:
+            merged[f"{layer}.{other.removeprefix(base)}"] = merged.pop(other)
     return merged
 
 
