@@ -63,6 +63,17 @@ def test_records_add_up_begin_anew_or_are_passed_over(new_index):
     assert found(new_index()) == {"b": [10, 11], "a": [20]} and new_index().num_moments == 3
 
 
+def test_numbers_in_a_part_begin_where_a_processor_reads_them_well(new_index):
+    index = new_index()
+    for length in range(1, 9):
+        index.add([record("n" * length, 1)], *rows(1))
+    for path in part_paths(index.folder / "parts"):
+        size = int.from_bytes(path.read_bytes()[:8], "little")
+        header = json.loads(path.read_bytes()[8 : 8 + size])
+        begins = [8 + size + table["data_offsets"][0] for n, table in header.items() if n[0] != "_"]
+        assert len(begins) == 3 and not any(begin % 8 for begin in begins)
+
+
 @pytest.mark.parametrize("value", [np.nan, -np.inf])
 def test_vectors_that_are_no_numbers_are_not_written(new_index, value):
     index = new_index()
