@@ -276,6 +276,17 @@ def test_damaged_lists_are_named_with_the_remedy(index):
     assert read_lists(index, moments).num_listed == 1530
 
 
+def test_lists_of_any_width_and_number_are_read(new_index):
+    for width, videos in ((1, 9), (25, 24), (24, 24), (7, 31)):
+        index = new_index(f"{width}-{videos}", embedding_dim=width)
+        made = {str(n): np.random.default_rng(n).standard_normal((5, width)) for n in range(videos)}
+        make_lists(filled(index, made))
+        lists = read_lists(index, index.moments())
+        table = np.concatenate(index.moments().vectors)
+        assert np.array_equal(lists.vectors, table[lists.rows]) and len(table) == 5 * videos
+        assert lists.starts.flags.aligned and lists.vectors.flags.aligned
+
+
 def test_an_empty_index_has_no_lists(new_index):
     with pytest.raises(ValueError, match="holds no moments"):
         make_lists(new_index())

@@ -118,7 +118,7 @@ class Lists:
             float(moments.vectors[part][row - starts[part]] @ vector)
             for part, row in zip(parts, rows, strict=True)
         ]
-        if not np.abs(cosines - theirs).max() <= _ROUNDING:
+        if not (np.abs(cosines - np.array(theirs)) <= _ROUNDING).all():
             raise self.damaged("its vectors are not those of the parts")
 
     def damaged(self, why: object) -> ValueError:
@@ -174,9 +174,10 @@ def make_lists(index: Index, seed: int = 0) -> Path:
     rows = np.argsort(owner, kind="stable").astype(np.int64)
     starts = np.searchsorted(owner[rows], np.arange(count + 1)).astype(np.int64)
     parts = [[path.name, len(t)] for path, t in zip(index.parts, moments.vectors, strict=True)]
+    centroids = np.ascontiguousarray(means.centroids, np.float32)
     tables: dict[str, npt.NDArray[Any]] = {
-        "centroids": np.ascontiguousarray(means.centroids, np.float32),
-        "parts": json_table(parts),
+        "centroids": centroids,
+        "parts": json_table(parts, centroids.nbytes),
         "rows": rows,
         "starts": starts,
     }
@@ -303,12 +304,12 @@ def _read(path: Path, width: int) -> tuple[dict[str, npt.NDArray[Any]], list[tup
         ValueError: If it is damaged.
     """
     try:
-        with safe_open(path, "numpy") as file, safe_open(path, "pt") as mapped:
-            tables = {name: file.get_tensor(name) for name in ("centroids", "rows", "starts")}
-            parts = [(str(n), size) for n, size in json.loads(file.get_tensor("parts").tobytes())]
-            tables["vectors"] = mapped.get_tensor("vectors").numpy()
+        with safe_open(path, "pt") as file:  # once: another process may put a new file there
+            names = ("centroids", "parts", "rows", "starts", "vectors")
+            tables = {name: file.get_tensor(name).numpy() for name in names}
+        parts = [(str(name), size) for name, size in json.loads(tables.pop("parts").tobytes())]
         _check(tables, parts, width)
-    except (SafetensorError, ValueError, LookupError, TypeError, RecursionError, OSError) as error:
+    except (SafetensorError, ValueError, LookupError, TypeError, RuntimeError, OSError) as error:
         raise _damaged(path, error) from error
     return tables, parts
 

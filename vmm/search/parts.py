@@ -124,10 +124,15 @@ def write_part(
         write_tables(path, tables, (len(spans), width), vectors)
 
 
-def json_table(content: object) -> npt.NDArray[np.uint8]:
-    """Return what JSON holds as a table; the next one in the file begins at a multiple of 8."""
+def json_table(content: object, before: int = 0) -> npt.NDArray[np.uint8]:
+    """Return what JSON holds as a table, behind which the next one begins at a multiple of 8.
+
+    Args:
+        content: For JSON.
+        before: Bytes of the tables that come before it.
+    """
     text = json.dumps(content).encode()
-    return np.frombuffer(text + b" " * (-len(text) % 8), np.uint8)
+    return np.frombuffer(text + b" " * (-(before + len(text)) % 8), np.uint8)
 
 
 _KINDS = {"float32": "F32", "float64": "F64", "int64": "I64", "uint8": "U8"}
