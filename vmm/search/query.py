@@ -278,8 +278,8 @@ class Searcher:
 def cosines_of(blocks: Sequence[Floats], vector: Floats) -> Floats:
     """Compare a vector with many, on all threads.
 
-    Row by row, as one product of a matrix would not: that reads four rows at once, which takes
-    up to four times as long where memory is busy, and a row's rounding depends on its place.
+    Row by row, unlike a product with a matrix: that reads several rows at once, which takes 1.2
+    to 4 times as long, the longer the busier the memory is, and rounds a row by its place.
 
     Args:
         blocks: (k, E) each, n rows together.
