@@ -69,6 +69,7 @@ drills: $(READY)
 	$(BIN)/python -m tests.stress.kills --kills 30 --from 2 --out $(RESULTS)
 	$(BIN)/python -m tests.stress.kills --kills 10 --from 1 --to 2 --out $(RESULTS)
 	$(BIN)/python -m tests.stress.kills --kills 10 --from 2 --to 1 --out $(RESULTS)
+	$(BIN)/python -m tests.stress.lists --kills 30 --out $(RESULTS)
 	$(BIN)/python -m tests.stress.signals --out $(RESULTS)
 	$(BIN)/python -m tests.stress.resume --kills 20 --fit-kills 2 --out $(RESULTS)
 	$(BIN)/python -m tests.stress.checkpoints --mutants 1000

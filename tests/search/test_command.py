@@ -125,6 +125,18 @@ def test_duplicates_and_approximate_search(made, videos, capsys):
     facts = json.loads(output(capsys, "index", made, "--approximate", "--json"))
     assert facts["listed"] == facts["moments"]
     assert output(capsys, *search, "--approximate") == output(capsys, *search)
+    lists = made / "approximate.safetensors"
+    assert facts["list_megabytes"] == lists.stat().st_size / 1e6
+    whole = lists.read_bytes()
+    assert main(["index", str(made), "--verify"]) == 0
+    lists.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+    capsys.readouterr()
+    assert main(["index", str(made), "--verify"]) == 1
+    assert f"{lists} is damaged: its checksum is another one" in capsys.readouterr().out
+    output(capsys, "index", made, "--compact")
+    assert not lists.exists()  # the parts that it knew are gone
+    facts = json.loads(output(capsys, "index", made, "--approximate", "--json"))
+    assert facts["listed"] == facts["moments"]
 
 
 def test_shots_are_kept_to(videos, encoder_folder, tmp_path, capsys):

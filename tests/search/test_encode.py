@@ -368,5 +368,12 @@ def test_kills_while_videos_move_lose_no_vector(videos, new_index, encoder):
 
 
 def test_the_bar_says_how_fast_it_goes(new_index, encoder, videos, capsys):
-    encode_videos(new_index(), encoder, [videos], progress=True)
-    assert re.search(r"videos=3, hours=.*, times as fast as they play=\d", capsys.readouterr().err)
+    counts = encode_videos(new_index(), encoder, [videos], progress=True)
+    number = r"=(\d\S*?), "
+    names = ("times as fast as they play", "on each core", "decoding alone")
+    pattern = r"videos=3, hours=\S+, " + number.join(names) + r"=(\d[^\s,\]]*)"
+    found = [float(x) for x in re.findall(pattern, capsys.readouterr().err)[-1]]
+    # What it says of the last video is nearly what is known at the end.
+    assert found[1] == pytest.approx(counts.seconds / counts.cpu_seconds, rel=0.2)
+    assert found[2] == pytest.approx(counts.seconds / counts.decode_seconds, rel=0.2)
+    assert found[0] > 0 and found[1] < found[2]

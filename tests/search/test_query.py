@@ -3,6 +3,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from safetensors.numpy import load_file, save_file
 
 from vmm.data.clips import load_frames
@@ -10,10 +11,11 @@ from vmm.data.schema import RawSample
 from vmm.data.transforms import eval_transform
 from vmm.export.encoder import VideoTextEncoder
 from vmm.export.frames import prepared
+from vmm.search import query
 from vmm.search.encode import encode_videos
 from vmm.search.index import Index, Settings
 from vmm.search.parts import Record
-from vmm.search.query import Searcher, timestamp
+from vmm.search.query import Searcher, cosines_of, timestamp
 from vmm.search.sources import Source
 
 
@@ -98,6 +100,37 @@ def test_a_thousand_random_queries_find_what_comparing_with_everything_finds(new
         ]
         assert told_apart.mean() > 0.99
         scores[overlap[best]] = -np.inf
+
+
+@pytest.mark.parametrize("width", [1, 24, 100, 512, 1000])
+def test_a_product_depends_on_the_two_vectors_alone(width, monkeypatch):
+    """Not on where a vector is, what is beside it, or how many threads there are."""
+    rng = np.random.default_rng(0)
+    table = rng.standard_normal((700, width)).astype(np.float32)
+    vector = rng.standard_normal(width).astype(np.float32)
+    whole = cosines_of([table], vector)
+    assert np.allclose(whole, table.astype(np.float64) @ vector, atol=1e-3)
+    order = rng.permutation(700)
+    assert np.array_equal(cosines_of([table[order]], vector), whole[order])
+    blocks = [table[:3], table[3:3], table[3:100], table[100:107], table[107:]]
+    assert np.array_equal(cosines_of(blocks, vector), whole)
+    monkeypatch.setattr(query, "_ROWS_OF_A_THREAD", 100)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 3)
+    assert np.array_equal(cosines_of(blocks, -vector), -whole)
+    assert len(cosines_of([], vector)) == 0
+
+
+def test_equal_moments_come_in_the_order_of_their_names(new_index, encoder):
+    index, rng = new_index(), np.random.default_rng(5)
+    copied = rng.standard_normal(24)
+    for name in rng.permutation(40):
+        rows = rng.standard_normal((1 + int(name) % 5, 24))
+        rows[-1] = copied  # in another place of each part
+        record = Record(f"/v/{name:02d}", "", digest=str(name), count=len(rows), done=True)
+        index.add([record], [(float(i), i + 1.0) for i in range(len(rows))], list(rows))
+    hits = Searcher(new_index(), encoder).search(copied.astype(np.float32), 40)
+    assert [hit.source.path.name for hit in hits] == [f"{name:02d}" for name in range(40)]
+    assert len({hit.similarity for hit in hits}) == 1
 
 
 def test_the_curve_is_the_whole_video_in_order(new_index, encoder):

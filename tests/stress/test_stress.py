@@ -34,6 +34,13 @@ def test_a_killed_run_goes_on_with_the_same_samples_and_weights(root, processes)
 
 
 @pytest.mark.slow
+def test_kills_while_lists_are_made_leave_nothing_wrong(root):
+    result = run(root, "tests.stress.lists", "--kills", "2", "--seed", "3")
+    assert result.returncode == 0, result.stdout + result.stderr[-3000:]
+    assert '"kills": 2' in result.stdout and '"wrong": []' in result.stdout
+
+
+@pytest.mark.slow
 def test_damaged_weight_files_are_refused_or_whole(root):
     result = run(root, "tests.stress.checkpoints", "--mutants", "99", "--seed", "5")
     assert result.returncode == 0, result.stdout[-3000:] + result.stderr[-3000:]

@@ -15,6 +15,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
@@ -51,6 +52,8 @@ class IsolatedDecoder:
         self._timeout = timeout
         self._program = program
         self._child: subprocess.Popen[bytes] | None = None
+        self.cpu_seconds = 0.0
+        """Processor time of the children so far, up to the last file that one has done."""
 
     def video(
         self, data: bytes, choose: Choose, decoder: Decoder = "pyav", **limits: int
@@ -129,6 +132,7 @@ class IsolatedDecoder:
                     yield frames
                 else:
                     ended = True
+                    self.cpu_seconds += answer["seconds"]
         except TimeoutError as error:
             raise DecodeError("hung", f"no answer within {self._timeout:g} s") from error
         except (OSError, EOFError) as error:
@@ -248,10 +252,13 @@ def serve(
 
     try:
         connection.sendall(_line({"ready": True}))
+        told = 0.0
         while True:
             request = _read(messages)
             data = messages.read(request["size"])
-            connection.sendall(_line(answer(request, data)))
+            ending, now = answer(request, data), time.process_time()
+            connection.sendall(_line({**ending, "seconds": now - told}))
+            told = now
     except (EOFError, ConnectionError):
         return  # the parent ended
 

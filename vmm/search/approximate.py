@@ -1,23 +1,27 @@
 """Approximate search: moments in lists around centroids; a query looks at the nearest lists.
 
 An inverted file (Sivic and Zisserman, "Video Google", 2003) whose centroids faiss finds. The file
-``approximate.safetensors`` beside the parts holds them and the numbers of rows alone: the vectors
-are those of the parts, so similarities are exact, and a wrong file can hide moments but invents
-none. It names the parts it knows; moments of others are all compared.
+``approximate.safetensors`` beside the parts names those it knows, and has their vectors once more,
+list after list: a list is read in one piece. Moments of other parts are all compared. What a query
+finds is compared with the vectors of the parts, so that a wrong file can hide moments but invents
+none.
 
 ==============  ============================================================================
 ``centroids``   (L, E) float32 of length 1
-``starts``      (L + 1,) int64: list i is ``rows[starts[i]:starts[i + 1]]``
-``rows``        (n,) int64 numbers of rows of the parts, one part after the other
 ``parts``       UTF-8 JSON: names and numbers of rows of the parts, in this order
+``rows``        (n,) int64 numbers of rows of the parts, one part after the other
+``starts``      (L + 1,) int64: list i is ``rows[starts[i]:starts[i + 1]]``
+``vectors``     (n, E) float32 of these rows
 ==============  ============================================================================
 """
 
 from __future__ import annotations
 
+import fcntl
 import json
 import math
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,11 +29,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save
 
 from vmm.search.index import Index, Moments
-from vmm.search.parts import Floats, blocks_of
-from vmm.whole import whole_file
+from vmm.search.parts import Floats, blocks_of, is_intact, json_table, write_tables
+from vmm.whole import PARTIAL, whole_file
 
 FILE = "approximate.safetensors"
 _SAMPLES_OF_A_LIST = 48
@@ -41,6 +44,8 @@ _ALL = 8
 """Times so many are compared in full: to pick some of them costs as much."""
 _FEW = 1000
 """Moments that need no list."""
+_ROUNDING = 1e-5
+_REMEDY = "`vmm index {} --approximate` makes"
 
 Rows = npt.NDArray[np.int64]
 
@@ -50,16 +55,27 @@ class Lists:
     """Lists of the moments of an index.
 
     Attributes:
+        path: Their file.
         centroids: (L, E).
         starts: (L + 1,).
-        rows: (n,) of the index's moments.
-        rest: (m,) moments that are in no list, increasing.
+        rows: (n,) of the index's moments; -1 if outdated or gone.
+        vectors: (n, E) mapped from the file.
+        others: (m,) of the index's moments, whose part is not in the file; -1 if outdated.
+        other_vectors: (m, E) together, mapped from the parts.
     """
 
+    path: Path
     centroids: Floats
     starts: Rows
     rows: Rows
-    rest: Rows
+    vectors: Floats
+    others: Rows
+    other_vectors: list[Floats]
+
+    @property
+    def num_listed(self) -> int:
+        """How many moments are in lists."""
+        return int(np.count_nonzero(self.rows >= 0))
 
     @property
     def probes(self) -> int:
@@ -69,41 +85,45 @@ class Lists:
             return count
         return min(count, max(math.ceil(_LEAST * count / moments), round(_SHARE * count)))
 
-    def near(self, vector: Floats, probes: int | None = None) -> Rows:
+    def near(self, vector: Floats) -> tuple[Rows, list[Floats]]:
         """Return the moments to compare a vector with.
 
         Args:
             vector: (E,).
-            probes: How many lists; None = as usual.
 
         Returns:
-            (k,) increasing.
+            (k,) their numbers, -1 for those not to be found; (k, E) their vectors, in pieces.
         """
-        count = min(probes or self.probes, len(self.centroids))
-        scores = self.centroids @ vector
-        lists = np.argpartition(-scores, count - 1)[:count]
-        found = [self.rows[self.starts[i] : self.starts[i + 1]] for i in lists]
-        return np.sort(np.concatenate([*found, self.rest]))
+        count = min(self.probes, len(self.centroids))
+        lists = np.argpartition(self.centroids @ -vector, count - 1)[:count]
+        pieces = [slice(*self.starts[i : i + 2]) for i in np.sort(lists)]
+        rows = np.concatenate([*(self.rows[piece] for piece in pieces), self.others])
+        return rows, [*(self.vectors[piece] for piece in pieces), *self.other_vectors]
 
+    def check(self, rows: Rows, cosines: Floats, vector: Floats, moments: Moments) -> None:
+        """Compare what was found with the parts.
 
-def similarities_of(moments: Moments, rows: Rows | None, vector: Floats) -> list[Floats]:
-    """Compare a vector with moments.
+        Args:
+            rows: (k,) of the index's moments.
+            cosines: (k,) with the vector.
+            vector: (E,).
+            moments: Of the index.
 
-    Args:
-        moments: Of an index.
-        rows: (k,) increasing numbers of those to compare; None = all.
-        vector: (E,).
+        Raises:
+            ValueError: If they are others.
+        """
+        starts = _starts(moments.vectors)
+        parts = np.searchsorted(starts, rows, "right") - 1
+        theirs = [
+            float(moments.vectors[part][row - starts[part]] @ vector)
+            for part, row in zip(parts, rows, strict=True)
+        ]
+        if not (np.abs(cosines - np.array(theirs)) <= _ROUNDING).all():
+            raise self.damaged("its vectors are not those of the parts")
 
-    Returns:
-        Products, (n,) of each part.
-    """
-    if rows is None:
-        return [table @ vector for table in moments.vectors]
-    return [
-        # All of a part need not be copied to be compared.
-        (table if len(here) == len(table) else table[here]) @ vector
-        for table, here in _of_parts(moments.vectors, rows)
-    ]
+    def damaged(self, why: object) -> ValueError:
+        """Return the error that says why the file cannot be used, and what to do."""
+        return _damaged(self.path, why)
 
 
 def make_lists(index: Index, seed: int = 0) -> Path:
@@ -117,7 +137,7 @@ def make_lists(index: Index, seed: int = 0) -> Path:
         The file.
 
     Raises:
-        ValueError: If faiss is not installed, or the index is empty.
+        ValueError: If faiss is not installed, the index is empty, or another process writes lists.
     """
     try:
         import faiss
@@ -154,15 +174,23 @@ def make_lists(index: Index, seed: int = 0) -> Path:
     rows = np.argsort(owner, kind="stable").astype(np.int64)
     starts = np.searchsorted(owner[rows], np.arange(count + 1)).astype(np.int64)
     parts = [[path.name, len(t)] for path, t in zip(index.parts, moments.vectors, strict=True)]
+    centroids = np.ascontiguousarray(means.centroids, np.float32)
     tables: dict[str, npt.NDArray[Any]] = {
-        "centroids": np.ascontiguousarray(means.centroids, np.float32),
-        "starts": starts,
+        "centroids": centroids,
+        "parts": json_table(parts, centroids.nbytes),
         "rows": rows,
-        "parts": np.frombuffer(json.dumps(parts).encode(), np.uint8),
+        "starts": starts,
     }
-    with whole_file(index.folder / FILE) as file:
-        file.write_bytes(save(tables))
-    return index.folder / FILE
+    path = index.folder / FILE
+    with _alone(index.folder), whole_file(path) as file:
+        shape = (total, index.settings.embedding_dim)
+        write_tables(file, tables, shape, _in_order(moments.vectors, rows))
+    return path
+
+
+def remove_lists(index: Index) -> None:
+    """Remove the lists of an index, if there are any."""
+    (index.folder / FILE).unlink(missing_ok=True)
 
 
 def read_lists(index: Index, moments: Moments) -> Lists:
@@ -175,72 +203,143 @@ def read_lists(index: Index, moments: Moments) -> Lists:
     Raises:
         ValueError: If there are none, they are damaged, or know less than half of the moments.
     """
+    path = index.folder / FILE
+    if not path.is_file():
+        raise ValueError(f"{index.folder} has no {FILE}; {_REMEDY.format(index.folder)} it")
     lists = _fitted(index, moments)
-    if len(lists.rest) > max(len(lists.rows), _FEW):
+    listed = lists.num_listed
+    if index.num_moments - listed > max(listed, _FEW):
         raise ValueError(
-            f"{index.folder / FILE} knows {len(lists.rows)} of {index.num_moments} moments; "
-            f"`vmm index {index.folder} --approximate` makes it again"
+            f"{path} knows {listed} of {index.num_moments} moments; "
+            f"{_REMEDY.format(index.folder)} it again"
         )
     return lists
 
 
-def _fitted(index: Index, moments: Moments) -> Lists:
-    """Read the lists, without what is outdated or gone."""
+def size_of_lists(index: Index) -> tuple[int, int]:
+    """Return how many moments are in lists, and how many bytes these are; 0, 0 without lists.
+
+    Raises:
+        ValueError: If they are damaged.
+    """
     path = index.folder / FILE
-    again = f"`vmm index {index.folder} --approximate` makes it"
     if not path.is_file():
-        raise ValueError(f"{index.folder} has no {FILE}; {again}")
-    try:
-        centroids, starts, rows, parts = _read(path, index.settings.embedding_dim)
-    except (SafetensorError, ValueError, LookupError, TypeError, RecursionError, OSError) as error:
-        raise ValueError(f"{path} is damaged: {error}; {again} again") from error
-    places = dict(zip((part.name for part in index.parts), _starts(moments.vectors), strict=False))
-    sizes = dict(zip((part.name for part in index.parts), map(len, moments.vectors), strict=True))
-    shifts, begin = [], 0
+        return 0, 0
+    return _fitted(index, index.moments()).num_listed, path.stat().st_size
+
+
+def verify_lists(index: Index) -> list[str]:
+    """Compare the lists of an index, if there are any, with their checksum; return what is wrong.
+
+    Raises:
+        ValueError: If they are damaged so much that they cannot be read.
+    """
+    path = index.folder / FILE
+    if not path.is_file():
+        return []
+    _read(path, index.settings.embedding_dim)
+    return [] if is_intact(path) else [str(_damaged(path, "its checksum is another one"))]
+
+
+def _fitted(index: Index, moments: Moments) -> Lists:
+    """Read the lists; what is outdated or gone is -1."""
+    path = index.folder / FILE
+    content, parts = _read(path, index.settings.embedding_dim)
+    starts = _starts(moments.vectors)
+    names = {part.name: number for number, part in enumerate(index.parts)}
+    known, shifts, begin = set(), [np.zeros(0, np.int64)], 0
     for name, size in parts:
-        known = sizes.get(name) == size
-        shifts.append(np.full(size, places[name] - begin if known else -1 - begin - size, np.int64))
+        number = names.get(name, -1)
+        there = number >= 0 and len(moments.vectors[number]) == size
+        shifts.append(np.full(size, starts[number] - begin if there else -1 - begin - size))
+        known.add(number if there else -1)
         begin += size
-    moved = rows + np.concatenate([np.zeros(0, np.int64), *shifts])[rows]
-    lists = np.repeat(np.arange(len(centroids)), np.diff(starts))
-    kept = moved >= 0
-    kept[kept] = moments.owner[moved[kept]] >= 0
-    edges = np.searchsorted(lists[kept], np.arange(len(centroids) + 1))
-    listed = np.zeros(len(moments.owner), np.bool_)
-    listed[moved[kept]] = True
-    rest = np.flatnonzero(~listed & (moments.owner >= 0))
-    return Lists(centroids, edges, moved[kept], rest)
+    moved = content["rows"] + np.concatenate(shifts)[content["rows"]]
+    others = [number for number in range(len(moments.vectors)) if number not in known]
+    rest = np.concatenate(
+        [np.zeros(0, np.int64), *(np.arange(starts[n], starts[n + 1]) for n in others)]
+    )
+    return Lists(
+        path,
+        content["centroids"],
+        content["starts"],
+        _current(moved, moments),
+        content["vectors"],
+        _current(rest, moments),
+        [moments.vectors[number] for number in others],
+    )
 
 
-def num_listed(index: Index) -> int:
-    """Return how many moments are in lists; 0 without such lists."""
-    if not (index.folder / FILE).is_file():
-        return 0
-    moments = index.moments()
-    return len(_fitted(index, moments).rows)
+def _current(rows: Rows, moments: Moments) -> Rows:
+    """Return numbers of moments with -1 in place of those below 0 or outdated."""
+    there = rows >= 0
+    there[there] = moments.owner[rows[there]] >= 0
+    return np.where(there, rows, -1)
 
 
-def _read(path: Path, width: int) -> tuple[Floats, Rows, Rows, list[tuple[str, int]]]:
-    """Read the file, and check all that is used as a place in something else."""
-    with safe_open(path, "numpy") as file:
-        centroids, starts, rows = (file.get_tensor(n) for n in ("centroids", "starts", "rows"))
-        parts = [(str(n), size) for n, size in json.loads(file.get_tensor("parts").tobytes())]
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Keep other processes from writing lists, and remove what killed ones have left.
+
+    Raises:
+        ValueError: If one writes already.
+    """
+    with (folder / "index.json").open("rb") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise ValueError(f"another process makes the lists of {folder}; wait for it") from error
+        except OSError:  # a drive without locks
+            yield
+            return
+        for path in folder.glob(f".{FILE}.*{PARTIAL}"):
+            path.unlink()
+        yield
+
+
+def _read(path: Path, width: int) -> tuple[dict[str, npt.NDArray[Any]], list[tuple[str, int]]]:
+    """Read the file, and check all that is used as a place in something else.
+
+    Raises:
+        ValueError: If it is damaged.
+    """
+    try:
+        with safe_open(path, "pt") as file:  # once: another process may put a new file there
+            names = ("centroids", "parts", "rows", "starts", "vectors")
+            tables = {name: file.get_tensor(name).numpy() for name in names}
+        parts = [(str(name), size) for name, size in json.loads(tables.pop("parts").tobytes())]
+        _check(tables, parts, width)
+    except (SafetensorError, ValueError, LookupError, TypeError, RuntimeError, OSError) as error:
+        raise _damaged(path, error) from error
+    return tables, parts
+
+
+def _check(tables: dict[str, npt.NDArray[Any]], parts: list[tuple[str, int]], width: int) -> None:
     if any(type(size) is not int or size < 0 for _, size in parts):
         raise ValueError("a part has no number of rows")
-    total = sum(size for _, size in parts)
-    shapes = (centroids.shape, starts.shape, rows.shape)
-    if shapes != ((len(centroids), width), (len(centroids) + 1,), (total,)):
-        raise ValueError(f"its tables of {shapes} do not fit together")
-    kinds = [table.dtype for table in (centroids, starts, rows)]
-    if not len(centroids):
+    centroids, rows, starts = tables["centroids"], tables["rows"], tables["starts"]
+    total, count = sum(size for _, size in parts), len(centroids)
+    wanted = {
+        "centroids": ((count, width), np.float32),
+        "rows": ((total,), np.int64),
+        "starts": ((count + 1,), np.int64),
+        "vectors": ((total, width), np.float32),
+    }
+    for name, (shape, kind) in wanted.items():
+        if tables[name].shape != shape or tables[name].dtype != kind:
+            raise ValueError(f"{name} of {tables[name].shape} are not {shape} of the right kind")
+    if not count:
         raise ValueError("it has no lists")
-    if kinds != [np.float32, np.int64, np.int64] or not np.isfinite(centroids).all():
-        raise ValueError("its tables hold no numbers, or other ones")
+    if not np.isfinite(centroids).all():
+        raise ValueError("a centroid holds NaN or infinity")
     if starts[0] != 0 or starts[-1] != total or (np.diff(starts) < 0).any():
         raise ValueError("its lists overlap")
     if total and not (rows.min() == 0 and np.array_equal(np.sort(rows), np.arange(total))):
         raise ValueError("a moment is in two lists or in none")
-    return centroids, starts, rows, parts
+
+
+def _damaged(path: Path, why: object) -> ValueError:
+    return ValueError(f"{path} is damaged: {why}; {_REMEDY.format(path.parent)} it again")
 
 
 def _starts(tables: list[Floats]) -> Rows:
@@ -253,3 +352,12 @@ def _of_parts(tables: list[Floats], rows: Rows) -> Iterator[tuple[Floats, Rows]]
     edges = np.searchsorted(rows, starts)
     for part, table in enumerate(tables):
         yield table, rows[edges[part] : edges[part + 1]] - starts[part]
+
+
+def _in_order(tables: list[Floats], rows: Rows) -> Iterator[Floats]:
+    """Yield (k, E) of rows in any order."""
+    for some in blocks_of(rows):
+        order = np.argsort(some)
+        block = np.empty((len(some), tables[0].shape[1]), np.float32)
+        block[order] = np.concatenate([t[here] for t, here in _of_parts(tables, some[order])])
+        yield block

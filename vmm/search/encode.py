@@ -146,9 +146,15 @@ def encode_videos(
         work = _Work(index, clips, writer)
         for source, size in zip(todo, sizes, strict=True):
             work.do(source, counts, lambda part, n=size: bar.update(n * part))  # type: ignore[misc]
-            faster = counts.seconds / max(bar.format_dict["elapsed"], 1e-9)
-            shown = {"videos": counts.encoded + counts.reused, "hours": counts.seconds / 3600}
-            bar.set_postfix(shown | {"times as fast as they play": faster}, refresh=False)
+            elapsed, spent = bar.format_dict["elapsed"], sum(os.times()[:2]) - sum(before[:2])
+            shown = {
+                "videos": counts.encoded + counts.reused,
+                "hours": counts.seconds / 3600,
+                "times as fast as they play": _ratio(counts.seconds, elapsed),
+                "on each core": _ratio(counts.seconds, spent + decoder.cpu_seconds),
+                "decoding alone": _ratio(counts.seconds, decoder.cpu_seconds),
+            }
+            bar.set_postfix(shown, refresh=False)
     # Not before all else is written: a process that is killed must find what was moved. What is
     # waited for may have moved, too.
     gone |= {source for source in work.moved if source.share(share.of) == share.number}
@@ -159,6 +165,10 @@ def encode_videos(
     counts.decode_seconds = sum(after[2:4]) - sum(before[2:4])  # of the child, which has ended
     counts.cpu_seconds = sum(after[:4]) - sum(before[:4])
     return counts
+
+
+def _ratio(seconds: float, spent: float) -> float:
+    return seconds / spent if spent else 0.0
 
 
 class _Clips(NamedTuple):

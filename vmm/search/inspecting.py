@@ -26,11 +26,12 @@ def main(argv: Sequence[str]) -> int:
     add = parser.add_argument
     add("index", type=Path, help="folder of the index")
     add("--verify", action="store_true", help="read it all, and look for changed videos; 1 if any")
-    add("--compact", action="store_true", help="write all parts as one")
+    add("--compact", action="store_true", help="write all parts as one; lists must be made again")
     add(
         "--approximate",
         action="store_true",
-        help="make the lists that vmm search --approximate looks in; again after much has changed",
+        help="make the lists that vmm search --approximate looks in; again after much has changed. "
+        "They hold all vectors once more: the index takes twice as much of the disk",
     )
     add(
         "--duplicates",
@@ -49,13 +50,14 @@ def main(argv: Sequence[str]) -> int:
     index = Index.open(options.index)
     if options.duplicates is not None:
         return _print_duplicates(index, options.duplicates, options.json)
+    from vmm.search.approximate import make_lists, remove_lists, verify_lists
+
     if options.compact:
         index.compact()
+        remove_lists(index)  # they know none of its parts
     if options.approximate:
-        from vmm.search.approximate import make_lists
-
         make_lists(index)
-    wrong = index.verify() if options.verify else []
+    wrong = [*index.verify(), *verify_lists(index)] if options.verify else []
     facts = _facts(index)
     problems = [(str(source), problem) for source, problem in index.problems.items()]
     if options.json:
@@ -72,17 +74,19 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _facts(index: Index) -> dict[str, Any]:
-    from vmm.search.approximate import num_listed
+    from vmm.search.approximate import size_of_lists
 
+    listed, size = size_of_lists(index)
     records = [video.record for video in index.videos.values()]
     return {
         **asdict(index.settings),
         "videos": sum(record.count > 0 for record in records),
         "unfinished": sum(not record.done for record in records),
         "moments": index.num_moments,
-        "listed": num_listed(index),
+        "listed": listed,
         "hours": sum(record.seconds for record in records) / 3600,
         "megabytes": index.num_bytes / 1e6,
+        "list_megabytes": size / 1e6,
         "parts": len(index.parts),
     }
 

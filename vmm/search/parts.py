@@ -10,7 +10,7 @@ import secrets
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -22,6 +22,7 @@ from vmm.whole import whole_file
 
 Floats = npt.NDArray[np.float32]
 Spans = npt.NDArray[np.float64]
+Number = TypeVar("Number", np.float32, np.int64)
 
 _SUFFIX = ".safetensors"
 _BLOCK = 2**15
@@ -115,48 +116,73 @@ def write_part(
         "removed": [[str(source.path), source.member] for source in part.removed],
         "replaces": list(part.replaces),
     }
-    text = np.frombuffer(json.dumps(content).encode(), np.uint8)
-    times = np.ascontiguousarray(spans, np.float64)
-    shapes = {"spans": (len(times), 2), "vectors": (len(times), width), "records": text.shape}
-    sizes = {"spans": times.nbytes, "vectors": 4 * len(times) * width, "records": text.nbytes}
+    tables: dict[str, npt.NDArray[Any]] = {
+        "records": json_table(content),
+        "spans": np.asarray(spans, np.float64),
+    }
+    with whole_file(folder / f"{number:08d}-{secrets.token_hex(6)}{_SUFFIX}") as path:
+        write_tables(path, tables, (len(spans), width), vectors)
+
+
+def json_table(content: object, before: int = 0) -> npt.NDArray[np.uint8]:
+    """Return what JSON holds as a table, behind which the next one begins at a multiple of 8.
+
+    Args:
+        content: For JSON.
+        before: Bytes of the tables that come before it.
+    """
+    text = json.dumps(content).encode()
+    return np.frombuffer(text + b" " * (-(before + len(text)) % 8), np.uint8)
+
+
+_KINDS = {"float32": "F32", "float64": "F64", "int64": "I64", "uint8": "U8"}
+
+
+def write_tables(
+    path: Path,
+    tables: Mapping[str, npt.NDArray[Any]],
+    shape: tuple[int, int],
+    vectors: Iterable[Floats],
+) -> None:
+    """Write a file in the format of safetensors with a checksum, which may be larger than memory.
+
+    Args:
+        path: The file.
+        tables: By names that come before "vectors", for the checksum is over all in this order.
+        shape: (n, E) of the table "vectors".
+        vectors: (k, E) each, n rows together.
+    """
+    ordered = sorted(tables.items())
+    described = [(name, _KINDS[t.dtype.name], t.shape, t.nbytes) for name, t in ordered]
+    header: dict[str, Any] = {"__metadata__": {"checksum": "0" * 32}}
+    begin = 0
+    for name, kind, size, length in [*described, ("vectors", "F32", shape, 4 * math.prod(shape))]:
+        offsets = [begin, begin + length]
+        header[name] = {"dtype": kind, "shape": size, "data_offsets": offsets}
+        begin += length
     digest = hashlib.blake2b(digest_size=16)
     rows = 0
-    name = f"{number:08d}-{secrets.token_hex(6)}{_SUFFIX}"
-    with whole_file(folder / name) as path, path.open("wb") as file:
+    with path.open("wb") as file:
 
         def put(table: npt.NDArray[Any]) -> None:
             digest.update(table.data)
             file.write(table.data)
 
-        file.write(_header(shapes, sizes, "0" * 32))
-        # The checksum is over the tables in the order of their names.
-        file.seek(sizes["spans"] + sizes["vectors"], os.SEEK_CUR)
-        put(text)
-        file.seek(-sum(sizes.values()), os.SEEK_CUR)
-        put(times)
+        file.write(_header(header))
+        for _, table in ordered:
+            put(np.ascontiguousarray(table))
         for block in vectors:
             put(np.ascontiguousarray(block, np.float32))
             rows += len(block)
-        if rows != len(times):
-            raise RuntimeError(f"{rows} vectors for {len(times)} moments")
+        if rows != shape[0]:
+            raise RuntimeError(f"{rows} vectors for {shape[0]} moments")
         file.seek(0)
-        file.write(_header(shapes, sizes, digest.hexdigest()))
+        header["__metadata__"]["checksum"] = digest.hexdigest()
+        file.write(_header(header))
 
 
-_KINDS = {"spans": "F64", "vectors": "F32", "records": "U8"}
-"""Tables of a part, in the order in which they are in the file."""
-
-
-def _header(
-    shapes: Mapping[str, tuple[int, ...]], sizes: Mapping[str, int], checksum: str
-) -> bytes:
-    """Begin a file in the format of safetensors: length, JSON, then the tables."""
-    content: dict[str, Any] = {"__metadata__": {"checksum": checksum}}
-    end = 0
-    for name, kind in _KINDS.items():
-        offsets = [end, end + sizes[name]]
-        content[name] = {"dtype": kind, "shape": shapes[name], "data_offsets": offsets}
-        end = offsets[1]
+def _header(content: dict[str, Any]) -> bytes:
+    """Begin a file in the format of safetensors: length and JSON; the tables follow."""
     text = json.dumps(content).encode()
     text += b" " * (-len(text) % 8)
     return len(text).to_bytes(8, "little") + text
@@ -220,10 +246,10 @@ def is_intact(path: Path) -> bool:
         return digest.hexdigest() == (file.metadata() or {}).get("checksum")
 
 
-def blocks_of(vectors: Floats) -> Iterator[Floats]:
-    """Yield (k, E) rows of a mapped table, so many as memory bears."""
-    for first in range(0, len(vectors), _BLOCK):
-        yield vectors[first : first + _BLOCK]
+def blocks_of(table: npt.NDArray[Number]) -> Iterator[npt.NDArray[Number]]:
+    """Yield (k, ...) rows of a mapped table, so many as memory bears."""
+    for first in range(0, len(table), _BLOCK):
+        yield table[first : first + _BLOCK]
 
 
 def _opened(path: Path, framework: str = "numpy") -> Any:
