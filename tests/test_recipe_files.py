@@ -9,7 +9,13 @@ from vmm.data.annotations.class_list import read_class_names
 from vmm.models.clip_tower import read_config
 from vmm.models.library_files import read_configuration
 from vmm.models.library_files import read_tokenizer as read_library_tokenizer
-from vmm.recipe_files import PACKAGED, did_you_mean, here_or_packaged, prepared
+from vmm.recipe_files import (
+    PACKAGED,
+    did_you_mean,
+    here_or_packaged,
+    prepared,
+    refuse_no_steps,
+)
 from vmm.shards.tokenizer_folder import read_tokenizer
 
 
@@ -177,6 +183,25 @@ def test_settings_of_data_that_nothing_names_are_explained(here):
     assert prepared([*words, "--data=vmm.data.datamodules.WebVideoData"])
     (here / "it.yaml").write_text("model: {class_path: mine.Task}\ndata: {class_path: mine.Data}")
     assert prepared(words)
+
+
+@pytest.mark.parametrize("words", [["--trainer.max_steps", "0"], ["--trainer.max_epochs=0"]])
+def test_no_steps_are_refused_without_torch(words):
+    code = (
+        "import sys; from vmm.cli import main; "
+        f"status = main(['fit', 'stage2_vtt.yaml', *{words}]); "
+        "assert not {'torch', 'lightning', 'jsonargparse', 'numpy'} & set(sys.modules);"
+        "sys.exit(status)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    setting = words[0].lstrip("-").partition("=")[0]
+    assert done.returncode == 2
+    said = f"vmm: error: {setting} is 0, so there is nothing to do; set it above 0\n"
+    assert done.stderr == said
+
+
+def test_only_settings_that_end_a_training_must_be_above_0():
+    refuse_no_steps(["--trainer.max_steps=10", "--trainer.max_epochs", "-1", "--seed", "0"])
 
 
 def test_a_wrong_recipe_is_found_without_torch(here):

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from vmm import fit_help
 from vmm.command_line import MISTAKE, run_to_status
-from vmm.recipe_files import prepared, read_recipes
+from vmm.recipe_files import prepared, read_recipes, refuse_no_steps
 from vmm.text_output import complain, say
 from vmm.version import __version__
 
@@ -245,6 +245,8 @@ def _run_trainer(command: str, argv: list[str]) -> int:
     if asked is not None and asked != fit_help.ALL:
         return _explain(command, asked, argv)
     argv = ["--help"] if asked else prepared(argv)
+    if command == "fit":
+        refuse_no_steps(argv)
     with _training_extra(command):
         from vmm import trainer_cli
         from vmm.tasks.watchdog import Watchdog

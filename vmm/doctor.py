@@ -45,9 +45,12 @@ _PACKAGES = {
     "gradio": 'the page of `vmm app`: pip install "vmm-video[app]"',
     "opentimelineio": 'hits as .otio: pip install "vmm-video[otio]"',
     "pyarrow": 'vectors and annotations as Parquet: pip install "vmm-video[parquet]"',
-    "faiss-cpu": 'vectors as .faiss: pip install "vmm-video[faiss]"',
+    "scenedetect-headless": '`vmm encode --shots`: pip install "vmm-video[shots]"',
+    "faiss-cpu": 'approximate search, vectors as .faiss: pip install "vmm-video[faiss]"',
     "lancedb": 'vectors as .lancedb: pip install "vmm-video[lancedb]"',
     "qdrant-client": 'vectors as .qdrant: pip install "vmm-video[qdrant]"',
+    "fastapi": '`vmm serve`: pip install "vmm-video[serve]"',
+    "peft": 'LoRA: pip install "vmm-video[lora]"',
     "deepspeed": 'the DeepSpeed overlay: pip install "vmm-video[deepspeed]"',
 }
 _OPTIONAL = {
@@ -61,7 +64,10 @@ _OPTIONAL = {
     "gradio",
     "opentimelineio",
     "pyarrow",
+    "scenedetect-headless",
     "faiss-cpu",
+    "fastapi",
+    "peft",
     "lancedb",
     "qdrant-client",
 }

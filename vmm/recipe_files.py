@@ -46,6 +46,7 @@ _ELSEWHERE = {
     "seed": "seed_everything",
 }
 """What other programs call a setting -> what it is here."""
+_ENDS = ("--trainer.max_steps", "--trainer.max_epochs", "--trainer.limit_train_batches")
 _ALONE = ("-h", "--help", "--resume", "--no_resume", "--print_config")
 """Options that take no value, or only one that comes after "="."""
 
@@ -131,6 +132,21 @@ def prepared(arguments: Sequence[str]) -> list[str]:
             "its class as stage2_vtt.yaml does, or by --data=vmm.data.datamodules.WebVideoData"
         )
     return words
+
+
+def refuse_no_steps(arguments: Sequence[str]) -> None:
+    """Refuse a command line of ``fit`` that asks for no step, before anything heavy is loaded.
+
+    Args:
+        arguments: Options, as after ``vmm fit``.
+
+    Raises:
+        ValueError: With the setting and the remedy.
+    """
+    words = [part for word in arguments for part in word.split("=", 1)]
+    for option, value in pairwise(words):
+        if option in _ENDS and re.fullmatch("0+", value):
+            raise ValueError(f"{option[2:]} is 0, so there is nothing to do; set it above 0")
 
 
 def read_recipes(arguments: Sequence[str]) -> list[dict[str, Any]]:

@@ -18,8 +18,8 @@ _WORD = re.compile(r"[^\W_]+")
 _OFTEN = 0.1
 """Share of the words from which on more than rare ones are missing in a vocabulary."""
 _REMEDY = (
-    "if they are many, take a text encoder whose vocabulary has them, e.g. "
-    "recipes/overlays/minilm.yaml"
+    "if they are many, train with a text encoder whose vocabulary has them, e.g. "
+    "`vmm fit -c RECIPE -c overlays/minilm.yaml`"
 )
 
 

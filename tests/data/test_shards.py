@@ -72,7 +72,7 @@ def test_what_is_left_out_is_counted(tools, tmp_path, caplog):
         "member not part of a sample": 1,
     }
     assert (
-        "1 videos in 1 shards; skipped: 1 member not part of a sample, 2 no caption" in caplog.text
+        "1 video in 1 shard; skipped: 1 member not part of a sample, 2 no caption" in caplog.text
     )
     with pytest.raises(ValueError, match=r"no image .*KEY\.mp4") as caught:
         ShardSet(str(tools.write_tar(tmp_path / "b.tar", tools.coded_sample(1))), "image")

@@ -1,6 +1,8 @@
 import csv
 import io
 import json
+import subprocess
+import sys
 
 import pytest
 
@@ -128,3 +130,22 @@ def test_mistakes(index, tmp_path, capsys):
     assert "give text too" in failure(capsys, *search, *video, "--rerank", 3)
     (tmp_path / "q.jsonl").write_text('{"video": "none.mp4"}\n')
     assert "none.mp4" in failure(capsys, *search, "--queries", tmp_path / "q.jsonl")
+
+
+def test_wrong_names_are_told_before_torch_is_loaded(index):
+    calls = {
+        "no.txt is not a file": ["search", str(index), "--queries", "no.txt"],
+        "hits.xml is of no known kind": ["search", str(index), "x", "--out", "hits.xml"],
+        "nowhere has no index.json": ["search", "nowhere", "x"],
+        "elsewhere has no index.json": ["app", "elsewhere"],
+        "shots need PySceneDetect": ["encode", "x", "-o", "new", "--encoder", "x", "--shots"],
+    }
+    code = (
+        "import sys; from vmm.cli import main; sys.modules['scenedetect'] = None\n"
+        f"for call in {list(calls.values())!r}: assert main(call) == 2, call\n"
+        "assert 'torch' not in sys.modules"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    for line, said in zip(done.stderr.splitlines(), calls, strict=True):
+        assert said in line

@@ -178,4 +178,4 @@ def test_texts_beside_files_are_captions_and_samples_without_are_counted(tmp_pat
     csv = [str(tmp_path / "in/list.csv"), "-o", str(tmp_path / "table"), "--workers", "1"]
     assert main(csv) == 0
     said = capsys.readouterr().out
-    assert "1 missing (each is named in" in said and "1 samples have no caption" in said
+    assert "1 missing (each is named in" in said and "1 sample has no caption" in said

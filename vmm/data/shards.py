@@ -250,11 +250,10 @@ class ShardSet:
             )
         _log.log(
             logging.WARNING if self.skipped else logging.INFO,
-            "%s: %d %ss in %d shards; skipped: %s",
+            "%s: %d %s%s in %d shard%s; skipped: %s",
             patterns,
-            len(self),
-            self.media,
-            len(self.paths),
+            *(len(self), self.media, "" if len(self) == 1 else "s"),
+            *(len(self.paths), "" if len(self.paths) == 1 else "s"),
             skipped or "nothing",
         )
 

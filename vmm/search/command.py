@@ -30,6 +30,9 @@ def main_app(argv: Sequence[str]) -> int:
     options = parser.parse_args(argv)
 
     from vmm.search.app.ending import own_folder, until_sigterm
+    from vmm.search.index import read_settings
+
+    read_settings(options.index)  # before all that takes long to load
 
     with until_sigterm(), own_folder() as folder:
         try:

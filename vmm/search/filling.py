@@ -32,14 +32,19 @@ def main(argv: Sequence[str]) -> int:
     if options.watch and (options.ray or share != (0, 1)):
         raise ValueError("--watch is for one process; leave --ray and --shard out")
 
-    from vmm.export.encoder import VideoTextEncoder
-    from vmm.search.encode import Share, encode_videos
+    from vmm.search import shots
     from vmm.search.index import Index, read_settings
-    from vmm.search.sources import find_sources
 
     there = read_settings(options.out) if (options.out / "index.json").exists() else None
     if not options.encoder and there is None:
         raise ValueError(f"{options.out} is new; say --encoder FOLDER (`vmm export` makes one)")
+    if options.shots:
+        shots.check_installed()  # before torch is loaded
+
+    from vmm.export.encoder import VideoTextEncoder
+    from vmm.search.encode import Share, encode_videos
+    from vmm.search.sources import find_sources
+
     encoder = VideoTextEncoder.from_pretrained(options.encoder or there.encoder)  # type: ignore[union-attr]
     settings = _settings(options, there, encoder)
     if there is None and not options.watch:

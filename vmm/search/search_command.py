@@ -94,6 +94,16 @@ def main(argv: Sequence[str]) -> int:
     if options.rank_by != "mixture" and not options.rerank:
         raise ValueError(f"--rank-by {options.rank_by} is for what --rerank N looks at; give both")
 
+    from vmm.search.index import read_settings
+    from vmm.search.kinds import kind_of
+    from vmm.search.outputs.registry import OUTPUTS
+
+    read_settings(options.index)  # what can be told before torch is loaded
+    for out in options.out:
+        kind_of(OUTPUTS, out, "--out")
+    if options.queries is not None and not options.queries.is_file():
+        raise ValueError(f"--queries {options.queries} is not a file; give one of sentences")
+
     from vmm.search.asked import Asked, read_queries
     from vmm.search.find import Query
     from vmm.search.outputs.registry import load_output

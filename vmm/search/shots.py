@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from itertools import pairwise
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from vmm.data.decode import DecodeError, decode_parts
 from vmm.data.times import end_of
-from vmm.search.windows import DecodeParts, Span
+
+if TYPE_CHECKING:  # so that what is missing can be told before torch is loaded
+    from vmm.search.windows import DecodeParts, Span
 
 SHORTEST_S = 0.6
 """A flash that is shorter is no shot."""

@@ -99,7 +99,8 @@ class MadeShards:
         if self.failed:
             said += f" (each is named in {out / _FAILURES})"
         if self.without_caption:
-            said += f"\n{self.without_caption} samples have no caption, "
+            have = "sample has" if self.without_caption == 1 else "samples have"
+            said += f"\n{self.without_caption} {have} no caption, "
             said += "which training on captions leaves out"
         return said
 

@@ -91,7 +91,7 @@ def test_nan_is_a_missing_value(tmp_path):
         ("a.csv", "video,caption,video\nx,a,y\n", "every column once; its header names 'video'"),
         ("a.json", '[{"video": "x", "video": "y", "caption": "a"}]', "'video' stands for two"),
         ("a.jsonl", '{"video": "x", "caption": "a", "caption": "b"}\n', "line 1: .*'caption'"),
-        ("a.csv", 'video,caption\nx,"a\ny,b\n', "line 3: unexpected end"),
+        ("a.csv", 'video,caption\nx,"a\ny,b\n', "line 3: unexpected end.*close it"),
         ("a.csv", 'video,caption\nx,"a"b\n', "line 2: "),
         ("a.json", b'[{"video": "x", "caption": "a\0b"}]', "there is a NUL at character"),
         ("a.csv", "video,caption\nx,a\n".encode("utf-16-le"), "NUL.*UTF-16 without"),

@@ -332,7 +332,7 @@ class Source:
         try:
             return [name.strip() for name in next(lines, [])]
         except csv.Error as error:
-            raise ValueError(f"{self.path}, line 1: {error}") from error
+            raise ValueError(f"{self.path}, line 1: {_told(error)}") from error
 
     def _csv_rows(self) -> Iterator[Row]:
         lines = self._csv()
@@ -355,7 +355,17 @@ class Source:
                 elif any(cells):
                     yield Row(where, dict(zip(header, cells, strict=False)))
         except csv.Error as error:
-            raise ValueError(f"{self.path}, line {lines.line_num}: {error}") from error
+            raise ValueError(f"{self.path}, line {lines.line_num}: {_told(error)}") from error
+
+
+def _told(error: csv.Error) -> str:
+    """Say what helps: of a quote that is never closed, csv tells where the file ends."""
+    if str(error) == "unexpected end of data":
+        return (
+            "unexpected end of data in a cell that begins with a quotation mark; close it with "
+            "another one (marks within a cell are doubled)"
+        )
+    return str(error)
 
 
 def _parse(text: str) -> Any:

@@ -8,9 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from vmm.search.kinds import Kind, kind_of
-from vmm.search.results import Result
+
+if TYPE_CHECKING:  # so that names can be told before torch is loaded
+    from vmm.search.results import Result
+
+    Write = Callable[[Sequence[Result], Path], list[str]]
 
 _HERE = "vmm.search.outputs"
 OUTPUTS = {
@@ -21,8 +26,6 @@ OUTPUTS = {
     ".vtt": Kind("chapters of each video, WebVTT", f"{_HERE}.webvtt:write"),
     "/": Kind("small films, and hits.json", f"{_HERE}.clips:write"),
 }
-
-Write = Callable[[Sequence[Result], Path], list[str]]
 
 
 def load_output(out: str) -> Write:
