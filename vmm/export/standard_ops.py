@@ -79,7 +79,8 @@ def _scan(directions: list[ScanInputs], reverse: list[bool], softplus: bool) -> 
     u = [x.u.transpose(1, 2) for x in directions]
     sizes = [_step(x, softplus) for x in directions]
     step, added = steps(sizes), steps([size * x for size, x in zip(sizes, u, strict=True)])
-    b, c = (steps([x[i].transpose(1, 2) for x in directions]) for i in (3, 4))
+    b = steps([x.B.transpose(1, 2) for x in directions])
+    c = steps([x.C.transpose(1, 2) for x in directions])
     a = torch.stack([x.A.t() for x in directions]).unsqueeze(1)
     state = step.new_zeros(*step.shape[1:3], *a.shape[2:])
     sequences = [step.unsqueeze(3), added.unsqueeze(3), b.unsqueeze(4), c.unsqueeze(3)]
