@@ -42,6 +42,28 @@ def test_scan_without_the_optional_parts():
     torch.testing.assert_close(got, selective_scan_ref(u, step, a, b, c), rtol=1e-5, atol=1e-5)
 
 
+def test_steps_of_all_sizes():
+    """Of one step from zeros the output is the step's size times what all steps share."""
+    steps = torch.linspace(-30, 120, 301)
+    u, _, a, b, c, *_ = inputs(1, channels=len(steps))
+    delta = steps.repeat(2, 1).unsqueeze(-1)
+    scan = standard_decompositions()[OPS.selective_scan.default]
+    got = scan(*ScanInputs(u, delta, a, b, c, None, None, None), True, False, False, "cpu")[0]
+    want = F.softplus(delta) * u * (b * c).sum(1, keepdim=True)
+    torch.testing.assert_close(got, want, rtol=1e-5, atol=0)
+
+
+def test_a_long_scan_of_small_and_large_steps():
+    tensors = list(inputs(700))
+    tensors[1] *= 10
+    got = standard_decompositions()[OPS.selective_scan.default](
+        *ScanInputs(*tensors), True, False, False, "cpu"
+    )[0]
+    want = selective_scan_ref(*(x.double() for x in tensors), delta_softplus=True)
+    assert want.isfinite().all()
+    torch.testing.assert_close(got.double(), want, rtol=1e-5, atol=1e-5 * want.abs().max().item())
+
+
 @pytest.mark.parametrize("gated", [False, True])
 def test_both_directions(gated):
     one, two = inputs(21), inputs(21)

@@ -1,9 +1,10 @@
 """vmm's operators in terms of PyTorch's own, for formats that know no others.
 
-The scan goes over chunks of 16 steps, each unrolled, in PyTorch's ``scan`` over a dimension, which
-ONNX has as ``Scan``: the graph does not grow with the length of the sequence. For inference only:
-the operators' kept states come out empty. Shape legend: K chunks, T steps in a chunk, X directions,
-B batch, E channels, L length, N states per channel.
+The scan is PyTorch's ``scan`` over a dimension, which ONNX has as ``Scan``: the graph does not grow
+with the length of the sequence. A step is six operators on tensors that stay in the cache; larger
+ones, over several steps, take longer for being cut and joined. For inference only: the operators'
+kept states come out empty. Shape legend: X directions, B batch, E channels, L length, N states per
+channel.
 """
 
 from __future__ import annotations
@@ -14,17 +15,14 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch._higher_order_ops.scan import scan_op as scan_over_chunks
+from torch._higher_order_ops.scan import scan_op as scan_over_steps
 
 from vmm.ops.conv import op as conv_op  # noqa: F401  registers them
 from vmm.ops.conv import torch as conv_torch
 from vmm.ops.conv.interface import ConvInputs
-from vmm.ops.op_tools import packed
 from vmm.ops.scan import bidirectional  # noqa: F401  registers them
 from vmm.ops.scan import op as scan_op  # noqa: F401  registers them
 from vmm.ops.scan.interface import PairInputs, ScanInputs
-
-_CHUNK = 16
 
 
 def standard_decompositions() -> dict[Any, Callable[..., Any]]:
@@ -42,7 +40,7 @@ def _bidirectional_scan(*arguments: Any) -> tuple[Tensor, Tensor]:
     inputs, softplus = PairInputs(*arguments[:-3]), arguments[-3]
     first, second = inputs.split()
     one_way, other_way = _scan([first, second], [False, True], softplus)
-    return packed(_gated(one_way + other_way, inputs.z)), one_way.new_empty(0)
+    return _gated(one_way + other_way, inputs.z), one_way.new_empty(0)
 
 
 def _selective_scan(*arguments: Any) -> tuple[Tensor, Tensor, Tensor]:
@@ -51,8 +49,8 @@ def _selective_scan(*arguments: Any) -> tuple[Tensor, Tensor, Tensor]:
     assert inputs.state is None  # the towers see whole clips
     (y,) = _scan([inputs], [reverse], softplus)
     if inputs.other is not None:
-        y = y + inputs.other
-    return packed(_gated(y, inputs.z)), y.new_empty(0), y.new_empty(0)
+        y = y + inputs.other.transpose(1, 2)
+    return _gated(y, inputs.z), y.new_empty(0), y.new_empty(0)
 
 
 def _causal_conv1d(*arguments: Any) -> tuple[Tensor, Tensor]:
@@ -66,48 +64,51 @@ def _causal_conv1d(*arguments: Any) -> tuple[Tensor, Tensor]:
 
 
 def _gated(y: Tensor, z: Tensor | None) -> Tensor:
-    return y if z is None else y * F.silu(z)
+    """Apply the gate z (B, E, L) to y (B, L, E), and turn it: (B, E, L), packed."""
+    return (y if z is None else y * F.silu(z.transpose(1, 2))).contiguous().transpose(1, 2)
 
 
 def _scan(directions: list[ScanInputs], reverse: list[bool], softplus: bool) -> list[Tensor]:
-    """Scan some sequences at once, (B, E, L) each, without the gate."""
-    length = directions[0].u.shape[-1]
-    # A step of size zero changes no state: the last chunk may be filled up.
-    padding = -length % _CHUNK
+    """Scan some sequences at once, without the gate: (B, L, E) each."""
 
-    def chunks(sequences: list[Tensor]) -> Tensor:
-        """Cut (B, C, L) each into (K, T, X, B, C)."""
-        rows = [x.permute(2, 0, 1) for x in sequences]
-        x = torch.stack([x.flip(0) if r else x for x, r in zip(rows, reverse, strict=True)], 1)
-        return F.pad(x, (0, 0) * 3 + (0, padding)).reshape(-1, _CHUNK, *x.shape[1:])
+    def steps(sequences: list[Tensor]) -> Tensor:
+        """Put (B, L, C) each into (L, X, B, C), in the order of the scan."""
+        rows = [x.transpose(0, 1) for x in sequences]
+        return torch.stack([x.flip(0) if r else x for x, r in zip(rows, reverse, strict=True)], 1)
 
-    u = chunks([x.u for x in directions])
-    step = chunks([_step(x, softplus) for x in directions])
-    b, c = chunks([x.B for x in directions]), chunks([x.C for x in directions])
+    u = [x.u.transpose(1, 2) for x in directions]
+    sizes = [_step(x, softplus) for x in directions]
+    step, added = steps(sizes), steps([size * x for size, x in zip(sizes, u, strict=True)])
+    b = steps([x.B.transpose(1, 2) for x in directions])
+    c = steps([x.C.transpose(1, 2) for x in directions])
     a = torch.stack([x.A.t() for x in directions]).unsqueeze(1)
-    state = u.new_zeros(1, *u.shape[2:4], *a.shape[2:])
-    _, chunked = scan_over_chunks(_chunk, [state], [u, step, b, c], (a,))
+    state = step.new_zeros(*step.shape[1:3], *a.shape[2:])
+    sequences = [step.unsqueeze(3), added.unsqueeze(3), b.unsqueeze(4), c.unsqueeze(3)]
+    _, scanned = scan_over_steps(_one_step, [state], sequences, (a,))
     outputs = []
-    for x, r, y in zip(directions, reverse, chunked.flatten(0, 1)[:length].unbind(1), strict=True):
-        y = (y.flip(0) if r else y).permute(1, 2, 0)
-        outputs.append(y if x.D is None else y + x.D.unsqueeze(-1) * x.u)
+    for x, rows, r, y in zip(directions, u, reverse, scanned.squeeze(3).unbind(1), strict=True):
+        y = (y.flip(0) if r else y).transpose(0, 1)
+        outputs.append(y if x.D is None else y + x.D * rows)
     return outputs
 
 
 def _step(inputs: ScanInputs, softplus: bool) -> Tensor:
-    step = inputs.delta
+    """Return the step sizes (B, L, E)."""
+    step = inputs.delta.transpose(1, 2)
     if inputs.delta_bias is not None:
-        step = step + inputs.delta_bias.unsqueeze(-1)
-    return F.softplus(step) if softplus else step
+        step = step + inputs.delta_bias
+    if not softplus:
+        return step
+    # onnxruntime's Softplus takes twice as long as its parts. log(1 + x) is exact for a small x,
+    # too, as x * log(y) / (y - 1) with the y that 1 + x is rounded to, but for y = 1.
+    x = torch.exp(step.clamp(max=20))
+    y = x + (1 + 2**-23)
+    return torch.maximum(step, torch.log(y) / (y - 1) * x)
 
 
-def _chunk(state: Tensor, u: Tensor, step: Tensor, b: Tensor, c: Tensor, a: Tensor) -> list[Tensor]:
-    """Do one chunk: the next state (1, X, B, N, E) and the output (T, X, B, E)."""
-    decay = torch.exp(step.unsqueeze(3) * a)
-    added = (step * u).unsqueeze(3) * b.unsqueeze(4)
-    states = []
-    for decay_t, added_t in zip(torch.split(decay, 1), torch.split(added, 1), strict=True):
-        state = decay_t * state + added_t
-        states.append(state)
-    y = torch.matmul(c.unsqueeze(3), torch.cat(states)).squeeze(3)
-    return [state, y]
+def _one_step(
+    state: Tensor, step: Tensor, added: Tensor, b: Tensor, c: Tensor, a: Tensor
+) -> list[Tensor]:
+    """Return the next state (X, B, N, E) and the output (X, B, 1, E)."""
+    state = torch.exp(step * a) * state + added * b
+    return [state, torch.matmul(c, state)]
