@@ -24,6 +24,7 @@ from benchmarks.scan_cases import (
     calls,
     make_inputs,
     our_scans,
+    why_no_ggml,
 )
 from benchmarks.scan_report import ERROR, GRADIENTS, OUTPUT
 from vmm.ops.scan.selective_scan import selective_scan
@@ -127,6 +128,7 @@ def measure(sizes: Sizes) -> tuple[list[dict[str, Any]], list[str]]:
     """Return all rows, and notes on what could not be measured."""
     ours = our_scans()
     others, notes = peers.scans()
+    notes += [why for why in [why_no_ggml()] if why]
     rows = []
     for case in report.progress(cases(sizes), "scan"):
         rows += time_case(case, sizes, ours | others)

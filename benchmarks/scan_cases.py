@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from benchmarks import ggml
 from benchmarks.common import device, versions
 from benchmarks.peers import Scan
 from vmm.ops.scan.bidirectional import Direction, bidirectional_scan
@@ -106,6 +107,11 @@ def two_directions(width: int, length: int, batch: int) -> tuple[dict[str, Scan]
     return {ONE_CALL: one_call, TWO_CALLS: two_calls}, [*first, *second, z]
 
 
+def why_no_ggml() -> str | None:
+    """Say why ggml's scan is not measured here; None if it is."""
+    return "ggml's scan runs on CPUs" if device().type != "cpu" else ggml.why_not()
+
+
 def call_of(scan: Scan, inputs: list[Tensor], backward: bool) -> Callable[[], list[Tensor]]:
     """Return a call that gives the output and, if asked, the gradient of every input."""
     grad_out = torch.ones_like(inputs[0])
@@ -130,6 +136,8 @@ def calls(
     else:
         inputs = make_inputs(*shape, dtype=getattr(torch, case.dtype))
     found = {name: call_of(scan, inputs, backward) for name, scan in scans.items()}
+    if case.task == ONE and not backward and case.dtype == "float32" and not why_no_ggml():
+        found[ggml.NAME] = ggml.prepare(inputs)
     if case.task == ONE:
         found[LINEAR] = linear_layers(*shape, backward)
     found[COPY] = copy_of(least_bytes(case, length, inputs[0].element_size()))

@@ -6,7 +6,7 @@ import itertools
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from benchmarks import common, report
+from benchmarks import common, ggml, report
 from benchmarks.scan_cases import (
     BOTH,
     COPY,
@@ -33,14 +33,16 @@ LONG = f"from {EIGHT_FRAMES} tokens on"
 OURS, FALLBACK = next(iter(our_scans())), "vmm chunked"
 GOALS = {FORWARD: (13, 45, 6), TRAINING: (14, 50, 7)}
 """At one frame, from eight frames on, and for the fallback from eight frames on."""
+GGML_GOAL = 15
 
 TEXT = f"""The fastest of several runs, all variants in turns; {STATES} states, with step-size bias,
 softplus, skip and gate. `{LINEAR}` are the matrix products of the block around one scan,
 `{COPY}` the floor that memory sets: every input and output, and every gradient, moved once.
 `{TWO_CALLS}` flips what enters and leaves the second half of a published block. A dash: one run was
-expected to take too long. By default the C library gives freed memory back to the system and pays
-for every page again, which costs packages with large intermediate results most; vmm's commands keep
-it (vmm.ops.tuning.cpu_memory), which makes others faster too. Extra memory is the peak of forward
+expected to take too long. `{ggml.NAME}` has neither skip nor gate. By default the C library gives
+freed memory back to the system and pays for every page again, which costs packages with large
+intermediate results most; vmm's commands keep it (vmm.ops.tuning.cpu_memory), which makes others
+faster too. Extra memory is the peak of forward
 and backward beyond inputs, output and gradients; one activation is (batch, tokens, width) in
 float32.
 The floor that arithmetic sets: forward, one update of 16 channels' state takes 7 operations of the
@@ -84,7 +86,8 @@ def lines(rows: Rows, case: Case, value: str = "ms") -> Lines:
 def gains(times: Lines, ours: str, others: list[str] | None = None) -> dict[int, float]:
     """Return by length how many times the fastest of the others (None: other packages) takes."""
     if others is None:
-        others = [name for name in times if name not in YARDSTICKS and not name.startswith("vmm")]
+        apart = (*YARDSTICKS, ggml.NAME)
+        others = [name for name in times if name not in apart and not name.startswith("vmm")]
     found = {}
     for length, mine in times.get(ours, {}).items():
         theirs = [times[name][length] for name in others if length in times.get(name, {})]
@@ -131,6 +134,9 @@ def _package_bars(rows: Rows) -> Iterator[report.Bar]:
         yield from _worst(f"{OURS}: times faster {after}, {LONG}", goal, long)
         long = [x for one in times for x in _long(gains(one, FALLBACK))]
         yield from _worst(f"{FALLBACK}: times faster {after}, {LONG}", fallback_goal, long)
+    times = _of(rows, ONE, FORWARD)
+    long = [x for one in times for x in _long(gains(one, OURS, [ggml.NAME]))]
+    yield from _worst(f"{OURS}: times faster than {ggml.NAME}, {FORWARD}, {LONG}", GGML_GOAL, long)
 
 
 def _of(rows: Rows, task: str, what: str, value: str = "ms", kept: bool = False) -> list[Lines]:

@@ -9,9 +9,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchmarks import compiling, films, scan_cases, step
+from benchmarks import compiling, films, ggml, scan_cases, step
 from benchmarks.block import Recorder, is_product, is_scan
 from vmm.models.mamba import BiMambaBlock
+from vmm.ops.scan.selective_scan import selective_scan
 
 pytestmark = pytest.mark.slow
 
@@ -201,6 +202,22 @@ def test_two_calls_with_flips_equal_one_call():
     one = scans[scan_cases.ONE_CALL](*inputs)
     two = scans[scan_cases.TWO_CALLS](*flipped)
     torch.testing.assert_close(one, two, rtol=1e-5, atol=1e-5)
+
+
+def test_ggml_scans_the_inputs_of_the_others(monkeypatch):
+    if ggml.why_not():
+        pytest.skip(ggml.why_not())
+    case = scan_cases.Case(scan_cases.ONE, scan_cases.FORWARD, 64, 3)
+    running, inputs = scan_cases.calls(case, 11, {})
+    u, delta, a, b, c, _, _, bias = inputs
+    expected = selective_scan(u, delta, a, b, c, delta_bias=bias, delta_softplus=True)
+    torch.testing.assert_close(running[ggml.NAME]()[0], expected, rtol=1e-5, atol=1e-5)
+    training = case._replace(what=scan_cases.TRAINING)
+    assert ggml.NAME not in scan_cases.calls(training, 11, {})[0]
+    monkeypatch.setattr(ggml, "selective_scan", lambda *x, **y: torch.zeros(2, 8, 5))
+    ggml.why_not.cache_clear()
+    assert ggml.why_not().endswith("gives other numbers")
+    ggml.why_not.cache_clear()
 
 
 def test_the_floor_counts_every_tensor_once():
