@@ -12,6 +12,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from vmm.portable import to_disk
+
 PARTIAL = ".partial"
 """How the names of unfinished files end, which only a killed process leaves."""
 
@@ -29,10 +31,10 @@ def whole_file(path: Path, durable: bool = True) -> Iterator[Path]:
     try:
         yield partial
         if durable:
-            _to_disk(partial)
+            to_disk(partial)
         partial.replace(path)
         if durable:
-            _to_disk(path.parent)
+            to_disk(path.parent)
     except BaseException:  # Ctrl-C, too, leaves nothing
         partial.unlink(missing_ok=True)
         raise
@@ -60,11 +62,3 @@ def whole_folder(out: Path, replace: bool = False) -> Iterator[Path]:
         unfinished.rename(out)
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
-
-
-def _to_disk(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

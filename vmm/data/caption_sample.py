@@ -5,13 +5,13 @@ A look at ten million samples takes as long as one at ten thousand.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from typing import TypeVar
 
 from vmm.data.index import Entry
 from vmm.data.index_files import load_index
 from vmm.data.schema import JSON_EXTENSION, TEXT_EXTENSION, captions_of, parse_metadata
+from vmm.portable import read_at
 
 _SHARDS = 8
 _Item = TypeVar("_Item")
@@ -43,7 +43,7 @@ def sample_captions(paths: Sequence[str], number: int) -> list[str]:
 def _captions(descriptor: int, entry: Entry) -> list[str]:
     def text(extension: str) -> bytes | None:
         offset, size = entry.members.get(extension, (0, 0))
-        return os.pread(descriptor, size, offset) if size else None
+        return read_at(descriptor, size, offset) if size else None
 
     return captions_of(text(TEXT_EXTENSION), parse_metadata(text(JSON_EXTENSION)))
 

@@ -24,6 +24,7 @@ from vmm.data.schema import (
     split_member,
     text_fault,
 )
+from vmm.portable import read_at
 
 MAX_MEMBER_BYTES = 2**30
 MAX_TEXT_BYTES = {TEXT_EXTENSION: 2**16, JSON_EXTENSION: 2**22, CLASS_EXTENSION: 2**10}
@@ -150,7 +151,7 @@ def _read_texts(file: BinaryIO, entry: Entry) -> None:
 
     def content(extension: str) -> bytes | None:
         offset, size = entry.members.get(extension, (0, 0))
-        return os.pread(file.fileno(), size, offset) if size else None
+        return read_at(file.fileno(), size, offset) if size else None
 
     text = content(TEXT_EXTENSION)
     captioned = bool(captions_of(text, {}))

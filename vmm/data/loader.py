@@ -18,13 +18,15 @@ import torch
 from torch.utils.data import DataLoader, IterableDataset
 
 from vmm.data.faults import ReadingBoard, UnusableData
+from vmm.portable import STOP_SIGNALS
 from vmm.types import VideoTextBatch
 
 _log = logging.getLogger(__name__)
 
 # What PyTorch's messages about dead and stuck workers begin with or hold.
 _WORKER_FAILURES = ("DataLoader worker", "DataLoader timed out")
-_SHOW_STACK = signal.SIGUSR2
+_SHOW_STACK = getattr(signal, "SIGUSR2", None)
+"""None on Windows."""
 _PARENT_CHECK_S = 2.0
 _MOST_WORKERS = 1024
 
@@ -148,8 +150,9 @@ def init_worker(worker: int) -> None:
     step that the main process wants to finish and save.
     """
     gc.freeze()
-    faulthandler.register(_SHOW_STACK)
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
+    if _SHOW_STACK:
+        faulthandler.register(_SHOW_STACK)
+    for number in STOP_SIGNALS:
         signal.signal(number, signal.SIG_IGN)
     torch.set_num_threads(1)
     threading.Thread(target=_end_with_parent, daemon=True).start()
@@ -166,7 +169,7 @@ def _end_with_parent() -> None:
 def show_stacks() -> None:
     """Let the workers that still live write to stderr where they are."""
     for child in multiprocessing.active_children():
-        if child.daemon and child.pid:
+        if child.daemon and child.pid and _SHOW_STACK:
             os.kill(child.pid, _SHOW_STACK)
     time.sleep(0.2)  # until they have
 
@@ -177,12 +180,13 @@ def kill_workers() -> None:
     workers = [child for child in multiprocessing.active_children() if child.daemon]
     in_main = threading.current_thread() is threading.main_thread()
     # PyTorch's handler would raise an error for each one that is killed here.
-    handler = signal.signal(signal.SIGCHLD, signal.SIG_DFL) if in_main else None
+    listening = in_main and hasattr(signal, "SIGCHLD")
+    handler = signal.signal(signal.SIGCHLD, signal.SIG_DFL) if listening else None
     for worker in workers:
         worker.kill()
     for worker in workers:
         worker.join(5)
-    if in_main:
+    if listening:
         signal.signal(signal.SIGCHLD, handler)
 
 

@@ -32,6 +32,7 @@ from vmm.data.schema import (
 )
 from vmm.data.transforms import ClipSettings, eval_transform
 from vmm.data.views import Views, look
+from vmm.portable import read_at
 from vmm.types import Media
 
 _log = logging.getLogger(__name__)
@@ -195,7 +196,7 @@ class ShardSet:
             file = _open(self.paths[shard], stamp)
             if stamp_of(os.fstat(file.fileno())) != stamp:
                 raise SampleError("unreadable", f"{self.names[shard]} has changed since the start")
-            data = os.pread(file.fileno(), size, offset)
+            data = read_at(file.fileno(), size, offset)
         except OSError as error:
             _open.cache_clear()  # a network file system may want the file to be opened anew
             raise SampleError("unreadable", f"{self.names[shard]}: {error.strerror}") from error

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from vmm.data.index_files import load_index
 from vmm.data.schema import VIDEO_EXTENSIONS, is_leftover, media_member, remedy
+from vmm.portable import read_at
 
 _SUFFIXES = {f".{extension}" for extension in VIDEO_EXTENSIONS}
 _SHARD = ".tar"
@@ -62,7 +63,7 @@ class Source:
             raise OSError("the shard no longer holds it")
         offset, size = places[self.member]
         with self.path.open("rb") as file:
-            data = os.pread(file.fileno(), size, offset)
+            data = read_at(file.fileno(), size, offset)
         if len(data) != size:
             raise OSError(f"the shard ends before byte {offset + size}")
         return data

@@ -25,6 +25,7 @@ from vmm.data.schema import (
     parse_metadata,
     text_fault,
 )
+from vmm.portable import read_at
 from vmm.shards.media_files import (
     Properties,
     Shrinker,
@@ -107,7 +108,7 @@ class _Slice(io.RawIOBase):
     def read(self, size: int | None = -1) -> bytes:
         left = max(0, self._size - self._at)
         wanted = left if size is None or size < 0 else min(size, left)
-        data = os.pread(self._descriptor, wanted, self._offset + self._at)
+        data = read_at(self._descriptor, wanted, self._offset + self._at)
         self._at += len(data)
         return data
 
@@ -126,7 +127,7 @@ def inspect_shard(path: str, pictured: Sequence[int] = ()) -> ShardContent:
     try:
         index = scan_shard(path)
         content.bytes = os.path.getsize(path)
-        descriptor = os.open(path, os.O_RDONLY)
+        descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
     except OSError as error:
         content.damage = f"cannot be opened: {error}"
         return content
@@ -148,7 +149,7 @@ def inspect_shard(path: str, pictured: Sequence[int] = ()) -> ShardContent:
 def _inspect_sample(descriptor: int, entry: Entry, content: ShardContent, pictured: bool) -> None:
     def text(extension: str) -> bytes | None:
         offset, size = entry.members.get(extension, (0, 0))
-        return os.pread(descriptor, size, offset) if size else None  # the index knows a limit
+        return read_at(descriptor, size, offset) if size else None  # the index knows a limit
 
     written = text(TEXT_EXTENSION), text(JSON_EXTENSION)
     metadata = parse_metadata(written[1])

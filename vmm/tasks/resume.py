@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import fcntl
 import logging
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
@@ -14,6 +13,7 @@ import yaml
 from lightning.pytorch.loggers import CSVLogger
 
 from vmm.models.weight_files import load_plain, refuse_damaged
+from vmm.portable import lock as lock_file
 from vmm.whole import PARTIAL
 
 logger = logging.getLogger(__name__)
@@ -72,7 +72,7 @@ def lock(run: Path) -> IO[bytes]:
     (run / LOCK).touch()
     file = (run / LOCK).open("rb")
     try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        lock_file(file)
     except OSError as error:
         file.close()
         raise ValueError(

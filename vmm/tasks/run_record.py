@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import platform
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -94,7 +95,7 @@ class RunRecord(L.Callback):
             "step": trainer.global_step,
             "said": said,
             "pid": os.getpid(),
-            "host": os.uname().nodename,
+            "host": platform.node(),
             "time": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
         }
         try:

@@ -13,10 +13,10 @@ import torch
 import torch.distributed as dist
 
 from vmm.command_line import PREEMPTED, STOPPED
+from vmm.portable import STOP_SIGNALS
 
 logger = logging.getLogger(__name__)
 
-_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 _PATIENCE = timedelta(minutes=10)
 """For a process that does not come to the end of a step."""
 
@@ -61,7 +61,7 @@ class StopSignals:
         if threading.current_thread() is threading.main_thread():
             # Ctrl-C may mean something else here, or nothing, as in what a script leaves behind.
             default = signal.getsignal(signal.SIGINT) is signal.default_int_handler
-            heard = _SIGNALS if default else _SIGNALS[1:]
+            heard = STOP_SIGNALS if default else STOP_SIGNALS[1:]
             self._old = {number: signal.signal(number, self._hear) for number in heard}
         if dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:
             self._group = dist.new_group(backend="gloo", timeout=_PATIENCE)

@@ -6,6 +6,7 @@ import json
 import logging
 import multiprocessing
 import os
+import platform
 import signal
 import threading
 import time
@@ -24,7 +25,7 @@ from vmm.text_output import complain
 
 logger = logging.getLogger(__name__)
 
-_HOST = os.uname().nodename
+_HOST = platform.node()
 _END = "its end"
 _PAGE_SECONDS = 20
 
@@ -309,7 +310,7 @@ class Watchdog(L.Callback):
         sign = self._peers[peer].sign if peer in self._peers else None
         if sign is not None and sign.host == _HOST:  # or it stays for ever
             with suppress(OSError):
-                os.kill(sign.pid, signal.SIGKILL)
+                os.kill(sign.pid, getattr(signal, "SIGKILL", signal.SIGTERM))
         # Nobody waits for them: meanwhile PyTorch would raise an error in the main thread.
         for worker in [child for child in multiprocessing.active_children() if child.daemon]:
             worker.kill()
