@@ -1,6 +1,7 @@
 import os
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
 
@@ -35,18 +36,16 @@ def test_one_process_locks_a_file(tmp_path):
 
 
 def test_locks_of_windows(tmp_path, monkeypatch):
-    class Locks:
-        LK_NBLCK = 2
-        taken: list[int] = []
+    taken = []
 
-        def locking(self, number, mode, size):
-            assert (mode, size) == (2, 1)
-            if self.taken:
-                raise PermissionError(13, "Permission denied")
-            self.taken.append(number)
+    def locking(number, mode, size):
+        assert (mode, size) == (2, 1)
+        if taken:
+            raise PermissionError(13, "Permission denied")
+        taken.append(number)
 
     monkeypatch.setitem(sys.modules, "fcntl", None)
-    monkeypatch.setitem(sys.modules, "msvcrt", Locks())
+    monkeypatch.setitem(sys.modules, "msvcrt", SimpleNamespace(LK_NBLCK=2, locking=locking))
     with (tmp_path / "file").open("wb") as file:
         lock(file)
         with pytest.raises(BlockingIOError):
@@ -55,12 +54,12 @@ def test_locks_of_windows(tmp_path, monkeypatch):
 
 def test_folders_that_cannot_be_opened_are_no_error(tmp_path, monkeypatch):
     to_disk(tmp_path)
+    (tmp_path / "file").touch()
 
     def refuse(path, flags):
         raise PermissionError(13, "Permission denied", str(path))
 
     monkeypatch.setattr(os, "open", refuse)
     to_disk(tmp_path)
-    (tmp_path / "file").touch()
     with pytest.raises(PermissionError):
         to_disk(tmp_path / "file")

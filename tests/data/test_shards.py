@@ -71,9 +71,7 @@ def test_what_is_left_out_is_counted(tools, tmp_path, caplog):
         "no caption": 2,
         "member not part of a sample": 1,
     }
-    assert (
-        "1 video in 1 shard; skipped: 1 member not part of a sample, 2 no caption" in caplog.text
-    )
+    assert "1 video in 1 shard; skipped: 1 member not part of a sample, 2 no caption" in caplog.text
     with pytest.raises(ValueError, match=r"no image .*KEY\.mp4") as caught:
         ShardSet(str(tools.write_tar(tmp_path / "b.tar", tools.coded_sample(1))), "image")
     assert "1 no image" in str(caught.value)

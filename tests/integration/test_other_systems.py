@@ -1,4 +1,4 @@
-"""Commands without what Windows lacks. A test on Windows it is not: paths and locks stay Linux's."""
+"""Commands without what Windows lacks; its paths and its locks of open files are not tested."""
 
 import os
 import subprocess

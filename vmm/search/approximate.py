@@ -17,7 +17,6 @@ none.
 
 from __future__ import annotations
 
-import fcntl
 import json
 import math
 from collections.abc import Iterator
@@ -30,6 +29,7 @@ import numpy as np
 import numpy.typing as npt
 from safetensors import SafetensorError, safe_open
 
+from vmm.portable import lock
 from vmm.search.index import Index, Moments
 from vmm.search.parts import Floats, blocks_of, is_intact, json_table, write_tables
 from vmm.whole import PARTIAL, whole_file
@@ -286,7 +286,7 @@ def _alone(folder: Path) -> Iterator[None]:
     """
     with (folder / "index.json").open("rb") as file:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            lock(file)
         except BlockingIOError as error:
             raise ValueError(f"another process makes the lists of {folder}; wait for it") from error
         except OSError:  # a drive without locks
