@@ -89,6 +89,24 @@ def test_the_help_of_every_evaluation_comes_without_torch():
 
 
 @pytest.mark.smoke
+@pytest.mark.parametrize("asked", [None, "active"])
+def test_threads_do_not_spin_while_they_wait_unless_asked(asked):
+    code = """
+import os, sys
+from vmm.command_line import run_to_status
+
+def run():
+    print(os.environ["OMP_WAIT_POLICY"], "torch" in sys.modules)  # it would have been too late
+    return 0
+
+run_to_status("it", run)
+"""
+    mine = {key: value for key, value in os.environ.items() if key != "OMP_WAIT_POLICY"}
+    mine |= {"OMP_WAIT_POLICY": asked} if asked else {}
+    done = subprocess.run([sys.executable, "-c", code], env=mine, capture_output=True, text=True)
+    assert done.stdout == f"{asked or 'passive'} False\n"
+
+
 def test_doctor_names_the_scan_backend_and_every_package():
     result = run("doctor", "--json")
     findings = {f["name"]: f for f in json.loads(result.stdout)}

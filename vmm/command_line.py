@@ -134,6 +134,9 @@ def run_to_status(name: str, run: Callable[[], int], kept: str = "") -> int:
         for option in ("TQDM_MININTERVAL", "TQDM_DELAY"):
             os.environ.setdefault(option, _BAR_EVERY_S)
     os.environ.setdefault("HF_HUB_VERBOSITY", "error")  # its retries are not the user's mistake
+    # Read when torch is imported: threads that spin while they wait for each other made training
+    # twice as slow wherever another process was busy, and no faster elsewhere.
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     try:
         status = run()
         sys.stdout.flush()
