@@ -7,7 +7,7 @@ from torch import nn
 from tests.models.bag_of_words import BagOfWords
 from vmm.models.answer import AnswerModel
 from vmm.models.library_text import LibraryTextEncoder
-from vmm.models.lora import Lora, add_adapters, linear_layers, merge_adapters
+from vmm.models.lora import Lora, adaptable_layers, add_adapters, merge_adapters
 from vmm.models.open_clip_text import OpenClipTextEncoder
 from vmm.models.text_encoder import BertTextEncoder
 from vmm.models.text_interface import TextEncoder
@@ -83,7 +83,7 @@ def test_an_exported_encoder_is_built_again(make, kind, tmp_path):
 @pytest.mark.parametrize("kind", KINDS)
 def test_lora_beside_every_layer_learns_and_merges(make, kind):
     model = nn.ModuleDict({"text_encoder": make(kind)}).double()
-    if not linear_layers(model):
+    if not adaptable_layers(model):
         with pytest.raises(ValueError, match="is the whole name of no linear layer"):
             add_adapters(model, Lora())
         return

@@ -11,7 +11,7 @@ from vmm.drawing import uniform_rows
 from vmm.masking import Patches, draw_mask
 from vmm.models.clip_vit import FrameViT
 from vmm.models.frame_mamba import FrameMamba
-from vmm.models.lora import Lora, add_adapters, linear_layers, merge_adapters
+from vmm.models.lora import Lora, adaptable_layers, add_adapters, merge_adapters
 from vmm.models.video_encoder import VideoEncoder
 from vmm.models.video_vit import DividedViT, JointViT
 from vmm.models.videomamba import VideoMamba
@@ -150,7 +150,7 @@ def test_lora_beside_every_layer_learns_and_merges(make, kind):
     model = nn.ModuleDict({"video_encoder": make(kind)})
     torch.manual_seed(0)
     merged = nn.ModuleDict({"video_encoder": make(kind)})
-    assert add_adapters(model, Lora(rank=2)) == linear_layers(merged)
+    assert add_adapters(model, Lora(rank=2)) == adaptable_layers(merged)
     ups = [p for name, p in model.named_parameters() if "lora_B" in name]
     for up in ups:
         nn.init.normal_(up, std=0.1)
