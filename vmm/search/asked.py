@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from vmm.data.annotations.source import Row
+from vmm.data.annotations.row import Row
 from vmm.data.annotations.source import Source as Table
 from vmm.search.find import Query
 

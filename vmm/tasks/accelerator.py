@@ -53,7 +53,7 @@ def what_is_wrong_on(device: torch.device) -> str | None:
     expected = _results(encoder, video)
     try:
         found = _results(encoder.to(device), video.to(device))
-    except (RuntimeError, NotImplementedError) as error:  # of the operators that are missing
+    except RuntimeError as error:  # an operator that is missing raises one, too
         return " ".join(str(error).split())
     for name, right in expected.items():
         difference = float((found[name] - right).abs().max() / right.abs().max())

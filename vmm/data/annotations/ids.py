@@ -8,7 +8,8 @@ from pathlib import Path
 
 from vmm.data.annotations.media import stem
 from vmm.data.annotations.record import Annotation
-from vmm.data.annotations.source import OddRow, Source
+from vmm.data.annotations.row import OddRow
+from vmm.data.annotations.source import Source
 
 _log = logging.getLogger(__name__)
 

@@ -13,7 +13,8 @@ from collections.abc import Iterator
 from typing import Any
 
 from vmm.data.annotations.record import Annotation
-from vmm.data.annotations.source import Row, Source
+from vmm.data.annotations.row import Row
+from vmm.data.annotations.source import Source
 
 _LENGTHS = "Charades_v1_{}.csv"
 _HIGHLIGHTS = ("relevant_clip_ids", "saliency_scores")

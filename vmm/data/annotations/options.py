@@ -9,7 +9,7 @@ import ast
 import re
 from typing import Any, NamedTuple
 
-from vmm.data.annotations.source import OddRow, Row
+from vmm.data.annotations.row import OddRow, Row
 
 # "A. x", "(A) x", "A) x", "A: x"; no letter begins "A.D. 476".
 _LETTERED = re.compile(r"^\s*\(?([A-Za-z])\s*(?:\)|[.:](?=\s|$))\s*")

@@ -22,7 +22,8 @@ from vmm.data.annotations.options import (
     split_question,
 )
 from vmm.data.annotations.record import Annotation
-from vmm.data.annotations.source import Row, Source
+from vmm.data.annotations.row import Row
+from vmm.data.annotations.source import Source
 
 _OPTION_COLUMNS = (*(f"option{i}" for i in range(26)), *"ABCDEFGHIJKLMNOPQRSTUVWXYZ")
 

@@ -16,7 +16,8 @@ from vmm.data.annotations.dataset import Dataset, fit, inside, refuse_id_list, t
 from vmm.data.annotations.ids import NAMED, keep_listed, read_ids
 from vmm.data.annotations.options import NoSuchOption
 from vmm.data.annotations.record import Annotation
-from vmm.data.annotations.source import OddRow, Source
+from vmm.data.annotations.row import OddRow
+from vmm.data.annotations.source import Source
 from vmm.data.schema import is_leftover
 
 _log = logging.getLogger(__name__)

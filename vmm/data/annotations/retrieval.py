@@ -12,7 +12,8 @@ from typing import Any
 
 from vmm.data.annotations.media import stem
 from vmm.data.annotations.record import Annotation
-from vmm.data.annotations.source import Row, Source
+from vmm.data.annotations.row import Row
+from vmm.data.annotations.source import Source
 
 DIDEMO_SECONDS = 30.0
 """DiDeMo's descriptions are about the first 30 seconds of a video."""

@@ -8,7 +8,8 @@ from collections.abc import Iterator
 
 from vmm.data.annotations.media import media_kind
 from vmm.data.annotations.record import Annotation
-from vmm.data.annotations.source import Row, Source
+from vmm.data.annotations.row import Row
+from vmm.data.annotations.source import Source
 
 MEDIA_FIELDS = (
     "video", "image", "file", "file_name", "path", "file_path", "video_path", "image_path",

@@ -9,7 +9,8 @@ from functools import partial
 from typing import Any, Literal
 
 from vmm.data.annotations.record import Annotation
-from vmm.data.annotations.source import Row, Source
+from vmm.data.annotations.row import Row
+from vmm.data.annotations.source import Source
 
 
 def webvid(source: Source) -> Iterator[Annotation]:

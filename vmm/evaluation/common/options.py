@@ -64,7 +64,7 @@ class Options:
                 torch.zeros(1, device=wanted).item()
             elif (wanted.index or 0) >= torch.cuda.device_count():  # a trial would cost GPU memory
                 raise RuntimeError(f"torch sees {torch.cuda.device_count()} GPUs")
-        except (RuntimeError, AssertionError, NotImplementedError) as error:
+        except (RuntimeError, AssertionError) as error:
             reason = str(error).partition("\n")[0][:120]
             raise ValueError(
                 f"--device {self.device!r} cannot be used here ({reason}); give cpu, cuda or "

@@ -23,9 +23,9 @@ from vmm.whole import whole_file
 
 _ERRORS = (
     *(zipfile.BadZipFile, KeyError, EOFError, ValueError, OverflowError, struct.error),
-    *(NotImplementedError, RuntimeError),
+    RuntimeError,
 )
-"""What damaged archives raise; an encrypted one is a RuntimeError."""
+"""What damaged archives raise; of an encrypted one, or an unknown compression, a RuntimeError."""
 _HEADERS = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}
 
 
