@@ -38,6 +38,9 @@ def read_at(descriptor: int, size: int, offset: int) -> bytes:
 def lock(file: IO[bytes]) -> None:
     """Lock an open file until it is closed.
 
+    Args:
+        file: Open for writing, or else a network drive (NFS) refuses.
+
     Raises:
         BlockingIOError: If another process has locked it.
         OSError: If the drive has no locks.

@@ -1,4 +1,5 @@
 import csv
+import fcntl
 import os
 from pathlib import Path
 from types import SimpleNamespace
@@ -74,6 +75,43 @@ def test_what_killed_writers_left_is_swept_unless_one_is_at_work(checkpoints):
         assert torn.exists()
     sweep(checkpoints.parent)
     assert not torn.exists() and (checkpoints / "last.ckpt").exists()
+
+
+def test_a_drive_without_locks_trains_and_sweeps_nothing(checkpoints, monkeypatch, caplog):
+    torn = checkpoints / ".last.ckpt.ab-1.partial"
+    torn.touch()
+
+    def flock(*_):
+        raise OSError(37, "No locks available")
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    with lock(checkpoints.parent):
+        assert "cannot be locked ([Errno 37] No locks available)" in caplog.text
+    sweep(checkpoints.parent)  # somebody may write it
+    assert torn.exists()
+
+
+def test_nothing_is_swept_in_a_run_of_somebody_else(checkpoints):
+    torn = checkpoints / ".last.ckpt.ab-1.partial"
+    torn.touch()
+    (checkpoints.parent / ".lock").mkdir()  # root may write into any file
+    sweep(checkpoints.parent)
+    assert torn.exists()
+
+
+def test_files_are_locked_open_for_writing(checkpoints, monkeypatch):
+    """NFS makes a lock of the whole file out of it, which a file open for reading cannot have."""
+
+    def flock(file, _):
+        if fcntl.fcntl(file, fcntl.F_GETFL) & os.O_ACCMODE == os.O_RDONLY:
+            raise OSError(9, "Bad file descriptor")
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    torn = checkpoints / ".last.ckpt.ab-1.partial"
+    torn.touch()
+    with lock(checkpoints.parent):
+        sweep(checkpoints.parent)
+    assert not torn.exists()
 
 
 def test_two_runs_do_not_share_a_folder(tmp_path):

@@ -284,7 +284,7 @@ def _alone(folder: Path) -> Iterator[None]:
     Raises:
         ValueError: If one writes already.
     """
-    with (folder / "index.json").open("rb") as file:
+    with (folder / "index.json").open("r+b") as file:
         try:
             lock(file)
         except BlockingIOError as error:

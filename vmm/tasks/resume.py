@@ -65,30 +65,38 @@ def steps_of(checkpoint: Path) -> int:
 def lock(run: Path) -> IO[bytes]:
     """Keep other processes from training in a folder, as long as the file is open.
 
+    On a drive without locks it says that it cannot.
+
     Raises:
         ValueError: If one does already.
     """
     run.mkdir(parents=True, exist_ok=True)
-    (run / LOCK).touch()
-    file = (run / LOCK).open("rb")
+    file = (run / LOCK).open("ab")
     try:
         lock_file(file)
-    except OSError as error:
+    except BlockingIOError as error:
         file.close()
         raise ValueError(
             f"another process trains in {run}; wait for it, or give this one a version of its own "
             "(--trainer.logger.init_args.version NAME)"
         ) from error
+    except OSError as error:
+        logger.warning(
+            "%s cannot be locked (%s); see to it that no other process trains there", run, error
+        )
     return file
 
 
 def sweep(run: Path) -> None:
     """Remove what killed writers left of checkpoints, unless a process is training there."""
     left = list((run / "checkpoints").glob(f".*{PARTIAL}"))
-    if left:
-        with suppress(ValueError), lock(run):
-            for path in left:
-                path.unlink(missing_ok=True)
+    if not left:
+        return
+    # Also where a drive has no locks, or the run is somebody else's, nobody knows who writes.
+    with suppress(OSError), (run / LOCK).open("ab") as file:
+        lock_file(file)
+        for path in left:
+            path.unlink(missing_ok=True)
 
 
 def continue_curves(curves: CSVLogger, steps: int) -> None:
