@@ -4,6 +4,7 @@ import re
 import pytest
 import torch
 
+from vmm.cli import main
 from vmm.models.videomamba import VideoMamba
 from vmm.tasks import accelerator
 from vmm.tasks.accelerator import settle_accelerator, what_is_wrong_on
@@ -56,3 +57,15 @@ def test_auto_is_left_alone_without_an_apple(monkeypatch):
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
     monkeypatch.setattr(accelerator, "what_is_wrong_on", pytest.fail)
     assert settle_accelerator("auto") == "auto"
+
+
+def test_training_asks_which_accelerator_it_is(root, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(root)
+
+    def settle(asked):
+        raise ValueError(f"asked for {asked}")
+
+    monkeypatch.setattr("vmm.trainer_cli.settle_accelerator", settle)
+    where = f"--trainer.logger.init_args.save_dir={tmp_path}"
+    assert main(["fit", "-c", "recipes/classification.yaml", where]) == 2
+    assert "asked for auto" in capsys.readouterr().err
