@@ -122,7 +122,7 @@ def test_another_tokenizer_is_refused(moved, root, demo_shards, capfd):
 def test_without_its_own_files_it_looks_where_its_recipe_says(moved, vectors, tmp_path):
     shutil.copytree(moved, tmp_path / "run")
     shutil.rmtree(tmp_path / "run/text_encoder")
-    with pytest.raises(ValueError, match="cannot read the configuration of text encoder"):
+    with pytest.raises(ValueError, match=r"text encoder .*looked for from /.*\)"):
         load_run(tmp_path / "run", "last")
     recipe = recipe_of(moved, name=str(moved.parent / "tower-of-old"))
     shutil.copy(recipe, tmp_path / "run/config.yaml")

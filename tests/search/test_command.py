@@ -43,7 +43,7 @@ def test_encode_index_search(made, videos, capsys):
     text = output(capsys, "encode", videos, "-o", made)  # encoder and windows of the index
     assert (
         "0 videos encoded, 0 known by their content, 4 unchanged, 0 removed" in text
-        and "10 moments of 4" in text
+        and "10 moments of 3 videos" in text
     )
     assert "empty.mp4: empty: 0 bytes" in text
     facts = json.loads(output(capsys, "index", made, "--verify", "--json"))

@@ -144,6 +144,17 @@ def test_more_moments_leave_the_first_ones_in_their_place(page):
     shown, found = page.more(first[1])[:2]
     assert len(shown) == 8 and shown[:2] == first[0]
     assert found.hits == searched(page, top=14)[1].hits
+    assert "; there are no more" not in first[-1] and "; there are no more" in page.more(found)[-1]
+    can = [[button["interactive"] for button in page.may_go_on(f)] for f in (first[1], found)]
+    assert can == [[True] * 3, [False, True, True]]
+
+
+def test_one_moment_is_no_moments(page):
+    *_, said = searched(page, folder="b.tar", limits=(3, 0, 1, 9))
+    assert "1 moment for" in said
+    found = searched(page)[1]
+    _, _, said, *_, beside = page.keep_one([], found, 0)
+    assert "1 moment kept" in said and "Favourites: 1 moment kept" in beside
 
 
 def test_a_film_that_is_gone_is_counted_and_the_others_are_shown(page, tmp_path, caplog):
@@ -228,8 +239,9 @@ def test_mistakes_are_one_message_and_no_traceback(page, tmp_path, given, messag
 
 def test_favourites_are_kept_once_and_written_to_files(page):
     found = searched(page)[1]
-    favourites, listed, said, *buttons = page.keep_one([], found, 1)
-    favourites, listed, said, *buttons = page.keep_all(favourites, found)
+    favourites, *_ = page.keep_one([], found, 1)
+    favourites, listed, said, *buttons, beside = page.keep_all(favourites, found)
+    assert "Favourites: 3 moments kept" in beside
     assert [hit for _, hit in favourites] == [found.hits[1], found.hits[0], found.hits[2]]
     assert len(listed["choices"]) == 3 and "a.mp4, " in listed["choices"][0]
     assert "3 moments kept" in said
@@ -270,8 +282,9 @@ def test_examples_are_captions_of_the_index(page, new_index, videos):
 
 def test_the_heading_says_what_is_searched(page):
     said = heading(page.actions.about())
-    assert "<h1>Search in index</h1>" in said
-    assert "2 videos, 0.1 minutes, 8 moments of 1 s every 1 s; model plain (ffffffffffff)" in said
+    index = page.actions.searcher.index.folder
+    assert f"<h1>Search in {index.parent.name}/{index.name}</h1>" in said
+    assert "2 videos, 8.0 seconds, 8 moments of at most 1 s, one every 1 s; model plain (" in said
     assert "8 moments of at most 1 s, cut at shots;" in heading(
         {**page.actions.about(), "shots": True}
     )

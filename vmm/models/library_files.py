@@ -39,7 +39,7 @@ def read_configuration(name: str, what: str) -> Any:
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(
             f"cannot read the configuration of {what} {name!r}; give a folder with its "
-            f"config.json, or a hub name and a network. {error}"
+            f"config.json (looked for from {Path.cwd()}), or a hub name and a network. {error}"
         ) from error
 
 

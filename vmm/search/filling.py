@@ -171,10 +171,11 @@ def _watch(
 
 def _sentence(counts: Counts, index: Index) -> str:
     """Say what a run did, and what there is now."""
+    videos = sum(video.record.count > 0 for video in index.videos.values())
     return (
         f"{counts.encoded} videos encoded, {counts.reused} known by their content, "
         f"{counts.unchanged} unchanged, {counts.removed} removed; {index.folder} has "
-        f"{index.num_moments} moments of {len(index.videos)} videos"
+        f"{index.num_moments} moments of {videos} videos"
     )
 
 

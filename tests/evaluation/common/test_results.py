@@ -60,7 +60,7 @@ def test_what_is_no_result_of_this_kind_is_refused_with_the_remedy(tmp_path):
         path.write_text(text)
         with pytest.raises(ValueError, match=said):
             Toy.read(tmp_path)
-    with pytest.raises(ValueError, match="cannot be read as a result"):
+    with pytest.raises(ValueError, match="it is not there; name the folder that `vmm eval toy`"):
         Toy.read(tmp_path / "gone.json")
 
 

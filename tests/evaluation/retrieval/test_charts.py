@@ -36,6 +36,7 @@ def test_bars_say_of_equal_scores_what_the_table_says(result):
     content.queries["dual"]["t2v"] |= {"tied": [2, 1, 1, 2, 1, 1, 1, 1]}
     ranks = content.ranks("dual", "t2v")
     figure = rank_histogram(content, "t2v")
+    assert figure.axes[0].get_legend() is None and len(figure.legends) == 1  # not over the bars
     bars = {
         name.get_text(): bar.get_height()
         for name, bar in zip(

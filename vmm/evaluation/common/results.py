@@ -73,6 +73,11 @@ class Result(ABC):
             ValueError: If it is missing or no result of this kind.
         """
         path = path / cls.FILE_NAME if path.is_dir() else path
+        if not path.exists():
+            raise ValueError(
+                f"{path} cannot be read as a result of `{cls.COMMAND}`: it is not there; name the "
+                f"folder that `{cls.COMMAND}` wrote (its --out)"
+            )
         try:
             content = json.loads(path.read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:

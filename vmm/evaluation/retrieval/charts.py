@@ -52,7 +52,7 @@ def rank_histogram(result: RetrievalResult, direction: str) -> Figure:
     """Draw how many queries find their target how early, with equal scores as in the table."""
     kinds = result.kinds()
     width = 0.8 / len(kinds)
-    figure = Figure(figsize=(WIDE, 2.9), dpi=DPI, layout="constrained")
+    figure = Figure(figsize=(WIDE, 2.6 + 0.2 * len(kinds)), dpi=DPI, layout="constrained")
     ax = figure.subplots()
     for number, scores in enumerate(kinds):
         ranks = result.ranks(scores, direction)
@@ -69,7 +69,8 @@ def rank_histogram(result: RetrievalResult, direction: str) -> Figure:
     ax.grid(axis="y", alpha=0.3)
     ax.set_axisbelow(True)
     ax.spines[["top", "right"]].set_visible(False)
-    ax.legend(fontsize=8)
+    # Over the bars it would hide those that are said to be there.
+    figure.legend(loc="outside lower center", ncols=1, fontsize=8, frameon=False)
     return figure
 
 

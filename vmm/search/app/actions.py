@@ -45,11 +45,13 @@ class Found:
         query: What was searched.
         vector: (E,) of it.
         hits: The best first.
+        all: Whether there are no more.
     """
 
     query: Query
     vector: Floats
     hits: list[Hit]
+    all: bool = False
 
 
 class Actions:
@@ -88,14 +90,14 @@ class Actions:
         settings, index = self.searcher.index.settings, self.searcher.index
         records = [video.record for video in index.videos.values() if video.record.count]
         return {
-            "index": index.folder.resolve().name,
+            "index": _place(index.folder.resolve()),
             "videos": len(records),
             "moments": index.num_moments,
             "hours": sum(record.seconds for record in records) / 3600,
             "window": settings.window,
             "stride": settings.stride,
             "shots": settings.shots,
-            "encoder": Path(settings.encoder).name,
+            "encoder": _place(Path(settings.encoder)),
             "fingerprint": settings.fingerprint,
             "looks_again": self.looks_again,
         }
@@ -131,7 +133,8 @@ class Actions:
         """
         with self._working():
             vector = query_vector(self.searcher, query) if vector is None else vector
-            return Found(query, vector, find(self.searcher, query, vector))
+            hits = find(self.searcher, query, vector)
+            return Found(query, vector, hits, all=len(hits) < query.top)
 
     def ask(self, video: Path, text: str, window: float | None, top: int) -> Answer:
         """Search an uploaded video.
@@ -227,3 +230,8 @@ class Actions:
         films = sorted(self.folder.glob("*.mp4"), key=lambda film: film.stat().st_mtime)
         for film in films[:-_KEPT_FILMS]:
             film.unlink(missing_ok=True)
+
+
+def _place(folder: Path) -> str:
+    """Name a folder by its last two names: most indexes are called "index"."""
+    return str(Path(*folder.parts[-2:]))

@@ -14,7 +14,7 @@ from vmm.search.app.actions import Found
 from vmm.search.app.examples import example_queries
 from vmm.search.app.favourites import KINDS
 from vmm.search.app.page import STEP, Page
-from vmm.search.app.words import heading
+from vmm.search.app.words import heading, status
 from vmm.search.find import RERANKED
 from vmm.text_output import visible
 
@@ -34,6 +34,8 @@ STYLE = """
 .films .gallery-container:has(.preview) .grid-wrap {height: min(70vh, 640px); overflow: hidden}
 .films .preview .media-button {flex: 1; min-height: 0}
 .films .preview .caption {margin-bottom: 4rem}
+/* What is under way is marked here, before anything has been said. */
+#said, #answer {min-height: 4.5rem}
 .kept label {width: 100%; overflow-wrap: anywhere}
 h1 {font-size: 1.4rem; font-weight: 600}
 :focus-visible {outline: 3px solid #4f46e5 !important; outline-offset: 2px}
@@ -49,6 +51,9 @@ SCRIPT = """() => {
 }"""
 _AGAIN = [("no", ""), ("by both scores", "mixture"), ("by matching alone", "matching")]
 
+_Keep = tuple[gradio.State, gradio.State, list[gradio.Button]]
+"""What was found, which of it is selected, and the buttons that keep it."""
+
 
 def layout(page: Page) -> gradio.Blocks:
     """Put the page together."""
@@ -59,16 +64,16 @@ def layout(page: Page) -> gradio.Blocks:
         gradio.HTML(heading(about))
         favourites = gradio.State([])
         with gradio.Tab("Search"):
-            keep = _search_tab(page)
+            keep, said = _search_tab(page)
         with gradio.Tab("Ask a video"):
             _ask_tab(page)
         with gradio.Tab("Favourites", render_children=True):
-            _favourites_tab(page, favourites, keep)
+            _favourites_tab(page, favourites, keep, said)
     return blocks
 
 
-def _search_tab(page: Page) -> tuple[gradio.State, gradio.State, list[gradio.Button]]:
-    """Return what was found, which of it is selected, and the buttons that keep it."""
+def _search_tab(page: Page) -> tuple[_Keep, gradio.HTML]:
+    """Return what can be kept, and where something is said of it."""
     found, number = gradio.State(None), gradio.State(0)
     with gradio.Row():
         with gradio.Column(scale=3, min_width=280):
@@ -78,7 +83,7 @@ def _search_tab(page: Page) -> tuple[gradio.State, gradio.State, list[gradio.But
             search = gradio.Button("Search", variant="primary", elem_id="search")
             examples = _examples(page, text)
         with gradio.Column(scale=2, min_width=280):
-            clip = _upload("Clip to find moments like, with a sentence: like both", "clip", 200)
+            clip = _upload("Or like this clip, or like both", "clip", 200)
     with gradio.Accordion("Filters, number of moments, second look", open=False):
         given = [text, clip, *_filters(page)]
     said = gradio.HTML(elem_id="said")
@@ -106,10 +111,12 @@ def _search_tab(page: Page) -> tuple[gradio.State, gradio.State, list[gradio.But
         _on(event, page.find, given, shown, said).then(
             page.may_go_on, [found], buttons, api_visibility="private"
         )
-    _on(more.click, page.more, [found], shown, said)
+    _on(more.click, page.more, [found], shown, said).then(
+        page.may_go_on, [found], buttons, api_visibility="private"
+    )
     _on(films.select, inspect, [found], [number, curve, about], said)
     _api(page.search, given, "search")
-    return found, number, [keep_one, keep_all]
+    return (found, number, [keep_one, keep_all]), said
 
 
 def _filters(page: Page) -> list[gradio.components.Component]:
@@ -157,6 +164,7 @@ def _examples(page: Page, text: gradio.Textbox) -> gradio.Dataset | None:
 def _ask_tab(page: Page) -> None:
     settings = page.actions.searcher.index.settings
     what = "shots of at most " if settings.shots else ""
+    longest = f"{what}{settings.window:g} s"
     with gradio.Row():
         video = _upload("Video to look through", "own", 260)
         with gradio.Column(min_width=280):
@@ -165,7 +173,7 @@ def _ask_tab(page: Page) -> None:
             )
             window = gradio.Number(
                 value=0, minimum=0, label="Length of a moment (seconds)", elem_id="window",
-                info=f"0: {what}{settings.window:g}, or a quarter of the video if that is shorter.",
+                info=f"0 stands for {longest}, or a quarter of the video if that is shorter.",
             )  # fmt: skip
             top = gradio.Slider(1, 30, 3, step=1, label="Moments")
             ask = gradio.Button("Ask", variant="primary", elem_id="ask")
@@ -181,10 +189,11 @@ def _ask_tab(page: Page) -> None:
 def _favourites_tab(
     page: Page,
     favourites: gradio.State,
-    keep: tuple[gradio.State, gradio.State, list[gradio.Button]],
+    keep: _Keep,
+    beside: gradio.HTML,
 ) -> None:
     found, number, (keep_one, keep_all) = keep
-    said = gradio.HTML(elem_id="kept-said")
+    said = gradio.HTML(status("Moments that you keep in the tab Search."), elem_id="kept-said")
     listed = gradio.CheckboxGroup(
         [], label="Kept moments; check those to remove", type="index", elem_id="kept",
         elem_classes="kept",
@@ -199,8 +208,8 @@ def _favourites_tab(
             for kind in KINDS
         ]  # fmt: skip
     shown = [favourites, listed, said, *files]
-    _on(keep_one.click, page.keep_one, [favourites, found, number], shown, said)
-    _on(keep_all.click, page.keep_all, [favourites, found], shown, said)
+    _on(keep_one.click, page.keep_one, [favourites, found, number], [*shown, beside], beside)
+    _on(keep_all.click, page.keep_all, [favourites, found], [*shown, beside], beside)
     _on(remove.click, page.remove, [favourites, listed], shown, said)
 
 

@@ -13,7 +13,7 @@ import pandas
 from vmm.search.app.actions import Actions, Found
 from vmm.search.app.api import answered, rows
 from vmm.search.app.favourites import KINDS, Favourites, files_of, kept, lines
-from vmm.search.app.words import caption, named, scores, status
+from vmm.search.app.words import caption, count, named, scores, status
 from vmm.search.ask import Answer
 from vmm.search.parts import Floats, Spans
 from vmm.search.query import Hit, timestamp
@@ -64,8 +64,10 @@ class Page:
         return self._show(self.actions.find(query, found.vector))
 
     def may_go_on(self, found: Found | None) -> list[Any]:
-        """Tell the buttons whether there is something to go on with."""
-        return [gradio.update(interactive=bool(found and found.hits))] * 3
+        """Tell the buttons whether there is something to go on with: more, or some to keep."""
+        some = bool(found and found.hits)
+        more = bool(found and not found.all)
+        return [gradio.update(interactive=can) for can in (some and more, some, some)]
 
     def inspect(self, found: Found, number: int) -> tuple[pandas.DataFrame, str]:
         """Show the curve of a moment's video, and what is known of the moment."""
@@ -96,7 +98,7 @@ class Page:
         ]
         lengths = answer.spans[:, 1] - answer.spans[:, 0]
         said = (
-            f"{len(answer.spans)} moments of {lengths.max():.1f} s compared; the best is at "
+            f"{count(len(lengths), 'moment')} of {lengths.max():.1f} s compared; the best is at "
             f"{answer.hits[0].when}"
         )
         said = "; ".join(filter(None, [said, answer.problem, self._unread(text)]))
@@ -110,16 +112,20 @@ class Page:
         return {**content, "hits": [_sendable(row) for row in content["hits"]]}
 
     def keep_one(self, favourites: Favourites, found: Found, number: int) -> tuple[Any, ...]:
-        """Keep the selected moment."""
-        return self._kept(kept(favourites, _about(found), [found.hits[number]]))
+        """Keep the selected moment; returns what is said beside it, too."""
+        return self._keep(kept(favourites, _about(found), [found.hits[number]]))
 
     def keep_all(self, favourites: Favourites, found: Found) -> tuple[Any, ...]:
-        """Keep all moments that are shown."""
-        return self._kept(kept(favourites, _about(found), found.hits))
+        """Keep all moments that are shown; returns what is said beside them, too."""
+        return self._keep(kept(favourites, _about(found), found.hits))
 
     def remove(self, favourites: Favourites, checked: list[int]) -> tuple[Any, ...]:
         """Remove moments from the favourites."""
         return self._kept([one for i, one in enumerate(favourites) if i not in checked])
+
+    def _keep(self, favourites: Favourites) -> tuple[Any, ...]:
+        said = f"Favourites: {count(len(favourites), 'moment')} kept"
+        return *self._kept(favourites), status(said)
 
     def _kept(self, favourites: Favourites) -> tuple[Any, ...]:
         files, left_out = files_of(favourites, self.actions.folder) if favourites else ({}, [])
@@ -127,7 +133,7 @@ class Page:
             gradio.update(value=files.get(kind), interactive=kind in files) for kind in KINDS
         ]
         listed = gradio.update(choices=lines(favourites), value=[])
-        said = "; ".join([f"{len(favourites)} moments kept", *left_out])
+        said = "; ".join([f"{count(len(favourites), 'moment')} kept", *left_out])
         return favourites, listed, status(said), *buttons
 
     def _found(
@@ -173,7 +179,9 @@ def _outcome(found: Found, number: int, lost: list[Hit]) -> str:
             "Nothing was found: the index is empty, or the filters let nothing through. Open "
             "Filters and remove one."
         )
-    said = f"{number} moments for {_about(found)!r}, the best first"
+    said = f"{count(number, 'moment')} for {_about(found)!r}, the best first"
+    if found.all:
+        said += "; there are no more"
     if lost:
         said += f"; {len(lost)} of them cannot be read now, e.g. {named(lost[0])}"
     return said

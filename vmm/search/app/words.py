@@ -38,11 +38,12 @@ def heading(about: dict[str, Any]) -> str:
     """
     hours = about["hours"]
     length = f"{hours:.1f} hours" if hours >= 1 else f"{hours * 60:.1f} minutes"
+    if hours < 1 / 60:
+        length = f"{hours * 3600:.1f} seconds"
     window, stride = about["window"], about["stride"]
-    how = f"{window:g} s every {stride:g} s"
-    if about["shots"]:
-        how = f"at most {window:g} s, cut at shots"
-    videos, moments = _count(about["videos"], "video"), _count(about["moments"], "moment")
+    how = "cut at shots" if about["shots"] else f"one every {stride:g} s"
+    how = f"at most {window:g} s, {how}"
+    videos, moments = count(about["videos"], "video"), count(about["moments"], "moment")
     size = f"{videos}, {length}, {moments} of {how}"
     model = f"model {about['encoder']} ({about['fingerprint'][:12]})"
     title = escape(visible(f"Search in {about['index']}"))
@@ -54,5 +55,6 @@ def status(text: str) -> str:
     return f'<p role="status" aria-live="polite">{escape(visible(text))}</p>'
 
 
-def _count(number: int, what: str) -> str:
+def count(number: int, what: str) -> str:
+    """Say how many there are of what."""
     return f"{number:,} {what}{'s' * (number != 1)}"
