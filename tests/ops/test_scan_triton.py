@@ -83,6 +83,34 @@ def test_warps_of_64_threads_get_as_many_channels(monkeypatch):
     assert_close(run(triton_scan, inputs), expected)
 
 
+class Recorded:
+    """In place of a kernel: keeps the grid of every launch."""
+
+    def __init__(self):
+        self.grids = []
+
+    def __getitem__(self, grid):
+        return lambda *args, **options: self.grids.append(grid)
+
+
+def test_a_launch_takes_both_directions_and_there_are_two_for_their_halves(monkeypatch):
+    from vmm.ops.scan import triton_backward, triton_forward
+
+    kernels = Recorded(), Recorded()
+    monkeypatch.setattr(triton_forward, "forward_kernel", kernels[0])
+    monkeypatch.setattr(triton_backward, "backward_kernel", kernels[1])
+    inputs = {name: x.float().to(DEVICE) for name, x in make_inputs(133).items()}
+    one = ScanInputs(**inputs)
+    for scans, launches in (([one], [(2, 2, 1)]), ([one] * 2, [(2, 2, 2)] * 2)):
+        launch = scan_triton._Launch(scans, one.z, ScanOptions(True, False))
+        launch.width = 128  # of warps of 32 threads
+        launch.forward(one.u)
+        launch.backward(one.u, one.u)
+        assert [kernel.grids for kernel in kernels] == [launches] * 2
+        for kernel in kernels:
+            kernel.grids.clear()
+
+
 def test_the_same_numbers_every_time():
     inputs = make_inputs(133, 10)
     first, second = run(triton_scan, inputs), run(triton_scan, inputs)

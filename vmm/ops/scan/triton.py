@@ -9,6 +9,10 @@ and C. Both directions in one call: forward 4 for u and delta, 1 for z, and 3 fo
 is 8 instead of 11 for two calls and a sum. Scratch memory that does not grow with the length stays
 in cache.
 
+Every launch takes both directions, backward too; there are two, one for each half, because the
+gradient of z needs the outputs of both. A single one would have as many programs of twice the
+steps, and leave a part of that gradient for each direction, which another launch has to add.
+
 Gradients are sums of partial sums in a fixed order: no atomics, so the same numbers every time.
 On the CPU the kernels run under Triton's interpreter (TRITON_INTERPRET=1), which is for tests.
 """
