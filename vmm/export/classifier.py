@@ -22,8 +22,8 @@ from vmm.data.transforms import ClipSettings
 from vmm.export.encoder import batches, listed, stack
 from vmm.export.folder import EncoderParts, read_folder
 from vmm.export.frames import Video, load_clip, name_of
-from vmm.export.hub import local_folder
 from vmm.export.towers import finite
+from vmm.hub import local_folder
 from vmm.losses.classification import merge_views
 from vmm.models.classifier import VideoClassifier
 from vmm.ops.tuning.cpu_setup import tune_cpu

@@ -29,9 +29,9 @@ from vmm.data.text_input import clean_text
 from vmm.data.transforms import ClipSettings
 from vmm.export.folder import read_folder
 from vmm.export.frames import Video, load_clip, name_of
-from vmm.export.hub import local_folder, upload
 from vmm.export.long_files import LongVideo, encode_file
 from vmm.export.towers import Matcher, TextTower, VideoTower, finite
+from vmm.hub import local_folder, upload
 from vmm.models.video_text import VideoTextModel
 from vmm.ops.similarity import RankBy
 from vmm.ops.tuning.cpu_setup import tune_cpu

@@ -22,6 +22,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from vmm.hub import expect_network
 from vmm.models.alignment_head import AlignmentHead
 from vmm.models.classifier import VideoClassifier
 from vmm.models.clip_tower import fit_tower
@@ -225,6 +226,7 @@ def _local_file(path: str) -> Path:
         return Path(path).expanduser()
     from huggingface_hub import hf_hub_download
 
+    expect_network()
     try:
         return Path(hf_hub_download(hub[1], hub[2]))
     except (OSError, ValueError) as error:

@@ -18,6 +18,7 @@ from typing import Any, NamedTuple, cast
 import torch
 from torch import Tensor, nn
 
+from vmm.hub import expect_network, here_or_hub
 from vmm.models.layers import interpolate_spatial, tapped_layers
 from vmm.models.weight_files import read_state_dict
 from vmm.models.weights import KeyReport, load_accounted
@@ -302,6 +303,7 @@ def _weight_file(name: str, pretrained: str) -> Path:
             f"{pretrained!r} was trained {'without' if quick else 'with'} QuickGELU; use the model "
             f"{name.removesuffix('-quickgelu') if quick else name + '-quickgelu'}"
         )
+    expect_network()
     try:
         return Path(open_clip.download_pretrained(entry))
     except OSError as error:
@@ -355,9 +357,10 @@ class Tokenizer:
         named = text.get("hf_tokenizer_name")
         try:
             if named:
+                place = here_or_hub(str(source or named))
                 mode = text.get("tokenizer_mode")
                 self._call = open_clip.tokenizer.HFTokenizer(
-                    source or named, context_length, tokenizer_mode=mode, **options
+                    place, context_length, tokenizer_mode=mode, **options
                 )
             else:
                 file = Path(source or open_clip.tokenizer.default_bpe())

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from torch import Tensor, nn
 
+from vmm.hub import expect_network
 from vmm.models.clip_tower import FILE_SUFFIXES, tower_state
 from vmm.models.video_encoder import VideoEncoder
 from vmm.models.weight_files import read_state_dict
@@ -87,6 +88,7 @@ def _fetched(name: str, quick_gelu: bool) -> dict[str, Tensor]:
             f"{name!r} is neither a file nor a model of timm; timm.list_pretrained('vit_*') has "
             "their names"
         )
+    expect_network()
     try:
         model = timm.create_model(name, pretrained=True)
     except (OSError, RuntimeError) as error:

@@ -14,8 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from vmm.hub import here_or_hub
 from vmm.models.weight_files import read_state_dict
-from vmm.recipe_files import here_or_packaged
 
 _SPARE = 256
 """Rows of an embedding that no token needs: tables are filled up to a round number of rows."""
@@ -35,7 +35,7 @@ def read_configuration(name: str, what: str) -> Any:
     from transformers import AutoConfig
 
     try:
-        return AutoConfig.from_pretrained(here_or_packaged(name), trust_remote_code=False)
+        return AutoConfig.from_pretrained(here_or_hub(name), trust_remote_code=False)
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(
             f"cannot read the configuration of {what} {name!r}; give a folder with its "
@@ -103,7 +103,7 @@ def load_library_model(name: str, config: Any, what: str) -> nn.Module:
 
     try:
         model, found = AutoModel.from_pretrained(
-            here_or_packaged(name),
+            here_or_hub(name),
             config=config,
             trust_remote_code=False,
             attn_implementation=None,
@@ -173,7 +173,7 @@ def read_tokenizer(name: str, vocab_size: int) -> Any:
     from transformers import AutoTokenizer
 
     try:
-        tokenizer = AutoTokenizer.from_pretrained(here_or_packaged(name), trust_remote_code=False)
+        tokenizer = AutoTokenizer.from_pretrained(here_or_hub(name), trust_remote_code=False)
     except (OSError, ValueError, KeyError, TypeError, AttributeError, ImportError) as error:
         raise ValueError(
             f"cannot read the vocabulary of text encoder {name!r}; put its vocab.txt or "
@@ -240,6 +240,6 @@ def _cached(name: str, filename: str) -> tuple[Path | None, str]:
     from transformers.utils import cached_file
 
     try:
-        return Path(cached_file(here_or_packaged(name), filename)), ""
+        return Path(cached_file(here_or_hub(name), filename)), ""
     except (OSError, TypeError) as error:
         return None, str(error)

@@ -24,10 +24,10 @@ from vmm.data.text_input import clean_text
 from vmm.data.transforms import ClipSettings
 from vmm.export.encoder import VideoTextEncoder
 from vmm.export.folder import is_encoder_folder, read_preprocessing
-from vmm.export.hub import local_folder
 from vmm.export.onnx_files import MAX_WORDS
 from vmm.export.programs import TEXT
 from vmm.export.towers import finite
+from vmm.hub import local_folder
 from vmm.ops.similarity import RankBy, unit_vectors
 from vmm.runs import sha256
 

@@ -20,6 +20,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from vmm.data.transforms import ClipSettings
 from vmm.export.encoder import VideoTextEncoder
+from vmm.hub import expect_network, here_or_hub
 from vmm.models.long_video import encode_long_video, takes_long_videos
 from vmm.models.video_text import VideoTextModel
 from vmm.ops.similarity import Mixture
@@ -239,6 +240,7 @@ class OpenClipEncoder:
     def __init__(self, name: str, pretrained: str | None, num_frames: int, device: str) -> None:
         import open_clip
 
+        expect_network()
         try:
             model = open_clip.create_model(name, pretrained=pretrained)
             self._tokenizer = open_clip.get_tokenizer(name)
@@ -300,7 +302,7 @@ class SentenceTransformerEncoder:
 
         try:
             self._model = SentenceTransformer(
-                name, device=device, trust_remote_code=trust_remote_code
+                here_or_hub(name), device=device, trust_remote_code=trust_remote_code
             )
         except (OSError, ValueError, ImportError) as error:
             raise ValueError(f"sentence-transformers cannot load {name!r}: {error}") from error

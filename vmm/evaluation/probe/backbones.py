@@ -23,7 +23,7 @@ from vmm.evaluation.common.models import (
 )
 from vmm.evaluation.probe.options import Options
 from vmm.export.folder import read_folder
-from vmm.export.hub import local_folder
+from vmm.hub import local_folder
 from vmm.models.masked_student import MaskedStudent
 from vmm.models.video_encoder import VideoEncoder
 from vmm.models.weights import usual_types

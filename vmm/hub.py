@@ -1,11 +1,46 @@
-"""Encoder folders on the Hugging Face hub."""
+"""The Hugging Face hub: what is read of it, and that there may be no network."""
 
 from __future__ import annotations
 
+import logging
 import re
+import socket
 from pathlib import Path
+from urllib.parse import urlsplit
+from urllib.request import getproxies
 
+from vmm.recipe_files import here_or_packaged
+
+_logger = logging.getLogger(__name__)
 _HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
+
+
+def expect_network() -> None:
+    """Call before a library asks the hub: without a network it reads at once what was fetched.
+
+    It would ask five times more for each file, which is half a minute.
+    """
+    from huggingface_hub import constants
+
+    hub = urlsplit(constants.ENDPOINT)
+    # A proxy knows names that this machine does not.
+    if constants.HF_HUB_OFFLINE or hub.scheme in getproxies():
+        return
+    try:
+        socket.getaddrinfo(hub.hostname, hub.port or hub.scheme)
+    except OSError:
+        constants.HF_HUB_OFFLINE = True  # transformers, open_clip and timm read it, too
+        _logger.warning(
+            "there is no network to %s: only what was fetched before is found", hub.hostname
+        )
+
+
+def here_or_hub(name: str) -> str:
+    """Find a folder as ``here_or_packaged`` does; what is none is a name on the hub."""
+    place = here_or_packaged(name)
+    if not Path(place).exists():
+        expect_network()
+    return place
 
 
 def local_folder(name: str | Path, revision: str | None = None) -> Path:
@@ -25,6 +60,7 @@ def local_folder(name: str | Path, revision: str | None = None) -> Path:
         raise ValueError(f"there is no folder {name}, and it is no OWNER/NAME on the hub")
     from huggingface_hub import snapshot_download
 
+    expect_network()
     patterns = ["*.json", "*.txt", "*.safetensors", "*.md"]
     try:
         return Path(snapshot_download(str(name), revision=revision, allow_patterns=patterns))
