@@ -206,8 +206,12 @@ def next_commands(out: Path, parts: Parts, start: Start) -> list[str]:
     if start.before:
         listed.insert(0, f"{measure} {start.before} --out {runs}/before --name before")
         listed.append(f"vmm eval compare {runs}/before {runs}/after")
-    listed.append(f"vmm export {runs}/version_0 {runs}/encoder")
-    return [*listed, f"vmm encode FOLDER -o {runs}/index --encoder {runs}/encoder"]
+    return [
+        *listed,
+        f"vmm export {runs}/version_0 {runs}/encoder",
+        f"vmm encode FOLDER -o {runs}/index --encoder {runs}/encoder",
+        f'vmm search {runs}/index "WHAT TO FIND"',
+    ]
 
 
 def _parser() -> argparse.ArgumentParser:
