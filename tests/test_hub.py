@@ -24,7 +24,7 @@ def test_without_a_network_the_hub_is_not_asked_again_and_again(monkeypatch, cap
     expect_network()
     expect_network()
     assert constants.HF_HUB_OFFLINE
-    assert asked == [("huggingface.co", "https")]
+    assert asked == [("huggingface.co", None)]
     assert caplog.messages == [
         "there is no network to huggingface.co: only what was fetched before is found"
     ]
@@ -34,14 +34,20 @@ def test_without_a_network_the_hub_is_not_asked_again_and_again(monkeypatch, cap
 
 
 def test_with_a_network_it_is_asked(monkeypatch, caplog):
-    monkeypatch.setattr(socket, "getaddrinfo", lambda *_address: [])
+    def knows_no_services(_host, port):
+        if isinstance(port, str):  # python:3-slim, for one
+            raise socket.gaierror(socket.EAI_SERVICE, "Servname not supported")
+        return []
+
+    monkeypatch.setattr(socket, "getaddrinfo", knows_no_services)
     expect_network()
     assert not constants.HF_HUB_OFFLINE
     assert not caplog.messages
 
 
-def test_a_proxy_may_know_what_this_machine_does_not(monkeypatch):
+@pytest.mark.parametrize("variable", ["HTTPS_PROXY", "ALL_PROXY"])
+def test_a_proxy_may_know_what_this_machine_does_not(monkeypatch, variable):
     monkeypatch.setattr(socket, "getaddrinfo", nobody)
-    monkeypatch.setenv("HTTPS_PROXY", "http://proxy:3128")
+    monkeypatch.setenv(variable, "http://proxy:3128")
     expect_network()
     assert not constants.HF_HUB_OFFLINE

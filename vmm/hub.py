@@ -24,10 +24,10 @@ def expect_network() -> None:
 
     hub = urlsplit(constants.ENDPOINT)
     # A proxy knows names that this machine does not.
-    if constants.HF_HUB_OFFLINE or hub.scheme in getproxies():
+    if constants.HF_HUB_OFFLINE or {hub.scheme, "all"} & getproxies().keys():
         return
     try:
-        socket.getaddrinfo(hub.hostname, hub.port or hub.scheme)
+        socket.getaddrinfo(hub.hostname, hub.port)  # small machines know no number of "https"
     except OSError:
         constants.HF_HUB_OFFLINE = True  # transformers, open_clip and timm read it, too
         _logger.warning(
