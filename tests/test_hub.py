@@ -2,8 +2,41 @@ import socket
 
 import pytest
 from huggingface_hub import constants, hf_hub_download
+from torch import nn
 
-from vmm.hub import expect_network
+from vmm.evaluation.common.models import OpenClipEncoder, SentenceTransformerEncoder
+from vmm.hub import expect_network, local_folder
+from vmm.models.checkpoints import load_published
+from vmm.models.clip_tower import Tokenizer, read_text
+from vmm.models.image_weights import load_image_weights
+from vmm.models.library_files import (
+    load_library_model,
+    read_configuration,
+    read_library_weights,
+    read_tokenizer,
+)
+
+NAME = "somebody/something"
+READERS = {
+    "encoder folder": ("transformers", lambda: local_folder(NAME)),
+    "published checkpoint": ("transformers", lambda: load_published(f"{NAME}:weights.pth")),
+    "configuration": ("transformers", lambda: read_configuration(NAME, "it")),
+    "model": ("transformers", lambda: load_library_model(NAME, None, "it")),
+    "weights": ("transformers", lambda: read_library_weights(NAME, "it")),
+    "tokenizer": ("transformers", lambda: read_tokenizer(NAME, 1)),
+    "open_clip tower": ("open_clip", lambda: read_text("ViT-B-32", "laion2b_s34b_b79k")),
+    "open_clip tokenizer": ("open_clip", lambda: Tokenizer({"hf_tokenizer_name": NAME}, 8, None)),
+    "open_clip model": (
+        "open_clip",
+        lambda: OpenClipEncoder("ViT-B-32", "laion2b_s34b_b79k", 1, "cpu"),
+    ),
+    "timm model": ("timm", lambda: load_image_weights(nn.Module(), "vit_tiny_patch16_224", False)),
+    "sentence-transformers": (
+        "sentence_transformers",
+        lambda: SentenceTransformerEncoder(NAME, 1, 32, "cpu", False),
+    ),
+}
+"""Package that it needs, and how it is read."""
 
 
 def nobody(*_address):
@@ -51,3 +84,13 @@ def test_a_proxy_may_know_what_this_machine_does_not(monkeypatch, variable):
     monkeypatch.setenv(variable, "http://proxy:3128")
     expect_network()
     assert not constants.HF_HUB_OFFLINE
+
+
+@pytest.mark.parametrize("package, read", READERS.values(), ids=READERS)
+def test_whatever_reads_the_hub_says_that_there_is_no_network(monkeypatch, caplog, package, read):
+    pytest.importorskip(package)
+    monkeypatch.setattr(socket, "getaddrinfo", nobody)
+    monkeypatch.setattr("time.sleep", lambda _seconds: None)  # between tries, if there were any
+    with pytest.raises(ValueError):
+        read()
+    assert "there is no network to huggingface.co" in caplog.text
