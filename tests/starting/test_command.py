@@ -41,6 +41,7 @@ def test_the_recipe_is_of_these_shards_alone(init, own_shards):
     words = Path("own_words/vocab.txt").read_text().split("\n")
     assert {"clip", "colour", "quickly", "0", "##q"} <= set(words)
     assert "vmm fit -c own.yaml" in said and "--run runs/own/version_0" in said
+    assert said.rstrip().endswith('vmm search runs/own/index "WHAT TO FIND"')
 
 
 def test_what_it_writes_can_be_trained_measured_and_compared(init, small_clip, own_shards, capfd):
