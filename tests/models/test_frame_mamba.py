@@ -91,6 +91,17 @@ def test_the_order_of_frames_counts_once_it_has_learnt(published, time_over):
     assert fresh.abs().max() < 1e-5 and later.abs().max() > 1e-2
 
 
+def test_what_all_frames_have_in_common_does_not_hide_what_moves(clip):
+    """Also where it is a thousand times as large."""
+    encoder = learnt(make(clip)).double()
+    frames = torch.randn(2, 4, encoder.embed_dim, dtype=torch.float64)
+    shared = 1e3 * torch.randn(2, 1, encoder.embed_dim, dtype=torch.float64)
+    with torch.no_grad():
+        said = encoder.over_time(frames) - frames
+        torch.testing.assert_close(encoder.over_time(frames + shared) - frames - shared, said)
+        assert said.std(1).mean() > 0.1  # it differs from frame to frame
+
+
 @pytest.mark.parametrize("time_over", ["frames", "tokens"])
 def test_masks_leave_patches_out_of_every_step(published, time_over):
     encoder = learnt(make(published, time_over=time_over))

@@ -48,9 +48,10 @@ class FrameMamba(VideoEncoder):
         image_size: Side of the frames, pixels; the position table is resized for others.
         time_depth: B-Mamba blocks over time; 0 leaves time out, which makes the control that sees
             no motion.
-        time_over: What the blocks over time see: ``frames``, the pooled frames, T of them: cheap,
-            but the tokens that matching and alignment look at know nothing of time; ``tokens``, all
-            tokens of the clip, frame after frame, before they are pooled.
+        time_over: What the blocks over time see: ``frames``, the pooled frames, T of them, each
+            less the clip's mean: cheap, but the tokens that matching and alignment look at know
+            nothing of time; ``tokens``, all tokens of the clip, frame after frame, before they are
+            pooled.
         d_state: States per channel of the blocks over time.
         d_conv: Taps of their convolution.
         expand: Their inner width divided by W.
@@ -201,13 +202,19 @@ class FrameMamba(VideoEncoder):
         return x
 
     def over_time(self, x: Tensor) -> Tensor:
-        """Add to a sequence (B, L, W) what the blocks over time say."""
+        """Add to a sequence (B, L, W) what the blocks over time say.
+
+        Of pooled frames they see how each differs from the mean of all. Most of what a tower pools
+        is the same in every frame, and in it what moves would drown.
+        """
         # The stream is float32 in models of bfloat16 weights, too, as VideoMamba's is.
-        stream = x.to(torch.promote_types(x.dtype, torch.float32))
+        x32 = x.to(torch.promote_types(x.dtype, torch.float32))
+        seen = x32 - x32.mean(1, keepdim=True) if self.time_over == "frames" else x32
+        stream = seen
         before = len(self.tower.blocks)
         for number, block in enumerate(self.time_blocks, before):
             stream = stream + self._run(block, stream, number)
-        return stream.to(x.dtype)
+        return (x32 + (stream - seen)).to(x.dtype)
 
     def _run(self, block: nn.Module, x: Tensor, number: int) -> Tensor:
         if number < self.num_checkpointed and torch.is_grad_enabled():
