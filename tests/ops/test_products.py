@@ -6,6 +6,7 @@ import torch
 
 from tests.global_state import STATES
 from vmm.ops import products as module
+from vmm.ops.kernels.cpu_kernel import packed_address
 from vmm.ops.products import products
 
 WIDTHS = [1, 16, 24, 100, 512, 1000]
@@ -45,6 +46,20 @@ def test_a_product_depends_on_the_two_vectors_alone(width, threads, small_pieces
     parts = [table[:3], table[3:3], table[3:100], table[100:107], table[107:]]
     assert torch.equal(products(parts, vector), alone)
     assert torch.equal(products(parts, -vector), -alone)
+
+
+@pytest.mark.parametrize("rows", range(1, 10))
+def test_nothing_is_written_beyond_the_last_product(rows, monkeypatch):
+    room = torch.full((rows + 4,), 7.0)
+
+    def address(name, x):
+        return packed_address(name, room if name == "products" else x)
+
+    monkeypatch.setattr(module, "packed_address", address)
+    table, vector = numbers(rows, 20), numbers(1, 20)[0]
+    products([table], vector)
+    assert torch.allclose(room[:rows], table @ vector, atol=1e-4)
+    assert room[rows:].tolist() == [7.0] * 4
 
 
 def test_nothing_to_compare():
