@@ -3,7 +3,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from safetensors.numpy import load_file, save_file
 
 from vmm.data.clips import load_frames
@@ -11,11 +10,10 @@ from vmm.data.schema import RawSample
 from vmm.data.transforms import eval_transform
 from vmm.export.encoder import VideoTextEncoder
 from vmm.export.frames import prepared
-from vmm.search import query
 from vmm.search.encode import encode_videos
 from vmm.search.index import Index, Settings
 from vmm.search.parts import Record
-from vmm.search.query import Searcher, cosines_of, timestamp
+from vmm.search.query import Searcher, timestamp
 from vmm.search.sources import Source
 
 
@@ -100,24 +98,6 @@ def test_a_thousand_random_queries_find_what_comparing_with_everything_finds(new
         ]
         assert told_apart.mean() > 0.99
         scores[overlap[best]] = -np.inf
-
-
-@pytest.mark.parametrize("width", [1, 24, 100, 512, 1000])
-def test_a_product_depends_on_the_two_vectors_alone(width, monkeypatch):
-    """Not on where a vector is, what is beside it, or how many threads there are."""
-    rng = np.random.default_rng(0)
-    table = rng.standard_normal((700, width)).astype(np.float32)
-    vector = rng.standard_normal(width).astype(np.float32)
-    whole = cosines_of([table], vector)
-    assert np.allclose(whole, table.astype(np.float64) @ vector, atol=1e-3)
-    order = rng.permutation(700)
-    assert np.array_equal(cosines_of([table[order]], vector), whole[order])
-    blocks = [table[:3], table[3:3], table[3:100], table[100:107], table[107:]]
-    assert np.array_equal(cosines_of(blocks, vector), whole)
-    monkeypatch.setattr(query, "_ROWS_OF_A_THREAD", 100)
-    monkeypatch.setattr(torch, "get_num_threads", lambda: 3)
-    assert np.array_equal(cosines_of(blocks, -vector), -whole)
-    assert len(cosines_of([], vector)) == 0
 
 
 def test_equal_moments_come_in_the_order_of_their_names(new_index, encoder):

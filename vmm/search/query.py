@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from itertools import groupby
 from pathlib import Path
@@ -18,15 +17,14 @@ from vmm.data.decode import DecodeError
 from vmm.data.text_input import clean_text
 from vmm.export.encoder import Floats, VideoTextEncoder
 from vmm.export.frames import Video
+from vmm.ops.products import products
 from vmm.ops.similarity import RankBy
 from vmm.search.approximate import read_lists
 from vmm.search.encode import clip_of
 from vmm.search.index import Index, read_settings
-from vmm.search.parts import Spans, blocks_of, damaged
+from vmm.search.parts import Spans, damaged
 from vmm.search.sources import Source
 from vmm.search.windows import load_moments
-
-_ROWS_OF_A_THREAD = 2**14
 
 
 @dataclass(frozen=True)
@@ -83,7 +81,6 @@ class Searcher:
         self.index = index
         self.encoder = encoder
         self._moments = index.moments()
-        self._blocks = [block for table in self._moments.vectors for block in blocks_of(table)]
         self._lists = read_lists(index, self._moments) if approximate else None
         names = [(video.path.parts, video.member) for video in self._moments.videos]
         self._place = np.full(len(names) + 1, len(names))  # the last is of outdated moments, -1
@@ -255,7 +252,7 @@ class Searcher:
         Raises:
             ValueError: If the vector, or one of the index, holds something that is no number.
         """
-        scores = cosines_of(self._blocks, vector)
+        scores = cosines_of(self._moments.vectors, vector)
         if not np.isfinite(scores).all():
             sizes = [len(table) for table in self._moments.vectors]
             parts = np.repeat(np.arange(len(sizes)), sizes)
@@ -275,38 +272,23 @@ class Searcher:
             return
 
 
-def cosines_of(blocks: Sequence[Floats], vector: Floats) -> Floats:
+def cosines_of(tables: Sequence[Floats], vector: Floats) -> Floats:
     """Compare a vector with many, on all threads.
 
-    Row by row, unlike a product with a matrix: that reads several rows at once, which takes 1.2
-    to 4 times as long, the longer the busier the memory is, and rounds a row by its place.
-
     Args:
-        blocks: (k, E) each, n rows together.
+        tables: (k, E) each, n rows together.
         vector: (E,).
 
     Returns:
-        (n,) products.
+        (n,) products, each of which depends on its row and the vector alone.
 
     Raises:
         ValueError: If the vector holds something that is no number.
     """
     if not np.isfinite(vector).all():
         raise ValueError("the vector to search with holds NaN or infinity")
-    edges = np.cumsum([0, *map(len, blocks)])
-    found = np.empty(edges[-1], np.float32)
-    threads = min(torch.get_num_threads(), 1 + len(found) // _ROWS_OF_A_THREAD)
-
-    def compare(first: int) -> None:
-        for i in range(first, len(blocks), threads):
-            out = found[edges[i] : edges[i + 1], None, None]
-            np.matmul(blocks[i][:, None], vector[:, None], out=out)
-
-    if threads == 1:
-        compare(0)
-    else:
-        with ThreadPoolExecutor(threads) as pool:
-            list(pool.map(compare, range(threads)))
+    asked = torch.from_numpy(np.array(vector, np.float32))
+    found: Floats = products([torch.from_numpy(table) for table in tables], asked).numpy()
     return found
 
 

@@ -69,7 +69,7 @@ class Emitter:
         table = Value(self, builder.function.args[0])
         count = 3 + len(names)
         items, memory, memory_bytes, *arguments = (
-            Value(self, self._load(table + 8 * i, I64)) for i in range(count)
+            self.load_integer(table + 8 * i) for i in range(count)
         )
         self.arguments = dict(zip(names, arguments, strict=True))
         thread, team = Value(self, ir.Constant(I64, 0)), Value(self, ir.Constant(I64, 1))
@@ -123,6 +123,14 @@ class Emitter:
     def store(self, x: Value, address: Value) -> None:
         """Store a whole vector."""
         self._store(x.raw, address)
+
+    def load_integer(self, address: Value) -> Value:
+        """Load a 64-bit integer."""
+        return Value(self, self._load(address, I64))
+
+    def store_number(self, x: Value, address: Value) -> None:
+        """Store the first lane."""
+        self._store(self.builder.extract_element(x.raw, ir.Constant(I32, 0)), address)
 
     def add_to(self, address: Value, x: Value) -> None:
         """Add a vector to one in memory."""
