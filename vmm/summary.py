@@ -53,7 +53,7 @@ from vmm.tasks.loss_terms import LossWeights
 from vmm.tasks.own_text import has_own_text
 from vmm.tasks.pretraining import PretrainTask
 from vmm.tasks.video_text import VideoTextTask
-from vmm.text_output import say
+from vmm.text_output import number_of, say
 from vmm.trainer_cli import VmmCLI, run
 
 _HOW_KEPT = (
@@ -385,14 +385,15 @@ def _training_lines(kept: dict[str, Any], epoch: dict[str, Any]) -> Iterator[str
         at_once = f"{kept['samples_at_once']:,} at once"
         yield f"activations of a step, {at_once}: about {kept['bytes'] / 2**30:,.2f} GiB"
     yield f"({kept['how']})"
-    step = " or ".join(f"{n:,} {media}s" for media, n in epoch["samples_per_step"].items())
-    plural = "" if epoch["processes"] == 1 else "es"
-    yield f"a batch, {epoch['processes']:,} process{plural}: {step or 'not known'}"
+    step = " or ".join(number_of(n, media) for media, n in epoch["samples_per_step"].items())
+    processes = number_of(epoch["processes"], "process", "processes")
+    yield f"a batch, {processes}: {step or 'not known'}"
     if "steps" in epoch:
-        samples = ", ".join(f"{n:,} {media}s" for media, n in epoch["samples"].items())
-        yield f"an epoch: {epoch['batches']:,} batches, {epoch['steps']:,} steps"
+        samples = ", ".join(number_of(n, media) for media, n in epoch["samples"].items())
+        batches = number_of(epoch["batches"], "batch", "batches")
+        yield f"an epoch: {batches}, {number_of(epoch['steps'], 'step')}"
         yield f"the shards hold: {samples}"
     else:
         batches = epoch["batches"]
-        known = "" if batches is None else f"{batches:,} batches; "
+        known = "" if batches is None else number_of(batches, "batch", "batches") + "; "
         yield f"an epoch: {known}samples not known: {epoch['unknown']}"

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vmm.command_line import CommandParser, positive
-from vmm.text_output import say
+from vmm.text_output import number_of, say
 
 if TYPE_CHECKING:
     from vmm.search.index import Index
@@ -113,7 +113,8 @@ def _print_duplicates(index: Index, threshold: float, as_json: bool) -> int:
         how = "same bytes" if pair.same_bytes else f"{pair.similarity:.3f}"
         say(f"{pair.share:5.0%}  {how:<10}  {pair.first}  {pair.second}")
     more = f"; these are the {len(pairs)} surest" if total > len(pairs) else ""
-    say(f"{total} pairs of videos show the same at a cosine of {threshold:g} or more{more}")
+    pairs_of = number_of(total, "pair of videos shows", "pairs of videos show")
+    say(f"{pairs_of} the same at a cosine of {threshold:g} or more{more}")
     return 0
 
 

@@ -13,11 +13,11 @@ import pandas
 from vmm.search.app.actions import Actions, Found
 from vmm.search.app.api import answered, rows
 from vmm.search.app.favourites import KINDS, Favourites, files_of, kept, lines
-from vmm.search.app.words import caption, count, named, scores, status
+from vmm.search.app.words import caption, named, scores, status
 from vmm.search.ask import Answer
 from vmm.search.parts import Floats, Spans
 from vmm.search.query import Hit, timestamp
-from vmm.text_output import visible
+from vmm.text_output import number_of, visible
 
 STEP = 12
 """Moments that are added when more are asked for."""
@@ -97,10 +97,8 @@ class Page:
             if film is not None
         ]
         lengths = answer.spans[:, 1] - answer.spans[:, 0]
-        said = (
-            f"{count(len(lengths), 'moment')} of {lengths.max():.1f} s compared; the best is at "
-            f"{answer.hits[0].when}"
-        )
+        moments = f"{number_of(len(lengths), 'moment')} of {lengths.max():.1f} s"
+        said = f"{moments} compared; the best is at {answer.hits[0].when}"
         said = "; ".join(filter(None, [said, answer.problem, self._unread(text)]))
         return shown, _table(answer.spans, answer.cosines), status(said)
 
@@ -124,7 +122,7 @@ class Page:
         return self._kept([one for i, one in enumerate(favourites) if i not in checked])
 
     def _keep(self, favourites: Favourites) -> tuple[Any, ...]:
-        said = f"Favourites: {count(len(favourites), 'moment')} kept"
+        said = f"Favourites: {number_of(len(favourites), 'moment')} kept"
         return *self._kept(favourites), status(said)
 
     def _kept(self, favourites: Favourites) -> tuple[Any, ...]:
@@ -133,7 +131,7 @@ class Page:
             gradio.update(value=files.get(kind), interactive=kind in files) for kind in KINDS
         ]
         listed = gradio.update(choices=lines(favourites), value=[])
-        said = "; ".join([f"{count(len(favourites), 'moment')} kept", *left_out])
+        said = "; ".join([f"{number_of(len(favourites), 'moment')} kept", *left_out])
         return favourites, listed, status(said), *buttons
 
     def _found(
@@ -179,7 +177,7 @@ def _outcome(found: Found, number: int, lost: list[Hit]) -> str:
             "Nothing was found: the index is empty, or the filters let nothing through. Open "
             "Filters and remove one."
         )
-    said = f"{count(number, 'moment')} for {_about(found)!r}, the best first"
+    said = f"{number_of(number, 'moment')} for {_about(found)!r}, the best first"
     if found.all:
         said += "; there are no more"
     if lost:
