@@ -7,6 +7,7 @@ img2dataset have it. Grey of 16 bits keeps its range; numbers of no agreed range
 from __future__ import annotations
 
 import io
+import re
 import struct
 import zlib
 from pathlib import Path
@@ -82,7 +83,8 @@ def read_picture(file: Path | BinaryIO, max_pixels: int = MAX_PIXELS) -> tuple[s
 
 
 def _unreadable(error: BaseException) -> DecodeError:
-    return DecodeError("unreadable", f"{type(error).__name__}: {error}")
+    raw = re.sub(r" <_io\.[^>]*>", "", f"{type(error).__name__}: {error}")
+    return DecodeError("unreadable", f"damaged, cut off or no picture; can it be shown? ({raw})")
 
 
 def _to_rgb(picture: Image.Image) -> Image.Image:

@@ -64,7 +64,7 @@ def main(argv: Sequence[str]) -> int:
         say(json.dumps({**facts, "problems": problems, "wrong": wrong}, indent=2), lines=True)
         return int(bool(wrong))
     for name, value in facts.items():
-        say(f"{name:<14} {value:.3f}" if isinstance(value, float) else f"{name:<14} {value}")
+        say(f"{name:<14} {_in_words(value)}")
     print_problems(problems)
     for line in wrong:
         say(line)
@@ -89,6 +89,14 @@ def _facts(index: Index) -> dict[str, Any]:
         "list_megabytes": size / 1e6,
         "parts": len(index.parts),
     }
+
+
+def _in_words(value: Any) -> str:
+    if value is None:  # of the settings, num_frames alone
+        return "as the encoder was trained"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return f"{value:.3f}" if isinstance(value, float) else str(value)
 
 
 def _print_duplicates(index: Index, threshold: float, as_json: bool) -> int:

@@ -82,7 +82,8 @@ class Page:
         if hit.match is not None and hit.score is not None:
             lines.append(f"match: {hit.match:.2f}, ordered by: {hit.score:.2f}")
         peak = spans[int(np.argmax(cosines))]
-        lines.append(f"most similar in this video: {timestamp(peak[0])}-{timestamp(peak[1])}")
+        best = f"most similar in this video: {timestamp(peak[0])}-{timestamp(peak[1])}"
+        lines.append(best if len(spans) > 1 else "its video is one moment, which makes no curve")
         return _table(spans, cosines), "\n".join(map(visible, lines))
 
     def ask(
@@ -98,7 +99,10 @@ class Page:
         ]
         lengths = answer.spans[:, 1] - answer.spans[:, 0]
         moments = f"{number_of(len(lengths), 'moment')} of {lengths.max():.1f} s"
-        said = f"{moments} compared; the best is at {answer.hits[0].when}"
+        best = answer.hits[0]
+        said = f"{moments} compared; the best is at {best.when}"
+        if len(lengths) == 1:
+            said = f"{moments} in all, with a {scores(best)}: a shorter length makes a curve"
         said = "; ".join(filter(None, [said, answer.problem, self._unread(text)]))
         return shown, _table(answer.spans, answer.cosines), status(said)
 
@@ -191,9 +195,12 @@ def _sendable(row: dict[str, Any]) -> dict[str, Any]:
 
 
 def _table(spans: Spans | None = None, cosines: Floats | None = None) -> pandas.DataFrame:
-    """Make a curve of the moments: at their middles, and level to the ends of the video."""
-    if spans is None or cosines is None or not len(spans):
+    """Make a curve of the moments: at their middles, and level to the ends of the video.
+
+    One moment makes none: a level line, at a height with six decimals.
+    """
+    if spans is None or cosines is None or len(spans) < 2:
         return pandas.DataFrame({"seconds": [], "similarity": []})
     middles = [float(spans[0, 0]), *spans.mean(1).tolist(), float(spans[-1, 1])]
     levels = np.concatenate([cosines[:1], cosines, cosines[-1:]])
-    return pandas.DataFrame({"seconds": middles, "similarity": levels.tolist()})
+    return pandas.DataFrame({"seconds": middles, "similarity": levels.astype(float).round(3)})

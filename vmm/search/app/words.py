@@ -53,3 +53,8 @@ def heading(about: dict[str, Any]) -> str:
 def status(text: str) -> str:
     """Return a sentence in HTML that screen readers speak when it changes."""
     return f'<p role="status" aria-live="polite">{escape(visible(text))}</p>'
+
+
+def mistake(text: str) -> str:
+    """Return what went wrong in HTML; screen readers speak it at once."""
+    return f'<p role="alert">{escape(visible(text))}</p>'
