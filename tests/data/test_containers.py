@@ -145,9 +145,9 @@ def test_what_a_library_says_comes_behind_a_sentence():
         "unreadable: damaged, cut off or no video; does it play? "
         "(InvalidDataError: Invalid data found when processing input)"
     )
-    with pytest.raises(DecodeError, match=r"network does not give it; .* \(OSError: bad disk\)"):
-        with library_errors():
-            raise OSError(5, "bad disk")
+    said = r"network does not give it; .* \(OSError: bad disk\)"
+    with pytest.raises(DecodeError, match=said), library_errors():
+        raise OSError(5, "bad disk")
 
 
 @pytest.mark.parametrize("kind", NEVER_OPENED)
