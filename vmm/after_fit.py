@@ -48,8 +48,8 @@ def choose_match_weight(trainer: L.Trainer, data: Any) -> None:
     except (ValueError, OSError) as error:
         logger.warning("no weight of the matching head was chosen: %s", error)
         return
-    said = "re-ranking takes the matching head with the weight %g, chosen on %d validation clips"
-    logger.info(said, choice.weight, choice.clips)
+    said = "re-ranking takes the matching head with the weight %g, chosen on %s"
+    logger.info(said, choice.weight, number_of(choice.clips, "validation clip"))
 
 
 def say_what_there_is(trainer: L.Trainer) -> None:

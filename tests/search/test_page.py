@@ -162,7 +162,7 @@ def test_one_moment_is_no_curve(page, tmp_path):
     """It would be a level line, beside which its height stands with six decimals."""
     (tmp_path / "own.mp4").write_bytes(film([250] * 3, 10))
     shown, curve, said = page.ask(str(tmp_path / "own.mp4"), "white", 1.0, 3)
-    assert len(shown) == 1 and not len(curve)
+    assert len(shown) == 1 and curve is None
     assert "1 moment of 1.0 s in all, with a similarity 0." in said
     _, curve, said = page.ask(str(tmp_path / "own.mp4"), "white", 0.5, 3)
     assert len(curve) > 2 and "compared; the best is at" in said
@@ -199,7 +199,7 @@ def test_work_ends_after_the_page_whatever_ends_it(monkeypatch, tmp_path):
         def launch(self, **options):
             raise OSError("in use")
 
-        def close(self):
+        def close(self, verbose):
             said.append("page")
 
     ending = type("Ending", (), {"__init__": lambda *_: None, "end": lambda _: said.append("work")})

@@ -76,8 +76,10 @@ class Counts:
         """How fast it was beside decoding alone, to be read by people; empty if nothing was."""
         if not (self.seconds and self.cpu_seconds and self.decode_seconds):
             return ""
+        much = self.seconds >= 360
+        length = f"{self.seconds / 3600:.2f} h" if much else f"{self.seconds:.1f} s"
         return (
-            f"{self.seconds / 3600:.2f} h of video, {self.seconds / self.cpu_seconds:.1f} times as "
+            f"{length} of video, {self.seconds / self.cpu_seconds:.1f} times as "
             f"fast as it plays on each core; decoding alone would be "
             f"{self.seconds / self.decode_seconds:.1f} times"
         )

@@ -48,7 +48,7 @@ def _offered(path: Path, setting: str) -> tuple[Path, dict[str, dict[str, Tensor
     offered = _components(read_state_dict(file))
     if "video_encoder" not in offered:
         raise ValueError(
-            f"{file} holds no video_encoder (only {sorted(offered)}); "
+            f"{file} holds no video_encoder (only {', '.join(sorted(offered))}); "
             f"{setting} wants a run of `vmm fit` or a folder of `vmm import`"
         )
     return file, offered

@@ -50,6 +50,8 @@ SCRIPT = """() => {
   })
   new MutationObserver(name).observe(document.body, {childList: true, subtree: true})
 }"""
+# On a phone what is said of a search is below what the window shows.
+_TO_WHAT_IS_SAID = "() => document.getElementById('%s').scrollIntoView({block: 'nearest'})"
 _AGAIN = [("no", ""), ("by both scores", "mixture"), ("by matching alone", "matching")]
 
 _Keep = tuple[gradio.State, gradio.State, list[gradio.Button]]
@@ -101,7 +103,7 @@ def _search_tab(page: Page) -> tuple[_Keep, gradio.HTML]:
     shown = [films, found, number, curve, about, said]
     buttons = [more, keep_one, keep_all]
 
-    def inspect(state: Found, event: gradio.SelectData) -> tuple[int, pandas.DataFrame, str]:
+    def inspect(state: Found, event: gradio.SelectData) -> tuple[int, pandas.DataFrame | None, str]:
         return event.index, *page.inspect(state, event.index)
 
     begin = [text.submit, search.click]
@@ -111,7 +113,7 @@ def _search_tab(page: Page) -> tuple[_Keep, gradio.HTML]:
     for event in begin:
         _on(event, page.find, given, shown, said).then(
             page.may_go_on, [found], buttons, api_visibility="private"
-        )
+        ).then(None, js=_TO_WHAT_IS_SAID % "said", api_visibility="private")
     _on(more.click, page.more, [found], shown, said).then(
         page.may_go_on, [found], buttons, api_visibility="private"
     )
@@ -183,7 +185,9 @@ def _ask_tab(page: Page) -> None:
     relevance = _curve("Similarity over time", "relevance")
     given = [video, question, window, top]
     for event in (question.submit, ask.click):
-        _on(event, page.ask, given, [best, relevance, said], said)
+        _on(event, page.ask, given, [best, relevance, said], said).then(
+            None, js=_TO_WHAT_IS_SAID % "answer", api_visibility="private"
+        )
     _api(page.ask_api, given, "ask")
 
 

@@ -69,7 +69,7 @@ class Page:
         more = bool(found and not found.all)
         return [gradio.update(interactive=can) for can in (some and more, some, some)]
 
-    def inspect(self, found: Found, number: int) -> tuple[pandas.DataFrame, str]:
+    def inspect(self, found: Found, number: int) -> tuple[pandas.DataFrame | None, str]:
         """Show the curve of a moment's video, and what is known of the moment."""
         hit = found.hits[number]
         spans, cosines = self.actions.searcher.curve(found.vector, hit.source)
@@ -88,7 +88,7 @@ class Page:
 
     def ask(
         self, video: str | None, text: str, window: float | None, top: float
-    ) -> tuple[_Shown, pandas.DataFrame, str]:
+    ) -> tuple[_Shown, pandas.DataFrame | None, str]:
         """Search an uploaded video."""
         answer = self._asked(video, text, window, top)
         films = self.actions.films(answer.hits, uploaded=True)
@@ -162,7 +162,7 @@ class Page:
         shown = [(str(film), caption(rank, hit, looked_again)) for rank, hit, film in there]
         lost = [hit for hit, film in zip(found.hits, films, strict=True) if film is None]
         found = replace(found, hits=[hit for _, hit, _ in there])
-        curve, about = self.inspect(found, 0) if there else (_table(), "")
+        curve, about = self.inspect(found, 0) if there else (None, "")
         said = [_outcome(found, len(films), lost), self._unread(found.query.text) if films else ""]
         return shown, found, 0, curve, about, status("; ".join(filter(None, said)))
 
@@ -194,13 +194,13 @@ def _sendable(row: dict[str, Any]) -> dict[str, Any]:
     return {key: visible(v) if isinstance(v, str) else v for key, v in row.items()}
 
 
-def _table(spans: Spans | None = None, cosines: Floats | None = None) -> pandas.DataFrame:
+def _table(spans: Spans, cosines: Floats) -> pandas.DataFrame | None:
     """Make a curve of the moments: at their middles, and level to the ends of the video.
 
     One moment makes none: a level line, at a height with six decimals.
     """
-    if spans is None or cosines is None or len(spans) < 2:
-        return pandas.DataFrame({"seconds": [], "similarity": []})
+    if len(spans) < 2:
+        return None
     middles = [float(spans[0, 0]), *spans.mean(1).tolist(), float(spans[-1, 1])]
-    levels = np.concatenate([cosines[:1], cosines, cosines[-1:]])
-    return pandas.DataFrame({"seconds": middles, "similarity": levels.astype(float).round(3)})
+    levels = np.concatenate([cosines[:1], cosines, cosines[-1:]]).astype(float)
+    return pandas.DataFrame({"seconds": middles, "similarity": levels.round(3)})
