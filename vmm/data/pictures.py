@@ -7,7 +7,6 @@ img2dataset have it. Grey of 16 bits keeps its range; numbers of no agreed range
 from __future__ import annotations
 
 import io
-import re
 import struct
 import zlib
 from pathlib import Path
@@ -83,7 +82,7 @@ def read_picture(file: Path | BinaryIO, max_pixels: int = MAX_PIXELS) -> tuple[s
 
 
 def _unreadable(error: BaseException) -> DecodeError:
-    raw = re.sub(r" <_io\.[^>]*>", "", f"{type(error).__name__}: {error}")
+    raw = f"{type(error).__name__}: {error}"
     return DecodeError("unreadable", f"damaged, cut off or no picture; can it be shown? ({raw})")
 
 
