@@ -111,12 +111,13 @@ def look_at(chromium, tmp_path_factory):
     """Show a written page in a browser of some widths; what a visitor would miss is an error."""
     from tests.browser import Browser
 
-    def look(path, widths=(1200, 390)):
+    def look(path, widths=(1280, 390)):
         for width in widths:
             browser = Browser(chromium, tmp_path_factory.mktemp("profile"), width, 900)
             try:
                 browser.call("Page.navigate", url=path.absolute().as_uri())
                 browser.wait_for("document.readyState == 'complete'")
+                assert browser.evaluate("innerWidth") == width
                 assert browser.evaluate("document.body.innerText.trim().length") > 100
                 broken = "[...document.images].filter(i => !i.complete || !i.naturalWidth).length"
                 assert browser.evaluate(broken) == 0, f"{path} has pictures that are not shown"
@@ -124,6 +125,13 @@ def look_at(chromium, tmp_path_factory):
                 window = browser.evaluate("document.documentElement.clientWidth")
                 assert page <= window, f"{path} is {page} pixels wide in a window of {window}"
                 assert browser.errors == []
+                hidden = "t.scrollWidth > t.parentElement.clientWidth"
+                shadow = "getComputedStyle(t.parentElement).backgroundAttachment.includes('local')"
+                bare = f"t => {hidden} && !{shadow}"
+                cut = browser.evaluate(
+                    f"[...document.querySelectorAll('table')].filter({bare}).length"
+                )
+                assert cut == 0, f"{path} has tables that do not show that they go on"
                 outside = [
                     url for url in browser.requests if not url.startswith(("file:", "data:"))
                 ]

@@ -6,6 +6,8 @@ import re
 import subprocess
 import sys
 import time
+from importlib.util import find_spec
+from pathlib import Path
 
 import pytest
 from packaging.specifiers import SpecifierSet
@@ -136,18 +138,35 @@ def test_doctor_names_a_local_build_that_breaks_torchvision(monkeypatch):
         return "2.13.0+cpu" if name == "torch" else version(name)
 
     def checked(names):
-        failed = ("import torchvision", "import open_clip")
         said = "operator torchvision::nms does not exist"
-        states = {name: "broken" if name in failed else "ok" for name in names}
+        states = {name: "broken" if "torchvision" in name else "ok" for name in names}
         return {name: [doctor.Finding(name, state, said)] for name, state in states.items()}
 
     monkeypatch.setattr(importlib.metadata, "version", versions)
     monkeypatch.setattr(doctor, "_checked", checked)
     found = {finding.name: finding for finding in doctor.examine()}
-    assert "decoding" in found and "import open_clip" not in found
-    pair = found["import torchvision"]
+    assert found["decoding"].state == "ok"
+    pair = found["torchvision operators"]
     assert pair.state == "broken" and "torch 2.13.0+cpu and torchvision" in pair.detail
     assert "same index" in pair.detail
+
+
+def shadowed(monkeypatch, folder):
+    """Let processes look for modules in a folder first."""
+    monkeypatch.setenv("PYTHONPATH", f"{folder}{os.pathsep}{os.environ.get('PYTHONPATH', '')}")
+
+
+def test_doctor_sees_operators_of_torchvision_that_do_not_fit(tmp_path, monkeypatch):
+    """They cannot be loaded then; here they are not there."""
+    there = Path(find_spec("torchvision").origin).parent
+    (tmp_path / "torchvision").mkdir()
+    for file in there.glob("*.py"):
+        (tmp_path / "torchvision" / file.name).symlink_to(file)
+    name = "torchvision operators"
+    assert doctor._checked([name]) == {name: [doctor.Finding(name, "ok", "fit torch")]}
+    shadowed(monkeypatch, tmp_path)
+    (found,) = doctor._checked([name])[name]
+    assert found.state == "broken" and "operator torchvision::nms does not exist" in found.detail
 
 
 def test_a_check_that_fails_or_crashes_costs_no_other(tmp_path, monkeypatch):
@@ -157,7 +176,7 @@ def test_a_check_that_fails_or_crashes_costs_no_other(tmp_path, monkeypatch):
     }
     for name, code in places.items():
         (tmp_path / f"{name}.py").write_text(f"print('noise')\n{code}\n")
-    monkeypatch.setenv("PYTHONPATH", f"{tmp_path}{os.pathsep}{os.environ.get('PYTHONPATH', '')}")
+    shadowed(monkeypatch, tmp_path)
     names = ["import torchvision", "import open_clip", "decoding"]
     found = doctor._checked(names)
     assert list(found) == names
@@ -165,6 +184,30 @@ def test_a_check_that_fails_or_crashes_costs_no_other(tmp_path, monkeypatch):
     assert pair == doctor.Finding(names[0], "broken", "RuntimeError: nms does not exist")
     assert towers.state == "broken" and "status -6" in towers.detail
     assert decoding.state == "ok" and "PyAV" in decoding.detail
+
+
+def test_doctor_loads_neither_torchvision_nor_open_clip_whole(tmp_path, monkeypatch):
+    """Either would double the seconds that it takes; ``--deep`` does."""
+    (tmp_path / "sitecustomize.py").write_text(
+        "import sys\nsys.modules.update(dict.fromkeys(['torch._dynamo', 'transformers', 'timm']))"
+    )
+    shadowed(monkeypatch, tmp_path)
+    states = {finding.name: finding.state for finding in doctor.examine()}
+    assert {states[name] for name in ("torchvision operators", "decoding", "selective scan")} == {
+        "ok"
+    }
+    monkeypatch.setattr("vmm.preflight.deep_checks", lambda recipe: [])
+    whole = {finding.name: finding.state for finding in doctor._deep([])}
+    assert whole == {"import torchvision": "broken", "import open_clip": "broken"}
+
+
+def test_doctor_says_what_a_package_lacks(monkeypatch):
+    assert doctor._requirements("open_clip_torch").state == "ok"
+    wanted = ["torch>=1", "timm>=99", "no-such>=1; python_version > '3'", "neither; extra == 'x'"]
+    monkeypatch.setattr(importlib.metadata, "requires", lambda name: wanted)
+    found = doctor._requirements("open_clip_torch")
+    assert found.state == "broken"
+    assert found.detail == "timm>=99, no-such>=1 not there: pip install -U open_clip_torch"
 
 
 def test_doctor_names_versions_that_are_too_old(monkeypatch):
@@ -199,7 +242,7 @@ def test_doctor_knows_what_the_package_asks_for():
 
 def test_doctor_sees_a_decoder_that_does_not_work(tmp_path, monkeypatch):
     (tmp_path / "sitecustomize.py").write_text("import av; av.open = lambda *a, **k: a.b")
-    monkeypatch.setenv("PYTHONPATH", f"{tmp_path}{os.pathsep}{os.environ.get('PYTHONPATH', '')}")
+    shadowed(monkeypatch, tmp_path)
     (found,) = doctor._checked(["decoding"])["decoding"]
     assert found.state == "broken" and "no attribute 'b'" in found.detail
 

@@ -1,3 +1,4 @@
+import logging
 import socket
 
 import pytest
@@ -5,7 +6,7 @@ from huggingface_hub import constants, hf_hub_download
 from torch import nn
 
 from vmm.evaluation.common.models import OpenClipEncoder, SentenceTransformerEncoder
-from vmm.hub import expect_network, local_folder
+from vmm.hub import asking_hub, expect_network, local_folder
 from vmm.models.checkpoints import load_published
 from vmm.models.clip_tower import Tokenizer, read_text
 from vmm.models.image_weights import load_image_weights
@@ -94,3 +95,13 @@ def test_whatever_reads_the_hub_says_that_there_is_no_network(monkeypatch, caplo
     with pytest.raises(ValueError):
         read()
     assert "there is no network to huggingface.co" in caplog.text
+
+
+def test_what_a_library_logs_and_raises_is_said_once(monkeypatch, caplog):
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_: [])
+    with pytest.raises(OSError, match="no weights"), asking_hub():
+        logging.warning("they are old")
+        logging.error("no weights")
+        raise OSError("no weights")
+    logging.error("later")
+    assert caplog.messages == ["they are old", "later"]

@@ -108,7 +108,9 @@ def test_other_tasks_and_encoders(in_root):
 def test_a_run_and_an_import_are_described(tmp_path, in_root, capsys):
     model = write_run(tmp_path / "run", seed=0)
     assert main(["summary", str(tmp_path / "run"), "--json"]) == 0
-    found = json.loads(capsys.readouterr().out)
+    said = capsys.readouterr()
+    assert said.err.startswith("the model is described, which takes a while")
+    found = json.loads(said.out)
     size = sum(p.numel() for p in model.parameters())
     assert found["parameters"]["total"] == size and found["encoder"]["embed_dim"] == 32
     imported = tmp_path / "imported"

@@ -7,9 +7,15 @@ import xml.etree.ElementTree as ET
 
 import pytest
 
-from vmm.text_output import say, visible, write_text
+from vmm.text_output import number_of, say, visible, write_text
 
 LATIN = os.fsdecode(b"caf\xe9.mp4")
+
+
+def test_one_is_no_plural():
+    assert [number_of(n, "clip") for n in (0, 1, 2500)] == ["0 clips", "1 clip", "2,500 clips"]
+    assert number_of(1, "class has", "classes have") == "1 class has"
+    assert number_of(3, "class has", "classes have") == "3 classes have"
 
 
 @pytest.mark.parametrize(

@@ -1,8 +1,10 @@
+import errno
 import os
 from pathlib import Path
 
 import pytest
 
+from vmm.command_line import sentence
 from vmm.whole import PARTIAL, whole_file, whole_folder
 
 
@@ -84,3 +86,29 @@ def test_what_a_folder_holds_is_replaced_only_if_asked_for(tmp_path):
     with whole_folder(out, replace=True) as folder:
         (folder / "new").write_text("x")
     assert list(tmp_path.rglob("*")) == [out, out / "new"]
+
+
+def refused(path, **_):
+    raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+
+@pytest.mark.parametrize("whole", [whole_file, whole_folder])
+def test_a_folder_that_cannot_be_written_to_is_named_and_nothing_hidden(
+    tmp_path, monkeypatch, whole
+):
+    monkeypatch.setattr(Path, "touch", refused)  # root may write anywhere
+    monkeypatch.setattr(Path, "mkdir", refused)
+    with pytest.raises(PermissionError) as error, whole(tmp_path / "a"):
+        raise AssertionError
+    named = f"{tmp_path}: Permission denied; ask for the right to it, or name another place"
+    assert sentence(error.value) == named
+
+
+def test_a_folder_that_is_not_there_is_named_and_so_is_a_name_that_is_too_long(tmp_path):
+    with pytest.raises(FileNotFoundError) as error, whole_file(tmp_path / "nowhere" / "a"):
+        raise AssertionError
+    assert sentence(error.value).startswith(f"{tmp_path / 'nowhere'}: ")
+    long = tmp_path / ("a" * 250)
+    with pytest.raises(OSError, match="too long") as error, whole_file(long):
+        raise AssertionError
+    assert sentence(error.value) == f"{long}: File name too long; give a shorter name"

@@ -44,6 +44,9 @@ def test_words_that_are_spelled_out_or_unknown_are_counted_as_often_as_they_come
     assert (check.words, check.spelled, check.unknown) == (12, 3, 1)
     assert check.spelled_examples == {"guitar": 6, "dog": 3}
     assert check.unknown_examples == ["4x4"]
+    assert check.lettered_examples == ["guitar", "dog"]
+    signs = check_captions(["小猫"], tokenize, 99)  # each of which means something
+    assert signs.spelled == 1 and signs.lettered_examples == []
     said = check.said()
     assert (
         "3 of 12 words (25.0%) are spelled out in pieces, e.g. 'guitar' (6" in said["spelled-words"]

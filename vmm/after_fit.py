@@ -18,6 +18,7 @@ from vmm.evaluation.common.run_page import FILE_NAME, facts, next_commands, writ
 from vmm.evaluation.retrieval.mixing import CLIPS, choose_weight
 from vmm.runs import read_config
 from vmm.tasks.video_text import VideoTextTask
+from vmm.text_output import number_of
 
 logger = logging.getLogger(__name__)
 
@@ -47,8 +48,8 @@ def choose_match_weight(trainer: L.Trainer, data: Any) -> None:
     except (ValueError, OSError) as error:
         logger.warning("no weight of the matching head was chosen: %s", error)
         return
-    said = "re-ranking takes the matching head with the weight %g, chosen on %d validation clips"
-    logger.info(said, choice.weight, choice.clips)
+    said = "re-ranking takes the matching head with the weight %g, chosen on %s"
+    logger.info(said, choice.weight, number_of(choice.clips, "validation clip"))
 
 
 def say_what_there_is(trainer: L.Trainer) -> None:
@@ -63,7 +64,7 @@ def say_what_there_is(trainer: L.Trainer) -> None:
     stopper = trainer.early_stopping_callback
     early = stopper is not None and stopper.wait_count >= stopper.patience
     why = f": {stopper.monitor} got no better (early_stopping)" if stopper and early else ""
-    steps = f"{trainer.global_step:,} step{'s' * (trainer.global_step != 1)}"
+    steps = number_of(trainer.global_step, "step")
     logger.info("%-11s after %s%s", "done:", steps, why)
     try:
         config = read_config(run)

@@ -42,7 +42,7 @@ COMMANDS = {
     ),
     "summary": Command(
         "what a recipe or a run is and costs: parameters, tokens, GFLOPs, memory, steps",
-        "vmm.summary:main",
+        "vmm.summary_command:main",
     ),
     "doctor": Command(
         "what is installed, which scan backend is used, what is missing and what that costs",

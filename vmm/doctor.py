@@ -14,7 +14,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cache
-from importlib.util import find_spec
+from importlib.util import find_spec, module_from_spec
 from itertools import chain
 from typing import Literal, NoReturn
 
@@ -200,17 +200,50 @@ def _operators() -> list[Finding]:
     return found + [Finding(name, "ok", sentence) for name, sentence in said.items()]
 
 
+def _torchvision() -> list[Finding]:
+    """Load torchvision's compiled operators and what registers them: there builds do not fit.
+
+    All of torchvision would take seconds, as it loads torch's compiler.
+    """
+    spec = find_spec("torchvision")
+    assert spec is not None
+    sys.modules["torchvision"] = module_from_spec(spec)  # and its __init__ is not run
+    importlib.import_module("torchvision._meta_registrations")
+    return [Finding(_PAIR, "ok", "fit torch")]
+
+
 def _loaded(module: str) -> list[Finding]:
     importlib.import_module(module)
     return [Finding(f"import {module}", "ok", "works")]
 
 
+_PAIR = "torchvision operators"
 _CHECKS: dict[str, Callable[[], list[Finding]]] = {
-    "import torchvision": lambda: _loaded("torchvision"),
-    "import open_clip": lambda: _loaded("open_clip"),
+    _PAIR: _torchvision,
     "decoding": lambda: [Finding("decoding", "ok", decode_a_clip())],
     "operators": _operators,
+    "import torchvision": lambda: _loaded("torchvision"),
+    "import open_clip": lambda: _loaded("open_clip"),
 }
+
+
+def _requirements(package: str) -> Finding:
+    """Look whether an installed package has what it asks for; to import it may take seconds."""
+    wanted = map(Requirement, importlib.metadata.requires(package) or [])
+    unmet = [str(one).partition(";")[0] for one in wanted if not _is_met(one)]
+    advice = f"{', '.join(unmet)} not there: pip install -U {package}"
+    name = f"{package} needs"
+    return Finding(name, "broken", advice) if unmet else Finding(name, "ok", "all of it is there")
+
+
+def _is_met(wanted: Requirement) -> bool:
+    if wanted.marker is not None and not wanted.marker.evaluate({"extra": ""}):
+        return True
+    try:
+        there = importlib.metadata.version(wanted.name)
+    except importlib.metadata.PackageNotFoundError:
+        return False
+    return wanted.specifier.contains(there, prereleases=True)
 
 
 def run_checks(names: Sequence[str]) -> NoReturn:
@@ -256,27 +289,26 @@ def _explained(pair: Finding, present: dict[str, str]) -> Finding:
     return replace(pair, detail=f"{pair.detail}. {advice}")
 
 
-def examine() -> list[Finding]:
+def examine() -> Iterator[Finding]:
     """Look at the installation; no file is written, no network used."""
-    found = [_python()]
-    found += [_package(name, purpose) for name, purpose in _PACKAGES.items()]
-    present = {f.name: f.detail for f in found if f.state == "ok"}
-    needs = {
-        "decoding": {"av"},
-        "operators": {"torch"},
-        "import torchvision": {"torch", "torchvision"},
-        "import open_clip": {"torch", "torchvision", "open_clip_torch"},
-    }
+    present = {}
+    for found in chain([_python()], (_package(*about) for about in _PACKAGES.items())):
+        if found.state == "ok":
+            present[found.name] = found.detail
+        yield found
+    if "open_clip_torch" in present:
+        yield _requirements("open_clip_torch")
+    needs = {_PAIR: {"torch", "torchvision"}, "decoding": {"av"}, "operators": {"torch"}}
     checks = _checked([name for name, packages in needs.items() if packages <= set(present)])
-    if pair := checks.get("import torchvision"):
-        pair[:] = [_explained(pair[0], present)]
-        if pair[0].state == "broken":  # it is the reason
-            checks.pop("import open_clip", None)
-    return found + [one for name in _CHECKS for one in checks.get(name, [])]
+    for found in chain.from_iterable(checks.values()):
+        yield _explained(found, present) if found.name == _PAIR else found
 
 
 def _deep(recipe: list[str]) -> Iterator[Finding]:
     """Look at what a long run needs; see ``vmm.preflight``, which loads torch and Lightning."""
+    there = [module for module in ("torchvision", "open_clip") if find_spec(module)]
+    yield from chain.from_iterable(_checked([f"import {module}" for module in there]).values())
+
     from vmm.preflight import deep_checks
 
     for name, state, detail in deep_checks(recipe):
@@ -291,7 +323,9 @@ def main(argv: list[str]) -> int:
     """
     parser = CommandParser(prog="vmm doctor", description=__doc__)
     parser.add_argument("--json", action="store_true", help="print the findings as JSON")
-    deep = "also kernels, processes and, with -c RECIPE and options of vmm fit, data and disk"
+    deep = (
+        "also imports, kernels, processes and, with -c RECIPE and options of vmm fit, data and disk"
+    )
     parser.add_argument("--deep", nargs=argparse.REMAINDER, default=None, help=deep)
     options = parser.parse_args(argv)
     found: list[Finding] = []
@@ -300,6 +334,7 @@ def main(argv: list[str]) -> int:
         if not options.json:
             mark = {"ok": "ok", "missing": "--", "broken": "!!"}[finding.state]
             say(f"{mark}  {finding.name:<28} {finding.detail}", lines=True)
+            sys.stdout.flush()  # the checks take seconds
     if options.json:
         say(json.dumps([asdict(f) for f in found], indent=2), lines=True)
     return int(any(f.needed and f.state != "ok" for f in found))

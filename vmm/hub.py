@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 import re
 import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import urlsplit
 from urllib.request import getproxies
@@ -33,6 +35,22 @@ def expect_network() -> None:
         _logger.warning(
             "there is no network to %s: only what was fetched before is found", hub.hostname
         )
+
+
+@contextmanager
+def asking_hub() -> Iterator[None]:
+    """Expect the network, and keep from being said twice what a library logs and then raises."""
+    expect_network()
+    root = logging.getLogger()
+
+    def is_no_error(record: logging.LogRecord) -> bool:
+        return record.levelno < logging.ERROR
+
+    root.addFilter(is_no_error)
+    try:
+        yield
+    finally:
+        root.removeFilter(is_no_error)
 
 
 def here_or_hub(name: str) -> str:

@@ -1,15 +1,7 @@
-"""``vmm summary``: what a recipe, or a run, is and costs, without loading its weights or its data.
-
-  vmm summary RECIPE [OVERLAY ...] [--key=value ...] [--json]
-  vmm summary RUN [--json]
-
-Parameters by part, tokens, multiply-adds of one view as published and all of them, what a training
-step keeps in memory, and the steps and samples of an epoch where the shards are there.
-"""
+"""What ``vmm summary`` says of a recipe or a run; its weights and data are not loaded."""
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterator, Sequence
 from functools import partial
@@ -22,7 +14,6 @@ from jsonargparse import Namespace
 from lightning.pytorch import Trainer
 from torch import Tensor, nn
 
-from vmm.command_line import CommandParser
 from vmm.data.corpora import open_corpora, patterns_of
 from vmm.data.patterns import is_remote
 from vmm.data.stream import TrainStream
@@ -53,7 +44,7 @@ from vmm.tasks.loss_terms import LossWeights
 from vmm.tasks.own_text import has_own_text
 from vmm.tasks.pretraining import PretrainTask
 from vmm.tasks.video_text import VideoTextTask
-from vmm.text_output import say
+from vmm.text_output import number_of
 from vmm.trainer_cli import VmmCLI, run
 
 _HOW_KEPT = (
@@ -91,26 +82,6 @@ class _Described(VmmCLI):
 
     def _run_subcommand(self, subcommand: str) -> None:
         """Nothing is run, and nothing written."""
-
-
-def main(argv: list[str]) -> int:
-    """Print the summary."""
-    parser = CommandParser(
-        prog="vmm summary",
-        usage="vmm summary (RUN | RECIPE [OVERLAY ...] [--key=value ...]) [--json]",
-        description=__doc__.partition("\n")[0],
-    )
-    parser.add_argument("--json", action="store_true", help="print it as JSON")
-    if {"-h", "--help"} & set(argv):
-        parser.parse_args(["--help"])
-    words = [word for word in argv if word != "--json"]
-    parser.parse_args([word for word in words if not word] + ["--json"])  # refuses empty words
-    summary = summarize(words)
-    if "--json" in argv:
-        say(json.dumps(summary, indent=2), lines=True)
-    else:
-        say("\n".join(_lines(summary)), lines=True)
-    return 0
 
 
 def summarize(words: Sequence[str]) -> dict[str, Any]:
@@ -349,7 +320,7 @@ def _processes(trainer: dict[str, Any]) -> int:
     return devices * int(trainer.get("num_nodes") or 1)
 
 
-def _lines(summary: dict[str, Any]) -> Iterator[str]:
+def in_words(summary: dict[str, Any]) -> Iterator[str]:
     """Say it in lines."""
     encoder, parameters = summary["encoder"], summary["parameters"]
     yield (
@@ -385,14 +356,15 @@ def _training_lines(kept: dict[str, Any], epoch: dict[str, Any]) -> Iterator[str
         at_once = f"{kept['samples_at_once']:,} at once"
         yield f"activations of a step, {at_once}: about {kept['bytes'] / 2**30:,.2f} GiB"
     yield f"({kept['how']})"
-    step = " or ".join(f"{n:,} {media}s" for media, n in epoch["samples_per_step"].items())
-    plural = "" if epoch["processes"] == 1 else "es"
-    yield f"a batch, {epoch['processes']:,} process{plural}: {step or 'not known'}"
+    step = " or ".join(number_of(n, media) for media, n in epoch["samples_per_step"].items())
+    processes = number_of(epoch["processes"], "process", "processes")
+    yield f"a batch, {processes}: {step or 'not known'}"
     if "steps" in epoch:
-        samples = ", ".join(f"{n:,} {media}s" for media, n in epoch["samples"].items())
-        yield f"an epoch: {epoch['batches']:,} batches, {epoch['steps']:,} steps"
+        samples = ", ".join(number_of(n, media) for media, n in epoch["samples"].items())
+        batches = number_of(epoch["batches"], "batch", "batches")
+        yield f"an epoch: {batches}, {number_of(epoch['steps'], 'step')}"
         yield f"the shards hold: {samples}"
     else:
         batches = epoch["batches"]
-        known = "" if batches is None else f"{batches:,} batches; "
+        known = "" if batches is None else number_of(batches, "batch", "batches") + "; "
         yield f"an epoch: {known}samples not known: {epoch['unknown']}"

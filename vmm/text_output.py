@@ -47,6 +47,11 @@ def say(text: str, *, lines: bool = False) -> None:
     sys.stdout.write(shown + "\n")
 
 
+def number_of(number: int, one: str, many: str = "") -> str:
+    """Say how many there are: ``number_of(2, "clip is", "clips are")``; without ``many``, an s."""
+    return f"{number:,} {one if number == 1 else many or one + 's'}"
+
+
 def complain(text: str) -> None:
     """Print a mistake, which may have several lines, to standard error."""
     sys.stderr.write(visible(text, lines=True) + "\n")

@@ -5,11 +5,12 @@ Standard library only.
 
 from __future__ import annotations
 
+import errno
 import os
 import secrets
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from vmm.portable import to_disk
@@ -29,14 +30,17 @@ def whole_file(path: Path, durable: bool = True) -> Iterator[Path]:
     """
     partial = path.with_name(f".{path.name}.{secrets.token_hex(4)}-{os.getpid()}{PARTIAL}")
     try:
+        partial.touch()  # else what cannot be written to would be said in a library's words
         yield partial
         if durable:
             to_disk(partial)
         partial.replace(path)
         if durable:
             to_disk(path.parent)
-    except BaseException:  # Ctrl-C, too, leaves nothing
-        partial.unlink(missing_ok=True)
+    except BaseException as error:  # Ctrl-C, too, leaves nothing
+        with suppress(OSError):
+            partial.unlink()
+        _name_no_hidden(error, partial, path)
         raise
 
 
@@ -54,7 +58,11 @@ def whole_folder(out: Path, replace: bool = False) -> Iterator[Path]:
     if out.exists() and not replace and (not out.is_dir() or any(out.iterdir())):
         raise ValueError(f"{out} exists and is not an empty folder; name another")
     unfinished = out.absolute().parent / f".{out.name}.partial-{os.getpid()}"
-    unfinished.mkdir(parents=True)
+    try:
+        unfinished.mkdir(parents=True)
+    except OSError as error:
+        _name_no_hidden(error, unfinished, out)
+        raise
     try:
         yield unfinished
         if out.exists():
@@ -62,3 +70,10 @@ def whole_folder(out: Path, replace: bool = False) -> Iterator[Path]:
         unfinished.rename(out)
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
+
+
+def _name_no_hidden(error: BaseException, hidden: Path, path: Path) -> None:
+    """Let an error name the folder that cannot be written to, and no hidden file of ours in it."""
+    if isinstance(error, OSError) and str(error.filename) == str(hidden):
+        too_long = error.errno == errno.ENAMETOOLONG
+        error.filename = str(path if too_long else path.absolute().parent)

@@ -49,6 +49,7 @@ class CaptionCheck:
         spelled_examples: The most frequent of them -> their pieces.
         unknown: Words of which it knows no pieces either: all of them look the same.
         unknown_examples: The most frequent of them.
+        lettered_examples: The most frequent of those that it spells letter by letter.
     """
 
     captions: int
@@ -62,6 +63,7 @@ class CaptionCheck:
     spelled_examples: dict[str, int]
     unknown: int
     unknown_examples: list[str]
+    lettered_examples: list[str]
 
     def said(self, little: bool = True) -> dict[str, str]:
         """Say what is off and what helps, by the name of the fault; nothing if nothing is.
@@ -130,6 +132,7 @@ def check_captions(
         spelled_examples={word: len(pieces[word]) for word in _most(spelled, words)},
         unknown=sum(words[word] for word in lost),
         unknown_examples=_most(lost, words),
+        lettered_examples=_most([w for w in spelled if _in_letters(w, len(pieces[w]))], words),
     )
 
 
@@ -145,6 +148,11 @@ def _pieces(words: list[str], tokenize: Tokenize) -> dict[str, list[int]]:
     alone, *within = tokenize(["a", *(f"a {word}" for word in words)])
     ends = len(alone) - 2  # the letter a, between the marks
     return {word: ids[1 + ends : -1] for word, ids in zip(words, within, strict=True)}
+
+
+def _in_letters(word: str, pieces: int) -> bool:
+    """Tell words of letters from those of signs, each of which means something by itself."""
+    return pieces == len(word) and word.lower() != word.upper()
 
 
 def _most(some: list[str], words: Counter[str]) -> list[str]:

@@ -11,7 +11,14 @@ from PIL import Image
 
 from tests.data import videos
 from vmm.data.clips import load_frames
-from vmm.data.containers import DecodeError, frame_rate, open_video, rational, reformat_arguments
+from vmm.data.containers import (
+    DecodeError,
+    frame_rate,
+    library_errors,
+    open_video,
+    rational,
+    reformat_arguments,
+)
 from vmm.data.decode import decode_parts, decode_video
 from vmm.data.pictures import decode_image
 from vmm.data.schema import VIDEO_FORMATS, RawSample
@@ -129,6 +136,18 @@ NEVER_OPENED = {
     "smooth streaming": b"<SmoothStreamingMedia MajorVersion='2'></SmoothStreamingMedia>",
     "svg": b'<svg xmlns="http://www.w3.org/2000/svg"><image href="file:///etc/passwd"/></svg>',
 }
+
+
+def test_what_a_library_says_comes_behind_a_sentence():
+    with pytest.raises(DecodeError) as told:
+        next(decode_parts(b"no film" * 100, lambda t: [[0]]))
+    assert str(told.value) == (
+        "unreadable: damaged, cut off or no video; does it play? "
+        "(InvalidDataError: Invalid data found when processing input)"
+    )
+    said = r"network does not give it; .* \(OSError: bad disk\)"
+    with pytest.raises(DecodeError, match=said), library_errors():
+        raise OSError(5, "bad disk")
 
 
 @pytest.mark.parametrize("kind", NEVER_OPENED)

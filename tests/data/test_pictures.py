@@ -38,6 +38,8 @@ def test_bad_images_are_decode_errors(tools):
     for data, reason in ((b"", "empty"), (b"no image", "unreadable"), (jpeg[:200], "unreadable")):
         with pytest.raises(DecodeError, match=reason):
             decode_image(data)
+    with pytest.raises(DecodeError, match=r": damaged, cut off or no picture; .* \(OSError: "):
+        decode_image(jpeg[:200])
     with pytest.raises(DecodeError, match=r"none of the formats .*convert it to PNG or JPEG"):
         decode_image(b"no image")
     huge = b"BM" + struct.pack("<IHHIIiiHHIIiiII", 54, 0, 0, 54, 40, 60000, 60000, 1, 24, *[0] * 6)

@@ -266,7 +266,7 @@ def test_recipes_and_settings(told, line, said):
         ("--model.init_args.init_from={t}/text.txt", "is damaged or no weight file"),
         ("--model.init_args.init_from={t}/zero.ckpt", "no checkpoint in"),
         ("--data.init_args.train_videos={t}/empty", "matches no file"),
-        ("--data.init_args.train_videos={t}/text.txt", "no video with a caption in the 1 shards"),
+        ("--data.init_args.train_videos={t}/text.txt", "no video with a caption in 1 shard"),
         ("--data.init_args.train_videos=$NO_PLACE/x.tar", "NO_PLACE, which is not set"),
         ("--data.init_args.std=[0,1,1]", "std (0.0, 1.0, 1.0) must be"),
         ("--data.init_args.quarantine={t}/text.txt/q.jsonl", "text.txt: File exists"),

@@ -246,6 +246,22 @@ def test_everything_has_a_name_and_is_reached_by_the_keyboard(page, browser):
     assert {"search", "films", "keep", "keep-all"} <= reached  # there are no more
 
 
+def test_a_mistake_stays_until_something_is_done(page, browser):
+    address, _ = page
+    browser.call("Page.navigate", url=address)
+    phone = {"width": 390, "height": 640, "deviceScaleFactor": 1, "mobile": True}
+    browser.call("Emulation.setDeviceMetricsOverride", **phone)
+    browser.click("#search")
+    alert = "document.querySelector('#said [role=alert]')"
+    assert "say what to look for" in browser.wait_for(f"{alert}?.innerText")
+    browser.wait_for(f"{alert}.getBoundingClientRect().bottom <= innerHeight")
+    assert browser.evaluate("document.querySelector('.toast-body')") is None  # goes away by itself
+    browser.type_into(TEXT, "a red circle")
+    browser.click("#search")
+    browser.wait_for("document.querySelectorAll('#films video').length >= 4")
+    assert browser.evaluate(alert) is None
+
+
 def test_on_a_phone_all_columns_are_seen(page, browser):
     address, _ = page
     phone = {"width": 390, "height": 844, "deviceScaleFactor": 1, "mobile": True}

@@ -52,6 +52,10 @@ def test_encode_index_search(made, videos, capsys):
     assert facts["hours"] == pytest.approx(5.6 / 3600) and facts["wrong"] == []
     assert "verified: nothing is wrong" in output(capsys, "index", made, "--compact", "--verify")
 
+    words = output(capsys, "index", made)
+    assert "num_frames     as the encoder was trained\n" in words and "shots          no\n" in words
+    assert "None" not in words and "False" not in words
+
     search = ("search", made, "a red circle", "--top", 3)
     found = json.loads(output(capsys, *search, "--json"))
     lines = output(capsys, *search).splitlines()
@@ -117,7 +121,7 @@ def test_duplicates_and_approximate_search(made, videos, capsys):
     assert [best["first"], best["second"]] == [str(videos / n) for n in ("a.mp4", "copy.mp4")]
     assert best["same_bytes"] and best["share"] == 1 and best["similarity"] > 0.999
     lines = output(capsys, "index", made, "--duplicates", "0.99999").splitlines()
-    assert lines[0].startswith(" 100%  same bytes  ") and "pairs of videos show" in lines[-1]
+    assert lines[0].startswith(" 100%  same bytes  ") and "1 pair of videos shows" in lines[-1]
     assert "above 0" in failure(capsys, "index", made, "--duplicates", "2")
 
     search = ("search", made, "a red circle", "--json")
@@ -225,4 +229,7 @@ def test_help_loads_nothing_heavy(command):
 def test_a_missing_extra_is_named(made, capsys, monkeypatch):
     monkeypatch.setitem(sys.modules, "gradio", None)
     monkeypatch.delitem(sys.modules, "vmm.search.app.serve", raising=False)
-    assert 'pip install "vmm-video[app]"' in failure(capsys, "app", made)
+    told = failure(capsys, "app", made)
+    assert 'pip install "vmm-video[app]"' in told
+    # What takes long to load is named before.
+    assert told.startswith(f"loading the page, {made} and its encoder /")

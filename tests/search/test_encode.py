@@ -230,7 +230,7 @@ def test_the_pace_counts_what_was_encoded(videos, new_index, encoder):
     counts = encode_videos(new_index(), encoder, [videos])
     assert counts.seconds == pytest.approx(5.6)
     assert counts.cpu_seconds > counts.decode_seconds > 0
-    assert "0.00 h of video" in counts.pace and "decoding alone" in counts.pace
+    assert " s of video" in counts.pace and "decoding alone" in counts.pace
     again = encode_videos(new_index(), encoder, [videos])
     assert again.seconds == 0 and again.pace == ""
     both = counts + again

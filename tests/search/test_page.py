@@ -38,8 +38,9 @@ UNKNOWN = 1
 
 
 def words(texts):
-    """Tokens of texts; nobody knows what a xylophone is."""
-    return [[0, *(UNKNOWN if w == "xylophone" else 2 for w in text.split()), 0] for text in texts]
+    """Tokens of texts; nobody knows what a xylophone is, and a zebra is five letters."""
+    pieces = {"xylophone": [UNKNOWN], "zebra": [3, 4, 5, 6, 7], "zebras": [3, 4]}
+    return [[0, *(p for w in text.split() for p in pieces.get(w, [2])), 0] for text in texts]
 
 
 class Encoder(PlainEncoder):
@@ -157,6 +158,17 @@ def test_one_moment_is_no_moments(page):
     assert "1 moment kept" in said and "Favourites: 1 moment kept" in beside
 
 
+def test_one_moment_is_no_curve(page, tmp_path):
+    """It would be a level line, beside which its height stands with six decimals."""
+    (tmp_path / "own.mp4").write_bytes(film([250] * 3, 10))
+    shown, curve, said = page.ask(str(tmp_path / "own.mp4"), "white", 1.0, 3)
+    assert len(shown) == 1 and curve is None
+    assert "1 moment of 1.0 s in all, with a similarity 0." in said
+    _, curve, said = page.ask(str(tmp_path / "own.mp4"), "white", 0.5, 3)
+    assert len(curve) > 2 and "compared; the best is at" in said
+    assert all(level == round(level, 3) for level in curve["similarity"])
+
+
 def test_a_film_that_is_gone_is_counted_and_the_others_are_shown(page, tmp_path, caplog):
     caplog.set_level("INFO", "vmm")
     (tmp_path / "b.tar").unlink()
@@ -187,7 +199,7 @@ def test_work_ends_after_the_page_whatever_ends_it(monkeypatch, tmp_path):
         def launch(self, **options):
             raise OSError("in use")
 
-        def close(self):
+        def close(self, verbose):
             said.append("page")
 
     ending = type("Ending", (), {"__init__": lambda *_: None, "end": lambda _: said.append("work")})
@@ -203,7 +215,8 @@ def test_work_ends_after_the_page_whatever_ends_it(monkeypatch, tmp_path):
 def test_words_that_the_encoder_cannot_read_are_told(page):
     *_, said = searched(page, text="a red xylophone")
     assert "the best first; the encoder does not know &#x27;xylophone&#x27;" in said
-    assert "does not know" not in searched(page, text="a red circle")[-1]
+    assert "does not know &#x27;zebra&#x27;" in searched(page, text="a red zebra")[-1]
+    assert "does not know" not in searched(page, text="a red circle of zebras")[-1]
 
 
 def test_filters_that_let_nothing_through_are_told(page):

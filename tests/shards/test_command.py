@@ -125,4 +125,4 @@ def test_nothing_usable_is_a_failure(tmp_path, capsys):
     (tmp_path / "list.csv").write_text("file,caption\na.mp4,c\n")
     arguments = [str(tmp_path / "list.csv"), str(tmp_path / "media"), "-o", str(tmp_path / "out")]
     assert main([*arguments, "--workers", "1"]) == 1
-    assert "0 of 1 samples" in capsys.readouterr().out
+    assert "0 of 1 sample," in capsys.readouterr().out

@@ -92,7 +92,7 @@ def test_classes_are_spread_in_proportion_and_each_is_trained(tmp_path):
             for part in ("validation", "test"):
                 assert abs(there[part][name] - 0.1 * size) <= 1
         assert there["train"]["rare"] == 1
-    assert "test has none of 1 classes: rare" in found.in_words()
+    assert "test has none of 1 class: rare" in found.in_words()
 
 
 def test_a_class_of_one_video_is_trained_whatever_the_other_parts_lack(tmp_path):

@@ -48,7 +48,11 @@ def library_errors() -> Iterator[None]:
     except TooManyFrames as error:
         raise DecodeError("too long", str(error)) from error
     except LIBRARY_ERRORS as error:
-        raise DecodeError("unreadable", f"{type(error).__name__}: {error}") from error
+        what = "damaged, cut off or no video; does it play?"
+        if not isinstance(error, av.FFmpegError):
+            what = "the disk or network does not give it; is the file there, and may it be read?"
+        raw = f"{type(error).__name__}: {error.strerror or error}"
+        raise DecodeError("unreadable", f"{what} ({raw})") from error
 
 
 @contextmanager

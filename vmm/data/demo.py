@@ -50,8 +50,9 @@ def make_demo_shards(patterns: list[str]) -> None:
     """
     folders = {os.path.dirname(pattern) for pattern in patterns}
     if len(folders) != 1:
+        several = " and ".join(sorted(map(str, folders)))
         raise ValueError(
-            f"make_demo needs all shard patterns in one folder, not in {sorted(folders)}; "
+            f"make_demo needs all shard patterns in one folder, not in {several}; "
             "set data.init_args.make_demo=false for your own shards"
         )
     folder = folders.pop()

@@ -91,7 +91,7 @@ def index_shards(paths: Sequence[str]) -> None:
         for _ in load_indexes(new):
             pass
         return
-    _log.info("%d shards are new: their index is made once", len(new))
+    _log.info("new shards: %d; their index is made once", len(new))
     with tqdm(total=len(new), desc="indexing", unit="shard", mininterval=1) as bar:
         for _ in _by_processes(new, workers):
             bar.update()

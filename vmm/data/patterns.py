@@ -11,6 +11,7 @@ from collections.abc import Iterable, Sequence
 from braceexpand import braceexpand
 
 from vmm.data.schema import remedy
+from vmm.text_output import number_of
 
 _log = logging.getLogger(__name__)
 
@@ -58,7 +59,8 @@ def expand_shards(patterns: str | Sequence[str]) -> list[str]:
             )
         repeated = [path for path in paths if path in found]
         if repeated:
-            _log.warning("%s names %d shards a second time; ignored", pattern, len(repeated))
+            shards = number_of(len(repeated), "shard")
+            _log.warning("%s names %s a second time; ignored", pattern, shards)
         found.update(dict.fromkeys(paths))
     return list(found)
 

@@ -82,7 +82,8 @@ def read_picture(file: Path | BinaryIO, max_pixels: int = MAX_PIXELS) -> tuple[s
 
 
 def _unreadable(error: BaseException) -> DecodeError:
-    return DecodeError("unreadable", f"{type(error).__name__}: {error}")
+    raw = f"{type(error).__name__}: {error}"
+    return DecodeError("unreadable", f"damaged, cut off or no picture; can it be shown? ({raw})")
 
 
 def _to_rgb(picture: Image.Image) -> Image.Image:

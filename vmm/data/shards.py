@@ -33,6 +33,7 @@ from vmm.data.schema import (
 from vmm.data.transforms import ClipSettings, eval_transform
 from vmm.data.views import Views, look
 from vmm.portable import read_at
+from vmm.text_output import number_of
 from vmm.types import Media
 
 _log = logging.getLogger(__name__)
@@ -241,20 +242,21 @@ class ShardSet:
         if self.missing:
             _log.warning(
                 "%s: %d of %d shards are missing, the first is %s",
-                *(patterns, len(self.missing), len(self.missing) + len(self.paths)),
+                *(self.named, len(self.missing), len(self.missing) + len(self.paths)),
                 self.missing[0],
             )
         if not len(self):
             raise ValueError(
-                f"no {self.media} with a caption in the {len(self.paths)} shards of {patterns!r} "
+                f"no {self.media} with a caption in {number_of(len(self.paths), 'shard')}"
+                f" of {self.named} "
                 f"(skipped: {skipped or 'nothing'}); a sample is KEY.mp4 (or .jpg) with KEY.txt"
             )
         _log.log(
             logging.WARNING if self.skipped else logging.INFO,
-            "%s: %d %s%s in %d shard%s; skipped: %s",
-            patterns,
-            *(len(self), self.media, "" if len(self) == 1 else "s"),
-            *(len(self.paths), "" if len(self.paths) == 1 else "s"),
+            "%s: %s in %s; skipped: %s",
+            self.named,
+            number_of(len(self), self.media),
+            number_of(len(self.paths), "shard"),
             skipped or "nothing",
         )
 

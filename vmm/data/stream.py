@@ -17,6 +17,7 @@ from vmm.data.faults import BadSample, BadSamples, ReadingBoard, SampleError, Un
 from vmm.data.order import StepPlan, derive_seed
 from vmm.data.transforms import ClipSettings, augmented
 from vmm.distributed import world_size
+from vmm.text_output import number_of
 from vmm.types import Media, VideoTextBatch
 
 OnBad = Literal["replace", "skip"]
@@ -96,10 +97,13 @@ class TrainStream(IterableDataset[VideoTextBatch | UnusableData]):
             available, needed = self._sources[media].size, batch_sizes[media] * world_size
             if available < needed:
                 setting = "batch_size" if media == "video" else "image_batch_size"
+                there = number_of(available, f"{media} is", f"{media}s are")
+                processes = number_of(world_size, "process", "processes")
+                most = available // world_size
+                remedy = f"lower data.init_args.{setting} (at most {most}) or add data"
                 raise ValueError(
-                    f"{available} {media}s are fewer than one step takes: batch size "
-                    f"{batch_sizes[media]} on {world_size} processes needs {needed}; lower "
-                    f"data.init_args.{setting} (at most {available // world_size}) or add data"
+                    f"{there} fewer than one step takes: batch size {batch_sizes[media]} on "
+                    f"{processes} needs {needed}; {remedy if most else 'add data'}"
                 )
             batches[media] = max(1, len(self._sources[media]) // needed)
             self._first_idx[media] = total

@@ -130,8 +130,8 @@ def plain(config: dict[str, Any], name: str) -> dict[str, Any]:
     unsupported = {"timm_model_name", "attentional_pool"} & vision.keys()
     if unsupported or not isinstance(vision.get("layers"), int):
         raise ValueError(
-            f"the image tower of {name} is not a plain ViT ({sorted(unsupported) or 'ResNet'}); "
-            "choose one such as ViT-B-16-quickgelu"
+            f"the image tower of {name} is not a plain ViT "
+            f"({', '.join(sorted(unsupported)) or 'ResNet'}); choose one such as ViT-B-16-quickgelu"
         )
     return config
 
@@ -332,7 +332,9 @@ def tower_state(state: dict[str, Tensor], source: str) -> tuple[dict[str, Tensor
     found = {key: match for key in state if (match := _TOWER_PREFIX.match(key))}
     prefixes = {match.group() for match in found.values()}
     if len(prefixes) > 1:
-        raise ValueError(f"{source} holds several image towers ({sorted(prefixes)}); extract one")
+        raise ValueError(
+            f"{source} holds several image towers ({', '.join(sorted(prefixes))}); extract one"
+        )
     tower = (
         {key[match.end() :]: state[key] for key, match in found.items()} if found else dict(state)
     )

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from vmm.command_line import CommandParser, whole
+from vmm.text_output import complain
 
 
 def main_app(argv: Sequence[str]) -> int:
@@ -32,7 +33,9 @@ def main_app(argv: Sequence[str]) -> int:
     from vmm.search.app.ending import own_folder, until_sigterm
     from vmm.search.index import read_settings
 
-    read_settings(options.index)  # before all that takes long to load
+    settings = read_settings(options.index)  # before all that takes long to load
+    encoder = options.encoder or settings.encoder
+    complain(f"loading the page, {options.index} and its encoder {encoder}; this takes a while")
 
     with until_sigterm(), own_folder() as folder:
         try:

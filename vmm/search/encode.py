@@ -25,6 +25,7 @@ from vmm.search.parts import Record
 from vmm.search.sources import NothingThereError, Source, digest_of, find_sources
 from vmm.search.windows import DecodeParts, Span, load_moments, spans_of
 from vmm.search.writer import MomentWriter
+from vmm.text_output import number_of
 
 _FLUSH_S = 20.0
 _TIMEOUT_S = 300.0
@@ -75,8 +76,10 @@ class Counts:
         """How fast it was beside decoding alone, to be read by people; empty if nothing was."""
         if not (self.seconds and self.cpu_seconds and self.decode_seconds):
             return ""
+        much = self.seconds >= 360
+        length = f"{self.seconds / 3600:.2f} h" if much else f"{self.seconds:.1f} s"
         return (
-            f"{self.seconds / 3600:.2f} h of video, {self.seconds / self.cpu_seconds:.1f} times as "
+            f"{length} of video, {self.seconds / self.cpu_seconds:.1f} times as "
             f"fast as it plays on each core; decoding alone would be "
             f"{self.seconds / self.decode_seconds:.1f} times"
         )
@@ -309,7 +312,8 @@ def _gone(
         known = [source for source in index.videos if in_root(source)]
         if known and root.is_dir() and not any(map(in_root, there)):
             raise NothingThereError(
-                f"{given} is empty, and {index.folder} knows {len(known)} videos in it: is its "
+                f"{given} is empty, and {index.folder} knows {number_of(len(known), 'video')}"
+                " in it: is its "
                 "drive there? To forget them, name the folder above it, or make another index"
             )
         gone |= {source for source in known if source not in there}

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from vmm.command_line import CommandParser, positive, whole
 from vmm.search.inspecting import print_problems
-from vmm.text_output import complain, say
+from vmm.text_output import complain, number_of, say
 
 if TYPE_CHECKING:
     from vmm.export.encoder import VideoTextEncoder
@@ -173,9 +173,9 @@ def _sentence(counts: Counts, index: Index) -> str:
     """Say what a run did, and what there is now."""
     videos = sum(video.record.count > 0 for video in index.videos.values())
     return (
-        f"{counts.encoded} videos encoded, {counts.reused} known by their content, "
+        f"{number_of(counts.encoded, 'video')} encoded, {counts.reused} known by their content, "
         f"{counts.unchanged} unchanged, {counts.removed} removed; {index.folder} has "
-        f"{index.num_moments} moments of {videos} videos"
+        f"{number_of(index.num_moments, 'moment')} of {number_of(videos, 'video')}"
     )
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vmm.command_line import CommandParser, positive
-from vmm.text_output import say
+from vmm.text_output import number_of, say
 
 if TYPE_CHECKING:
     from vmm.search.index import Index
@@ -64,7 +64,7 @@ def main(argv: Sequence[str]) -> int:
         say(json.dumps({**facts, "problems": problems, "wrong": wrong}, indent=2), lines=True)
         return int(bool(wrong))
     for name, value in facts.items():
-        say(f"{name:<14} {value:.3f}" if isinstance(value, float) else f"{name:<14} {value}")
+        say(f"{name:<14} {_in_words(value)}")
     print_problems(problems)
     for line in wrong:
         say(line)
@@ -91,6 +91,14 @@ def _facts(index: Index) -> dict[str, Any]:
     }
 
 
+def _in_words(value: Any) -> str:
+    if value is None:  # of the settings, num_frames alone
+        return "as the encoder was trained"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return f"{value:.3f}" if isinstance(value, float) else str(value)
+
+
 def _print_duplicates(index: Index, threshold: float, as_json: bool) -> int:
     from vmm.search.duplicates import find_duplicates
 
@@ -113,7 +121,8 @@ def _print_duplicates(index: Index, threshold: float, as_json: bool) -> int:
         how = "same bytes" if pair.same_bytes else f"{pair.similarity:.3f}"
         say(f"{pair.share:5.0%}  {how:<10}  {pair.first}  {pair.second}")
     more = f"; these are the {len(pairs)} surest" if total > len(pairs) else ""
-    say(f"{total} pairs of videos show the same at a cosine of {threshold:g} or more{more}")
+    pairs_of = number_of(total, "pair of videos shows", "pairs of videos show")
+    say(f"{pairs_of} the same at a cosine of {threshold:g} or more{more}")
     return 0
 
 

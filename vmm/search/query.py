@@ -137,8 +137,8 @@ class Searcher:
         clean = [clean_text(text) for text in texts]
         check = self.encoder.model.text_encoder.check_captions(clean)
         said = []
-        if check is not None and check.unknown:
-            words = ", ".join(map(repr, check.unknown_examples))
+        if check is not None and (check.unknown or check.lettered_examples):
+            words = ", ".join(map(repr, [*check.unknown_examples, *check.lettered_examples]))
             said.append(f"the encoder does not know {words}: what it finds for them is chance")
         if check is not None and check.cut:
             said.append(

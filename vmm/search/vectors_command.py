@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from vmm.command_line import CommandParser
 from vmm.search.kinds import kind_of
 from vmm.search.stores.registry import READABLE, STORES
-from vmm.text_output import say
+from vmm.text_output import number_of, say
 
 if TYPE_CHECKING:
     from vmm.search.stores.table import Chunk
@@ -78,7 +78,9 @@ def main_import(argv: Sequence[str]) -> int:
         table = replace(table, settings=replace(table.settings, encoder=folder))
     normalised = import_vectors(table, options.index)
     videos = sum(record.count > 0 for record in table.records)
-    say(f"{options.index} has {table.rows} moments of {videos} videos")
+    moments = number_of(table.rows, "moment")
+    say(f"{options.index} has {moments} of {number_of(videos, 'video')}")
     if normalised:
-        say(f"{normalised} vectors were not of length 1, and were normalised")
+        said = number_of(normalised, "vector was", "vectors were")
+        say(f"{said} not of length 1, and normalised")
     return 0

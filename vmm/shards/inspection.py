@@ -22,7 +22,7 @@ from vmm.shards.contact_sheet import contact_sheet
 from vmm.shards.processes import process_pool
 from vmm.shards.shard_statistics import ShardContent, ShardReport, inspect_shard, report
 from vmm.shards.tokenizer_folder import read_tokenizer
-from vmm.text_output import write_text
+from vmm.text_output import number_of, write_text
 from vmm.wording import check_captions
 
 _TOKENISED = 100_000
@@ -167,13 +167,14 @@ def in_words(numbers: ShardReport) -> str:
     problems = ", ".join(f"{n} {reason}" for reason, n in numbers.problems["by_reason"].items())
     seconds = numbers.media["seconds"]
     said = _said(numbers)
-    plural = "" if shards["count"] == 1 else "s"
     return (
-        f"{shards['count']} shard{plural}, {_bytes(shards['bytes'])}, "
+        f"{number_of(shards['count'], 'shard')}, {_bytes(shards['bytes'])}, "
         f"{len(shards['damaged'])} damaged\n"
-        f"{samples['count']} samples ({samples['video']} videos, {samples['image']} images), "
-        f"{samples['usable']} usable; problems: {problems or 'none'}\n"
+        f"{number_of(samples['count'], 'sample')} ({number_of(samples['video'], 'video')}, "
+        f"{number_of(samples['image'], 'image')}), {samples['usable']} usable; "
+        f"problems: {problems or 'none'}\n"
         f"{seconds.get('total', 0) / 3600:.2f} hours, median {seconds.get('median', 0):.3g} s\n"
-        f"{captions['count']} captions, {captions['distinct']} different, "
-        f"median {captions['words'].get('median', 0)} words" + "".join(f"\n{s}" for s in said)
+        f"{number_of(captions['count'], 'caption')}, {captions['distinct']} different, "
+        f"median {number_of(captions['words'].get('median', 0), 'word')}"
+        + "".join(f"\n{s}" for s in said)
     )

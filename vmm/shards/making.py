@@ -31,6 +31,7 @@ from vmm.data.schema import is_leftover
 from vmm.shards.processes import process_pool
 from vmm.shards.samples import Job, Layout, make_sample, plan, shard_name
 from vmm.shards.tars import Member, write_shard
+from vmm.text_output import number_of
 from vmm.whole import whole_file
 
 FORMAT_VERSION = 3  # one higher whenever the same arguments give other shards
@@ -92,15 +93,15 @@ class MadeShards:
         """Say in a line or two what there is in ``out``."""
         failed = ", ".join(f"{n} {reason}" for reason, n in self.failed.items())
         said = (
-            f"{out}: {self.finished} of {self.shards} shards, "
-            f"{self.successes} of {self.count} samples, {self.bytes / 1e6:.1f} MB; "
+            f"{out}: {self.finished} of {number_of(self.shards, 'shard')}, "
+            f"{self.successes} of {number_of(self.count, 'sample')}, {self.bytes / 1e6:.1f} MB; "
             f"failed: {failed or 'none'}"
         )
         if self.failed:
             said += f" (each is named in {out / _FAILURES})"
         if self.without_caption:
-            have = "sample has" if self.without_caption == 1 else "samples have"
-            said += f"\n{self.without_caption} {have} no caption, "
+            have = number_of(self.without_caption, "sample has", "samples have")
+            said += f"\n{have} no caption, "
             said += "which training on captions leaves out"
         return said
 

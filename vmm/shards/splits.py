@@ -19,6 +19,7 @@ from typing import NamedTuple
 from vmm.data.annotations.media import MediaError, MediaFolder
 from vmm.data.annotations.record import Annotation
 from vmm.data.schema import Media
+from vmm.text_output import number_of
 from vmm.whole import whole_file
 
 PARTS = ("train", "validation", "test")
@@ -60,16 +61,17 @@ class Split(NamedTuple):
         for part, videos in self.parts.items():
             clips, captions = _clips(videos), sum(len(i.captions) for i in self.items(part))
             counted = (
-                _many(clips, "clip"),
-                _many(len(videos), "video"),
-                _many(captions, "caption"),
+                number_of(clips, "clip"),
+                number_of(len(videos), "video"),
+                number_of(captions, "caption"),
             )
             lines.append("{}: {} of {}, {}".format(part, *counted))
         kinds = {part: {v.kind for v in videos} for part, videos in self.parts.items()}
         everywhere = set().union(*kinds.values())
         for part, there in kinds.items():
             if missing := sorted(everywhere - there):
-                lines.append(f"{part} has none of {len(missing)} classes: {_some(missing)}")
+                classes = number_of(len(missing), "class", "classes")
+                lines.append(f"{part} has none of {classes}: {_some(missing)}")
         items = [item for part in self.parts for item in self.items(part)]
         if own := sorted({str(i.metadata["split"]) for i in items if "split" in i.metadata}):
             lines.append(
@@ -89,8 +91,8 @@ class Split(NamedTuple):
         for part in small:
             clips = _clips(self.parts[part])
             lines.append(
-                f"{part} has {_many(clips, 'clip')}: one is {100 / clips:.0f} points of recall, so "
-                "small differences say nothing; give it a larger share, or add clips"
+                f"{part} has {number_of(clips, 'clip')}: one is {100 / clips:.0f} points of "
+                "recall, so small differences say nothing; give it a larger share, or add clips"
             )
         return "\n".join(lines)
 
@@ -273,10 +275,6 @@ def _fill(parts: dict[str, list[Video]]) -> None:
 
 def _clips(videos: Iterable[Video]) -> int:
     return sum(video.clips for video in videos)
-
-
-def _many(number: int, what: str) -> str:
-    return f"{number} {what}{'s' * (number != 1)}"
 
 
 def _some(names: Sequence[str]) -> str:

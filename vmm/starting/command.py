@@ -17,7 +17,7 @@ from vmm.command_line import CommandParser, whole
 from vmm.starting.classes import LabelledPart, find_classes, look_at_classes, unseen
 from vmm.starting.corpus import Part, find_parts, look_at_captions
 from vmm.starting.starts import Start, Wanted, classifier_from, start_from
-from vmm.text_output import say
+from vmm.text_output import number_of, say
 from vmm.whole import whole_file
 
 _BATCH, _LARGE_BATCH, _LARGE = 64, 32, 128
@@ -257,10 +257,9 @@ def main(argv: Sequence[str]) -> int:
         say("validation has too few clips to tell which state is best, so the last one is kept")
     for sentence in start.said:
         say(sentence)
-    say(
-        f"{given.out}: {length.steps} steps of {length.batch_size} clips, about "
-        f"{max(1, round(length.steps * length.batch_size / train.clips))} passes over them. Next:"
-    )
+    passes = max(1, round(length.steps * length.batch_size / train.clips))
+    steps = f"{number_of(length.steps, 'step')} of {number_of(length.batch_size, 'clip')}"
+    say(f"{given.out}: {steps}, about {number_of(passes, 'pass', 'passes')} over them. Next:")
     for line in next_commands(given.out, parts, start):
         say(f"  {line}")
     return 0
@@ -277,7 +276,7 @@ def _for_retrieval(given: argparse.Namespace) -> tuple[Parts, Start]:
     start = start_from(given.start, Wanted(train.clips, train.captions, given.text, beside))
     for name, part in parts.items():
         without = f", {part.without_caption} more without caption" * bool(part.without_caption)
-        say(f"{name}: {part.clips} clips with captions{without}")
+        say(f"{name}: {number_of(part.clips, 'clip')} with captions{without}")
     if train.repeated > _MOST_REPEATED:
         say(
             f"{train.repeated:.0%} of the captions stand at several clips: these count as right "
@@ -301,10 +300,9 @@ def _for_classes(given: argparse.Namespace) -> tuple[Parts, Start]:
     start = classifier_from(given.start, count, written, given.class_field)
     for name, part in parts.items():
         without = len(part.truths) - part.clips
-        say(
-            f"{name}: {part.clips} clips with a class" + f", {without} more without" * bool(without)
-        )
-    say(f"{count} classes" + f", their names in {listed}" * bool(listed))
+        clips = number_of(part.clips, "clip")
+        say(f"{name}: {clips} with a class" + f", {without} more without" * bool(without))
+    say(number_of(count, "class", "classes") + f", their names in {listed}" * bool(listed))
     if missing := unseen(parts):
         some = ", ".join(missing[:_NAMED]) + ", ..." * (len(missing) > _NAMED)
         say(f"training has no clip of {some}: what it never sees it cannot learn")

@@ -17,6 +17,7 @@ from vmm.data.datamodules import run_folder
 from vmm.models.weight_files import load_plain, plain_names, refuse_damaged
 from vmm.tasks.resume import steps_of
 from vmm.tasks.stopping import Stopped, StopSignals
+from vmm.text_output import number_of
 from vmm.whole import whole_file
 
 logger = logging.getLogger(__name__)
@@ -200,7 +201,8 @@ class LastCheckpoint(Checkpoint):
         path = _last(trainer)
         where = f"go on with --resume (elsewhere: --ckpt_path {path})"
         kept = where if path is not None and path.is_file() else "nothing was saved"
-        raise Stopped(number, f"{trainer.global_step} steps are done, {kept}")
+        done = number_of(trainer.global_step, "step is", "steps are")
+        raise Stopped(number, f"{done} done, {kept}")
 
     def teardown(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         """Let signals stop at once again."""

@@ -16,6 +16,7 @@ from vmm.data.resampled import ResampledStream
 from vmm.data.shards import EvaluationClips, ShardSet
 from vmm.data.stream import TrainStream
 from vmm.tasks.base import TrainingTask
+from vmm.text_output import number_of
 
 logger = logging.getLogger(__name__)
 
@@ -51,7 +52,7 @@ def _data(trainer: L.Trainer) -> Iterator[tuple[str, str]]:
     for number, loader in enumerate(loaders if isinstance(loaders, list) else [loaders]):
         clips = getattr(loader, "dataset", None)
         if isinstance(clips, EvaluationClips):
-            few = f"; {batches[number]:,} of {len(loader):,} batches"
+            few = f"; {batches[number]:,} of {number_of(len(loader), 'batch', 'batches')}"
             few = few if batches[number] < len(loader) else ""
             yield "validation", f"{_samples(clips.samples)}{few}"
             left_out.append(_left_out(clips.samples))
@@ -67,8 +68,8 @@ def _corpora(mixture: Mixture) -> Iterator[str]:
 
 
 def _samples(own: ShardSet) -> str:
-    shards = f"{len(own.paths):,} shard{'s' * (len(own.paths) > 1)}"
-    return f"{len(own):,} {own.media}{'s' * (len(own) > 1)} of {own.named} ({shards})"
+    shards = number_of(len(own.paths), "shard")
+    return f"{number_of(len(own), own.media)} of {own.named} ({shards})"
 
 
 def _left_out(own: ShardSet) -> str:
@@ -79,7 +80,7 @@ def _left_out(own: ShardSet) -> str:
 def _model(task: TrainingTask) -> Iterator[tuple[str, str]]:
     """Say what is trained, what is frozen, and where it starts from."""
     encoder, model = task.video_encoder, task.model
-    frames = f"{encoder.num_frames} frame{'s' * (encoder.num_frames > 1)}"
+    frames = number_of(encoder.num_frames, "frame")
     size = f"{frames} of {encoder.image_size} x {encoder.image_size} pixels"
     yield (
         "model",
@@ -122,8 +123,8 @@ def _plan(trainer: L.Trainer) -> Iterator[tuple[str, str]]:
     sizes = stream.batch_sizes if isinstance(stream, TrainStream | ResampledStream) else {}
     each = trainer.world_size * trainer.accumulate_grad_batches
     there = stream.sources if isinstance(stream, TrainStream) else sizes
-    batch = " or ".join(f"{each * n:,} {media}s" for media, n in sizes.items() if media in there)
-    processes = f"{trainer.world_size} process{'es' * (trainer.world_size > 1)}"
+    batch = " or ".join(number_of(each * n, media) for media, n in sizes.items() if media in there)
+    processes = number_of(trainer.world_size, "process", "processes")
     device = trainer.strategy.root_device.type
     of = f", each of {batch}" if batch else ""
     yield "steps", f"{steps}{of}; {processes} on {device}, precision {trainer.precision}"

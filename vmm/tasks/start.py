@@ -48,7 +48,7 @@ def _offered(path: Path, setting: str) -> tuple[Path, dict[str, dict[str, Tensor
     offered = _components(read_state_dict(file))
     if "video_encoder" not in offered:
         raise ValueError(
-            f"{file} holds no video_encoder (only {sorted(offered)}); "
+            f"{file} holds no video_encoder (only {', '.join(sorted(offered))}); "
             f"{setting} wants a run of `vmm fit` or a folder of `vmm import`"
         )
     return file, offered
@@ -124,7 +124,7 @@ def load_start_weights(
             )
         offered = {name: offered[name] for name in parts}
     holder = getattr(task, "model", task)
-    loaded = []
+    loaded, said, left_out = [], [], []
     for name, weights in sorted(offered.items()):
         module = getattr(holder, name, None) or getattr(task, name, None)
         if isinstance(module, VideoEncoder):
@@ -138,13 +138,16 @@ def load_start_weights(
             continue
         if isinstance(module, nn.Parameter):
             module.data.copy_(weights[""])
+            said.append(name)
         elif isinstance(module, nn.Module):
             report = load_accounted(module, weights, f"{name} of {file}", _NEW, _NEW)
-            logger.info("init_from: %s of %s: %s", name, file, report)
+            said.append(f"{name} ({report})" if report.new or report.dropped else name)
         else:
-            logger.info("init_from: %s of %s is not part of this run, left out", name, file)
+            left_out.append(name)
             continue
         loaded.append(name)
     fresh = sorted(component_names(task) - set(loaded) - {"teacher"})
-    logger.info("init_from %s: loaded %s; newly initialised: %s", file, loaded, fresh)
+    parts_of = {"takes": said, "leaves out": left_out, "new are": fresh}
+    told = "; ".join(f"{what} {', '.join(names)}" for what, names in parts_of.items() if names)
+    logger.info("init_from %s: %s", file, told)
     return loaded

@@ -34,7 +34,7 @@ def test_what_is_wrong_in_the_file(toys, tmp_path):
         "videos-in-both-splits",
     ]  # fmt: skip
     assert "2 of 17 rows" in found[0].message and "row 3" in found[0].message
-    assert found[3].message.startswith("1 sentences")
+    assert found[3].message.startswith("1 sentence is")
     assert "4 of 4 videos" in found[4].message and "test é0.mp4" in found[4].message
 
 

@@ -23,7 +23,7 @@ def test_repeated_questions_and_equal_options(toys):
     ]
     found = lint_questions("questions", questions)
     assert codes(found) == ["repeated-questions", "equal-options"]
-    assert found[0].message.startswith("1 questions") and "'q2'" in found[1].message
+    assert found[0].message.startswith("1 question is") and "'q2'" in found[1].message
 
 
 def test_a_set_of_another_size(toys):

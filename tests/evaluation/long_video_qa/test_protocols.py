@@ -143,7 +143,7 @@ def test_open_questions_of_mlvu_are_counted(tmp_path):
     file = read_questions("mlvu", folder)
     assert len(file.questions) == 1 and file.left_out == {"no options": 1}
     assert file.questions[0].duration == 400.0
-    with pytest.raises(ValueError, match=r"not one of the 1 questions in .* has options"):
+    with pytest.raises(ValueError, match=r"not one of 1 question in .* has options"):
         read_questions("mlvu", folder / "9_summary.json")
 
 

@@ -118,7 +118,7 @@ def test_videos_that_are_in_both_sets_are_named(run, tmp_path):
     ("change", "said"),
     [
         (lambda s: s[:1] + s[4:], "1 of 3 classes have fewer than two training clips"),
-        (lambda s: s[4:], "have no training clip, e.g. 'red'"),
+        (lambda s: s[4:], "has no training clip, e.g. 'red'"),
         (lambda s: [[m for m in one if ".mp4" in m[0]] for one in s], "with --class-field"),
     ],
 )

@@ -45,7 +45,7 @@ def test_videos_are_numbered_alike_in_both_parts():
             "a",
             "1 of 2 classes have fewer than two training clips that can be read, e.g. 'b'",
         ),
-        ("aabb", "acc", "1 classes of the test clips have no training clip, e.g. 'c'"),
+        ("aabb", "acc", "1 class of the test clips has no training clip, e.g. 'c'"),
         ("aaa", "a", "all training clips are of the class 'a'"),
     ],
 )

@@ -6,6 +6,7 @@ import torch
 
 from tests.evaluation.contents import write_pair
 from vmm.evaluation.retrieval.compare import compare, comparison_text, permutation_p
+from vmm.evaluation.retrieval.compare_command import main
 from vmm.evaluation.retrieval.results import RetrievalResult
 
 
@@ -68,3 +69,11 @@ def test_the_p_value_is_that_of_all_swaps():
         permutation_p(torch.zeros(0))
     with pytest.raises(ValueError, match="same number"):
         permutation_p(torch.zeros(3), torch.zeros(2, dtype=torch.int64))
+
+
+def test_a_result_and_itself_are_told(tmp_path, capsys):
+    a, b = write_pair(tmp_path, [0, 1], [1, 0], [0, 1])
+    assert main([str(a), str(a)]) == 0
+    assert f"{a} and {a} are the same result" in capsys.readouterr().out
+    assert main([str(a), str(b)]) == 0
+    assert "the same result" not in capsys.readouterr().out

@@ -13,7 +13,7 @@ def test_a_full_test_set_that_is_called_1ka(clean):
     clips = clips_of([f"video{7010 + i}" for i in range(2990)])
     subject = changed(clean, clips=clips, similarity=scores_of(clips))
     finding = only(subject, "other-split")
-    assert "2990 videos are full test; MSRVTT-1kA has 1000" in finding.message
+    assert "2,990 videos are full test; MSRVTT-1kA has 1000" in finding.message
     # Brute force: R@1 on many random galleries of the published size.
     now, expected = (float(x) for x in (finding.effect.split()[1], finding.effect.split()[4]))
     assert now == pytest.approx(subject.recall(), abs=0.05)

@@ -42,7 +42,7 @@ def test_tied_scores(clean):
     similarity = torch.eye(N) + 1e-3 * torch.rand(N, N)
     similarity[0, :4] = 5
     finding = only(changed(clean, similarity=similarity), "tied-scores")
-    assert "1 queries" in finding.message
+    assert "1 query" in finding.message
     assert "from 99.9 to 100.0" in finding.effect
 
 

@@ -39,7 +39,7 @@ def test_what_cannot_be_cut_is_counted_and_kept_in_the_rows(film, found, tmp_pat
     result = found((lost, 0.0, 0.5), (film("a.mp4"), 0.0, 0.5))
     lost.unlink()
     said = write([result], tmp_path / "clips")
-    assert said[0].startswith("wrote 1 films") and said[1].startswith("left out 1 of 2 hits: ")
+    assert said[0].startswith("wrote 1 film ") and said[1].startswith("left out 1 of 2 hits: ")
     rows = json.loads((tmp_path / "clips" / "hits.json").read_text())
     assert "No such file" in rows[0]["problem"] and "clip" not in rows[0]
     assert rows[1]["clip"] == "002_a_0.0-0.5s.mp4"

@@ -12,6 +12,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
+from vmm.text_output import number_of
+
 Measure = Literal["top_1", "gap"]
 """Accuracy on unseen combinations; or by how much that on the training clips is above it."""
 
@@ -158,7 +160,7 @@ STUDIES = (
         "Does it take several frames to tell motions apart?",
         {
             "4 frames": _REFERENCE,
-            **{f"{n} frame{'s' * (n > 1)}": _classify(_encoder(num_frames=n)) for n in (1, 2, 8)},
+            **{number_of(n, "frame"): _classify(_encoder(num_frames=n)) for n in (1, 2, 8)},
         },
         ("4 frames", "1 frame"),
         claim=Claim(

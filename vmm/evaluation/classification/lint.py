@@ -18,6 +18,7 @@ from vmm.evaluation.common.class_accuracy import hits, readable_rows
 from vmm.evaluation.common.class_protocols import ClassProtocol
 from vmm.evaluation.common.findings import Finding
 from vmm.evaluation.common.labels import Classes, Truth
+from vmm.text_output import number_of
 
 _SHUFFLES = 20
 
@@ -82,7 +83,7 @@ def _size(subject: ClassSubject) -> Iterator[Finding]:
         usual = f"{protocol.size}" + f" in the lists and {protocol.paper_size} in the paper" * paper
         yield Finding(
             "size",
-            f"{found} samples, {protocol.title} has {usual}",
+            f"{number_of(found, 'sample')}, {protocol.title} has {usual}",
             "on a part of the set, or another split, the number is not the published one's peer",
         )
 
@@ -93,7 +94,8 @@ def _twice(subject: ClassSubject) -> Iterator[Finding]:
     if twice:
         yield Finding(
             "sample-twice",
-            f"{len(twice)} files are listed more than once, e.g. {twice[0]}",
+            f"{number_of(len(twice), 'file is', 'files are')}"
+            f" listed more than once, e.g. {twice[0]}",
             "they count more than once; the interval takes them for one video",
         )
     bases = Counter(PurePosixPath(media).name.partition(".")[0] for media in counts)
@@ -101,7 +103,8 @@ def _twice(subject: ClassSubject) -> Iterator[Finding]:
     if merged:
         yield Finding(
             "base-names",
-            f"{merged} files have the base name of another one in another folder",
+            f"{number_of(merged, 'file has', 'files have')}"
+            " the base name of another one in another folder",
             f"the published code merges their views: it would report on {len(bases)} videos; here "
             "every sample stands for itself",
         )
@@ -137,7 +140,8 @@ def _unknown(subject: ClassSubject) -> Iterator[Finding]:
         names = Counter(truth.name for truth in unknown).most_common(1)[0][0]
         yield Finding(
             "unknown-class",
-            f"{len(unknown)} samples have a class that is not in the list, e.g. {names!r}",
+            f"{number_of(len(unknown), 'sample has', 'samples have')}"
+            f" a class that is not in the list, e.g. {names!r}",
             "they are never right",
         )
 
@@ -150,7 +154,8 @@ def _out_of_range(subject: ClassSubject) -> Iterator[Finding]:
         hint = "; the numbers seem to begin at 1" if first else ""
         yield Finding(
             "label-range",
-            f"{len(outside)} labels are not in 0..{subject.outputs - 1}, e.g. "
+            f"{number_of(len(outside), 'label is', 'labels are')}"
+            f" not in 0..{subject.outputs - 1}, e.g. "
             f"{int(outside[0])}{hint}",
             "these samples are never right" + ("; nor are the others" if first else ""),
         )
@@ -168,7 +173,7 @@ def _count(subject: ClassSubject) -> Iterator[Finding]:
     elif expected not in (None, listed):
         yield Finding(
             "class-count",
-            f"{listed} classes, the set has {expected}",
+            f"{number_of(listed, 'class', 'classes')}, the set has {expected}",
             "among fewer classes guessing is easier",
         )
 
@@ -187,7 +192,8 @@ def _contradicted(subject: ClassSubject) -> Iterator[Finding]:
     if wrong:
         yield Finding(
             "class-order",
-            f"{len(wrong)} samples have a number that the list gives to another class, e.g. "
+            f"{number_of(len(wrong), 'sample has', 'samples have')}"
+            " a number that the list gives to another class, e.g. "
             f"{wrong[0].name!r} is {wrong[0].label} in the annotations",
             "one of both is in another order than the model's; the accuracy means nothing",
         )

@@ -14,6 +14,7 @@ from typing import Any, ClassVar
 
 from vmm.evaluation.common.findings import findings_text
 from vmm.evaluation.common.results import Result, listed, text_table
+from vmm.text_output import number_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,14 +66,14 @@ class ClassificationResult(Result):
         data, settings = self.data, self.settings
         views = settings["clips"] * settings["crops"]
         unreadable = data["listed"] - data["readable"]
-        frames = f"{settings['num_frames']} frames"
+        frames = number_of(settings["num_frames"], "frame")
         if settings.get("media") == "image":
             frames = "a still"
         counted = {"strict": "counted as wrong", "available": "left out"}[data["coverage"]]
         return (
-            f"{data['test_set']}, {settings['kind']}: {data['listed']} samples"
+            f"{data['test_set']}, {settings['kind']}: {number_of(data['listed'], 'sample')}"
             + f" ({unreadable} unreadable, {counted})" * bool(unreadable)
-            + f", {views} view{'s' * (views > 1)} of {frames}"
+            + f", {number_of(views, 'view')} of {frames}"
             + " reversed" * (settings.get("frame_order") == "reversed")
         )
 

@@ -27,6 +27,7 @@ from vmm.evaluation.common.models import Encoder
 from vmm.evaluation.common.results import count_problems
 from vmm.losses.classification import merge_views
 from vmm.ops.similarity import frame_similarity
+from vmm.text_output import number_of
 
 _LOST = "classes that differ there only are one to the model: the accuracy is too low"
 
@@ -123,7 +124,8 @@ def _named(names: list[str | None]) -> list[str]:
     nameless = [number for number, name in enumerate(names) if name is None]
     if nameless:
         raise ValueError(
-            f"{len(nameless)} classes have no name, e.g. number {nameless[0]}; prompts need "
+            f"{number_of(len(nameless), 'class has', 'classes have')}"
+            f" no name, e.g. number {nameless[0]}; prompts need "
             "names: give --classes FILE"
         )
     return [str(name) for name in names]

@@ -20,7 +20,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from vmm.data.transforms import ClipSettings
 from vmm.export.encoder import VideoTextEncoder
-from vmm.hub import expect_network, here_or_hub
+from vmm.hub import asking_hub, here_or_hub
 from vmm.models.long_video import encode_long_video, takes_long_videos
 from vmm.models.video_text import VideoTextModel
 from vmm.ops.similarity import Mixture
@@ -240,14 +240,14 @@ class OpenClipEncoder:
     def __init__(self, name: str, pretrained: str | None, num_frames: int, device: str) -> None:
         import open_clip
 
-        expect_network()
         try:
-            model = open_clip.create_model(name, pretrained=pretrained)
+            with asking_hub():
+                model = open_clip.create_model(name, pretrained=pretrained)
             self._tokenizer = open_clip.get_tokenizer(name)
         except (OSError, RuntimeError, ValueError) as error:
             raise ValueError(
-                f"open_clip cannot build {name!r} with weights {pretrained!r}: {error}; give a tag "
-                "that `open_clip.list_pretrained()` has, or a file of weights"
+                f"open_clip cannot build {name!r} with weights {pretrained!r}: {error}; give a "
+                "tag that `open_clip.list_pretrained()` has, or a file of weights"
             ) from error
         pixels = model.visual.preprocess_cfg
         size = pixels["size"]

@@ -15,7 +15,7 @@ from vmm.evaluation.common.curves import Curve, levels, panels, read_curves
 from vmm.evaluation.common.page import render
 from vmm.models.recipe_nodes import init_args_of
 from vmm.runs import RECORD, find_checkpoint, kind_of, read_config
-from vmm.text_output import visible
+from vmm.text_output import number_of, visible
 from vmm.whole import whole_file
 
 FILE_NAME = "report.html"
@@ -98,7 +98,8 @@ def _state(run: Path) -> str:
         said = _ENDS.get(end, f"It ended: {end}")
         if end in ("stopped", "preempted"):
             said += f", and goes on with the same command and --resume, from step {step:,}"
-        return f"{said}; {step:,} steps are done." if end == "done" else f"{said}."
+        done = f"; {number_of(step, 'step is', 'steps are')} done" if end == "done" else ""
+        return f"{said}{done}."
     except (OSError, ValueError, KeyError, TypeError):
         return "What became of it is not recorded."
 

@@ -18,6 +18,7 @@ from vmm.evaluation.grounding.protocols import (
     published_size,
 )
 from vmm.evaluation.grounding.scoring import VideoCurves
+from vmm.text_output import number_of
 
 _SLACK = 1.0
 """Seconds by which a moment may end after its video: files round, and containers differ."""
@@ -50,7 +51,7 @@ def _size(dataset: str, file: MomentFile) -> Iterator[Finding]:
         known = ", ".join(f"{name} {size}" for name, size in sizes.items())
         yield Finding(
             "other-sentences",
-            f"{number} sentences; the published splits have {known}",
+            f"{number_of(number, 'sentence')}; the published splits have {known}",
             "the numbers cannot be put beside published ones",
         )
 
@@ -70,14 +71,16 @@ def _outside(file: MomentFile) -> Iterator[Finding]:
     if number := file.left_out.get(OUTSIDE):
         yield Finding(
             "moments-after-the-end",
-            f"the moments of {number} sentences begin after the end of the video as the file "
+            f"the moments of {number_of(number, 'sentence')}"
+            " begin after the end of the video as the file "
             "gives its length",
             "these sentences are left out",
         )
     if file.beyond:
         yield Finding(
             "moments-beyond-the-end",
-            f"a moment of {file.beyond} sentences ends after the video as the file gives its "
+            f"a moment of {number_of(file.beyond, 'sentence')}"
+            " ends after the video as the file gives its "
             "length",
             "it counts up to the end of the video, as in published numbers",
         )
@@ -89,7 +92,7 @@ def _repeated(queries: Sequence[MomentQuery]) -> Iterator[Finding]:
     if extra:
         yield Finding(
             "repeated-sentences",
-            f"{extra} sentences are said of the same video before",
+            f"{number_of(extra, 'sentence is', 'sentences are')} said of the same video before",
             "with equal moments they count more often than once, with others at most one can be "
             "found first",
         )
@@ -117,7 +120,7 @@ def _missing(queries: Sequence[MomentQuery], videos: Sequence[VideoCurves]) -> I
         yield Finding(
             "unreadable-videos",
             f"{problems.total()} of {len(videos)} videos cannot be read ({named}), with "
-            f"{asked} sentences",
+            f"{number_of(asked, 'sentence')}",
             f"up to {100 * asked / len(queries):.1f} points of every recall",
         )
 
@@ -131,7 +134,8 @@ def _too_short(queries: Sequence[MomentQuery], videos: Sequence[VideoCurves]) ->
     if late:
         yield Finding(
             "shorter-videos",
-            f"a moment of {len(late)} sentences ends more than {_SLACK:g} s after the video that "
+            f"a moment of {number_of(len(late), 'sentence')}"
+            f" ends more than {_SLACK:g} s after the video that "
             f"was read, the first is {late[0].key!r}",
             "another file than the one that was annotated, or a part of it; such a moment cannot "
             "be found whole",

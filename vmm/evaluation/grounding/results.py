@@ -40,7 +40,7 @@ from vmm.evaluation.common.results import ResultWithNumbers, listed, text_table
 from vmm.evaluation.grounding.measure import CONTROLS, METHODS, Answers
 from vmm.evaluation.grounding.proposals import LEVELS, OVERLAP, WIDTHS
 from vmm.evaluation.grounding.protocols import MomentQuery
-from vmm.text_output import write_text
+from vmm.text_output import number_of, write_text
 
 SUBMISSION = "submission.jsonl"
 TITLES = METHODS | CONTROLS
@@ -63,8 +63,9 @@ class GroundingResult(ResultWithNumbers):
         """Say what was asked."""
         data = self.data
         hidden = f", {data['hidden']} without public moments" if data["hidden"] else ""
+        videos = number_of(data["videos"]["listed"], "video")
         return (
-            f"{data['queries']} sentences about {data['videos']['listed']} videos "
+            f"{number_of(data['queries'], 'sentence')} about {videos} "
             f"({data['videos']['unreadable']} unreadable{hidden})"
         )
 

@@ -29,6 +29,7 @@ from vmm.metrics import (
     published_names,
     retrieval_metrics,
 )
+from vmm.text_output import number_of
 
 SCORES = "vectors"
 """What mteb asks a model for: one vector of a clip, one of a caption."""
@@ -195,7 +196,8 @@ def to_mteb(result: RetrievalResult, direction: str) -> dict[str, Any]:
         why = f"its clips were played {settings['frame_order']}"
     ranks = result.ranks(SCORES, direction)
     if why is None and (tied := int((ranks.tied > ranks.targets).sum())):
-        why = f"{tied} queries have wrong answers as good as the right one, which mteb orders by id"
+        queries = number_of(tied, "query has", "queries have")
+        why = f"{queries} wrong answers as good as the right one, which mteb orders by id"
     if why is not None:
         raise ValueError(f"{result.name} on {data['test_set']} is no result of mteb: {why}")
     scores = _mteb_scores(ranks)

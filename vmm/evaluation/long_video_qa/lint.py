@@ -13,6 +13,7 @@ from vmm.evaluation.common.clustered import clustered_mean
 from vmm.evaluation.common.findings import Finding
 from vmm.evaluation.long_video_qa.measure import WITHOUT_VIDEO, OptionScores, chances
 from vmm.evaluation.long_video_qa.protocols import ChoiceQuestion, published_size
+from vmm.text_output import number_of
 
 # How far from chance a guess must be to be worth a word. The most frequent position is chosen by
 # looking at the answers, so more is asked of it.
@@ -55,7 +56,7 @@ def _size(dataset: str, questions: Sequence[ChoiceQuestion]) -> Iterator[Finding
         known = ", ".join(f"{name} {size}" for name, size in sizes.items())
         yield Finding(
             "other-questions",
-            f"{len(questions)} questions; the published sets have {known}",
+            f"{number_of(len(questions), 'question')}; the published sets have {known}",
             "the accuracy cannot be put beside published ones",
         )
 
@@ -73,10 +74,10 @@ def _odd(
         if len(odd) == known
         else f"{known} are known in the official files; the others are this file's own"
     )
+    asked = number_of(len(questions) + len(odd), "question")
     yield Finding(
         "odd-questions",
-        f"{len(odd)} of {len(questions) + len(odd)} questions cannot be asked, the first is "
-        f"{odd[0]}",
+        f"{len(odd)} of {asked} cannot be asked, the first is {odd[0]}",
         f"they are left out; {official}",
     )
 
@@ -87,7 +88,8 @@ def _repeated(questions: Sequence[ChoiceQuestion]) -> Iterator[Finding]:
     if extra:
         yield Finding(
             "repeated-questions",
-            f"{extra} questions are asked of the same video with the same options before",
+            f"{number_of(extra, 'question is', 'questions are')}"
+            " asked of the same video with the same options before",
             "they count more often than once",
         )
 
@@ -97,7 +99,8 @@ def _equal_options(questions: Sequence[ChoiceQuestion]) -> Iterator[Finding]:
     if odd:
         yield Finding(
             "equal-options",
-            f"{len(odd)} questions have an option twice, the first is {odd[0].key!r}",
+            f"{number_of(len(odd), 'question has', 'questions have')}"
+            f" an option twice, the first is {odd[0].key!r}",
             "two equal options share the chance of being chosen, so at most half is right",
         )
 
@@ -139,7 +142,7 @@ def _tied(
     if tied:
         yield Finding(
             "tied-options",
-            f"in {tied} of {len(seen)} questions all options have the same score",
+            f"in {tied} of {number_of(len(seen), 'question')} all options have the same score",
             "these count as chance",
         )
 

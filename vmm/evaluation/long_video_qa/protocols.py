@@ -10,6 +10,7 @@ from typing import Any, Literal, NamedTuple, get_args
 
 from vmm.data.annotations.record import Annotation
 from vmm.data.annotations.registry import DATASETS, read_with_odd_rows
+from vmm.text_output import number_of
 
 Prompt = Literal["joined", "is-it", "option", "statement"]
 
@@ -97,7 +98,8 @@ def read_questions(
     asked = [item for item in items if item.metadata.get("options")]
     if not asked:
         raise ValueError(
-            f"not one of the {len(items)} questions in {path} has options; open questions are "
+            f"not one of {number_of(len(items), 'question')}"
+            f" in {path} has options; open questions are "
             "measured by `vmm eval open-qa`"
         )
     prompt = prompt or _usual_prompt(asked)

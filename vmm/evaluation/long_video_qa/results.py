@@ -35,7 +35,7 @@ from typing import Any, ClassVar
 from vmm.evaluation.common.findings import findings_text
 from vmm.evaluation.common.results import ResultWithNumbers, listed, text_table
 from vmm.evaluation.long_video_qa.measure import CONTROLS, METHODS
-from vmm.text_output import write_text
+from vmm.text_output import number_of, write_text
 
 SUBMISSION = "submission.csv"
 _NUMBERS = ("headline", "accuracy", "minus_blank", "controls", "by_type", "by_duration",
@@ -56,9 +56,11 @@ class QaResult(ResultWithNumbers):
         """Format it for the terminal."""
         data, lines = self.data, []
         hidden = f", {data['hidden']} without a public answer" if data["hidden"] else ""
+        questions = number_of(data["questions"], "question")
+        videos = number_of(data["videos"]["listed"], "video")
         lines.append(
-            f"{self.name} on {data['test_set']}: {data['questions']} questions about "
-            f"{data['videos']['listed']} videos ({data['videos']['unreadable']} unreadable{hidden})"
+            f"{self.name} on {data['test_set']}: {questions} about "
+            f"{videos} ({data['videos']['unreadable']} unreadable{hidden})"
         )
         numbers = self.numbers
         if numbers is None:

@@ -9,6 +9,7 @@ from vmm.data.annotations.registry import DATASETS
 from vmm.evaluation.common.findings import Finding
 from vmm.evaluation.open_qa.questions import OpenQuestion
 from vmm.models.answer import AnswerList
+from vmm.text_output import number_of
 from vmm.wording import clean_caption
 
 
@@ -35,7 +36,8 @@ def lint_questions(
         findings.append(
             Finding(
                 "equal-answers",
-                f"{alike} answers of the list are the same word pieces as another one",
+                f"{number_of(alike, 'answer of the list is', 'answers of the list are')}"
+                " the same word pieces as another one",
                 "the model cannot tell them apart; the one that stands first is said",
             )
         )
@@ -45,7 +47,7 @@ def lint_questions(
         findings.append(
             Finding(
                 "size",
-                f"{len(questions)} questions, the published splits have {splits}",
+                f"{number_of(len(questions), 'question')}, the published splits have {splits}",
                 "on a part of a split the number is not the published one's peer",
             )
         )

@@ -13,6 +13,7 @@ from typing import Any, ClassVar
 from vmm.evaluation.common.findings import findings_text
 from vmm.evaluation.common.results import Result, listed, text_table
 from vmm.evaluation.open_qa.scoring import TOP
+from vmm.text_output import number_of
 
 _ROWS = {
     "accuracy": "accuracy",
@@ -48,9 +49,10 @@ class OpenQaResult(Result):
     def table(self) -> str:
         """Format it for the terminal."""
         data = self.data
+        questions = number_of(data["questions"], "question")
         lines = [
-            f"{self.name} (trained on answers): {data['test_set']}, {data['questions']} questions "
-            f"about {data['videos']} videos ({data['unreadable']} unreadable)",
+            f"{self.name} (trained on answers): {data['test_set']}, {questions} "
+            f"about {number_of(data['videos'], 'video')} ({data['unreadable']} unreadable)",
             text_table(number_rows(self), left=1),
             text_table(kind_rows(self), left=1),
             self.verdict(),

@@ -14,6 +14,7 @@ from typing import Any, ClassVar
 
 from vmm.evaluation.common.findings import findings_text
 from vmm.evaluation.common.results import Result, listed, text_table
+from vmm.text_output import number_of
 
 TITLES = {"linear": "linear", "knn": "nearest neighbours", "attentive": "attentive"}
 
@@ -63,9 +64,10 @@ class ProbeResult(Result):
         data = self.data
         unreadable = data["listed"] - data["readable"]
         counted = {"strict": "counted as wrong", "available": "left out"}[data["coverage"]]
+        classes = number_of(data["classes"], "class", "classes")
         return (
-            f"{data['test_set']}: {data['classes']} classes, probes learnt from {data['train']} "
-            f"{data['media']}s and were tested on {data['tested']}"
+            f"{data['test_set']}: {classes}, probes learnt from "
+            f"{number_of(data['train'], data['media'])} and were tested on {data['tested']}"
             + f" ({unreadable} unreadable, {counted})"
             * bool(unreadable)
         )

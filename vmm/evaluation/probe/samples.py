@@ -20,6 +20,7 @@ from vmm.evaluation.common.labels import (
 )
 from vmm.evaluation.common.sources import AnnotatedClips, ShardClips, kind_in
 from vmm.evaluation.probe.options import Options
+from vmm.text_output import number_of
 
 
 class Part(NamedTuple):
@@ -102,9 +103,12 @@ def number(train: Sequence[Truth], test: Sequence[Truth]) -> Labelled:
     strange = sorted({n for n in theirs.tolist() if n >= 0} - set(known))
     if strange:
         first = classes.names[strange[0]] or f"class {strange[0]}"
+        without = number_of(
+            len(strange), "class of the test clips has", "classes of the test clips have"
+        )
         raise ValueError(
-            f"{len(strange)} classes of the test clips have no training clip, e.g. {first!r}; a "
-            "probe cannot know them: give training clips of them, or test clips without them"
+            f"{without} no training clip, e.g. {first!r}; a probe cannot know them: give training "
+            "clips of them, or test clips without them"
         )
     place = torch.full((len(classes.names) + 1,), -1)  # its last entry is that of label -1
     place[torch.tensor(known, dtype=torch.int64)] = torch.arange(len(known))

@@ -34,6 +34,8 @@ def _run(options: argparse.Namespace) -> int:
     a, b = (RetrievalResult.read(path) for path in (options.a, options.b))
     found = compare(a, b)
     say(comparison_text(a, b, found), lines=True)
+    if a.content() == b.content():
+        say(f"{options.a} and {options.b} are the same result: it is no better than itself")
     if options.out:
         content = {"a": a.name, "b": b.name, "differences": [d._asdict() for d in found]}
         options.out.write_text(json.dumps(content, indent=1), encoding="utf-8")

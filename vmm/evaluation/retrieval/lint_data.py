@@ -15,6 +15,7 @@ from vmm.data.annotations.registry import DATASETS
 from vmm.evaluation.common.findings import Finding
 from vmm.evaluation.retrieval.subject import Subject
 from vmm.metrics import TiedRanks, text_to_video_ranks
+from vmm.text_output import number_of
 from vmm.wording import clean_caption
 
 # Annotators write about ten words a sentence; joined captions of a video are far longer.
@@ -62,14 +63,16 @@ def split(subject: Subject) -> Iterator[Finding]:
     if others:
         yield Finding(
             "other-split",
-            f"{count} videos are {' or '.join(others)}; {protocol.title} has {protocol.videos}",
+            f"{number_of(count, 'video is', 'videos are')}"
+            f" {' or '.join(others)}; {protocol.title} has {protocol.videos}",
             _size_effect(subject, protocol.videos),
         )
     else:
         word = "fewer" if count < protocol.videos else "more"
         yield Finding(
             f"{word}-videos",
-            f"{count} videos are listed, {protocol.title} has {protocol.videos}",
+            f"{number_of(count, 'video is', 'videos are')}"
+            f" listed, {protocol.title} has {protocol.videos}",
             _size_effect(subject, protocol.videos),
         )
 
@@ -144,7 +147,8 @@ def captions(subject: Subject) -> Iterator[Finding]:
     elif strange:
         yield Finding(
             "caption-count",
-            f"{len(strange)} videos have {min(strange)} to {max(strange)} captions; {usual}",
+            f"{number_of(len(strange), 'video has', 'videos have')}"
+            f" {min(strange)} to {max(strange)} captions; {usual}",
             "video-to-text is easier with more captions, as the best of them counts",
         )
 
@@ -165,7 +169,8 @@ def same_stem(subject: Subject) -> Iterator[Finding]:
     names = [subject.clips[column].key for column in twins[0]]
     yield Finding(
         "same-video-twice",
-        f"{len(twins)} videos are listed under several names, e.g. {' and '.join(names)}",
+        f"{number_of(len(twins), 'video is', 'videos are')}"
+        f" listed under several names, e.g. {' and '.join(names)}",
         _both(
             subject.recall(), subject.recall(relevant=relevant), "if either name counts",
             "each copy is a wrong answer with the right score: R@1 is too low",

@@ -15,6 +15,7 @@ from vmm.metrics import (
     text_to_video_ranks,
     video_to_text_ranks,
 )
+from vmm.text_output import number_of
 
 
 def direction(subject: Subject) -> Iterator[Finding]:
@@ -58,7 +59,7 @@ def precision(subject: Subject) -> Iterator[Finding]:
         yield Finding(
             "half-precision",
             f"the scores have the precision of {str(half).removeprefix('torch.')}, which ties "
-            f"{metrics['ties']:.0f} queries",
+            f"{number_of(int(metrics['ties']), 'query', 'queries')}",
             _tie_effect(scores, subject.relevant),
         )
 
@@ -80,7 +81,8 @@ def ties(subject: Subject) -> Iterator[Finding]:
     if ties:
         yield Finding(
             "tied-scores",
-            f"{ties:.0f} queries have a wrong candidate with exactly the right one's score",
+            f"{number_of(int(ties), 'query has', 'queries have')}"
+            " a wrong candidate with exactly the right one's score",
             _tie_effect(scores, subject.relevant),
         )
 

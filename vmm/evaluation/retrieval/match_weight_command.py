@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from vmm.command_line import CommandParser, run_to_status, whole
-from vmm.text_output import say
+from vmm.text_output import number_of, say
 
 
 def main(args: Sequence[str] | None = None, prog: str = "vmm eval match-weight") -> int:
@@ -47,7 +47,7 @@ def main(args: Sequence[str] | None = None, prog: str = "vmm eval match-weight")
         for weight, rank in choice.curve.items():
             mark = "  <- chosen" if weight == choice.weight else ""
             say(f"weight {weight:5.2f}: mean reciprocal rank {rank:.3f}{mark}")
-        say(f"chosen on {choice.clips} clips and kept in {options.run / FILE_NAME}")
+        say(f"chosen on {number_of(choice.clips, 'clip')} and kept in {options.run / FILE_NAME}")
         return 0
 
     return run_to_status(prog, choose)

@@ -24,7 +24,7 @@ from vmm.evaluation.retrieval.results import (
     comparison_rows,
 )
 from vmm.pages import data_uri
-from vmm.text_output import write_text
+from vmm.text_output import number_of, write_text
 
 _TEMPLATES = Path(__file__).parent / "templates"
 _MAX_CLIP_BYTES = 2 * 2**20
@@ -96,8 +96,10 @@ def build_report(
 def _summary(result: RetrievalResult) -> str:
     data = result.data
     return (
-        f"{data['captions']} captions and {data['clips']['listed']} clips of "
-        f"{', '.join(data['files'])}; {result.settings['num_frames']} frames per clip."
+        f"{number_of(data['captions'], 'caption')} and "
+        f"{number_of(data['clips']['listed'], 'clip')} of "
+        f"{', '.join(data['files'])}; "
+        f"{result.settings['num_frames']} frames per clip."
     )
 
 

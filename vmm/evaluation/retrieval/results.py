@@ -41,6 +41,7 @@ from vmm.evaluation.common.findings import findings_text
 from vmm.evaluation.common.results import Result, listed, text_table
 from vmm.metrics import METRICS, TiedRanks
 from vmm.ops.similarity import Mixture
+from vmm.text_output import number_of
 
 DIRECTIONS = {"t2v": "text-to-video", "v2t": "video-to-text"}
 SCORES = {
@@ -155,7 +156,8 @@ class RetrievalResult(Result):
         clips, settings = self.data["clips"], self.settings
         counted = {"strict": "counted as misses", "available": "left out"}[settings["coverage"]]
         lines = [
-            f"{self.name}: {self.data['captions']} captions, {clips['listed']} clips "
+            f"{self.name}: {number_of(self.data['captions'], 'caption')}, "
+            f"{number_of(clips['listed'], 'clip')} "
             f"({clips['unreadable']} unreadable, {counted}), "
             f"{settings['num_frames']} frames {settings['frame_order']}",
             text_table(rows, left=2),
@@ -167,7 +169,7 @@ class RetrievalResult(Result):
                 for name, title in _DIRECTION.items()
                 if pairs.get(name) is not None
             ]
-            numbers[-1] += f" (chance 50 %, {pairs['pairs']} pairs)"
+            numbers[-1] += f" (chance 50 %, {number_of(pairs['pairs'], 'pair')})"
             lines.append(f"direction of time: {', '.join(numbers)}")
         if "vectors" in self.kinds():
             lines.append(textwrap.fill(MEANING, 100))

@@ -14,7 +14,7 @@ from vmm.search.app.actions import Found
 from vmm.search.app.examples import example_queries
 from vmm.search.app.favourites import KINDS
 from vmm.search.app.page import STEP, Page
-from vmm.search.app.words import heading, status
+from vmm.search.app.words import heading, mistake, status
 from vmm.search.find import RERANKED
 from vmm.text_output import visible
 
@@ -36,6 +36,7 @@ STYLE = """
 .films .preview .caption {margin-bottom: 4rem}
 /* What is under way is marked here, before anything has been said. */
 #said, #answer {min-height: 4.5rem}
+[role=alert] {border-left: 4px solid #dc2626; padding-left: .6rem; overflow-wrap: anywhere}
 .kept label {width: 100%; overflow-wrap: anywhere}
 h1 {font-size: 1.4rem; font-weight: 600}
 :focus-visible {outline: 3px solid #4f46e5 !important; outline-offset: 2px}
@@ -49,6 +50,8 @@ SCRIPT = """() => {
   })
   new MutationObserver(name).observe(document.body, {childList: true, subtree: true})
 }"""
+# On a phone what is said of a search is below what the window shows.
+_TO_WHAT_IS_SAID = "() => document.getElementById('%s').scrollIntoView({block: 'nearest'})"
 _AGAIN = [("no", ""), ("by both scores", "mixture"), ("by matching alone", "matching")]
 
 _Keep = tuple[gradio.State, gradio.State, list[gradio.Button]]
@@ -100,7 +103,7 @@ def _search_tab(page: Page) -> tuple[_Keep, gradio.HTML]:
     shown = [films, found, number, curve, about, said]
     buttons = [more, keep_one, keep_all]
 
-    def inspect(state: Found, event: gradio.SelectData) -> tuple[int, pandas.DataFrame, str]:
+    def inspect(state: Found, event: gradio.SelectData) -> tuple[int, pandas.DataFrame | None, str]:
         return event.index, *page.inspect(state, event.index)
 
     begin = [text.submit, search.click]
@@ -110,7 +113,7 @@ def _search_tab(page: Page) -> tuple[_Keep, gradio.HTML]:
     for event in begin:
         _on(event, page.find, given, shown, said).then(
             page.may_go_on, [found], buttons, api_visibility="private"
-        )
+        ).then(None, js=_TO_WHAT_IS_SAID % "said", api_visibility="private")
     _on(more.click, page.more, [found], shown, said).then(
         page.may_go_on, [found], buttons, api_visibility="private"
     )
@@ -182,7 +185,9 @@ def _ask_tab(page: Page) -> None:
     relevance = _curve("Similarity over time", "relevance")
     given = [video, question, window, top]
     for event in (question.submit, ask.click):
-        _on(event, page.ask, given, [best, relevance, said], said)
+        _on(event, page.ask, given, [best, relevance, said], said).then(
+            None, js=_TO_WHAT_IS_SAID % "answer", api_visibility="private"
+        )
     _api(page.ask_api, given, "ask")
 
 
@@ -218,7 +223,7 @@ _T = TypeVar("_T")
 
 
 def told(function: Callable[_P, _T]) -> Callable[_P, _T]:
-    """Turn mistakes into the page's messages; Gradio would print a traceback of others."""
+    """Turn mistakes into Gradio's own, for its client; it would print a traceback of others."""
 
     @wraps(function)
     def call(*args: _P.args, **kwargs: _P.kwargs) -> _T:
@@ -232,9 +237,28 @@ def told(function: Callable[_P, _T]) -> Callable[_P, _T]:
 
 
 def _on(event: Any, function: Callable[..., Any], given: Any, shown: Any, said: gradio.HTML) -> Any:
-    """Let an event do something; Gradio marks ``said`` alone while it lasts, or if it fails."""
-    call = told(function)
-    return event(call, given, shown, api_visibility="private", show_progress_on=said)
+    """Let an event do something; Gradio marks ``said`` alone while it lasts.
+
+    A mistake stands there until something else is done; Gradio's own message goes away after
+    seconds, or would cover the page.
+    """
+    beside = said not in shown
+
+    @wraps(function)
+    def call(*values: Any) -> Any:
+        try:
+            result = function(*values)
+        except (ValueError, OSError) as error:
+            return {said: mistake(sentence(error))}
+        return (*result, gradio.skip()) if beside else result
+
+    return event(
+        call,
+        given,
+        [*shown, said] if beside else shown,
+        api_visibility="private",
+        show_progress_on=said,
+    )
 
 
 def _api(function: Callable[..., Any], given: list[Any], name: str) -> None:

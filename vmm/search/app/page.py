@@ -13,11 +13,11 @@ import pandas
 from vmm.search.app.actions import Actions, Found
 from vmm.search.app.api import answered, rows
 from vmm.search.app.favourites import KINDS, Favourites, files_of, kept, lines
-from vmm.search.app.words import caption, count, named, scores, status
+from vmm.search.app.words import caption, named, scores, status
 from vmm.search.ask import Answer
 from vmm.search.parts import Floats, Spans
 from vmm.search.query import Hit, timestamp
-from vmm.text_output import visible
+from vmm.text_output import number_of, visible
 
 STEP = 12
 """Moments that are added when more are asked for."""
@@ -69,7 +69,7 @@ class Page:
         more = bool(found and not found.all)
         return [gradio.update(interactive=can) for can in (some and more, some, some)]
 
-    def inspect(self, found: Found, number: int) -> tuple[pandas.DataFrame, str]:
+    def inspect(self, found: Found, number: int) -> tuple[pandas.DataFrame | None, str]:
         """Show the curve of a moment's video, and what is known of the moment."""
         hit = found.hits[number]
         spans, cosines = self.actions.searcher.curve(found.vector, hit.source)
@@ -82,12 +82,13 @@ class Page:
         if hit.match is not None and hit.score is not None:
             lines.append(f"match: {hit.match:.2f}, ordered by: {hit.score:.2f}")
         peak = spans[int(np.argmax(cosines))]
-        lines.append(f"most similar in this video: {timestamp(peak[0])}-{timestamp(peak[1])}")
+        best = f"most similar in this video: {timestamp(peak[0])}-{timestamp(peak[1])}"
+        lines.append(best if len(spans) > 1 else "its video is one moment, which makes no curve")
         return _table(spans, cosines), "\n".join(map(visible, lines))
 
     def ask(
         self, video: str | None, text: str, window: float | None, top: float
-    ) -> tuple[_Shown, pandas.DataFrame, str]:
+    ) -> tuple[_Shown, pandas.DataFrame | None, str]:
         """Search an uploaded video."""
         answer = self._asked(video, text, window, top)
         films = self.actions.films(answer.hits, uploaded=True)
@@ -97,10 +98,11 @@ class Page:
             if film is not None
         ]
         lengths = answer.spans[:, 1] - answer.spans[:, 0]
-        said = (
-            f"{count(len(lengths), 'moment')} of {lengths.max():.1f} s compared; the best is at "
-            f"{answer.hits[0].when}"
-        )
+        moments = f"{number_of(len(lengths), 'moment')} of {lengths.max():.1f} s"
+        best = answer.hits[0]
+        said = f"{moments} compared; the best is at {best.when}"
+        if len(lengths) == 1:
+            said = f"{moments} in all, with a {scores(best)}: a shorter length makes a curve"
         said = "; ".join(filter(None, [said, answer.problem, self._unread(text)]))
         return shown, _table(answer.spans, answer.cosines), status(said)
 
@@ -124,7 +126,7 @@ class Page:
         return self._kept([one for i, one in enumerate(favourites) if i not in checked])
 
     def _keep(self, favourites: Favourites) -> tuple[Any, ...]:
-        said = f"Favourites: {count(len(favourites), 'moment')} kept"
+        said = f"Favourites: {number_of(len(favourites), 'moment')} kept"
         return *self._kept(favourites), status(said)
 
     def _kept(self, favourites: Favourites) -> tuple[Any, ...]:
@@ -133,7 +135,7 @@ class Page:
             gradio.update(value=files.get(kind), interactive=kind in files) for kind in KINDS
         ]
         listed = gradio.update(choices=lines(favourites), value=[])
-        said = "; ".join([f"{count(len(favourites), 'moment')} kept", *left_out])
+        said = "; ".join([f"{number_of(len(favourites), 'moment')} kept", *left_out])
         return favourites, listed, status(said), *buttons
 
     def _found(
@@ -160,7 +162,7 @@ class Page:
         shown = [(str(film), caption(rank, hit, looked_again)) for rank, hit, film in there]
         lost = [hit for hit, film in zip(found.hits, films, strict=True) if film is None]
         found = replace(found, hits=[hit for _, hit, _ in there])
-        curve, about = self.inspect(found, 0) if there else (_table(), "")
+        curve, about = self.inspect(found, 0) if there else (None, "")
         said = [_outcome(found, len(films), lost), self._unread(found.query.text) if films else ""]
         return shown, found, 0, curve, about, status("; ".join(filter(None, said)))
 
@@ -179,7 +181,7 @@ def _outcome(found: Found, number: int, lost: list[Hit]) -> str:
             "Nothing was found: the index is empty, or the filters let nothing through. Open "
             "Filters and remove one."
         )
-    said = f"{count(number, 'moment')} for {_about(found)!r}, the best first"
+    said = f"{number_of(number, 'moment')} for {_about(found)!r}, the best first"
     if found.all:
         said += "; there are no more"
     if lost:
@@ -192,10 +194,13 @@ def _sendable(row: dict[str, Any]) -> dict[str, Any]:
     return {key: visible(v) if isinstance(v, str) else v for key, v in row.items()}
 
 
-def _table(spans: Spans | None = None, cosines: Floats | None = None) -> pandas.DataFrame:
-    """Make a curve of the moments: at their middles, and level to the ends of the video."""
-    if spans is None or cosines is None or not len(spans):
-        return pandas.DataFrame({"seconds": [], "similarity": []})
+def _table(spans: Spans, cosines: Floats) -> pandas.DataFrame | None:
+    """Make a curve of the moments: at their middles, and level to the ends of the video.
+
+    One moment makes none: a level line, at a height with six decimals.
+    """
+    if len(spans) < 2:
+        return None
     middles = [float(spans[0, 0]), *spans.mean(1).tolist(), float(spans[-1, 1])]
-    levels = np.concatenate([cosines[:1], cosines, cosines[-1:]])
-    return pandas.DataFrame({"seconds": middles, "similarity": levels.tolist()})
+    levels = np.concatenate([cosines[:1], cosines, cosines[-1:]]).astype(float)
+    return pandas.DataFrame({"seconds": middles, "similarity": levels.round(3)})

@@ -73,7 +73,7 @@ def serve(
     except OSError as error:
         raise ValueError(f"cannot listen on {host}:{port}: {error}; try --port") from error
     finally:
-        blocks.close()
+        blocks.close(verbose=False)
         actions.end()
 
 

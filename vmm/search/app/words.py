@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from vmm.search.query import Hit
-from vmm.text_output import visible
+from vmm.text_output import number_of, visible
 
 
 def named(hit: Hit) -> str:
@@ -43,7 +43,7 @@ def heading(about: dict[str, Any]) -> str:
     window, stride = about["window"], about["stride"]
     how = "cut at shots" if about["shots"] else f"one every {stride:g} s"
     how = f"at most {window:g} s, {how}"
-    videos, moments = count(about["videos"], "video"), count(about["moments"], "moment")
+    videos, moments = number_of(about["videos"], "video"), number_of(about["moments"], "moment")
     size = f"{videos}, {length}, {moments} of {how}"
     model = f"model {about['encoder']} ({about['fingerprint'][:12]})"
     title = escape(visible(f"Search in {about['index']}"))
@@ -55,6 +55,6 @@ def status(text: str) -> str:
     return f'<p role="status" aria-live="polite">{escape(visible(text))}</p>'
 
 
-def count(number: int, what: str) -> str:
-    """Say how many there are of what."""
-    return f"{number:,} {what}{'s' * (number != 1)}"
+def mistake(text: str) -> str:
+    """Return what went wrong in HTML; screen readers speak it at once."""
+    return f'<p role="alert">{escape(visible(text))}</p>'

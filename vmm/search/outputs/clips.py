@@ -13,6 +13,7 @@ from vmm.data.decode import DecodeError
 from vmm.search.cut import cut_moment
 from vmm.search.outputs.files import safe_name, some_of, unique_name
 from vmm.search.results import Result, rows
+from vmm.text_output import number_of
 from vmm.whole import whole_folder
 
 
@@ -50,7 +51,9 @@ def write(results: Sequence[Result], out: Path) -> list[str]:
         if len(problems) == len(hits):
             raise ValueError(f"none of the hits can be cut: {problems[0]}")
         (folder / "hits.json").write_text(json.dumps(listed, indent=2) + "\n")
-    said = [f"wrote {len(hits) - len(problems)} films and hits.json to {out}"]
+    films = number_of(len(hits) - len(problems), "film")
+    said = [f"wrote {films} and hits.json to {out}"]
     if problems:
-        said.append(f"left out {len(problems)} of {len(hits)} hits: {some_of(problems)}")
+        of = number_of(len(hits), "hit")
+        said.append(f"left out {len(problems)} of {of}: {some_of(problems)}")
     return said

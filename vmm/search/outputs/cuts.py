@@ -14,6 +14,7 @@ from vmm.search.outputs.timecode import Timebase, drops
 from vmm.search.query import Hit
 from vmm.search.results import Result
 from vmm.search.sources import Source
+from vmm.text_output import number_of
 
 _MICROSECOND = Fraction(1, 1_000_000)
 
@@ -120,15 +121,15 @@ def cuts_of(results: Sequence[Result]) -> tuple[list[Cut], list[str]]:
             else:
                 cuts.append(Cut(result, rank, hit, media))
     said = []
-    total = len(cuts) + shards + lost
+    hits = number_of(len(cuts) + shards + lost, "hit")
     if shards:
         said.append(
-            f"left out {shards} of {total} hits: they are in shards, which editors do not open; "
+            f"left out {shards} of {hits}: they are in shards, which editors do not open; "
             "`--out FOLDER/` cuts films of them"
         )
     if lost:
         why = [text for text in known.values() if isinstance(text, str)]
-        said.append(f"left out {lost} of {total} hits: {some_of(why)}")
+        said.append(f"left out {lost} of {hits}: {some_of(why)}")
     odd = [
         f"{source.path.name} ({media.timecode})"
         for source, media in known.items()

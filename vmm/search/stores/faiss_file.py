@@ -12,6 +12,7 @@ import faiss
 import numpy as np
 
 from vmm.search.stores.table import Table, with_names
+from vmm.text_output import number_of
 from vmm.whole import whole_file
 
 
@@ -27,4 +28,4 @@ def write(table: Table, out: Path) -> list[str]:
                 for values in zip(*columns.values(), strict=True):
                     file.write(json.dumps(dict(zip(columns, values, strict=True))) + "\n")
         faiss.write_index(index, str(path))
-    return [f"wrote {table.rows} vectors to {out}, their moments to {rows}"]
+    return [f"wrote {number_of(table.rows, 'vector')} to {out}, their moments to {rows}"]

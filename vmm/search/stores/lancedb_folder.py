@@ -8,6 +8,7 @@ import lancedb
 
 from vmm.search.stores.parquet_file import batches_of, schema_of
 from vmm.search.stores.table import Table
+from vmm.text_output import number_of
 from vmm.whole import whole_folder
 
 TABLE = "moments"
@@ -18,4 +19,4 @@ def write(table: Table, out: Path) -> list[str]:
     with whole_folder(out) as folder:
         database = lancedb.connect(str(folder))
         database.create_table(TABLE, data=batches_of(table), schema=schema_of(table))
-    return [f"wrote {table.rows} vectors to {out}, table {TABLE}"]
+    return [f"wrote {number_of(table.rows, 'vector')} to {out}, table {TABLE}"]

@@ -19,6 +19,7 @@ import numpy.typing as npt
 from numpy.lib import format as npy
 
 from vmm.search.stores.table import CHUNK, Chunk, Table, counted, parsed_about
+from vmm.text_output import number_of
 from vmm.whole import whole_file
 
 _ERRORS = (
@@ -45,7 +46,7 @@ def write(table: Table, out: Path) -> list[str]:
         for name, array in (("video", video), ("spans", spans), ("about", about)):
             with _new(archive, name, array.shape, array.dtype) as file:
                 file.write(np.ascontiguousarray(array).data)
-    return [f"wrote {table.rows} vectors to {out}"]
+    return [f"wrote {number_of(table.rows, 'vector')} to {out}"]
 
 
 @contextmanager

@@ -15,6 +15,7 @@ import pyarrow as pa
 from pyarrow import parquet
 
 from vmm.search.stores.table import CHUNK, Chunk, Table, counted, parsed_about, with_names
+from vmm.text_output import number_of
 from vmm.whole import whole_file
 
 _ABOUT = b"vmm"
@@ -49,7 +50,7 @@ def write(table: Table, out: Path) -> list[str]:
     with whole_file(out) as path, parquet.ParquetWriter(path, schema_of(table)) as writer:
         for batch in batches_of(table):
             writer.write_batch(batch)
-    return [f"wrote {table.rows} vectors to {out}"]
+    return [f"wrote {number_of(table.rows, 'vector')} to {out}"]
 
 
 def read(path: Path) -> Table:

@@ -10,6 +10,7 @@ from pathlib import Path
 from qdrant_client import QdrantClient, models
 
 from vmm.search.stores.table import Table, with_names
+from vmm.text_output import number_of
 from vmm.whole import whole_folder
 
 COLLECTION = "moments"
@@ -33,4 +34,4 @@ def write(table: Table, out: Path) -> list[str]:
                 )
         finally:
             client.close()
-    return [f"wrote {table.rows} vectors to {out}, collection {COLLECTION}"]
+    return [f"wrote {number_of(table.rows, 'vector')} to {out}, collection {COLLECTION}"]
