@@ -166,6 +166,19 @@ def test_decoders_layouts_and_the_loader_are_timed(report):
     assert loader["loader_clips_per_s"] > 0 and loader["decoding_clips_per_s"] > 0
 
 
+def test_the_steps_of_loading_a_clip_make_up_its_time(report):
+    rows = report("decode")["rows"]
+    shares = [row for row in rows if "all, ms" in row]
+    assert [row["clip"] for row in shares] == [row["layout"] for row in rows if "layout" in row]
+    for row in shares:
+        steps = {name: share for name, share in row.items() if name.endswith(", %")}
+        assert len(steps) == 5 and min(steps.values()) > 0
+        assert abs(sum(steps.values()) - 100) < 1e-6
+    ways = [row for row in rows if "by FFmpeg" in row]
+    assert len(ways) == len(shares)
+    assert all(0 < row["mean difference"] < row["largest"] <= 255 for row in ways)
+
+
 def test_long_videos_equal_one_pass(report):
     result = report("long_video")
     rows = [row for row in result["rows"] if "variant" in row]
