@@ -12,7 +12,7 @@ import torch
 from benchmarks import common
 from vmm.data.containers import Converter, open_video
 from vmm.data.packets import needed_packets, read_timeline
-from vmm.data.transforms import ClipSettings, fit_frames, train_transform
+from vmm.data.transforms import ClipSettings, fit_frames, normalise, train_transform
 
 Choose = Callable[[np.ndarray], Sequence[int]]
 
@@ -82,8 +82,31 @@ def measure_shares(
         )
     ms = {what: 1e3 * timing.fastest for what, timing in times.items()}
     ways = {"clip": name, "colours, resizing": ms.pop("exactly"), "by FFmpeg": ms.pop("directly")}
-    different = (exactly() - directly()).abs()
+    different = (exactly().float() - directly()).abs()
     ways |= {"mean difference": float(different.mean()), "largest": float(different.max())}
     total = sum(ms.values())
     shares = {f"{what}, %": 100 * spent / total for what, spent in ms.items()}
     return {"clip": name, "all, ms": total, **shares}, ways
+
+
+def measure_sending(settings: ClipSettings, rounds: int) -> list[dict[str, Any]]:
+    """Time what a clip takes from its pixels to shared memory, as bytes and as numbers.
+
+    Args:
+        settings: Of the clip.
+        rounds: See ``common.Race``.
+    """
+    size = settings.image_size
+    rows = torch.randint(256, (settings.num_frames, size, size, 3), dtype=torch.uint8)
+    pixels = rows.permute(0, 3, 1, 2)  # as decoders put channels
+
+    def as_numbers() -> torch.Tensor:
+        return normalise(pixels, settings).clone().share_memory_()
+
+    ways: dict[str, Callable[[], object]] = {
+        "bytes": lambda: pixels.clone().share_memory_(),
+        "float32, normalised before": as_numbers,
+        "bytes, and normalised after": lambda: normalise(pixels.clone().share_memory_(), settings),
+    }
+    times = common.Race(rounds, 60.0).run(1, ways)
+    return [{"sent as": way, "ms": 1e3 * timing.fastest} for way, timing in times.items()]

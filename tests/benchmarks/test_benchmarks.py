@@ -162,8 +162,14 @@ def test_decoders_layouts_and_the_loader_are_timed(report):
     assert decoders["vmm"]["to vmm"] == 1 and all(row["ms"] > 0 for row in decoders.values())
     layouts = [row["layout"] for row in rows if "layout" in row]
     assert layouts == ["mp4, 90p, GOP 8", "mp4, 256p, GOP 8", "JPEG pictures, 256p"]
-    (loader,) = (row for row in rows if "workers" in row)
-    assert loader["loader_clips_per_s"] > 0 and loader["decoding_clips_per_s"] > 0
+    loaders = [row for row in rows if "workers" in row]
+    assert [row["clip"] for row in loaders] == [layouts[0], layouts[-1]]
+    for row in loaders:
+        for what in ("loader", "one_process", "decoding"):
+            assert row[f"{what}_clips_per_s"] > 0
+        assert row["efficiency"] == row["one_process_cpu_ms"] / row["loader_cpu_ms"]
+    sent = {row["sent as"]: row["ms"] for row in rows if "sent as" in row}
+    assert len(sent) == 3 and min(sent.values()) > 0
 
 
 def test_the_steps_of_loading_a_clip_make_up_its_time(report):
