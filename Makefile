@@ -104,7 +104,7 @@ bench: $(READY)
 	$(BIN)/python -m benchmarks.loading --short
 	$(BIN)/python -m benchmarks.estimate
 
-# All that a GPU has to show, in about ten minutes; a stopped one goes on. Status 2 without a GPU.
+# What a GPU has to show, for ten minutes; the same command goes on. Status 2 without a GPU.
 GPU :=
 gpu: $(READY)
 	$(BIN)/python -m benchmarks.gpu $(GPU)

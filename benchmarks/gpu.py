@@ -1,8 +1,9 @@
 """All that a GPU has to show, part by part: ``make gpu``, or ``python -m benchmarks.gpu``.
 
-The tests that need a GPU, then the benchmarks on it, each as a process of its own with a time
-limit. What fails does not stop what follows. The summary is written after every part; a stopped or
-failed run goes on with the parts that have not passed.
+Tests and benchmarks that need a GPU, those first that say most, each as a process of its own with a
+time limit. All together have one, too: what it leaves is named, and the same command goes on there.
+What fails does not stop what follows, and is tried again after all that has not run. The summary is
+written after every part.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import argparse
 import datetime
 import json
+import math
 import os
 import re
 import signal
@@ -32,6 +34,8 @@ PEERS = ("mamba_ssm", "causal_conv1d")
 _TEST = ("-m", "pytest", "-q", "-p", "no:cacheprovider")
 _LINES = 15
 """The last of a part's output, kept where it failed."""
+_LEAST_S = 20.0
+"""No part begins with less left: importing PyTorch takes a good part of it."""
 
 
 class Part(NamedTuple):
@@ -55,15 +59,18 @@ def _benchmark(name: str, what: str) -> Part:
     return Part(name, what, command)
 
 
+# The right numbers, then how near the kernels are to what the card could do, and so on: time on a
+# card is dear, and the first minutes should say most.
 PARTS = (
-    Part("tests", "tests that need a GPU", (*_TEST, "-m", "gpu", "tests")),
     Part("kernels", "the Triton kernels are right", (*_TEST, "-k", "triton", "tests/ops")),
+    _benchmark("roofline", "time of every kernel beside its bytes and operations"),
     _benchmark("scan", "selective scan, mamba-ssm, PyTorch"),
-    _benchmark("conv", "causal convolution, causal-conv1d, PyTorch"),
-    _benchmark("block", "one B-Mamba block"),
-    _benchmark("encoder", "whole encoders, FlashAttention ViT; memory against joint attention"),
     _benchmark("step", "whole training steps, and their products and scans alone"),
+    _benchmark("encoder", "whole encoders, FlashAttention ViT; memory against joint attention"),
+    _benchmark("conv", "causal convolution, causal-conv1d, PyTorch"),
+    Part("tests", "tests that need a GPU", (*_TEST, "-m", "gpu", "tests")),
     _benchmark("compiling", "forward and backward of VideoMamba-M, compiled or not"),
+    _benchmark("block", "one B-Mamba block"),
     _benchmark("long_video", "long videos and films"),
 )
 
@@ -90,8 +97,14 @@ class Outcome(NamedTuple):
     bars: int = 0
 
 
-def run_part(part: Part, output: Path) -> Outcome:
-    """Run a part, stop it at its limit, and say what became of it. Its output is kept in a log."""
+def run_part(part: Part, output: Path, left_s: float = math.inf) -> Outcome:
+    """Run a part, stop it at its limit, and say what became of it. Its output is kept in a log.
+
+    Args:
+        part: The part.
+        output: Folder.
+        left_s: Seconds that are left for all; a part that they stop has not failed.
+    """
     log = output / f"gpu_{part.name}.log"
     known = _results(output)
     command = [sys.executable, *(word.format(output=output) for word in part.command)]
@@ -107,13 +120,15 @@ def run_part(part: Part, output: Path) -> Outcome:
             start_new_session=True,
         )
         try:
-            code: int | None = process.wait(part.limit_s)
+            code: int | None = process.wait(min(part.limit_s, left_s))
         except subprocess.TimeoutExpired:
             code = None
         finally:
             _end(process)
     said = [x for x in log.read_text("utf-8", errors="replace").splitlines() if x.strip()]
     status, why = _judge(part, code, said)
+    if code is None and left_s < part.limit_s:
+        status, why = NOT_RUN, f"stopped after {left_s:.0f} s, when the minutes for all were over"
     changed = {path: at for path, at in _results(output).items() if known.get(path) != at}
     bars = [bar for path in changed for bar in json.loads(path.read_text("utf-8"))["bars"]]
     files = tuple(sorted(path.name for path in changed))
@@ -173,6 +188,10 @@ class Summary:
     def done(self, name: str) -> bool:
         """Whether a part needs no other run."""
         return name in self.outcomes and self.outcomes[name].status in (PASSED, SKIPPED)
+
+    def failed(self, name: str) -> bool:
+        """Whether a part ran and did not pass."""
+        return name in self.outcomes and self.outcomes[name].status == FAILED
 
     def write(self) -> None:
         """Write numbers (JSON) and page (Markdown); a kill leaves the old or the new file."""
@@ -236,21 +255,31 @@ def fastest(output: Path, outcomes: Any) -> list[dict[str, Any]]:
 
 
 def run_all(parts: Sequence[Part], summary: Summary, output: Path, minutes: float) -> int:
-    """Run the parts that are not done; return 0 if all passed or had to be skipped, else 1.
+    """Run the parts that are not done, those first that have never failed.
 
-    After ``minutes`` no further part begins.
+    Args:
+        parts: All of them, in the order of their worth.
+        summary: Knows what is done.
+        output: Folder.
+        minutes: For all; a part that is running then is stopped, and not failed.
+
+    Returns:
+        0 if all passed or had to be skipped, else 1.
     """
-    began = time.monotonic()
-    for part in parts:
+    end = time.monotonic() + 60 * minutes
+    for part in sorted(parts, key=lambda part: summary.failed(part.name)):
         if summary.done(part.name):
             print(f"{part.name}: done before", flush=True)
             continue
-        if time.monotonic() - began > 60 * minutes:
-            why = f"{minutes:g} minutes were over; the same command goes on here"
-            outcome = Outcome(part.name, NOT_RUN, why)
-        else:
-            print(f"{part.name}: {part.what} ...", flush=True)
-            outcome = run_part(part, output)
+        left_s = end - time.monotonic()
+        if left_s < min(_LEAST_S, part.limit_s):
+            if not summary.failed(part.name):
+                why = f"{minutes:g} minutes were over"
+                summary.outcomes[part.name] = Outcome(part.name, NOT_RUN, why)
+                summary.write()
+            continue
+        print(f"{part.name}: {part.what} ...", flush=True)
+        outcome = run_part(part, output, left_s)
         summary.outcomes[part.name] = outcome
         summary.write()
         print(f"{part.name}: {outcome.status}, {outcome.why}", flush=True)
@@ -260,7 +289,10 @@ def run_all(parts: Sequence[Part], summary: Summary, output: Path, minutes: floa
             for line in log.read_text("utf-8", errors="replace").splitlines()[-_LINES:]:
                 print(f"  {line}", flush=True)
     print(f"see {summary.page}")
-    return int(any(not summary.done(part.name) for part in parts))
+    left = [part.name for part in parts if not summary.done(part.name)]
+    if left:
+        print(f"left are {len(left)} of {len(parts)}: {', '.join(left)}; the same command goes on")
+    return int(bool(left))
 
 
 def code_version() -> str:
@@ -287,7 +319,7 @@ def main() -> int:
     """Run what is not done; 0 if all passed, 1 if a part failed or was left, 2 without a GPU."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.gpu", description=__doc__)
     parser.add_argument("--output", type=Path, default=report.RESULTS, help="folder of the results")
-    parser.add_argument("--minutes", type=float, default=10.0, help="then no further part begins")
+    parser.add_argument("--minutes", type=float, default=10.0, help="for all parts together")
     parser.add_argument("--again", action="store_true", help="begin anew, also what has passed")
     given = parser.parse_args()
     kept = "parts that have passed are kept; the same command goes on"

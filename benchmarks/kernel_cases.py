@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -16,6 +16,9 @@ from vmm.ops.scan.interface import PairInputs, ScanInputs, ScanOptions
 STATES, TAPS = 16, 4
 
 
+Launches = Callable[[], object]
+
+
 class Shape(NamedTuple):
     """What a kernel is estimated for."""
 
@@ -25,17 +28,22 @@ class Shape(NamedTuple):
     length: int
 
 
+Prepare = Callable[[torch.dtype, Shape, "torch.device | str"], Launches]
 SHAPES = (
     Shape("M, 8 frames, 8 clips", 8, 1152, 1569),
     Shape("Ti, 64 frames, 1 clip", 1, 384, 12545),
 )
 
 
+SMALL = Shape("to compile for", 2, 256, 128)
+
+
 class Kernel(NamedTuple):
     """One launch, as the operator makes it.
 
     Args:
-        call: Launches, given a type; kernels before it in the same call are left out by ``place``.
+        prepare: Makes inputs of a type and shape on a device, and returns a call that launches; it
+            launches the kernels of one operator.
         place: Of this kernel among those that the call launches.
         span: Steps of time that one iteration of the loop takes; a whole program without a loop.
         steps: Steps that one program takes, given L.
@@ -45,7 +53,7 @@ class Kernel(NamedTuple):
         special: exp, log and 1 / x per element, least.
     """
 
-    call: Callable[[torch.dtype], None]
+    prepare: Prepare
     place: int
     span: int
     steps: Callable[[int], int]
@@ -55,55 +63,70 @@ class Kernel(NamedTuple):
     special: float
 
 
-def _rows(channels: int, dtype: torch.dtype) -> Tensor:
-    return torch.zeros(2, 64, channels, dtype=dtype).transpose(1, 2)
+class _Inputs:
+    """Makes them, with the memory that the mixer gives them."""
+
+    def __init__(self, dtype: torch.dtype, shape: Shape, device: torch.device | str) -> None:
+        self.dtype, self.shape, self.device = dtype, shape, device
+
+    def rows(self, channels: int | None = None) -> Tensor:
+        """Return (B, channels, L) of the type, channels last."""
+        size = self.shape.batch, self.shape.length, channels or self.shape.channels
+        return torch.rand(size, device=self.device).to(self.dtype).transpose(1, 2)
+
+    def parameter(self, *more: int) -> Tensor:
+        """Return (E, ...) float32."""
+        return torch.rand(self.shape.channels, *more, device=self.device)
+
+    def scan(self) -> ScanInputs:
+        one, selected = self.parameter(), (self.rows(STATES), self.rows(STATES))
+        a = -self.parameter(STATES)
+        return ScanInputs(self.rows(), self.rows(), a, *selected, one, self.rows(), one)
+
+    def conv(self) -> ConvInputs:
+        taps = self.parameter(TAPS), self.parameter()
+        return ConvInputs(self.rows(), *taps, *taps)
 
 
-def _scan(dtype: torch.dtype) -> ScanInputs:
-    rows, one = _rows(256, dtype), torch.zeros(256)
-    selected = _rows(STATES, dtype)
-    return ScanInputs(rows, rows, torch.zeros(256, STATES), selected, selected, one, rows, one)
+def _one_forward(*of: Any) -> Launches:
+    inputs, options = _Inputs(*of).scan(), ScanOptions(delta_softplus=True, reverse=False)
+    starts = inputs.A.new_empty(scan_triton.starts_shape(inputs.u, inputs.A))
+    return lambda: scan_triton.forward(inputs, options, starts, None)
 
 
-def _pair(dtype: torch.dtype) -> PairInputs:
-    one = _scan(dtype)
-    return PairInputs.join(one, one, one.z)
+def _one_backward(*of: Any) -> Launches:
+    make, options = _Inputs(*of), ScanOptions(delta_softplus=True, reverse=False)
+    inputs, d_out = make.scan(), make.rows()
+    starts = inputs.A.new_zeros(scan_triton.starts_shape(inputs.u, inputs.A))
+    return lambda: scan_triton.backward(inputs, options, starts, d_out, None)
 
 
-def _starts(directions: int) -> Tensor:
-    return torch.zeros(directions, 2, 2, STATES, 256)
+def _pair(make: _Inputs) -> tuple[PairInputs, Tensor]:
+    one, other = make.scan(), make.scan()
+    starts = one.A.new_zeros(scan_triton.pair_starts_shape(one.u, one.A))
+    return PairInputs.join(one, other, one.z), starts
 
 
-def _one_forward(dtype: torch.dtype) -> None:
-    options = ScanOptions(delta_softplus=True, reverse=False)
-    scan_triton.forward(_scan(dtype), options, _starts(1), None)
+def _both_forward(*of: Any) -> Launches:
+    inputs, starts = _pair(_Inputs(*of))
+    return lambda: scan_triton.pair_forward(inputs, True, starts)
 
 
-def _one_backward(dtype: torch.dtype) -> None:
-    options = ScanOptions(delta_softplus=True, reverse=False)
-    scan_triton.backward(_scan(dtype), options, _starts(1), _rows(256, dtype), None)
+def _both_backward(*of: Any) -> Launches:
+    make = _Inputs(*of)
+    (inputs, starts), d_out = _pair(make), make.rows()
+    return lambda: scan_triton.pair_backward(inputs, True, starts, d_out)
 
 
-def _both_forward(dtype: torch.dtype) -> None:
-    scan_triton.pair_forward(_pair(dtype), True, _starts(2))
+def _conv_forward(*of: Any) -> Launches:
+    inputs = _Inputs(*of).conv()
+    return lambda: conv_triton.forward(inputs, True)
 
 
-def _both_backward(dtype: torch.dtype) -> None:
-    scan_triton.pair_backward(_pair(dtype), True, _starts(2), _rows(256, dtype))
-
-
-def _conv(dtype: torch.dtype) -> ConvInputs:
-    taps = torch.zeros(256, TAPS), torch.zeros(256)
-    return ConvInputs(_rows(256, dtype), *taps, *taps)
-
-
-def _conv_forward(dtype: torch.dtype) -> None:
-    conv_triton.forward(_conv(dtype), True)
-
-
-def _conv_backward(dtype: torch.dtype) -> None:
-    d_out = _rows(256, dtype)
-    conv_triton.backward(_conv(dtype), True, (d_out, d_out))
+def _conv_backward(*of: Any) -> Launches:
+    make = _Inputs(*of)
+    inputs, d_outs = make.conv(), (make.rows(), make.rows())
+    return lambda: conv_triton.backward(inputs, True, d_outs)
 
 
 def _whole(length: int) -> int:
@@ -146,6 +169,14 @@ KERNELS = {
         (4, _CONV_SUMS), (4, 0), 2 * (3 * TAPS + 6), 2 * 2,
     ),
 }  # fmt: skip
+
+
+def operators() -> dict[str, list[str]]:
+    """Return the names of the kernels that each operator launches."""
+    found: dict[str, list[str]] = {}
+    for name in KERNELS:
+        found.setdefault(name.rstrip(" 12"), []).append(name)
+    return found
 
 
 def programs(name: str, shape: Shape, threads: int) -> int:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 
 from benchmarks import report
-from benchmarks.kernel_cases import KERNELS, SHAPES, Kernel, programs
+from benchmarks.kernel_cases import KERNELS, SHAPES, SMALL, Kernel, Shape, programs
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -108,7 +108,7 @@ def compile_all(sizes: Sizes) -> Iterator[dict[str, Any]]:
         row: dict[str, Any] = {"kernel": name, "type": dtype, "target": target}
         began = time.perf_counter()
         try:
-            KERNELS[name].call(getattr(torch, dtype))
+            KERNELS[name].prepare(getattr(torch, dtype), SMALL, "cpu")()
             found = gpu_compiler.compiled[KERNELS[name].place].kernel
             used = gpu_compiler.resources(found)
         except Exception as error:  # noqa: BLE001  a compiler may fail in any way
@@ -141,6 +141,26 @@ def per_iteration(used: Resources) -> tuple[float, float]:
     return instructions, special
 
 
+def floors_of(names: list[str], shape: Shape, size: int, gpu: Gpu) -> dict[str, float]:
+    """Return what bounds some kernels in turn -> seconds at the stated peak rates.
+
+    Args:
+        names: Keys of ``KERNELS``.
+        shape: Of the inputs.
+        size: Bytes of their type.
+        gpu: With its rates.
+    """
+    kernels = [KERNELS[name] for name in names]
+    elements = shape.batch * shape.channels * shape.length
+    peak = gpu.schedulers * gpu.warp * gpu.hertz
+    least = sum(own * size + single * 4 for own, single in (x.least for x in kernels))
+    return {
+        "bytes": elements * least / gpu.bandwidth,
+        "multiply-adds": elements * sum(x.operations for x in kernels) * gpu.multiply_add / peak,
+        "special": elements * sum(x.special for x in kernels) * gpu.special / peak,
+    }
+
+
 def estimates(used: Resources, name: str, dtype: str, target: str) -> dict[str, Any]:
     """Return bytes, floor and estimate in microseconds at every shape, as parts of a row."""
     gpu, kernel = GPUS[target], KERNELS[name]
@@ -148,15 +168,8 @@ def estimates(used: Resources, name: str, dtype: str, target: str) -> dict[str, 
     found: dict[str, Any] = {}
     for shape in SHAPES:
         elements = shape.batch * shape.channels * shape.length
-        moved, least = (
-            elements * (own * size + single * 4) for own, single in (kernel.moved, kernel.least)
-        )
-        peak = gpu.schedulers * gpu.warp * gpu.hertz
-        floors = {
-            "bytes": least / gpu.bandwidth,
-            "multiply-adds": elements * kernel.operations * gpu.multiply_add / peak,
-            "special": elements * kernel.special * gpu.special / peak,
-        }
+        moved = elements * (kernel.moved[0] * size + kernel.moved[1] * 4)
+        floors = floors_of([name], shape, size, gpu)
         warps = programs(name, shape, used.threads) * used.threads // gpu.warp
         instructions, special = per_iteration(used)
         cycles = max(instructions * gpu.issue, special * gpu.special)

@@ -45,10 +45,10 @@ intermediate results most; vmm's commands keep it (vmm.ops.tuning.cpu_memory), w
 faster too. Extra memory is the peak of forward
 and backward beyond inputs, output and gradients; one activation is (batch, tokens, width) in
 float32.
-The floor that arithmetic sets: forward, one update of 16 channels' state takes 7 operations of the
-multiply-add units, a power of two among them, and backward 15; at two a cycle and the 3.9 GHz of
-this CPU that is 56 picoseconds per state update, and 176 for both passes.
 Bars are the worst of all widths at batch 1."""
+ARITHMETIC = """The floor that arithmetic sets: forward, one update of 16 channels' state takes 7
+operations of the multiply-add units, a power of two among them, and backward 15; at two a cycle and
+the 3.9 GHz of this CPU that is 56 picoseconds per state update, and 176 for both passes."""
 
 Rows = list[dict[str, Any]]
 Lines = dict[str, dict[int, float]]
@@ -57,7 +57,8 @@ Lines = dict[str, dict[int, float]]
 def build(rows: Rows, notes: list[str], settings: dict[str, Any]) -> report.Report:
     """Return the report on all rows."""
     title = f"Selective scan on {common.place()}"
-    return report.Report("scan", title, TEXT, settings, rows, tables(rows), bars(rows), notes)
+    text = f"{TEXT}\n{ARITHMETIC}" if _on_cpu() else TEXT
+    return report.Report("scan", title, text, settings, rows, tables(rows), bars(rows), notes)
 
 
 def _on_cpu() -> bool:

@@ -38,12 +38,19 @@ STEP, PRODUCTS, SCAN = "step", "products and attention", "scan and convolutions"
 _ENCODERS = Path(__file__).parents[1] / "recipes" / "encoders"
 _OPTIMIZER = partial(torch.optim.AdamW, lr=1e-4)
 
-TEXT = f"""Seconds of one CPU thread, the fastest of several runs, all in turns. `{PRODUCTS}` and
-`{SCAN}` are the step's own operations, of forward and backward, replayed alone with the arguments
-that they have in it; their sum is the floor. The rest is everything else: norms, activations,
-copies, masks and draws, losses, the optimizer, Python. Both stages train a VideoMamba, stage 1 with
-a frozen CLIP-ViT beside it, stage 2 with BERT, matching and masked words. Of M, BERT-base and
-ViT-B/16 a quarter of the layers is taken, at their widths, so that 32 frames fit."""
+TEXT = f"""`{PRODUCTS}` and `{SCAN}` are the step's own operations, of forward and
+backward, replayed alone with the arguments that they have in it; their sum is the floor. The rest
+is everything else: norms, activations, copies, masks and draws, losses, the optimizer, Python. Both
+stages train a VideoMamba, stage 1 with a frozen CLIP-ViT beside it, stage 2 with BERT, matching and
+masked words. Of M, BERT-base and ViT-B/16 a quarter of the layers is taken, at their widths, so
+that 32 frames fit."""
+
+
+def text() -> str:
+    """Return what the page says, with the clock of this device."""
+    on_cpu = common.device().type == "cpu"
+    clock = "Seconds of one CPU thread" if on_cpu else "Seconds of a GPU, under bfloat16 autocast"
+    return f"{clock}, the fastest of several runs, all in turns. {TEXT}"
 
 
 class Case(NamedTuple):
@@ -252,7 +259,7 @@ def main() -> None:
     page = report.Report(
         "step",
         f"Training steps and their floor on {common.place()}",
-        TEXT,
+        text(),
         {"rounds": sizes.rounds, "cases": [case._asdict() for case in sizes.cases]},
         rows,
         {"Times": report.table(list(rows[0]), cells)},

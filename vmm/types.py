@@ -18,10 +18,11 @@ Media = Literal["video", "image"]
 
 
 class VideoTextBatch(TypedDict):
-    """One batch of a single media type, as every datamodule yields it."""
+    """One batch of a single media type, as every task is given it."""
 
     video: Tensor
-    """(B, T, C, H, W) float32, normalised; T is 1 for images."""
+    """(B, T, C, H, W) float32, normalised; T is 1 for images. Loaders may give uint8, which the
+    datamodule normalises on the device."""
     text: list[str]
     """B captions, or B questions."""
     answers: NotRequired[list[list[str]]]

@@ -162,8 +162,27 @@ def test_decoders_layouts_and_the_loader_are_timed(report):
     assert decoders["vmm"]["to vmm"] == 1 and all(row["ms"] > 0 for row in decoders.values())
     layouts = [row["layout"] for row in rows if "layout" in row]
     assert layouts == ["mp4, 90p, GOP 8", "mp4, 256p, GOP 8", "JPEG pictures, 256p"]
-    (loader,) = (row for row in rows if "workers" in row)
-    assert loader["loader_clips_per_s"] > 0 and loader["decoding_clips_per_s"] > 0
+    loaders = [row for row in rows if "workers" in row]
+    assert [row["clip"] for row in loaders] == [layouts[0], layouts[-1]]
+    for row in loaders:
+        for what in ("loader", "one_process", "decoding"):
+            assert row[f"{what}_clips_per_s"] > 0
+        assert row["efficiency"] == row["one_process_cpu_ms"] / row["loader_cpu_ms"]
+    sent = {row["sent as"]: row["ms"] for row in rows if "sent as" in row}
+    assert len(sent) == 3 and min(sent.values()) > 0
+
+
+def test_the_steps_of_loading_a_clip_make_up_its_time(report):
+    rows = report("decode")["rows"]
+    shares = [row for row in rows if "all, ms" in row]
+    assert [row["clip"] for row in shares] == [row["layout"] for row in rows if "layout" in row]
+    for row in shares:
+        steps = {name: share for name, share in row.items() if name.endswith(", %")}
+        assert len(steps) == 5 and min(steps.values()) > 0
+        assert abs(sum(steps.values()) - 100) < 1e-6
+    ways = [row for row in rows if "by FFmpeg" in row]
+    assert len(ways) == len(shares)
+    assert all(0 < row["mean difference"] < row["largest"] <= 255 for row in ways)
 
 
 def test_long_videos_equal_one_pass(report):

@@ -5,7 +5,7 @@ import sys
 import pytest
 import torch
 
-from benchmarks import gpu
+from benchmarks import common, gpu, scan_report, step
 from benchmarks.gpu import Part, Summary, run_all
 
 WRITES = """
@@ -70,9 +70,9 @@ def test_a_part_over_its_time_leaves_no_process(go, tmp_path):
 def test_a_stopped_run_goes_on_with_what_has_not_passed(go, tmp_path):
     assert go(part("a"), part("b", "raise SystemExit(3)"), part("c"), minutes=10) == 1
     assert go(part("a"), part("b"), part("c"), part("d")) == 0
-    assert runs(tmp_path) == "abcbd"
+    assert runs(tmp_path) == "abcdb"
     assert go(part("a"), part("b"), part("c"), part("d")) == 0
-    assert runs(tmp_path) == "abcbd"
+    assert runs(tmp_path) == "abcdb"
 
 
 def test_other_code_or_again_begins_anew(go, tmp_path):
@@ -82,12 +82,47 @@ def test_other_code_or_again_begins_anew(go, tmp_path):
     assert runs(tmp_path) == "aaa"
 
 
-def test_after_its_minutes_no_part_begins_until_the_next_time(go, tmp_path):
+def test_after_its_minutes_no_part_begins_until_the_next_time(go, tmp_path, capsys):
     assert go(part("a"), part("b"), minutes=0.0) == 1
     assert told(tmp_path)["b"]["status"] == "not run"
     assert "0 minutes were over" in told(tmp_path)["b"]["why"]
+    assert "left are 2 of 2: a, b; the same command goes on" in capsys.readouterr().out
     assert go(part("a"), part("b")) == 0
     assert runs(tmp_path) == "ab"
+    assert "left are" not in capsys.readouterr().out
+
+
+def test_a_part_that_the_minutes_stop_has_not_failed(go, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(gpu, "_LEAST_S", 0.1)
+    slow = part("slow", "import time; time.sleep(60)")
+    assert go(part("a"), slow, part("c"), minutes=3 / 60) == 1
+    row = told(tmp_path)["slow"]
+    assert row["status"] == "not run" and row["seconds"] < 30
+    assert row["why"].endswith("when the minutes for all were over")
+    assert told(tmp_path)["c"]["status"] == "not run"
+    assert "left are 2 of 3: slow, c" in capsys.readouterr().out
+    assert go(part("a"), part("slow"), part("c")) == 0
+    assert runs(tmp_path) == "assc"
+
+
+def test_a_part_of_its_own_limit_has_failed_whatever_is_left(go, tmp_path):
+    go(part("slow", "import time; time.sleep(60)", 1.0))
+    assert told(tmp_path)["slow"]["status"] == "failed"
+
+
+def test_what_failed_is_tried_again_after_all_that_has_not_run(go, tmp_path):
+    bad = part("bad", "raise SystemExit(3)")
+    go(bad, part("c"), minutes=10)
+    assert go(bad, part("c"), part("d"), part("e")) == 1
+    assert runs(tmp_path) == "bc" + "deb"
+    go(bad, minutes=0.0)  # no time is left to try it: it stays what it is
+    assert told(tmp_path)["bad"]["status"] == "failed"
+
+
+def test_the_kernels_come_before_all_that_is_made_of_them():
+    names = [known.name for known in gpu.PARTS]
+    assert names[:2] == ["kernels", "roofline"]
+    assert set(names) >= {"tests", "scan", "step", "encoder", "conv", "compiling", "block"}
 
 
 def test_results_bars_and_the_order_of_backends_are_in_the_summary(go, tmp_path):
@@ -120,6 +155,16 @@ def test_parts_are_modules_that_exist(root):
         name = known.command[1]
         assert name == "pytest" or (root / f"{name.replace('.', '/')}.py").is_file()
     assert len({known.name for known in gpu.PARTS}) == len(gpu.PARTS)
+
+
+@pytest.mark.parametrize("place", ["cpu", "cuda"])
+def test_pages_tell_of_the_device_that_was_measured(place, monkeypatch):
+    monkeypatch.setattr(common, "device", lambda: torch.device(place))
+    monkeypatch.setattr(scan_report, "tables", lambda rows: {})
+    monkeypatch.setattr(scan_report, "bars", lambda rows: [])
+    scan = scan_report.build([], [], {}).text
+    assert ("one CPU thread" in step.text()) == ("this CPU" in scan) == (place == "cpu")
+    assert ("Seconds of a GPU" in step.text()) == (place == "cuda")
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")

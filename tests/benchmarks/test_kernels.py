@@ -86,9 +86,9 @@ def test_the_scan_compiles_without_spills_in_loops(compile_one):
 
 
 def test_what_does_not_compile_is_a_bar_that_is_not_met(compile_one):
-    before = "def fail(dtype): raise RuntimeError('no registers')\n"
+    before = "def fail(*of): raise RuntimeError('no registers')\n"
     before += "old = kernels.KERNELS['scan, forward']\n"
-    before += "kernels.KERNELS['scan, forward'] = old._replace(call=fail)"
+    before += "kernels.KERNELS['scan, forward'] = old._replace(prepare=fail)"
     row, bars = compile_one("sm_90", "scan, forward", before)
     assert row["error"] == "RuntimeError: no registers" and bars == [False, True]
 

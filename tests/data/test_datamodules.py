@@ -8,6 +8,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger
 
 from vmm.data.datamodules import VideoDataModule, WebVideoData
+from vmm.data.transforms import ClipSettings, normalise
 from vmm.data.views import Views
 
 
@@ -97,6 +98,35 @@ def test_fit_sees_every_sample_once_per_epoch(data, coded_shards, workers):
     assert batch["text"] == ["video 8", "video 9"] and batch["idx"].tolist() == [8, 9]
     assert batch["key"] == ["video-000/0008", "video-000/0009"] and batch["media"] == "video"
     assert batch["video"].shape == (2, 4, 3, 16, 16)
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+@pytest.mark.parametrize(
+    ("precision", "dtype"), [("32-true", torch.float32), ("bf16-true", torch.bfloat16)]
+)
+def test_a_step_sees_what_the_loader_gives_normalised(data, workers, precision, dtype):
+    class Seeing(Recorder):
+        def training_step(self, batch, batch_idx):
+            seen.append(batch["video"])
+            return super().training_step(batch, batch_idx)
+
+    seen = []
+    own = {"mean": (0.25, 0.5, 0.75), "std": (0.5, 0.25, 0.125)}
+    trainer(precision=precision).fit(Seeing(), data(num_workers=workers, **own))
+    given = list(attached(data(**own)).train_dataloader())
+    assert len(seen) == len(given) > 2
+    for video, batch in zip(seen, given, strict=True):
+        assert batch["video"].dtype == torch.uint8 and video.dtype == dtype
+        settings = ClipSettings(4, 16, **own)
+        assert torch.equal(video, normalise(batch["video"], settings).to(dtype))
+
+
+def test_erased_clips_come_normalised_and_stay_as_they_are(data):
+    model, erasing = Recorder(), data(random_erasing=0.5)
+    trainer().fit(model, erasing)
+    given = list(attached(data(random_erasing=0.5)).train_dataloader())
+    assert {batch["video"].dtype for batch in given} == {torch.float32}
+    assert [total for _, _, total in model.trained] == [b["video"].sum().item() for b in given]
 
 
 def test_repeats_of_the_sampler_are_passed_on(data, coded_shards):

@@ -13,6 +13,8 @@ from vmm.data.transforms import (
     ClipSettings,
     augmented,
     eval_transform,
+    fit_frames,
+    normalise,
     random_crop_box,
     train_transform,
 )
@@ -24,6 +26,12 @@ def seeded(seed):
 
 def frames(num_frames=3, height=40, width=56):
     return torch.randint(0, 256, (num_frames, 3, height, width), dtype=torch.uint8)
+
+
+def seen(frames, settings, generator, captions):
+    """What an encoder sees of a training clip."""
+    pixels = train_transform(frames, settings, generator, captions)
+    return pixels if settings.random_erasing else normalise(pixels, settings)
 
 
 @pytest.mark.parametrize("antialias", [True, False])
@@ -57,7 +65,7 @@ def test_training_crops_come_from_the_frame():
     settings = ClipSettings(1, 32, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0), crop_scale=(0.25, 0.5))
     widths = set()
     for seed in range(30):
-        row = train_transform(place, settings, seeded(seed), [])[0, 0, 0] * 255
+        row = train_transform(place, settings, seeded(seed), [])[0, 0, 0].int()
         assert (row.diff() >= 0).all()
         widths.add(round((row[-1] - row[0]).item()))
     assert min(widths) >= 24 and max(widths) <= 55 and len(widths) > 8
@@ -66,14 +74,12 @@ def test_training_crops_come_from_the_frame():
 def test_whole_frames_when_the_crop_is_everything():
     clip = frames(2, 32, 32)
     settings = ClipSettings(2, 32, crop_scale=(1.0, 1.0))
-    assert torch.equal(
-        train_transform(clip, settings, seeded(0), []), eval_transform(clip, settings)
-    )
+    assert torch.equal(train_transform(clip, settings, seeded(0), []), fit_frames(clip, settings))
 
 
 def test_mirrors_only_when_asked():
     clip = frames(1, 32, 32)
-    plain = eval_transform(clip, ClipSettings(1, 32))
+    plain = fit_frames(clip, ClipSettings(1, 32))
     for flip, expected in ((False, {0}), (True, {0, 1})):
         settings = ClipSettings(1, 32, crop_scale=(1.0, 1.0), flip=flip)
         seen = set()
@@ -89,7 +95,7 @@ def mirrors(captions, **settings):
     """Which seeds mirror a clip with these captions."""
     clip = frames(1, 32, 32)
     settings = ClipSettings(1, 32, crop_scale=(1.0, 1.0), **settings)
-    plain = eval_transform(clip, settings)
+    plain = fit_frames(clip, settings)
     return [
         seed
         for seed in range(20)
@@ -138,6 +144,16 @@ def test_torchvision_has_the_same_pixels(height, width, antialias):
     crop = ClipSettings(2, 24, fit="crop", antialias=antialias)
     resized = tv.resize(source, [24], **options)
     assert torch.equal(eval_transform(clip, crop), finish(tv.center_crop(resized, [24, 24])))
+
+
+def test_every_byte_is_divided_before_it_is_moved_as_in_float64():
+    """The numbers of a published model: x / 255, then the mean, then the deviation, in float32."""
+    values = torch.arange(256, dtype=torch.uint8).view(1, 1, 16, 16).expand(2, 3, 16, 16)
+    found = normalise(values, ClipSettings(2, 16))
+    exact = np.arange(256, dtype=np.float32) / np.float32(255)
+    for channel, (mean, std) in enumerate(zip(IMAGENET_MEAN, IMAGENET_STD, strict=True)):
+        expected = (exact - np.float32(mean)) / np.float32(std)
+        assert (found[1, channel].flatten().numpy() == expected).all()
 
 
 def test_where_decoders_put_the_channels_does_not_matter():
@@ -206,12 +222,33 @@ def test_training_crops_change_the_shape_of_what_is_seen():
     settings = ClipSettings(1, 24, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0), crop_scale=(0.3, 0.5))
     ratios = []
     for seed in range(200):
-        pixels = train_transform(place, settings, seeded(seed), [])[0]
+        pixels = train_transform(place, settings, seeded(seed), [])[0].float()
         across = pixels[0, :, -4] - pixels[0, :, 3]
         down = pixels[1, -4] - pixels[1, 3]
         ratios.append((across.mean() / down.mean()).item())
     assert 0.71 < min(ratios) < 0.80 and 1.25 < max(ratios) < 1.41
     assert sum(ratio > 1 for ratio in ratios) in range(70, 131)
+
+
+@pytest.mark.parametrize("antialias", [True, False])
+@pytest.mark.parametrize("auto_augment", [None, "rand-m9-n8"])
+def test_bytes_are_normalised_later_to_the_same_numbers(antialias, auto_augment):
+    """As the same clip is where it is normalised at once, since a box of it may be erased."""
+    clip = frames()
+    settings = ClipSettings(
+        3, 24, (0.5, 0.25, 0.75), flip=True, antialias=antialias, auto_augment=auto_augment
+    )
+    for seed in range(9):
+        pixels = train_transform(clip, settings, seeded(seed), [])
+        assert pixels.dtype == torch.uint8
+        at_once = replace(settings, random_erasing=1e-9)
+        assert torch.equal(
+            normalise(pixels, settings), train_transform(clip, at_once, seeded(seed), [])
+        )
+    values = pixels.double() / 255 - torch.tensor((0.5, 0.25, 0.75)).view(-1, 1, 1)
+    expected = (values / torch.tensor(IMAGENET_STD).view(-1, 1, 1)).float()
+    torch.testing.assert_close(normalise(pixels, settings), expected, rtol=1e-6, atol=1e-6)
+    assert normalise(pixels, settings).is_contiguous()
 
 
 def test_the_generator_alone_decides():

@@ -13,7 +13,7 @@ from vmm.data.faults import SampleError
 from vmm.data.order import derive_seed
 from vmm.data.schema import RawSample, labels_of, questions_of
 from vmm.data.shards import EvaluationSample
-from vmm.data.transforms import ClipSettings
+from vmm.data.transforms import ClipSettings, normalise
 from vmm.data.views import Views
 from vmm.types import Media, VideoTextBatch
 
@@ -92,7 +92,7 @@ class Sample(NamedTuple):
     """One training sample, ready for a batch."""
 
     video: Tensor
-    """(T, C, H, W) float32."""
+    """(T, C, H, W) uint8, or float32 and normalised."""
     item: Item
     idx: int
     key: str
@@ -129,7 +129,9 @@ def make_batch(
     kept: list[Sample] = []
     for sample in samples:
         if video is None:
-            video = sample.video.new_empty(size, *sample.video.shape)
+            one = torch.empty_like(sample.video)  # as decoders put channels: copies are quick
+            strides = one.numel(), *one.stride()
+            video = one.new_empty_strided((size, *one.shape), strides)
         video[len(kept)] = sample.video
         kept.append(sample._replace(video=video))
     assert video is not None
@@ -143,6 +145,13 @@ def make_batch(
     names = kept[0].item.fields if kept else ()
     fields = {name: [sample.item.fields[name] for sample in kept] for name in names}
     return cast(VideoTextBatch, {**batch, **fields})
+
+
+def normalised(batch: VideoTextBatch, settings: ClipSettings) -> VideoTextBatch:
+    """Normalise the clips of a batch where they are; floats are normalised already."""
+    if batch["video"].dtype == torch.uint8:
+        batch["video"] = normalise(batch["video"], settings)
+    return batch
 
 
 def collate(

@@ -54,6 +54,20 @@ def patterns_of(shards: Shards) -> list[str]:
     return [p for own in named for p in ([own] if isinstance(own, str) else own)]
 
 
+def refuse_empty(named: Mapping[str, Shards | None]) -> None:
+    """Refuse settings that name no shards; None leaves them out.
+
+    Raises:
+        ValueError: With the name of the first one.
+    """
+    for name, shards in named.items():
+        if shards is not None and not shards:
+            raise ValueError(
+                f"data.init_args.{name} is empty (is a variable of the shell not set?); null "
+                "leaves it out"
+            )
+
+
 class Place(NamedTuple):
     """Where a sample is."""
 

@@ -10,8 +10,8 @@ import lightning as L
 import torch
 from torch.utils.data import DataLoader
 
-from vmm.data.collate import Content, Positives, collate, content_of
-from vmm.data.corpora import Mixture, Shards, open_corpora, patterns_of
+from vmm.data.collate import Content, Positives, collate, content_of, normalised
+from vmm.data.corpora import Mixture, Shards, open_corpora, patterns_of, refuse_empty
 from vmm.data.decode import Decoder
 from vmm.data.faults import BadSamples
 from vmm.data.index_files import index_shards
@@ -25,7 +25,7 @@ from vmm.data.stream import OnBad, TrainStream, refuse_other_data, refuse_unequa
 from vmm.data.transforms import IMAGENET_MEAN, IMAGENET_STD, ClipSettings, Fit, Interpolation
 from vmm.data.views import Views
 from vmm.distributed import rank, world_size
-from vmm.types import Media
+from vmm.types import Media, VideoTextBatch
 
 _SHARDS = (
     "train_videos", "train_images", "val_videos", "val_images", "test_videos", "test_images",
@@ -192,7 +192,7 @@ class WebVideoData(VideoDataModule):
         self.val_videos, self.val_images = val_videos, val_images
         self.test_videos, self.test_images = test_videos, test_images
         self.test_views = test_views
-        self._refuse_empty()
+        refuse_empty({name: getattr(self, name) for name in _SHARDS})
         self.batch_size, self.image_batch_size = batch_size, image_batch_size
         self.steps_per_epoch = steps_per_epoch
         self.num_workers = num_workers
@@ -218,15 +218,6 @@ class WebVideoData(VideoDataModule):
         self._stream: TrainStream | ResampledStream | None = None
         self._loader: TrainLoader | None = None
         self._saved: dict[str, Any] | None = None
-
-    def _refuse_empty(self) -> None:
-        for name in _SHARDS:
-            shards: Shards | None = getattr(self, name)
-            if shards is not None and not shards:
-                raise ValueError(
-                    f"data.init_args.{name} is empty (is a variable of the shell not set?); null "
-                    "leaves it out"
-                )
 
     def patterns(self) -> list[str]:
         """List the patterns of all shards that are named."""
@@ -359,6 +350,14 @@ class WebVideoData(VideoDataModule):
             timeout=600 if self.num_workers else 0,
             worker_init_fn=init_worker,
         )  # fmt: skip
+
+    def on_after_batch_transfer(self, batch: VideoTextBatch, dataloader_idx: int) -> VideoTextBatch:
+        """Normalise clips on the device: workers send bytes, a quarter of the numbers' size."""
+        assert self.trainer is not None
+        ready = normalised(batch, self.clip_settings())
+        # As Lightning does with the numbers that loaders give.
+        converted: VideoTextBatch = self.trainer.precision_plugin.convert_input(ready)
+        return converted
 
     def state_dict(self) -> dict[str, Any]:
         """Return the position in the training data, and what the order of samples depends on.

@@ -199,7 +199,7 @@ def augmented(
         captions: All captions of the clip.
 
     Returns:
-        (T, C, image_size, image_size) float32 each.
+        (T, C, image_size, image_size) each.
     """
     copies = range(settings.aug_repeats)
     return [train_transform(frames, settings, generator, captions) for _ in copies]
@@ -208,9 +208,10 @@ def augmented(
 def train_transform(
     frames: Tensor, settings: ClipSettings, generator: torch.Generator, captions: Sequence[str]
 ) -> Tensor:
-    """Augment colours and shape, crop at random, resize, perhaps mirror, normalise, perhaps erase.
+    """Augment colours and shape, crop at random, resize, perhaps mirror, perhaps erase.
 
-    All of it, but the noise of what is erased, is the same for all frames.
+    All of it, but the noise of what is erased, is the same for all frames. Bytes are left to be
+    normalised where the clip is used: they are a quarter of what goes from process to process.
 
     Args:
         frames: (T, C, H, W) uint8.
@@ -220,7 +221,8 @@ def train_transform(
             the settings say so. The draws do not depend on them.
 
     Returns:
-        (T, C, image_size, image_size) float32.
+        (T, C, image_size, image_size) uint8; float32, normalised, if the settings erase: no bytes
+        hold the noise.
     """
     if settings.auto_augment is not None:
         frames = auto_augment(frames, settings.auto_augment, settings.mean, generator)
@@ -234,8 +236,9 @@ def train_transform(
         and (settings.flip_sided or not any(_SIDED.search(caption) for caption in captions))
     ):
         pixels = pixels.flip(-1)
-    pixels = normalise(pixels, settings)
-    return random_erase(pixels, settings.random_erasing, generator)
+    if not settings.random_erasing:
+        return pixels
+    return random_erase(normalise(pixels, settings), settings.random_erasing, generator)
 
 
 def _uniform(generator: torch.Generator) -> float:
@@ -297,7 +300,7 @@ def fit_frames(frames: Tensor, settings: ClipSettings, place: float | None = Non
         place: As for ``eval_transform``.
 
     Returns:
-        (T, C, image_size, image_size) float32, whole numbers in 0 to 255.
+        (T, C, image_size, image_size) uint8.
     """
     size = settings.image_size
     if settings.fit == "squash":
@@ -342,19 +345,30 @@ def random_crop_box(
 
 
 def _resize(frames: Tensor, size: tuple[int, int], settings: ClipSettings) -> Tensor:
-    """Resize (T, C, H, W) uint8 to (height, width): whole numbers in 0 to 255, as float32."""
+    """Resize (T, C, H, W) uint8 to (height, width), also uint8."""
     mode = settings.interpolation
     if settings.antialias or frames.shape[-2:] == size:
-        small = F.interpolate(frames, size, mode=mode, antialias=True)
-        return small.to(torch.float32, memory_format=torch.contiguous_format)
+        return F.interpolate(frames, size, mode=mode, antialias=True)
     pixels = frames.contiguous().float()  # decoders put channels last, which resizes slower
-    return F.interpolate(pixels, size, mode=mode).clamp_(0, 255).round_()
+    return F.interpolate(pixels, size, mode=mode).clamp_(0, 255).round_().byte()
 
 
 def normalise(pixels: Tensor, settings: ClipSettings) -> Tensor:
-    """Return ``(x / 255 - mean) / std`` of (T, C, H, W) values in 0 to 255, as float32."""
-    mean, std = (
-        torch.tensor(values, dtype=pixels.dtype, device=pixels.device).view(-1, 1, 1)
-        for values in (settings.mean, settings.std)
+    """Turn bytes into what an encoder sees, with the same bits on every device.
+
+    Args:
+        pixels: (..., C, H, W) uint8.
+        settings: Mean and std.
+
+    Returns:
+        ``(x / 255 - mean) / std`` (..., C, H, W) float32.
+    """
+    assert pixels.dtype == torch.uint8
+    # Filled where the pixels are: a copy to a GPU would wait for it. And a GPU that divides by a
+    # number multiplies by its rounded inverse.
+    most, mean, std = (
+        torch.cat([torch.full((1, 1, 1), x, dtype=torch.float32, device=pixels.device) for x in xs])
+        for xs in ((255.0,), settings.mean, settings.std)
     )
-    return pixels.contiguous().div_(255).sub_(mean).div_(std)
+    values = pixels.to(torch.float32, memory_format=torch.contiguous_format)
+    return values.div_(most).sub_(mean).div_(std)

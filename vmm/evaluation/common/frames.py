@@ -49,7 +49,7 @@ class Frames(NamedTuple):
         """Yield the model's input in parts (t, C, S, S) float32."""
         for i in range(0, len(self.rows), _PORTION):
             rows = self.rows[i : i + _PORTION]
-            shown = normalise(self.pixels[rows].float(), clip)
+            shown = normalise(self.pixels[rows], clip)
             yield shown * (rows >= 0).view(-1, 1, 1, 1)
 
 
