@@ -123,7 +123,7 @@ def test_vectors_of_another_length_are_normalised_in_words(chunk, filled, tmp_pa
 
     edited(path, longer)
     assert main(["vectors", "import", str(path), str(tmp_path / "back")]) == 0
-    assert "3 vectors were not of length 1, and were normalised" in capsys.readouterr().out
+    assert "3 vectors were not of length 1, and normalised" in capsys.readouterr().out
     whole = imported(exported(filled, tmp_path / "w.npz"), tmp_path / "whole")[0]
     back, whole = (
         np.concatenate(index.moments().vectors) for index in (Index.open(tmp_path / "back"), whole)
