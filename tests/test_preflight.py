@@ -1,4 +1,5 @@
 import json
+from importlib.util import find_spec
 from types import SimpleNamespace
 
 import pytest
@@ -93,7 +94,9 @@ def test_doctor_looks_at_the_recipe_too(root, demo_shards, monkeypatch, capsys):
     assert main(["doctor", "--json", "--deep", *recipe]) == 0
     found = json.loads(capsys.readouterr().out)
     assert [f["state"] for f in found] == ["ok"] * len(found)
-    names = [f["name"].split()[0] for f in found]
+    there = [f"import {name}" for name in ("torchvision", "open_clip") if find_spec(name)]
+    assert [f["name"] for f in found[: len(there)]] == there
+    names = [f["name"].split()[0] for f in found[len(there) :]]
     assert names == ["two", "recipe", *["shards"] * 4, "disk"]
     assert main(["doctor", "--deep", *recipe, "--model.init_args.temperature=0"]) == 1
     assert "!!  recipe" in capsys.readouterr().out
