@@ -8,7 +8,7 @@ the second half is what kernels write to get at them.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -122,13 +122,23 @@ class Block:
 
         Rows are so far apart in memory that no CPU does this by itself.
         """
+        self._prefetch(t + _AHEAD, 0, names)
+
+    def expect_next_block(self, t: Value, *names: str) -> None:
+        """Bring the next block of row t closer: for kernels that take all blocks tile by tile."""
+        self._prefetch(t, LANES, names)
+
+    def _prefetch(self, t: Value, lanes: int, names: Sequence[str]) -> None:
         for name in names:
             if name in self.code.arguments:
-                self.code.prefetch(self._place(name, t + _AHEAD))
+                self.code.prefetch(self._place(name, t) + lanes * self._size(name))
 
     def _place(self, name: str, t: Value) -> Value:
-        offset = self.index * (2 * LANES) if self._is_bfloat16(name) else self._offset
-        return self.row(name, t) + offset
+        return self.row(name, t) + self.index * (LANES * self._size(name))
+
+    def _size(self, name: str) -> int:
+        """Bytes of a lane."""
+        return 2 if self._is_bfloat16(name) else 4
 
     def _is_bfloat16(self, name: str) -> bool:
         return f"{name}_bfloat16" in self.code.arguments

@@ -30,6 +30,12 @@ _AT_ONCE = 8
 
 _LN2 = math.log(2.0)
 
+_ROWS = (
+    *("u", "delta", "z", "other", "d_out"),
+    *("d_u", "d_delta", "d_z", "d_other", "y"),
+)
+"""What the gradient reads and writes at every step, of what is there."""
+
 
 def scratch_size(states: int) -> int:
     """Return how many float32 numbers the gradient kernel needs per thread."""
@@ -265,6 +271,7 @@ def _recompute(scan: _Scan, tile: Value, length: Value, scratch: _Scratch) -> No
 
     def one_step(k: Value, step: Value, d_skip: Value, *state: Value) -> list[Value]:
         t = tile * TILE + k
+        at.expect_next_block(t, *_ROWS)
         u, d_y = at.read("u", t), at.read("d_out", t)
         if "z" in code.arguments:
             z = at.read("z", t)
