@@ -24,6 +24,7 @@ from vmm.models.text_encoder import BertTextEncoder
 from vmm.models.videomamba import VideoMamba
 from vmm.ops.tuning.cpu_memory import keep_freed_memory
 from vmm.ops.tuning.cpu_setup import tune_cpu
+from vmm.optim import fuse_on_cpu
 from vmm.tasks.base import TrainingTask
 from vmm.tasks.masked_pretrain import MaskedPretrainTask
 from vmm.tasks.video_text import VideoTextTask
@@ -177,6 +178,7 @@ def calls_of(case: Case, folder: Path) -> dict[str, Callable[[], object]]:
     task.to(common.device()).train()
     trained = [parameter for parameter in task.parameters() if parameter.requires_grad]
     optimizer = _OPTIMIZER(trained)
+    fuse_on_cpu(optimizer)
     batch = batch_of(case)
 
     def step() -> None:

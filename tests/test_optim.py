@@ -6,7 +6,7 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
-from vmm.optim import param_groups, warmup_cosine
+from vmm.optim import fuse_on_cpu, param_groups, warmup_cosine
 
 GOLDEN = Path(__file__).parent / "golden"
 GROUPS = json.loads((GOLDEN / "h_optimizer.json").read_text())
@@ -109,3 +109,41 @@ def test_golden_learning_rates():
 def test_schedules_without_warmup_or_without_decay():
     assert warmup_cosine(0, 0, 10) == 1
     assert warmup_cosine(10, 10, 10) == 1
+
+
+def _trained(steps, *, choose, kind=torch.optim.AdamW, **options):
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(5, 7), nn.Tanh(), nn.Linear(7, 1))
+    optimizer = kind(param_groups(model, 0.05), lr=1e-2, **options)
+    if choose:
+        fuse_on_cpu(optimizer)
+    for _ in range(steps):
+        optimizer.zero_grad()
+        model(torch.randn(8, 5)).square().mean().backward()
+        optimizer.step()
+    return optimizer, torch.cat([p.detach().flatten() for p in model.parameters()])
+
+
+@pytest.mark.parametrize("kind", [torch.optim.Adam, torch.optim.AdamW])
+def test_one_pass_over_parameters_on_the_cpu_takes_the_same_steps(kind):
+    optimizer, actual = _trained(20, choose=True, kind=kind)
+    plain, expected = _trained(20, choose=False, kind=kind)
+    assert {group["fused"] for group in optimizer.param_groups} == {True}
+    assert {group["fused"] for group in plain.param_groups} == {None}
+    torch.testing.assert_close(actual, expected, rtol=1e-5, atol=1e-6)
+    # Or else Lightning would not clip gradients in mixed float16.
+    assert not getattr(optimizer, "_step_supports_amp_scaling", False)
+
+
+@pytest.mark.parametrize("options", [{"foreach": True}, {"foreach": False}, {"fused": False}])
+def test_who_chose_how_parameters_are_changed_keeps_it(options):
+    optimizer, _ = _trained(1, choose=True, **options)
+    assert not any(group["fused"] for group in optimizer.param_groups)
+
+
+def test_other_optimizers_and_devices_are_left_alone():
+    optimizer, _ = _trained(1, choose=True, kind=torch.optim.NAdam)
+    assert not any(group.get("fused") for group in optimizer.param_groups)
+    elsewhere = torch.optim.AdamW([nn.Parameter(torch.zeros(2, device="meta"))])
+    fuse_on_cpu(elsewhere)
+    assert elsewhere.param_groups[0]["fused"] is None

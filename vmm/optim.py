@@ -118,6 +118,23 @@ def check_epsilon(optimizer: Optimizer) -> None:
             )
 
 
+def fuse_on_cpu(optimizer: Optimizer) -> None:
+    """Let an Adam or AdamW change all parameters in one pass where they are on the CPU.
+
+    A third of the time of PyTorch's own choice there, which takes ten passes. Given to the
+    optimizer as it is built, the setting would also claim the scaler's work in mixed float16, whose
+    gradients could then not be clipped. Who chose a way keeps it.
+
+    Args:
+        optimizer: Changed in place, before its first step.
+    """
+    for group in optimizer.param_groups if isinstance(optimizer, torch.optim.Adam) else ():
+        chosen = group["foreach"] is not None or group["fused"] is not None
+        chosen = chosen or group["differentiable"] or group["capturable"]
+        here = all(p.device.type == "cpu" and p.is_floating_point() for p in group["params"])
+        group["fused"] = True if here and not chosen else group["fused"]
+
+
 def warmup_cosine(step: int, warmup_steps: int, total_steps: int, min_ratio: float = 0.01) -> float:
     """Multiplier of the peak learning rate: linear warm-up, then half a cosine, cut off below.
 

@@ -22,6 +22,7 @@ from vmm.hub import expect_network, here_or_hub
 from vmm.models.layers import interpolate_spatial, tapped_layers
 from vmm.models.weight_files import read_state_dict
 from vmm.models.weights import KeyReport, load_accounted
+from vmm.ops.quick_gelu import with_quick_gelu
 from vmm.recipe_files import here_or_packaged
 
 FILE_SUFFIXES = {".pt", ".pth", ".bin", ".ckpt", ".safetensors"}
@@ -208,7 +209,7 @@ def _built(build: Any, embed_dim: Any, sizes: dict[str, Any], config: dict[str, 
         tower = build(embed_dim, sizes, config.get("quick_gelu", False))
     except (TypeError, AssertionError, RuntimeError, ArithmeticError, ValueError) as error:
         raise ValueError(f"open_clip cannot build this tower: {error}") from error
-    return cast(nn.Module, tower)
+    return with_quick_gelu(tower)
 
 
 def load_visual(visual: nn.Module, name: str, pretrained: str) -> KeyReport:

@@ -23,6 +23,7 @@ from vmm.models.layers import Pooling, drop_path, pool_tokens, tapped_layers
 from vmm.models.tubelet_encoder import TubeletEncoder
 from vmm.models.weights import KeyReport
 from vmm.ops.attention import attention
+from vmm.ops.quick_gelu import quick_gelu
 from vmm.types import VideoFeatures
 
 logger = logging.getLogger(__name__)
@@ -71,7 +72,7 @@ class _Mlp(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.fc1(x)
-        out: Tensor = self.fc2(x * torch.sigmoid(1.702 * x) if self.quick_gelu else F.gelu(x))
+        out: Tensor = self.fc2(quick_gelu(x) if self.quick_gelu else F.gelu(x))
         return out
 
 

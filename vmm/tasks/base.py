@@ -17,7 +17,7 @@ from torch.optim.lr_scheduler import LambdaLR
 from vmm.models.lora import Lora, merge_adapters
 from vmm.models.video_encoder import VideoEncoder
 from vmm.models.weights import key_problems, shorten
-from vmm.optim import DecayPolicy, check_epsilon, param_groups, warmup_cosine
+from vmm.optim import DecayPolicy, check_epsilon, fuse_on_cpu, param_groups, warmup_cosine
 from vmm.tasks.adaptation import PartlyTrained
 from vmm.tasks.start import component_names, load_published, load_start_weights
 from vmm.types import VideoTextBatch
@@ -233,6 +233,7 @@ class TrainingTask(PartlyTrained):
         groups = param_groups(self, self.weight_decay, self.decay_policy, self.lr_ratios(), unread)
         optimizer = self.optimizer(groups)
         check_epsilon(optimizer)
+        fuse_on_cpu(optimizer)
         for group in optimizer.param_groups:
             group["lr"] *= group["lr_ratio"]
         total = self.trainer.estimated_stepping_batches
