@@ -124,8 +124,8 @@ def draw(rows: list[dict[str, Any]]) -> Figure:
 
 def main() -> None:
     """Measure, and write the report."""
-    options = report.options("benchmarks.care", __doc__ or "", "a fifth of the steps")
-    rows = measure(180 if options.short else 900)
+    options = report.options("benchmarks.care", __doc__ or "", "an eighth of the steps")
+    rows = measure(120 if options.short else 960)
     share = ratio(rows, "cpu_s")
     kinds = {"processor": "cpu_s", "clock": "s"}
     lines = [

@@ -68,7 +68,7 @@ class Sizes(NamedTuple):
     batches: int
 
 
-SHORT = Sizes((360,), (30, 250), 10, 3, 8)
+SHORT = Sizes((360,), (30, 250), 10, 2, 8)
 LONG = Sizes((360, 720), (30, 250), 10, 9, 8)
 
 

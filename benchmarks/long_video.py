@@ -57,7 +57,7 @@ class Sizes(NamedTuple):
     film_height: int
 
 
-SHORT = Sizes((CLIP, 64, 256), 64, 24, 224, (60, 300), 360)
+SHORT = Sizes((CLIP, 32, 256), 32, 24, 224, (60, 300), 360)
 LONG = Sizes((CLIP, 64, 256, 1024, HOUR), 256, 24, 224, (600, 3 * HOUR), 360)
 
 

@@ -50,30 +50,31 @@ step.SHORT = step.Sizes(
 )
 compiling.SHORT = compiling.Sizes((compiling.Case("small", 16, 2, 1, 2, 32),), 1, "eager")
 
-for module in (
-    scan,
-    block,
-    compiling,
-    conv,
-    decode,
-    encoder,
-    estimate,
-    export,
-    loading,
-    long_video,
-    opening,
-    rerank,
-    collection,
-    step,
-):
-    sys.argv = [module.__name__, "--short", "--output", str(OUT)]
-    module.main()
+if __name__ == "__main__":  # and not again in the processes that a benchmark spawns
+    for module in (
+        scan,
+        block,
+        compiling,
+        conv,
+        decode,
+        encoder,
+        estimate,
+        export,
+        loading,
+        long_video,
+        opening,
+        rerank,
+        collection,
+        step,
+    ):
+        sys.argv = [module.__name__, "--short", "--output", str(OUT)]
+        module.main()
 
-# What extra_memory must find: 32 MiB that are needed for a while beside 16 that stay.
-many = 2**20
-junk = [torch.ones(64 * 1024) for _ in range(256)]  # 64 MiB of free heap must not hide them
-del junk
-extra = common.extra_memory(lambda: [torch.ones(12 * many)[: 4 * many].clone()])
-none = common.extra_memory(lambda: [torch.ones(8 * many)])
-peak = common.peak_memory(lambda: torch.ones(64 * many))
-OUT.joinpath("memory.json").write_text(json.dumps([extra, none, peak]))
+    # What extra_memory must find: 32 MiB that are needed for a while beside 16 that stay.
+    many = 2**20
+    junk = [torch.ones(64 * 1024) for _ in range(256)]  # 64 MiB of free heap must not hide them
+    del junk
+    extra = common.extra_memory(lambda: [torch.ones(12 * many)[: 4 * many].clone()])
+    none = common.extra_memory(lambda: [torch.ones(8 * many)])
+    peak = common.peak_memory(lambda: torch.ones(64 * many))
+    OUT.joinpath("memory.json").write_text(json.dumps([extra, none, peak]))
