@@ -2,6 +2,7 @@
 
 import json
 from collections import Counter
+from pathlib import Path
 
 import pytest
 
@@ -140,7 +141,7 @@ def test_the_command_makes_a_folder_of_each_part(tmp_path, capsys, monkeypatch):
     make = ["films", "-o", "shards", "--workers", "1", "--dataset", "file-names"]
     assert main([*make, "--split", "50/30/20"]) == 0
     said = capsys.readouterr().out
-    assert "train: 3 clips of 3 videos" in said and "points of recall" in said
+    assert "train: 3 clips of 3 videos" in said and "points of a result" in said
     listed = json.loads((tmp_path / "shards/splits.json").read_text())["videos"]
     read = {}
     for part, names in listed.items():
@@ -152,6 +153,13 @@ def test_the_command_makes_a_folder_of_each_part(tmp_path, capsys, monkeypatch):
     assert main([*make, "--split", "60/20/20"]) == 2
     assert "shards that were made with other" in capsys.readouterr().err
     assert json.loads((tmp_path / "shards/splits.json").read_text())["videos"] == listed
+    before = sorted(Path("shards").rglob("*"))
+    assert main(make) == 2  # the whole beside the parts would be trained on
+    assert "holds the parts of a split (train, validation, test)" in capsys.readouterr().err
+    assert sorted(Path("shards").rglob("*")) == before
+    whole = [*make[:2], "whole", *make[3:]]
+    assert main(whole) == 0 and main([*whole, "--split", "50/30/20"]) == 2
+    assert "holds shards of the whole" in capsys.readouterr().err
     for flags, message in (
         (["--split", "80/10/10", "--shard-range", "0:1"], "three folders"),
         (["--group-by", "film"], "is for --split 80/10/10"),

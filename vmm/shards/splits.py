@@ -28,7 +28,7 @@ SPLITS_FILE = "splits.json"
 _SHARES = re.compile(r"\d+(?:\.\d+)?(?:/\d+(?:\.\d+)?)+")
 _SCENE = re.compile(r"(.+?)[\s_-]*scene[\s_-]*\d+.*", re.IGNORECASE)
 _FEW = 20
-"""Clips of a part in which one more or less is five points of recall."""
+"""Clips of a part in which one more or less is five points of a result."""
 
 
 class Video(NamedTuple):
@@ -92,7 +92,7 @@ class Split(NamedTuple):
             clips = _clips(self.parts[part])
             lines.append(
                 f"{part} has {number_of(clips, 'clip')}: one is {100 / clips:.0f} points of "
-                "recall, so small differences say nothing; give it a larger share, or add clips"
+                "a result, so small differences say nothing; give it a larger share, or add clips"
             )
         return "\n".join(lines)
 
