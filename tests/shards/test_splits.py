@@ -94,6 +94,10 @@ def test_classes_are_spread_in_proportion_and_each_is_trained(tmp_path):
                 assert abs(there[part][name] - 0.1 * size) <= 1
         assert there["train"]["rare"] == 1
     assert "test has none of 1 class: rare" in found.in_words()
+    assert "captions" in found.in_words()
+    alone = [item._replace(captions=[item.metadata["class"]]) for item in items]
+    said = split(alone, tmp_path).in_words()
+    assert "videos, 4 classes" in said and "caption" not in said
 
 
 def test_a_class_of_one_video_is_trained_whatever_the_other_parts_lack(tmp_path):
