@@ -13,6 +13,7 @@ import torch
 
 from vmm.command_line import (
     CommandParser,
+    DefaultsFormatter,
     PatientCtrlC,
     finite,
     positive,
@@ -20,6 +21,16 @@ from vmm.command_line import (
     whole,
 )
 from vmm.data.patterns import expand_shards
+
+
+def test_help_names_the_defaults_that_say_something():
+    parser = CommandParser(prog="vmm x", formatter_class=DefaultsFormatter)
+    parser.add_argument("--fps", type=float, default=3.0, help="pictures per second")
+    parser.add_argument("--split", help="percent")
+    parser.add_argument("--ray", action="store_true", help="on a cluster")
+    said = parser.format_help()
+    assert "pictures per second (default: 3.0)" in said
+    assert said.count("default") == 1, "None and False are noise"
 
 
 def ours():

@@ -7,9 +7,17 @@ import xml.etree.ElementTree as ET
 
 import pytest
 
-from vmm.text_output import number_of, say, visible, write_text
+from vmm.text_output import lasting, number_of, say, visible, write_text
 
 LATIN = os.fsdecode(b"caf\xe9.mp4")
+
+
+def test_short_times_are_not_nought_hours():
+    times = (0, 13.92, 59.9, 60, 3599, 3600, 7_200_000)
+    assert [lasting(seconds) for seconds in times] == [
+        *("0.0 seconds", "13.9 seconds", "59.9 seconds", "1.0 minutes", "60.0 minutes"),
+        *("1.0 hours", "2,000.0 hours"),
+    ]
 
 
 def test_one_is_no_plural():

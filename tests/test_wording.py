@@ -46,7 +46,7 @@ def test_words_that_are_spelled_out_or_unknown_are_counted_as_often_as_they_come
     assert check.unknown_examples == ["4x4"]
     assert check.lettered_examples == ["guitar", "dog"]
     signs = check_captions(["小猫"], tokenize, 99)  # each of which means something
-    assert signs.spelled == 1 and signs.lettered_examples == []
+    assert (signs.words, signs.spelled, signs.lettered_examples) == (2, 0, [])
     said = check.said()
     assert (
         "3 of 12 words (25.0%) are spelled out in pieces, e.g. 'guitar' (6" in said["spelled-words"]

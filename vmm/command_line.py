@@ -74,6 +74,15 @@ class CommandParser(argparse.ArgumentParser):
         return f"; did you mean {near[0]}?" if near else ""
 
 
+class DefaultsFormatter(argparse.ArgumentDefaultsHelpFormatter):
+    """Help that ends with the default of an option, if that says something."""
+
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        if action.default is None or action.default is False:
+            return action.help
+        return super()._get_help_string(action)
+
+
 def whole(least: int, most: int | None = None) -> Callable[[str], int]:
     """Give the ``type=`` of an option that is a whole number in a range."""
     wanted = f"{least} or more" if most is None else f"{least} to {most}"

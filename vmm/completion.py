@@ -20,7 +20,6 @@ import shtab
 from vmm import cli
 from vmm.command_line import CommandParser
 from vmm.recipe_files import PACKAGED
-from vmm.setting_help import names
 from vmm.text_output import say
 
 _SHELLS = ("bash", "zsh", "fish")
@@ -77,6 +76,8 @@ def whole_parser() -> argparse.ArgumentParser:
 
 
 def _add_trainer(commands: Any, name: str, about: str) -> None:
+    from vmm.setting_help import names  # loads torch, which the help does without
+
     parser = commands.add_parser(name, help=about.partition(":")[0])
     add = parser.add_argument
     add("recipes", nargs="*", help="recipe and overlays").complete = _RECIPES

@@ -52,6 +52,13 @@ def number_of(number: int, one: str, many: str = "") -> str:
     return f"{number:,} {one if number == 1 else many or one + 's'}"
 
 
+def lasting(seconds: float) -> str:
+    """Say how long something lasts: ``24.1 seconds``, ``3.0 minutes``, ``1.5 hours``."""
+    if seconds >= 3600:
+        return f"{seconds / 3600:,.1f} hours"
+    return f"{seconds / 60:.1f} minutes" if seconds >= 60 else f"{seconds:.1f} seconds"
+
+
 def complain(text: str) -> None:
     """Print a mistake, which may have several lines, to standard error."""
     sys.stderr.write(visible(text, lines=True) + "\n")

@@ -9,12 +9,14 @@ import re
 from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 Tokenize = Callable[[list[str]], list[list[int]]]
 """Captions to tokens, marks at both ends included, nothing cut."""
 
 _EXAMPLES = 3
-_WORD = re.compile(r"[^\W_]+")
+_WORD = re.compile(r"[\u3400-\u9fff]|[^\W_\u3400-\u9fff]+")
+"""A run of letters and digits; each Chinese character is a word, as it is to BERT's tokenizers."""
 _OFTEN = 0.1
 """Share of the words from which on more than rare ones are missing in a vocabulary."""
 _REMEDY = (
@@ -23,13 +25,24 @@ _REMEDY = (
 )
 
 
+_DROPPED, _PARTING = r"[,.'!?\"()*#:;~]", r"[-/]"
+
+CLEANING: list[dict[str, Any]] = [
+    {"type": "Lowercase"},
+    {"type": "Replace", "pattern": {"Regex": _DROPPED}, "content": ""},
+    {"type": "Replace", "pattern": {"Regex": _PARTING}, "content": " "},
+    {"type": "Replace", "pattern": {"String": "<person>"}, "content": "person"},
+]
+"""What ``clean_caption`` does but for white space, as a ``tokenizer.json`` says it."""
+
+
 def clean_caption(text: str) -> str:
     """Lower-case a caption and strip punctuation, as the published system does.
 
     Hyphens and slashes separate words; ``<person>`` becomes a word.
     """
-    text = re.sub(r"[,.'!?\"()*#:;~]", "", text.lower())
-    text = re.sub(r"[-/]", " ", text).replace("<person>", "person")
+    text = re.sub(_DROPPED, "", text.lower())
+    text = re.sub(_PARTING, " ", text).replace("<person>", "person")
     return re.sub(r"\s{2,}", " ", text).strip()
 
 

@@ -64,8 +64,9 @@ def test_its_limits_are_those_of_the_model(run):
 
 
 def test_results_come_with_their_protocol(run, tmp_path):
-    path = result(tmp_path / "retrieval_forward", run.sha256)
-    assert find_results(tmp_path) == [path]
+    path = result(tmp_path / "version_0/retrieval_forward", run.sha256)
+    beside = result(tmp_path / "after", run.sha256)
+    assert find_results(tmp_path / "version_0") == [path, beside]
     card = model_card(run, "mit", [path])
     row = "| 10.0 | 50.0 | 100.0 | 10.0 | 50.0 | 100.0 |"
     assert f"| dual encoder, mean of the frames' cosines (published) {row}" in card

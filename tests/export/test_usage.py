@@ -39,7 +39,7 @@ def run(folder, clip, caption, loader):
 @pytest.fixture(scope="module")
 def wanted(encoder_folder, clips):
     encoder = VideoTextEncoder.from_pretrained(encoder_folder, device="cpu")
-    caption = "a red circle moves left"
+    caption = "A red-circle moves (left), " * 20  # longer than the model reads
     cosine = encoder.encode_text([caption]) @ encoder.encode_video(clips[:1]).T
     return caption, cosine, encoder.score([caption], clips[:1])[0]
 

@@ -6,11 +6,13 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from tokenizers import Tokenizer
 
 from vmm.losses.mlm import mlm_loss
 from vmm.models.text_encoder import DROPPED_KEYS, BertTextEncoder
 from vmm.models.weights import load_accounted
 from vmm.types import TextTokens
+from vmm.wording import CLEANING
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 RECORDED = json.loads((GOLDEN / "d_text.json").read_text())
@@ -330,3 +332,26 @@ def test_another_architecture(tiny):
     (tiny / "config.json").write_text('{"model_type": "roberta"}')
     with pytest.raises(ValueError, match="type roberta"):
         BertTextEncoder(6, str(tiny))
+
+
+@pytest.mark.parametrize(
+    "caption",
+    [
+        'A taxi-sign, "TAXI", red/white!',
+        "  <person>'s café;  isn't (here)  ",
+        "a circle " * 9,
+        "#3: Größe, 赤い円",
+    ],
+)
+def test_the_written_tokenizer_does_alone_what_tokenize_does(tiny, tmp_path, caption):
+    encoder = _tiny_encoder(tiny)
+    folder = tmp_path / "out"
+    folder.mkdir()
+    for place in (tiny, folder):
+        saved = _tiny_encoder(place)
+        saved.save_sources(folder)
+        saved.complete_vocabulary(folder)
+        alone = Tokenizer.from_file(str(folder / "tokenizer.json")).encode(caption)
+        assert alone.ids == encoder.tokenize([caption]).input_ids[0].tolist()
+    steps = json.loads((folder / "tokenizer.json").read_text())["normalizer"]["normalizers"]
+    assert len(steps) == len(CLEANING) + 1, "written once, however often it is saved"

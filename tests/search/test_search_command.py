@@ -83,7 +83,7 @@ def test_filters_and_a_sentence_with_a_video(search, index):
     similar = {row["file"]: row["similarity"] for row in json.loads(alone.out)}
     assert both[0]["similarity"] not in (everything[0]["similarity"], *similar.values())
     said = search("a circle", "--folder", "nowhere")
-    assert said.out == "" and said.err == "nothing is left by the filters for: 1\n"
+    assert said.out == "" and said.err == f"the filters leave no moment of {index}\n"
 
 
 def test_many_queries_carry_their_query_and_none_is_lost(search, index, tmp_path):

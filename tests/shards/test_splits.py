@@ -2,6 +2,7 @@
 
 import json
 from collections import Counter
+from pathlib import Path
 
 import pytest
 
@@ -93,6 +94,10 @@ def test_classes_are_spread_in_proportion_and_each_is_trained(tmp_path):
                 assert abs(there[part][name] - 0.1 * size) <= 1
         assert there["train"]["rare"] == 1
     assert "test has none of 1 class: rare" in found.in_words()
+    assert "captions" in found.in_words()
+    alone = [item._replace(captions=[item.metadata["class"]]) for item in items]
+    said = split(alone, tmp_path).in_words()
+    assert "videos, 4 classes" in said and "caption" not in said
 
 
 def test_a_class_of_one_video_is_trained_whatever_the_other_parts_lack(tmp_path):
@@ -140,7 +145,7 @@ def test_the_command_makes_a_folder_of_each_part(tmp_path, capsys, monkeypatch):
     make = ["films", "-o", "shards", "--workers", "1", "--dataset", "file-names"]
     assert main([*make, "--split", "50/30/20"]) == 0
     said = capsys.readouterr().out
-    assert "train: 3 clips of 3 videos" in said and "points of recall" in said
+    assert "train: 3 clips of 3 videos" in said and "points of a result" in said
     listed = json.loads((tmp_path / "shards/splits.json").read_text())["videos"]
     read = {}
     for part, names in listed.items():
@@ -152,6 +157,13 @@ def test_the_command_makes_a_folder_of_each_part(tmp_path, capsys, monkeypatch):
     assert main([*make, "--split", "60/20/20"]) == 2
     assert "shards that were made with other" in capsys.readouterr().err
     assert json.loads((tmp_path / "shards/splits.json").read_text())["videos"] == listed
+    before = sorted(Path("shards").rglob("*"))
+    assert main(make) == 2  # the whole beside the parts would be trained on
+    assert "holds the parts of a split (train, validation, test)" in capsys.readouterr().err
+    assert sorted(Path("shards").rglob("*")) == before
+    whole = [*make[:2], "whole", *make[3:]]
+    assert main(whole) == 0 and main([*whole, "--split", "50/30/20"]) == 2
+    assert "holds shards of the whole" in capsys.readouterr().err
     for flags, message in (
         (["--split", "80/10/10", "--shard-range", "0:1"], "three folders"),
         (["--group-by", "film"], "is for --split 80/10/10"),

@@ -126,6 +126,8 @@ def test_the_youngest_run_of_a_name(tmp_path):
         (tmp_path / name).mkdir()
         (tmp_path / name / "config.yaml").touch()
     (tmp_path / "other").mkdir()
+    (tmp_path / "version_11").mkdir()  # what vmm predict leaves
+    (tmp_path / "version_11/config.yaml").write_text("seed: 1\nreturn_predictions: null\n")
     assert newest_run(tmp_path) == tmp_path / "version_9"
 
 

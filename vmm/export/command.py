@@ -102,6 +102,8 @@ def export(
             _sentence_transformers(parts, folder)
         else:
             write_preprocessing(parts, folder)
+            if isinstance(parts.model, VideoTextModel):
+                parts.model.text_encoder.complete_vocabulary(folder)
             if format_name == "onnx":
                 from vmm.export.onnx_files import write_onnx
 

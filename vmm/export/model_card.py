@@ -167,8 +167,12 @@ def _limits(model: VideoTextModel | VideoClassifier, clip: ClipSettings) -> list
 
 
 def find_results(run: Path) -> list[Path]:
-    """Find what ``vmm eval retrieval`` left in a run directory."""
-    return sorted(run.glob("*/retrieval.json"))
+    """Find what ``vmm eval retrieval`` left in a run directory, or beside it by ``--out``.
+
+    A card takes those that are of the run's weights.
+    """
+    beside = sorted(run.resolve().parent.glob("*/retrieval.json"))
+    return [*sorted(run.glob("*/retrieval.json")), *beside]
 
 
 def _section(path: Path, sha256: str) -> str:

@@ -7,6 +7,7 @@ The scan's backend is the one of the machine that wrote them. Shape legend: see 
 
 from __future__ import annotations
 
+import logging
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -75,6 +76,8 @@ def compile_tower(parts: EncoderParts, name: str, inputs: tuple[Tensor, ...], pa
     So ``inputs`` are (B, T, C, H, W), or twice (B, S).
     """
     program = trace(parts, name, inputs)
+    # Says of a machine without GPU that it has none.
+    logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)
     torch._inductor.aoti_compile_and_package(program, package_path=str(path))
     run = torch._inductor.aoti_load_package(str(path))
     want = expected(parts, name, inputs)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -185,6 +186,32 @@ def read_tokenizer(name: str, vocab_size: int) -> Any:
             "make both agree"
         )
     return tokenizer
+
+
+def complete_tokenizer(folder: Path, max_words: int, cleaning: Sequence[Mapping[str, Any]]) -> None:
+    """Put into ``tokenizer.json`` what else happens to captions, for programs that know no vmm.
+
+    Args:
+        folder: With the file; without one nothing is done.
+        max_words: Tokens that a caption may have, marks included.
+        cleaning: Normalizers of the package tokenizers that come before the tokenizer's own.
+    """
+    path = folder / "tokenizer.json"
+    if not path.is_file():
+        return
+    content = json.loads(path.read_bytes())
+    own = content["normalizer"]
+    steps = own["normalizers"] if own and own["type"] == "Sequence" else [own] if own else []
+    if steps[: len(cleaning)] != list(cleaning):
+        content["normalizer"] = {"type": "Sequence", "normalizers": [*cleaning, *steps]}
+    content["truncation"] = {
+        "direction": "Right",
+        "max_length": max_words,
+        "strategy": "LongestFirst",
+        "stride": 0,
+    }
+    content["padding"] = None
+    path.write_text(json.dumps(content, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
 
 
 def refuse_other_model(tokenizer: Any, name: str, vocab_size: int, pad_id: int | None) -> None:

@@ -32,7 +32,7 @@ from vmm.models.library_files import (
 from vmm.models.tokenized_text import TokenizedTextEncoder
 from vmm.models.weights import KeyReport, load_accounted
 from vmm.types import TextTokens
-from vmm.wording import clean_caption
+from vmm.wording import CLEANING, clean_caption
 
 logger = logging.getLogger(__name__)
 
@@ -147,6 +147,10 @@ class BertTextEncoder(TokenizedTextEncoder):
     def _worded(self, texts: list[str]) -> list[str]:
         """Clean captions, as the published system does."""
         return [clean_caption(text) for text in texts]
+
+    def _cleaning(self) -> list[dict[str, Any]]:
+        """The same for programs that read ``tokenizer.json`` and know no vmm."""
+        return CLEANING
 
     def encode(self, tokens: TextTokens) -> Tensor:
         """Read captions alone.

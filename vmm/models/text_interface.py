@@ -123,6 +123,12 @@ class TextEncoder(nn.Module, ABC):
     def save_vocabulary(self, folder: Path) -> None:
         """Write the files that ``tokenize`` needs into an exported folder; by default none."""
 
+    def complete_vocabulary(self, folder: Path) -> None:
+        """Let those files do alone all that ``tokenize`` does, where that can be; by default not.
+
+        A program that runs a graph reads them without this class.
+        """
+
     def save_sources(self, folder: Path) -> None:
         """Write what building it needs into its run's folder; by default the vocabulary.
 

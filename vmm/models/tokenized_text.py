@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from vmm.models.bert import BertLayer, fuse_through, project_for
-from vmm.models.library_files import refuse_other_words
+from vmm.models.library_files import complete_tokenizer, refuse_other_words
 from vmm.models.text_interface import FusionEncoder, VisionKV
 from vmm.types import TextTokens
 
@@ -34,6 +34,10 @@ class TokenizedTextEncoder(FusionEncoder):
     def _worded(self, texts: list[str]) -> list[str]:
         """Give captions as the tokenizer is to see them; by default as they are."""
         return texts
+
+    def _cleaning(self) -> list[dict[str, Any]]:
+        """Give ``_worded`` as normalizers of the package tokenizers; by default none."""
+        return []
 
     @property
     def pad_id(self) -> int:
@@ -72,6 +76,10 @@ class TokenizedTextEncoder(FusionEncoder):
     def save_vocabulary(self, folder: Path) -> None:
         """Write the tokenizer."""
         self.tokenizer.save_pretrained(folder)
+
+    def complete_vocabulary(self, folder: Path) -> None:
+        """See ``TextEncoder.complete_vocabulary``."""
+        complete_tokenizer(folder, self.max_words, self._cleaning())
 
     def check_vocabulary(self, folder: Path) -> None:
         """Refuse weights that were trained with another vocabulary; see ``TextEncoder``."""

@@ -124,7 +124,8 @@ def main(argv: Sequence[str]) -> int:
     if not searcher.sources:
         complain(f"{options.index} holds no moments; `vmm encode` fills it")
     elif nothing := [result.id for result in results if not result.hits]:
-        complain(f"nothing is left by the filters for: {', '.join(nothing)}")
+        which = f" for: {', '.join(nothing)}" if options.queries else ""
+        complain(f"the filters leave no moment of {options.index}{which}")
     for title, wrong in (("rows left out", odd), ("queries not answered", problems)):
         if wrong:
             more = "\n  ..." if len(wrong) > _SHOWN_PROBLEMS else ""

@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from vmm.command_line import CommandParser, run_to_status, whole
+from vmm.command_line import CommandParser, DefaultsFormatter, run_to_status, whole
 from vmm.data.annotations.class_folders import class_names
 from vmm.data.annotations.dataset import inside
 from vmm.data.annotations.folders import FOLDERS
@@ -25,9 +25,9 @@ from vmm.data.annotations.registry import DATASETS, read_annotations
 from vmm.data.annotations.tables import CAPTION_FIELDS, CLASS_FIELDS, MEDIA_FIELDS
 from vmm.recipe_files import here_or_packaged
 from vmm.shards.inspection import InspectOptions, in_words, inspect_shards
-from vmm.shards.making import MadeShards, MakeOptions, make_shards
+from vmm.shards.making import PLAN, MadeShards, MakeOptions, make_shards
 from vmm.shards.samples import Layout
-from vmm.shards.splits import is_shares, parse_shares, split_by_video, write_split
+from vmm.shards.splits import PARTS, is_shares, parse_shares, split_by_video, write_split
 from vmm.text_output import say
 from vmm.whole import whole_file
 
@@ -51,7 +51,7 @@ def _make_parser(prog: str) -> argparse.ArgumentParser:
         prog=prog,
         description="Make shards from a data set's annotation file and a folder of its media.",
         epilog=_EPILOG,
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        formatter_class=DefaultsFormatter,
     )
     add, layout = parser.add_argument, Layout()
     add(
@@ -118,6 +118,21 @@ def _make(annotations: list[Annotation], options: MakeOptions, names: list[str])
     return made
 
 
+def _refuse_mixed(out: Path, splits: bool) -> None:
+    """Refuse shards beside the parts of a split, and a split of what is there as a whole.
+
+    Both read as training clips, those of the test part among them.
+    """
+    parts = [part for part in PARTS if (out / part / PLAN).is_file()]
+    if not splits and parts:
+        raise ValueError(
+            f"{out} holds the parts of a split ({', '.join(parts)}); give another --out, or the "
+            "same --split to go on"
+        )
+    if splits and (out / PLAN).is_file():
+        raise ValueError(f"{out} holds shards of the whole, without --split; give another --out")
+
+
 def main_make(argv: Sequence[str] | None = None, prog: str = "vmm shards make") -> int:
     """Make shards; returns 0 if every shard is finished and holds something."""
     given = _make_parser(prog).parse_args(argv)
@@ -133,6 +148,7 @@ def main_make(argv: Sequence[str] | None = None, prog: str = "vmm shards make") 
             given.media or beside, given.out, layout,
             given.samples_per_shard, given.workers, given.shard_range, given.ray,
         )  # fmt: skip
+        _refuse_mixed(given.out, shares is not None)
         names = class_names(annotations)
         if shares is None:
             return 0 if _make(annotations, options, names).successes else 1
@@ -156,7 +172,7 @@ def main_inspect(argv: Sequence[str] | None = None, prog: str = "vmm shards insp
     parser = CommandParser(
         prog=prog,
         description="Count, measure and show what is in shards.",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        formatter_class=DefaultsFormatter,
     )
     add = parser.add_argument
     add("shards", nargs="+", help="paths with $VARIABLES, braces and wildcards")

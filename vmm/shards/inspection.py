@@ -22,7 +22,7 @@ from vmm.shards.contact_sheet import contact_sheet
 from vmm.shards.processes import process_pool
 from vmm.shards.shard_statistics import ShardContent, ShardReport, inspect_shard, report
 from vmm.shards.tokenizer_folder import read_tokenizer
-from vmm.text_output import number_of, write_text
+from vmm.text_output import lasting, number_of, write_text
 from vmm.wording import check_captions
 
 _TOKENISED = 100_000
@@ -93,7 +93,8 @@ def inspect_shards(options: InspectOptions) -> ShardReport:
         for one in thumbnails
     ]
     page = render(
-        "shards.html.j2", _TEMPLATES, filters={"bytes": _bytes, "number": _number},
+        "shards.html.j2", _TEMPLATES,
+        filters={"bytes": _bytes, "number": _number, "lasting": lasting},
         numbers=numbers, pictures=pictures, first=paths[0], last=paths[-1], said=_said(numbers),
     )  # fmt: skip
     write_text(out / "index.html", page)
@@ -173,7 +174,7 @@ def in_words(numbers: ShardReport) -> str:
         f"{number_of(samples['count'], 'sample')} ({number_of(samples['video'], 'video')}, "
         f"{number_of(samples['image'], 'image')}), {samples['usable']} usable; "
         f"problems: {problems or 'none'}\n"
-        f"{seconds.get('total', 0) / 3600:.2f} hours, median {seconds.get('median', 0):.3g} s\n"
+        f"{lasting(seconds.get('total', 0))}, median {seconds.get('median', 0):.3g} s\n"
         f"{number_of(captions['count'], 'caption')}, {captions['distinct']} different, "
         f"median {number_of(captions['words'].get('median', 0), 'word')}"
         + "".join(f"\n{s}" for s in said)

@@ -35,7 +35,7 @@ from vmm.text_output import number_of
 from vmm.whole import whole_file
 
 FORMAT_VERSION = 3  # one higher whenever the same arguments give other shards
-_PLAN, _SUMMARY, _FAILURES = "plan.json", "summary.json", "failures.jsonl"
+PLAN, _SUMMARY, _FAILURES = "plan.json", "summary.json", "failures.jsonl"
 
 _done: Any = None  # in a worker process: counts finished samples for the progress bar
 
@@ -200,7 +200,7 @@ def _claim(annotations: Sequence[Annotation], options: MakeOptions, shards: int)
         "shards": shards,
     }
     out = options.out
-    file = out / _PLAN
+    file = out / PLAN
     if file.is_file():
         try:
             there = json.loads(file.read_bytes())
@@ -208,6 +208,8 @@ def _claim(annotations: Sequence[Annotation], options: MakeOptions, shards: int)
             raise ValueError(f"{file} is damaged ({error}); give another --out") from error
         if there != wanted:
             names = [name for name in wanted if there.get(name) != wanted[name]]
+            if "annotations" in names:  # from which these follow
+                names = [name for name in names if name not in ("items", "shards")]
             raise ValueError(
                 f"{out} holds shards that were made with other {', '.join(names)}; "
                 "give another --out"

@@ -28,7 +28,7 @@ SPLITS_FILE = "splits.json"
 _SHARES = re.compile(r"\d+(?:\.\d+)?(?:/\d+(?:\.\d+)?)+")
 _SCENE = re.compile(r"(.+?)[\s_-]*scene[\s_-]*\d+.*", re.IGNORECASE)
 _FEW = 20
-"""Clips of a part in which one more or less is five points of recall."""
+"""Clips of a part in which one more or less is five points of a result."""
 
 
 class Video(NamedTuple):
@@ -59,13 +59,8 @@ class Split(NamedTuple):
         """Say how large the parts are, and what of them is odd; several lines."""
         lines = []
         for part, videos in self.parts.items():
-            clips, captions = _clips(videos), sum(len(i.captions) for i in self.items(part))
-            counted = (
-                number_of(clips, "clip"),
-                number_of(len(videos), "video"),
-                number_of(captions, "caption"),
-            )
-            lines.append("{}: {} of {}, {}".format(part, *counted))
+            size = f"{number_of(_clips(videos), 'clip')} of {number_of(len(videos), 'video')}"
+            lines.append(f"{part}: {size}, {_texts(self.items(part))}")
         kinds = {part: {v.kind for v in videos} for part, videos in self.parts.items()}
         everywhere = set().union(*kinds.values())
         for part, there in kinds.items():
@@ -92,7 +87,7 @@ class Split(NamedTuple):
             clips = _clips(self.parts[part])
             lines.append(
                 f"{part} has {number_of(clips, 'clip')}: one is {100 / clips:.0f} points of "
-                "recall, so small differences say nothing; give it a larger share, or add clips"
+                "a result, so small differences say nothing; give it a larger share, or add clips"
             )
         return "\n".join(lines)
 
@@ -275,6 +270,14 @@ def _fill(parts: dict[str, list[Video]]) -> None:
 
 def _clips(videos: Iterable[Video]) -> int:
     return sum(video.clips for video in videos)
+
+
+def _texts(items: Sequence[Annotation]) -> str:
+    """Count the captions, or the classes where these are all the captions there are."""
+    texts = [text for item in items for text in item.captions]
+    if items and texts == [item.metadata.get("class") for item in items]:
+        return number_of(len(set(texts)), "class", "classes")
+    return number_of(len(texts), "caption")
 
 
 def _some(names: Sequence[str]) -> str:

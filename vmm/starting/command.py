@@ -238,7 +238,8 @@ def _parser() -> argparse.ArgumentParser:
     add("--class-field", metavar="FIELD",
         help="of classification: field of the JSON in shards (default: where `vmm shards make` "
         "writes the class)")  # fmt: skip
-    add("--steps", type=whole(1), help="training steps (default: by the number of clips)")
+    add("--steps", type=whole(1), help="training steps, made up to equal times between "
+        "eight validations (default: by the number of clips)")  # fmt: skip
     return parser
 
 

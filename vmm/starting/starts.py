@@ -15,7 +15,7 @@ import yaml
 
 from vmm.recipe_files import PACKAGED
 from vmm.shards.tokenizer_folder import read_tokenizer
-from vmm.starting.words import write_words
+from vmm.starting.words import words_of, write_words
 from vmm.wording import check_captions
 
 _UNREADABLE = 0.3
@@ -289,7 +289,7 @@ def _with_text(start: Start, wanted: Wanted, keep: Path | None) -> Start:
     text = packaged("overlays/minilm.yaml")["model"]["init_args"]["text_encoder"]
     args = _args(text)
     args |= {"name": wanted.text or args["name"]}
-    args["max_words"] = _length(max((len(c.split()) for c in wanted.captions), default=0) * 3 // 2)
+    args["max_words"] = _length(_longest(wanted.captions) * 3 // 2)
     lr = start.model["optimizer"]["init_args"]["lr"]
     # What the overlay has beside the rate of the recipe that it is for.
     ratio = packaged("overlays/minilm.yaml")["model"]["init_args"]["text_lr_ratio"]
@@ -308,7 +308,7 @@ def _with_text(start: Start, wanted: Wanted, keep: Path | None) -> Start:
 def _with_words(start: Start, wanted: Wanted) -> Start:
     base = _args(packaged("stage2_vtt.yaml")["model"])
     folder = wanted.beside.with_name(wanted.beside.name + "_words")
-    length = _length(2 + max((len(c.split()) for c in wanted.captions), default=0))
+    length = _length(2 + _longest(wanted.captions))
     count = write_words(folder, wanted.captions, PACKAGED / "encoders/bert_demo", length)
     text = base["text_encoder"]
     args = _args(text) | {"name": str(folder), "pretrained": False, "max_words": length}
@@ -319,6 +319,10 @@ def _with_words(start: Start, wanted: Wanted) -> Start:
         f"captions ({folder}); what a search for other words finds is chance"
     )
     return start
+
+
+def _longest(captions: Sequence[str]) -> int:
+    return max((len(words_of(caption)) for caption in captions), default=0)
 
 
 def _length(tokens: int) -> int:

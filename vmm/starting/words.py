@@ -16,6 +16,18 @@ _MOST = 30_000
 """Words of a vocabulary, the most frequent; others are spelled out."""
 
 
+def words_of(caption: str) -> list[str]:
+    """Cut a caption into words as the tokenizer of such a folder does before it looks them up.
+
+    It takes accents away, and each Chinese character for a word.
+    """
+    from tokenizers.normalizers import BertNormalizer
+    from tokenizers.pre_tokenizers import BertPreTokenizer
+
+    text = BertNormalizer(lowercase=True).normalize_str(clean_caption(caption))
+    return [word for word, _ in BertPreTokenizer().pre_tokenize_str(text)]
+
+
 def write_words(folder: Path, captions: Sequence[str], sizes: Path, max_words: int) -> int:
     """Write a folder that ``BertTextEncoder`` can name.
 
@@ -31,7 +43,7 @@ def write_words(folder: Path, captions: Sequence[str], sizes: Path, max_words: i
     Raises:
         ValueError: If ``folder`` holds something.
     """
-    counts = Counter(word for text in captions for word in clean_caption(text).split())
+    counts = Counter(word for text in captions for word in words_of(text))
     words = sorted(counts, key=lambda word: (-counts[word], word))[:_MOST]
     letters = sorted({letter for word in counts for letter in word} | {*string.ascii_lowercase})
     marks = [*string.digits, *string.punctuation]

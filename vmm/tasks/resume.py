@@ -19,13 +19,19 @@ from vmm.whole import PARTIAL
 logger = logging.getLogger(__name__)
 
 METRICS, LOCK = "metrics.csv", ".lock"
+_OF_PREDICT = b"\nreturn_predictions:"
+"""A line of recipes that ``vmm predict`` alone writes."""
 _KEPT = "metrics-before.csv"
 """The curves while the logger begins anew, which deletes its file."""
 
 
 def newest_run(folder: Path) -> Path | None:
-    """Find the youngest run among versions of one name; None if there is none."""
-    runs = [path.parent for path in folder.glob("*/config.yaml")]
+    """Find the youngest run among versions of one name; None if there is none.
+
+    A folder of ``vmm predict`` is none: nothing was trained in it.
+    """
+    recipes = folder.glob("*/config.yaml")
+    runs = [path.parent for path in recipes if _OF_PREDICT not in path.read_bytes()]
     return max(runs, key=lambda run: (run / "config.yaml").stat().st_ctime_ns, default=None)
 
 

@@ -17,3 +17,9 @@ def test_what_a_text_encoder_cuts_is_told_with_share_and_examples():
     said = "2 of 3 captions (66.7%) are cut to max_words 2, e.g. 'a b c'; 'a b d'; raise"
     assert told.message.startswith(said)
     assert texts_lost(None, "too low") == []
+
+
+def test_words_in_pieces_do_not_make_texts_the_same():
+    spelled = check_captions(["ab cd"], lambda texts: [["<", *text, ">"] for text in texts], 9)
+    (told,) = texts_lost(spelled, "become one")
+    assert told.code == "spelled-words" and told.effect != "become one"

@@ -78,6 +78,18 @@ def tiny_clip(tmp_path_factory):
     return load_encoder("open_clip:tiny-test", 3, "cpu")
 
 
+def test_a_model_config_is_built_with_the_weights_of_a_file(tiny_clip, tmp_path):
+    open_clip = pytest.importorskip("open_clip")
+    torch.save(tiny_clip._model.state_dict(), tmp_path / "weights.pt")
+    whole = {"model_cfg": open_clip.get_model_config("tiny-test"), "preprocess_cfg": {}}
+    for name, config in (("own.json", whole["model_cfg"]), ("of_the_hub.json", whole)):
+        (tmp_path / name).write_text(json.dumps(config))
+        other = load_encoder(f"open_clip:{tmp_path / name}:{tmp_path / 'weights.pt'}", 3, "cpu")
+        assert other.identity()["sha256"] == tiny_clip.identity()["sha256"]
+        mine, theirs = (one.encode_texts(["a dog"]).projected for one in (tiny_clip, other))
+        assert torch.equal(mine, theirs)
+
+
 def test_a_clip_of_open_clip_is_the_mean_of_its_frames(tiny_clip):
     assert not isinstance(tiny_clip, Matcher)
     assert (tiny_clip.clip.image_size, tiny_clip.clip.num_frames) == (32, 3)

@@ -1,13 +1,21 @@
 import json
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import ClassVar
 
 import pytest
 
+from vmm.data.transforms import ClipSettings
 from vmm.evaluation.common.findings import Finding
-from vmm.evaluation.common.results import Result, content_hash, count_problems, listed, text_table
+from vmm.evaluation.common.results import (
+    Result,
+    clip_card,
+    content_hash,
+    count_problems,
+    listed,
+    text_table,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,6 +84,15 @@ def test_every_card_says_how_a_clip_was_seen_and_where_it_comes_from():
         ("resolution", "32 pixels, crop"),
     ]
     assert TOY.look()[0][1].endswith("draws")
+    clip = ClipSettings(
+        8, 64, sampling="dense", stride=3, fit="crop", crop_pct=0.9, antialias=False
+    )
+    assert replace(TOY, settings=clip_card(clip)).look() == [
+        ("frames", "8, sampling 'dense' without draws, stride 3"),
+        ("resolution", "64 pixels, crop of 0.9, bicubic without antialiasing"),
+    ]
+    assert "stride" not in clip_card(replace(clip, sampling="random", stride=1))
+    assert clip_card(clip, sampled=False)["mean"] == list(clip.mean)
     origin = dict(TOY.origin())
     assert origin["model"] == "x, 1.50 M parameters" and origin["versions"] == "torch 2"
 

@@ -28,10 +28,14 @@ def texts_lost(check: CaptionCheck | None, effect: str) -> list[Finding]:
 
     Args:
         check: What becomes of them; None = nobody can tell.
-        effect: What that does to the number.
+        effect: What that does to the number where texts become the same.
     """
     said = {} if check is None else check.said(little=False)
-    return [Finding(fault, sentence, effect) for fault, sentence in said.items()]
+    spelled = "the model has not learnt what they mean, or from their pieces alone"
+    return [
+        Finding(fault, sentence, spelled if fault == "spelled-words" else effect)
+        for fault, sentence in said.items()
+    ]
 
 
 def findings_text(findings: Sequence[Finding]) -> str:

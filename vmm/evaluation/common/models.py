@@ -19,8 +19,9 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
 from vmm.data.transforms import ClipSettings
+from vmm.evaluation.common.open_clip_models import create_model
 from vmm.export.encoder import VideoTextEncoder
-from vmm.hub import asking_hub, here_or_hub
+from vmm.hub import here_or_hub
 from vmm.models.long_video import encode_long_video, takes_long_videos
 from vmm.models.video_text import VideoTextModel
 from vmm.ops.similarity import Mixture
@@ -228,7 +229,7 @@ class OpenClipEncoder:
     """Any model of open_clip, frame by frame: a clip is the mean of its frames' unit vectors.
 
     Args:
-        name: open_clip's name of the model.
+        name: open_clip's name of the model, or its model config, a file that ends in .json.
         pretrained: A tag of open_clip or a file; None = random weights.
         num_frames: Frames per clip.
         device: Where to compute.
@@ -238,17 +239,8 @@ class OpenClipEncoder:
     """
 
     def __init__(self, name: str, pretrained: str | None, num_frames: int, device: str) -> None:
-        import open_clip
-
-        try:
-            with asking_hub():
-                model = open_clip.create_model(name, pretrained=pretrained)
-            self._tokenizer = open_clip.get_tokenizer(name)
-        except (OSError, RuntimeError, ValueError) as error:
-            raise ValueError(
-                f"open_clip cannot build {name!r} with weights {pretrained!r}: {error}; give a "
-                "tag that `open_clip.list_pretrained()` has, or a file of weights"
-            ) from error
+        model: Any
+        model, self._tokenizer = create_model(name, pretrained)
         pixels = model.visual.preprocess_cfg
         size = pixels["size"]
         self.clip = ClipSettings(

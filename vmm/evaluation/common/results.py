@@ -115,11 +115,15 @@ class Result(ABC):
     def look(self, order: str = "") -> list[tuple[str, str]]:
         """List how a clip became the model's input, and in which order it was played."""
         settings = self.settings
+        rate = ", ".join(f"{k} {settings[k]:g}" for k in ("fps", "stride") if k in settings)
         frames = f"{settings['num_frames']}, sampling {settings['sampling']!r} without draws"
+        frames += rate and f", {rate}"
         if settings.get("media") == "image":
             frames, order = "stills", ""
-        size = f"{settings['image_size']} pixels, {settings['fit']}"
-        return [("frames", f"{frames}{order and ', '}{order}"), ("resolution", size)]
+        return [
+            ("frames", f"{frames}{order and ', '}{order}"),
+            ("resolution", resolution(settings)),
+        ]
 
     def origin(self) -> list[tuple[str, str]]:
         """List what every card ends with: from what, by what and how it was made."""
@@ -132,6 +136,10 @@ class Result(ABC):
             ("versions", ", ".join(f"{k} {v}" for k, v in self.versions.items())),
             ("command", self.command),
         ]
+
+
+_RATES = {"fps": "fps", "dense": "stride"}
+"""Samplings -> what else chooses their frames."""
 
 
 def versions() -> dict[str, str]:
@@ -147,8 +155,22 @@ def clip_card(clip: ClipSettings, sampled: bool = True) -> dict[str, Any]:
         clip: As the model wants it.
         sampled: Whether the settings also choose the frames.
     """
-    names = ["image_size", "fit", "decoder", *(["num_frames", "sampling"] if sampled else [])]
-    return {name: getattr(clip, name) for name in names}
+    names = ["image_size", "fit", "crop_pct", "interpolation", "antialias", "mean", "std"]
+    names += ["decoder", *(["num_frames", "sampling"] if sampled else [])]
+    if sampled:
+        names += [_RATES[clip.sampling]] if clip.sampling in _RATES else []
+    values = {name: getattr(clip, name) for name in names}
+    return {name: list(v) if isinstance(v, tuple) else v for name, v in values.items()}
+
+
+def resolution(settings: dict[str, Any]) -> str:
+    """Say how ``clip_card`` makes frames small and square; older results tell less."""
+    kept = settings.get("crop_pct", 1)
+    words = [f"{settings['image_size']} pixels", settings["fit"] + (f" of {kept:g}" * (kept != 1))]
+    if "antialias" in settings:
+        how = "with" if settings["antialias"] else "without"
+        words.append(f"{settings['interpolation']} {how} antialiasing")
+    return ", ".join(words)
 
 
 def content_hash(content: object) -> str:

@@ -195,9 +195,10 @@ def next_commands(run: Path, config: Mapping[str, Any]) -> list[tuple[str, str]]
             ("Search it", f"vmm search {index} 'a sentence'"),
         ]
     if model == "VideoClassifier":
+        classifier = shlex.quote(str(run / "classifier"))
         return [
             ("Measure the accuracy on test shards", f"vmm eval classification {shown}"),
-            ("Export the classifier", f"vmm export {own} {shlex.quote(str(run / 'encoder'))}"),
+            ("Export the classifier", f"vmm export {own} {classifier}"),
         ]
     if model == "AnswerModel":
         return [("Measure the answers on test shards", f"vmm eval open-qa {shown}")]

@@ -36,7 +36,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from vmm.evaluation.common.findings import findings_text
-from vmm.evaluation.common.results import ResultWithNumbers, listed, text_table
+from vmm.evaluation.common.results import ResultWithNumbers, listed, resolution, text_table
 from vmm.evaluation.grounding.measure import CONTROLS, METHODS, Answers
 from vmm.evaluation.grounding.proposals import LEVELS, OVERLAP, WIDTHS
 from vmm.evaluation.grounding.protocols import MomentQuery
@@ -130,7 +130,7 @@ class GroundingResult(ResultWithNumbers):
              f"{head['videos']} videos in {head['steps']} steps"),
             ("prior", f"of {data['training']} training sentences" if data["training"] else "none"),
             ("right", "an IoU of at least so much with any of the moments"),
-            ("resolution", f"{settings['image_size']} pixels, {settings['fit']}"),
+            ("resolution", resolution(settings)),
             ("errors", "one standard error, clustered by video"),
             *self.origin(),
         ]  # fmt: skip

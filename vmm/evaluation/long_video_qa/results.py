@@ -33,7 +33,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from vmm.evaluation.common.findings import findings_text
-from vmm.evaluation.common.results import ResultWithNumbers, listed, text_table
+from vmm.evaluation.common.results import ResultWithNumbers, listed, resolution, text_table
 from vmm.evaluation.long_video_qa.measure import CONTROLS, METHODS
 from vmm.text_output import number_of, write_text
 
@@ -109,7 +109,7 @@ class QaResult(ResultWithNumbers):
             ("subtitles", "none"),
             ("frames", frames),
             ("seen", passes),
-            ("resolution", f"{settings['image_size']} pixels, {settings['fit']}"),
+            ("resolution", resolution(settings)),
             ("temperature", f"{settings['temperature']:.4f}"),
             ("ties", "each of the best options is chosen equally often"),
             ("errors", "one standard error, clustered by video"),

@@ -20,6 +20,7 @@ from vmm.evaluation.retrieval.protocols import published
 from vmm.evaluation.retrieval.results import (
     DIRECTIONS,
     MEANING,
+    MEANING_AGAIN,
     RetrievalResult,
     comparison_rows,
 )
@@ -72,7 +73,7 @@ def build_report(
         _TEMPLATES,
         title=title or "Video-text retrieval",
         summary=_summary(headline),
-        meaning=MEANING,
+        meaning=f"{MEANING} {MEANING_AGAIN}",
         table=rows,
         intervals=_intervals(name, headline),
         published=_published(name, headline),

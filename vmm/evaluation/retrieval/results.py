@@ -54,7 +54,9 @@ SCORES = {
 }
 MEANING = (
     "Dual encoder: the mean of a caption's cosines with all frames, as published. One vector each: "
-    "the cosine with the one vector of a clip that encode_video, indexes and exports give. "
+    "the cosine with the one vector of a clip that encode_video, indexes and exports give."
+)
+MEANING_AGAIN = (
     "Re-ranked: the best k candidates once more, by the mixture of that cosine and the matching "
     "head, as search and score do, or by the matching head alone, as published."
 )
@@ -172,7 +174,8 @@ class RetrievalResult(Result):
             numbers[-1] += f" (chance 50 %, {number_of(pairs['pairs'], 'pair')})"
             lines.append(f"direction of time: {', '.join(numbers)}")
         if "vectors" in self.kinds():
-            lines.append(textwrap.fill(MEANING, 100))
+            again = f" {MEANING_AGAIN}" if "mixed" in self.kinds() else ""
+            lines.append(textwrap.fill(MEANING + again, 100))
         if self.findings:
             lines.append(findings_text(self.findings))
         return "\n".join(lines)

@@ -26,7 +26,7 @@ from vmm.distributed import rank
 from vmm.evaluation.common.encoding import check_texts, feature_store
 from vmm.evaluation.common.features import Clip
 from vmm.evaluation.common.findings import texts_lost
-from vmm.evaluation.common.models import Encoder, mixture_of
+from vmm.evaluation.common.models import Encoder, Matcher, mixture_of
 from vmm.evaluation.common.pictures import png
 from vmm.evaluation.common.results import clip_card, content_hash, versions
 from vmm.evaluation.common.sources import AnnotatedClips, ShardClips
@@ -77,6 +77,8 @@ def evaluate(
     words = ("retrieval", options.dataset, options.frame_order)
     out = options.folder("_".join(word for word in words if word), encoder.name)
     keep_tokens = matcher_of(encoder, options) is not None
+    if options.k is not None and isinstance(encoder, Matcher) and not keep_tokens:
+        logger.info("no layer of this text encoder looks at a video, so nothing is re-ranked")
     store = feature_store(out / "features", encoder, dataset, keep_tokens)
     evaluation = measure_clips(encoder, dataset, options, store)
     if rank() > 0:

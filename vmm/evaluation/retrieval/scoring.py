@@ -8,7 +8,6 @@ width, Dt text width.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Sequence
 from typing import NamedTuple, Protocol
 
@@ -23,8 +22,6 @@ from vmm.evaluation.common.models import Encoder, Matcher, VmmEncoder, mixture_o
 from vmm.evaluation.common.results import count_problems
 from vmm.evaluation.retrieval.options import Options
 from vmm.ops.similarity import frame_similarity, unit_vectors
-
-_log = logging.getLogger(__name__)
 
 
 class Rows(Protocol):
@@ -90,7 +87,6 @@ def matcher_of(encoder: Encoder, options: Options) -> Matcher | None:
     if options.k is None or not isinstance(encoder, Matcher):
         return None
     if isinstance(encoder, VmmEncoder) and not encoder.model.text_encoder.fuses:
-        _log.info("no layer of this text encoder looks at a video, so nothing is re-ranked")
         return None
     return encoder
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from vmm.search.query import Hit
-from vmm.text_output import number_of, visible
+from vmm.text_output import lasting, number_of, visible
 
 
 def named(hit: Hit) -> str:
@@ -36,10 +36,7 @@ def heading(about: dict[str, Any]) -> str:
     Args:
         about: Of ``Actions.about``.
     """
-    hours = about["hours"]
-    length = f"{hours:.1f} hours" if hours >= 1 else f"{hours * 60:.1f} minutes"
-    if hours < 1 / 60:
-        length = f"{hours * 3600:.1f} seconds"
+    length = lasting(about["hours"] * 3600)
     window, stride = about["window"], about["stride"]
     how = "cut at shots" if about["shots"] else f"one every {stride:g} s"
     how = f"at most {window:g} s, {how}"

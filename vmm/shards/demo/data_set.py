@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -16,7 +15,7 @@ import av
 import numpy as np
 from tqdm import tqdm
 
-from vmm.command_line import CommandParser, run_to_status, whole
+from vmm.command_line import CommandParser, DefaultsFormatter, run_to_status, whole
 from vmm.shards.processes import process_pool
 from vmm.shards.tars import Member, write_shard
 from vmm.text_output import say
@@ -180,7 +179,7 @@ class DataSet(Generic[_Arguments, _Job]):
         parser = CommandParser(
             prog=prog or self.prog,
             description=self.description,
-            formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+            formatter_class=DefaultsFormatter,
         )
         add = parser.add_argument
         add("--out", type=Path, required=True, help="folder to create")
