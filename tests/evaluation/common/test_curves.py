@@ -1,4 +1,5 @@
 import csv
+import re
 
 import pytest
 
@@ -68,6 +69,8 @@ def test_both_ends_of_an_axis_look_different_if_they_are(low, high, written):
     if low != high:
         (panel,) = panels([Curve("train/loss", [0, 1], [low, high])])
         assert all(f">{text}<" in panel["svg"] for text in written)
+        left = int(re.search(r'<text x="(\d+)"', panel["svg"])[1])
+        assert left >= 7 * max(map(len, written)), "a label is cut off"
 
 
 def test_long_curves_stay_small_files():

@@ -149,19 +149,20 @@ def _place(curve: Curve) -> tuple[int, int, str]:
 def _svg(curve: Curve) -> str:
     low, high = min(curve.values), max(curve.values)
     first, last = min(curve.steps), max(curve.steps)
+    lowest, highest = told_apart(low, high, 3)
+    left = max(_LEFT, 8 + 7 * max(len(lowest), len(highest)))  # letters are 12 pixels high
 
     def points(values: Sequence[float]) -> Iterator[str]:
         stride = math.ceil(len(values) / _MOST_POINTS)
         for number in sorted({*range(0, len(values), stride), len(values) - 1}):
             share = (curve.steps[number] - first) / (last - first)
             height = (high - values[number]) / (high - low)
-            x = _LEFT + (_WIDTH - _LEFT - _RIGHT) * share
+            x = left + (_WIDTH - left - _RIGHT) * share
             yield f"{x:.1f},{_TOP + (_HEIGHT - _TOP - _BOTTOM) * height:.1f}"
 
-    lowest, highest = told_apart(low, high, 3)
     few = len(curve.values) < 8
     content: dict[str, Any] = {
-        "width": _WIDTH, "height": _HEIGHT, "left": _LEFT, "right": _WIDTH - _RIGHT,
+        "width": _WIDTH, "height": _HEIGHT, "left": left, "right": _WIDTH - _RIGHT,
         "top": _TOP, "bottom": _HEIGHT - _BOTTOM, "name": curve.name,
         "high": highest, "low": lowest, "first": f"{first:,}", "last": f"{last:,}",
         "raw": " ".join(points(curve.values)), "dots": list(points(curve.values)) if few else [],

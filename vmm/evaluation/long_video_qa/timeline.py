@@ -37,8 +37,11 @@ def timeline_svg(question: dict[str, Any]) -> str:
     low, high = min(values), max(values)
     span, last = (high - low) or 1.0, (seconds[-1] if seconds else 0.0) or 1.0
 
+    lowest, highest = told_apart(low, high, 2)
+    left = max(_LEFT, 10 + 8 * max(len(lowest), len(highest)))  # letters are 14 pixels high
+
     def place(second: float, value: float) -> str:
-        x = _LEFT + (_WIDTH - _LEFT - _MARGIN) * second / last
+        x = left + (_WIDTH - left - _MARGIN) * second / last
         return f"{x:.1f},{_TOP + _HEIGHT * (high - value) / span:.1f}"
 
     lines = []
@@ -58,7 +61,6 @@ def timeline_svg(question: dict[str, Any]) -> str:
             }
         )
     lines.sort(key=lambda line: float(line["width"]))  # the right one on top
-    lowest, highest = told_apart(low, high, 2)
     drawn = render(
         "timeline.svg.j2",
         TEMPLATES,
@@ -66,7 +68,7 @@ def timeline_svg(question: dict[str, Any]) -> str:
         lines=lines,
         width=_WIDTH,
         height=_TOP + _HEIGHT + 42 + 19 * len(lines),
-        left=_LEFT,
+        left=left,
         right=_WIDTH - _MARGIN,
         top=_TOP,
         bottom=_TOP + _HEIGHT,
