@@ -7,8 +7,6 @@ import pytest
 from eval.grounding import main
 from tests.browser import Browser
 from tests.data.conftest import camera_clips
-from tests.evaluation.films import mp4
-from vmm.data.transforms import ClipSettings
 from vmm.evaluation.common.options import ModelOptions
 from vmm.evaluation.grounding import page, training
 from vmm.evaluation.grounding.results import GroundingResult
@@ -160,16 +158,6 @@ def test_videos_of_both_splits_and_a_model_without_moments(find, encoder, toys, 
     encoder.broken = True
     assert find("--window", "1", "--fps", "2") == 2
     assert "hold NaN or infinity" in capsys.readouterr().err
-
-
-def test_frames_stand_over_their_seconds_however_few_there_are():
-    class Media:
-        def film(self, video):
-            return mp4(("red", "red", "red", "red", "green", "green"))
-
-    strip = page._strip(Media(), 0, ClipSettings(4, 8))
-    green = strip[24, :, 1] > 128
-    assert strip.shape == (48, 8 * 48, 3) and not green[: 5 * 48].any() and green[5 * 48 :].all()
 
 
 def test_a_browser_shows_the_page(find, toys, tmp_path, monkeypatch, look_at, chromium):

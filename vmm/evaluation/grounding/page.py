@@ -156,7 +156,4 @@ def _strip(media: AnnotatedClips, video: int, clip: ClipSettings) -> np.ndarray 
         frames = read_frames(media.film(video), settings, None)
     except (SampleError, OSError):
         return None
-    tiles = frames.pixels.permute(0, 2, 3, 1).numpy()
-    middles = (np.arange(_TILES) + 0.5) / _TILES * frames.duration
-    nearest = np.abs(frames.seconds - middles[:, None]).argmin(1)  # a few frames stand for all
-    return np.concatenate(list(tiles[nearest]), axis=1)
+    return np.concatenate(list(frames.tiles(_TILES)), axis=1)
