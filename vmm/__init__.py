@@ -1,10 +1,13 @@
 """vmm: train, evaluate and use VideoMamba-style video-text encoders."""
 
-from typing import TYPE_CHECKING, Any
+from __future__ import annotations
 
 from vmm.version import __version__ as __version__
 
+TYPE_CHECKING = False  # typing's own would load typing before vmm minds Ctrl-C
 if TYPE_CHECKING:
+    from typing import Any
+
     from vmm.export.classifier import ActionClassifier as ActionClassifier
     from vmm.export.encoder import VideoTextEncoder as VideoTextEncoder
 

@@ -1,8 +1,20 @@
-"""``python -m vmm`` is the command ``vmm``."""
+"""The command ``vmm``, and ``python -m vmm``: what Ctrl-C does comes before all else."""
 
 import sys
 
-from vmm.cli import main
+
+def main() -> int:
+    """Run one command; see ``vmm.cli.main``."""
+    try:
+        from vmm.ctrl_c import end_at_once
+
+        end_at_once()
+        from vmm.cli import main as run
+    except KeyboardInterrupt:  # in the first of these milliseconds
+        sys.stderr.write("\nvmm: stopped by Ctrl-C\n")
+        return 130
+    return run()
+
 
 if __name__ == "__main__":
     sys.exit(main())

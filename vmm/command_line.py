@@ -21,12 +21,13 @@ from difflib import get_close_matches
 from types import TracebackType
 from typing import NoReturn
 
+from vmm.ctrl_c import STOPPED, Raised, raises
 from vmm.text_output import complain
 
 DEBUG = "VMM_DEBUG"
 """Environment variable; set to anything, the traceback of a mistake is shown."""
 
-MISTAKE, BAD_NUMBERS, LOST, PREEMPTED, STOPPED, NO_READER = 2, 65, 69, 75, 130, 141
+MISTAKE, BAD_NUMBERS, LOST, PREEMPTED, NO_READER = 2, 65, 69, 75, 141
 
 _OURS = ("vmm", "eval", "data_prep")
 _LONGEST = 400  # characters of a library's message
@@ -147,9 +148,10 @@ def run_to_status(name: str, run: Callable[[], int], kept: str = "") -> int:
     # twice as slow wherever another process was busy, and no faster elsewhere.
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     try:
-        status = run()
-        sys.stdout.flush()
-        return status
+        with Raised(name, kept):
+            status = run()
+            sys.stdout.flush()
+            return status
     except KeyboardInterrupt as interrupt:
         said = str(interrupt) or kept
         by = getattr(interrupt, "by", "Ctrl-C")
@@ -188,13 +190,13 @@ class PatientCtrlC:
     def begin(self) -> None:
         """Wait from here on."""
         in_main = threading.current_thread() is threading.main_thread()
-        if in_main and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
-            signal.signal(signal.SIGINT, self._hear)
+        if in_main and raises():
+            self._before = signal.signal(signal.SIGINT, self._hear)
 
     def end(self) -> None:
         """Stop at once again."""
         if signal.getsignal(signal.SIGINT) == self._hear:
-            signal.signal(signal.SIGINT, signal.default_int_handler)
+            signal.signal(signal.SIGINT, self._before)
 
     def _hear(self, number: int, frame: object) -> None:
         if self.pressed:

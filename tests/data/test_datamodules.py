@@ -276,6 +276,33 @@ def test_wrong_patterns_stop_a_run_before_it_starts(data):
         trainer().fit(Recorder(), data(val_videos="nowhere/*.tar"))
 
 
+@pytest.mark.parametrize("stage", ["fit", "validate", "test", "predict"])
+def test_what_is_measured_on_clips_of_training_is_told_once(
+    data, coded_shards, tmp_path, caplog, stage
+):
+    link = tmp_path / "link.tar"
+    link.symlink_to(coded_shards / "video-000.tar")
+    clean = {"val_images": None, "test_images": None}
+    part = "test" if stage == "test" else "val"
+    module = data(num_frames=4, image_size=16, **clean, **{f"{part}_videos": str(link)})
+    module.prepare_data()
+    module.setup(stage)
+    said = (
+        []
+        if stage == "predict"
+        else [
+            f"train_videos and {part}_videos share 1 shard: {link}; what is measured "
+            "on clips that were trained on says nothing about new ones, so give "
+            f"{part}_videos other shards"
+        ]
+    )
+    assert caplog.messages == said
+    caplog.clear()
+    others = data(num_frames=4, image_size=16, val_videos=f"{coded_shards}/image-*.tar")
+    others.setup("fit")
+    assert not caplog.messages
+
+
 @pytest.mark.parametrize(
     "options",
     [{"batch_size": 0}, {"image_batch_size": -1}, {"num_workers": -1}, {"max_bad": 1.5}],

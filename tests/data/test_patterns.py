@@ -7,6 +7,7 @@ from vmm.data.patterns import (
     is_remote,
     missing_shards,
     short_names,
+    some_shards,
 )
 
 
@@ -57,9 +58,17 @@ def test_a_missing_variable_is_named(four_files, monkeypatch):
 
 
 def test_gaps_are_named_and_repeats_logged(four_files, caplog):
+    assert expand_shards(["a", "a/0.tar"], quiet=True) == ["a/0.tar", "a/1.tar", "a/2.tar"]
+    assert not caplog.messages
     assert expand_shards(["a/{0..5}.tar", "a/0.tar"]) == ["a/0.tar", "a/1.tar", "a/2.tar"]
+    assert caplog.messages == ["named more than once and read once: a/0.tar"]
     assert missing_shards(["a/{0..5}.tar", "b/*"]) == ["a/3.tar", "a/4.tar", "a/5.tar"]
-    assert "a second time" in caplog.text
+
+
+def test_many_shards_are_named_in_part():
+    assert some_shards(["a", "b"]) == "a, b"
+    assert some_shards(list("abcd")) == "a, b, c and 1 other"
+    assert some_shards(list("abcde")) == "a, b, c and 2 others"
 
 
 def test_short_names_tell_shards_apart_without_showing_the_machine():

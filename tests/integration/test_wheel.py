@@ -70,7 +70,7 @@ def test_it_holds_vmm_and_nothing_that_is_only_for_the_checkout(wheel, root):
     tops = {path.name for path in wheel.iterdir()}
     assert "vmm" in tops and len(tops) == 2  # and what says which version of what it is
     (entry,) = wheel.glob("*.dist-info/entry_points.txt")
-    assert "vmm = vmm.cli:main" in entry.read_text()
+    assert "vmm = vmm.__main__:main" in entry.read_text()
     for kind in ("*.py", "*.j2", "*.typed"):
         ours = {path.relative_to(root / "vmm") for path in (root / "vmm").rglob(kind)}
         assert ours == {path.relative_to(wheel / "vmm") for path in (wheel / "vmm").rglob(kind)}

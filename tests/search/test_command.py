@@ -8,6 +8,8 @@ import tarfile
 import pytest
 
 from vmm.cli import main
+from vmm.search.index import Index
+from vmm.search.parts import Record
 
 QUICK = ["--window", "1", "--stride", "0.5"]
 
@@ -37,6 +39,17 @@ def output(capsys, *words):
     capsys.readouterr()
     assert main([str(word) for word in words]) == 0
     return capsys.readouterr().out
+
+
+def test_what_failed_is_not_said_to_be_encoded(made, videos, capsys):
+    (videos / "noise.mp4").write_bytes(b"no video" * 100)
+    text = output(capsys, "encode", videos, "-o", made)
+    assert text.startswith("0 videos encoded, 1 failed, 0 known by their content, 4 unchanged")
+    assert "10 moments of 3 videos" in text and "problems: 2" in text
+    crashed = Record("crashed.mp4", "", seconds=3600.0, done=True, problem="crashed")
+    Index.open(made).add([crashed], [], [])
+    facts = json.loads(output(capsys, "index", made, "--json"))
+    assert facts["videos"] == 3 and facts["hours"] == pytest.approx(5.6 / 3600)
 
 
 def test_encode_index_search(made, videos, capsys):
@@ -166,7 +179,7 @@ def test_processes_with_shares_fill_one_index(made, videos, encoder_folder, tmp_
 def test_a_cluster_fills_one_index(made, videos, encoder_folder, tmp_path, capsys, ray_cluster):
     spread = tmp_path / "spread"
     encode = ("encode", videos, "-o", spread, "--encoder", encoder_folder, *QUICK, "--ray", 2)
-    assert "4 videos encoded, 0 known by their content, 0 unchanged" in output(capsys, *encode)
+    assert "3 videos encoded, 1 failed, 0 known by their content" in output(capsys, *encode)
     assert "0 videos encoded, 0 known by their content, 4 unchanged" in output(capsys, *encode)
     search = ("a red circle", "--top", 10, "--json")
     found, same = (json.loads(output(capsys, "search", i, *search)) for i in (spread, made))

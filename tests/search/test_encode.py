@@ -216,7 +216,9 @@ def test_a_folder_that_cannot_be_read_is_told_and_kept(videos, new_index, encode
 
     with monkeypatch.context() as patch:
         patch.setattr(os, "scandir", refused)
-        assert encode_videos(new_index(), encoder, [videos]).removed == 0
+        counts = encode_videos(new_index(), encoder, [videos])
+        assert (counts.removed, counts.failed) == (0, 1)
+        assert encode_videos(new_index(), encoder, [videos]).failed == 0  # it is known
     index = new_index()
     assert index.problems == {
         Source(videos / "deep"): "a folder that cannot be read: Permission denied"
@@ -256,7 +258,8 @@ def test_problems_are_recorded_and_the_rest_is_encoded(videos, new_index, encode
     (tmp_path / "secret.mp4").write_bytes(data)
     (videos / "out.mp4").symlink_to(tmp_path / "secret.mp4")
     (videos / "dangling.mp4").symlink_to(videos / "nothing.mp4")
-    encode_videos(new_index(), encoder, [videos])
+    counts = encode_videos(new_index(), encoder, [videos])
+    assert (counts.encoded, counts.failed) == (4, 4)  # damaged.mp4 up to its damage
     index = new_index()
     told = {source.path.name: problem for source, problem in index.problems.items()}
     assert told["empty.mp4"] == "empty: 0 bytes"
@@ -270,7 +273,8 @@ def test_problems_are_recorded_and_the_rest_is_encoded(videos, new_index, encode
     assert_same(found, expected(map(Source, good), encoder))
 
     parts = len(index.parts)  # problems are not looked at again, until the file changes
-    encode_videos(index, encoder, [videos / "damaged.mp4", videos / "empty.mp4"])
+    counts = encode_videos(index, encoder, [videos / "damaged.mp4", videos / "empty.mp4"])
+    assert (counts.encoded, counts.failed, counts.unchanged) == (0, 0, 2)
     assert len(new_index().parts) == parts
     (videos / "empty.mp4").write_bytes((videos / "a.mp4").read_bytes())
     encode_videos(new_index(), encoder, [videos])

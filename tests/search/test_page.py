@@ -259,7 +259,10 @@ def test_favourites_are_kept_once_and_written_to_files(page):
     assert len(listed["choices"]) == 3 and "a.mp4, " in listed["choices"][0]
     assert "3 moments kept" in said
     files = {Path(b["value"]).suffix: Path(b["value"]) for b in buttons if b["interactive"]}
-    assert set(files) == {".csv", ".json", ".vtt"} and "no EDL: " in said  # they are in shards
+    assert set(files) == {".csv", ".json", ".vtt"}
+    instead = "which editors do not open; CSV and JSON have them, too"
+    assert f"no EDL: left out 3 of 3 hits: they are in shards, {instead}" in said
+    assert "`" not in said and "--" not in said  # a page has no commands
     assert all(page.actions.folder in path.parents for path in files.values())
     (table,) = [list(csv.DictReader(files[".csv"].open()))]
     content = json.loads(files[".json"].read_text())
@@ -284,6 +287,16 @@ def test_favourites_of_many_films_are_archives_and_edls(new_index, videos, tmp_p
     with ZipFile(files[".vtt"]) as archive:
         chapters = [archive.read(name).decode() for name in archive.namelist()]
     assert len(chapters) == 3 and all(text.startswith("WEBVTT") for text in chapters)
+
+
+def test_a_page_says_to_remove_what_no_list_can_hold(new_index, videos, tmp_path, monkeypatch):
+    index = new_index("files")
+    encode_videos(index, Encoder(), [videos])
+    searcher = Searcher(type(index).open(index.folder), Encoder())
+    monkeypatch.setattr("vmm.search.outputs.edl._DAY_S", 0)
+    files, said = files_of(kept([], "white", find(searcher, Query(text="white"))), tmp_path)
+    assert ".edl" not in files and said[0].startswith("no EDL: the hits last longer than the 24 h")
+    assert said[0].endswith("; remove some")
 
 
 def test_examples_are_captions_of_the_index(page, new_index, videos):

@@ -112,6 +112,12 @@ def test_what_it_cannot_start_from_is_said_and_nothing_is_written(init, argument
     assert message in init(*arguments, status=2)[1]
 
 
+def test_validation_on_what_is_trained_on_is_told(init, own_shards, caplog):
+    init("--from", "nothing", "--validation", str(own_shards / "train"))
+    (shard,) = (own_shards / "train").glob("*.tar")
+    assert f"the training shards and --validation share 1 shard: {shard};" in caplog.text
+
+
 def test_shards_that_will_not_do(init, own_shards, tmp_path, capfd):
     def told(*arguments):
         assert main(["init", *map(str, arguments), "-o", "own.yaml", "--from", "nothing"]) == 2

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import logging
 import math
+import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
 from vmm.data.faults import BadSample
 from vmm.data.order import MixtureOrder, ShardOrder, derive_seed
-from vmm.data.patterns import common_folder, expand_shards
+from vmm.data.patterns import common_folder, expand_shards, is_remote, some_shards
 from vmm.data.schema import RawSample
 from vmm.data.shards import ShardSet
+from vmm.text_output import number_of
 from vmm.types import Media
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -52,6 +57,31 @@ def patterns_of(shards: Shards) -> list[str]:
     """Return the patterns of all corpora."""
     named = (corpus.shards for corpus in by_name(shards).values())
     return [p for own in named for p in ([own] if isinstance(own, str) else own)]
+
+
+def warn_of_leak(named: Mapping[str, Shards | None]) -> None:
+    """Warn if a run is measured on shards that it trains on; links are looked through.
+
+    Args:
+        named: What it trains on, of one media type, then what it is measured on, as the user
+            names them; what is not local is not looked at.
+
+    Raises:
+        ValueError: If a pattern is wrong.
+    """
+    trained_on, measured = (
+        {os.path.realpath(path): path for path in expand_shards(local, quiet=True)}
+        for shards in named.values()
+        for local in [[p for p in patterns_of(shards or []) if not is_remote(p)]]
+    )
+    both = [path for real, path in measured.items() if real in trained_on]
+    if both:
+        train, other = named
+        _log.warning(
+            "%s and %s share %s: %s; what is measured on clips that were trained on says nothing "
+            "about new ones, so give %s other shards",
+            *(train, other, number_of(len(both), "shard"), some_shards(both), other),
+        )
 
 
 def refuse_empty(named: Mapping[str, Shards | None]) -> None:
@@ -182,8 +212,8 @@ def open_corpora(
     Raises:
         ValueError: If a pattern is wrong or a corpus has not one usable sample.
     """
-    paths = [p for shards in sources.values() for p in expand_shards(patterns_of(shards))]
-    folder = common_folder(paths)
+    patterns = [pattern for shards in sources.values() for pattern in patterns_of(shards)]
+    folder = common_folder(expand_shards(patterns, quiet=True))
     mixtures: dict[Media, Mixture] = {}
     for media, shards in sources.items():
         corpora = by_name(shards)

@@ -11,7 +11,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from vmm.data.collate import Content, Positives, collate, content_of, normalised
-from vmm.data.corpora import Mixture, Shards, open_corpora, patterns_of, refuse_empty
+from vmm.data.corpora import Mixture, Shards, open_corpora, patterns_of, refuse_empty, warn_of_leak
 from vmm.data.decode import Decoder
 from vmm.data.faults import BadSamples
 from vmm.data.index_files import index_shards
@@ -27,9 +27,7 @@ from vmm.data.views import Views
 from vmm.distributed import rank, world_size
 from vmm.types import Media, VideoTextBatch
 
-_SHARDS = (
-    "train_videos", "train_images", "val_videos", "val_images", "test_videos", "test_images",
-)  # fmt: skip
+_SHARDS = [f"{part}_{media}" for part in ("train", "val", "test") for media in ("videos", "images")]
 
 
 def run_folder(trainer: L.Trainer) -> Path | None:
@@ -230,12 +228,16 @@ class WebVideoData(VideoDataModule):
         Raises:
             ValueError: If a shard pattern is wrong.
         """
-        local = [pattern for pattern in self.patterns() if not is_remote(pattern)]
-        index_shards(expand_shards(local))
+        local = (pattern for pattern in self.patterns() if not is_remote(pattern))
+        index_shards(expand_shards([*local], quiet=True))
 
     def setup(self, stage: str) -> None:
-        """Check early that the clips fit the encoder, and find a place for the quarantine file."""
+        """Check early that clips fit the encoder and are new, and place the quarantine file."""
         self.clip_settings()
+        part = {"fit": "val", "validate": "val", "test": "test"}.get(stage)
+        for media in ("videos", "images") if part and rank() == 0 else ():
+            named = (f"train_{media}", f"{part}_{media}")
+            warn_of_leak({name: getattr(self, name) for name in named})
         if self.bad.record is not None:
             Path(self.bad.record).parent.mkdir(parents=True, exist_ok=True)
         elif self.trainer is not None and self.trainer.loggers:

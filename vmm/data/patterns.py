@@ -18,6 +18,8 @@ _log = logging.getLogger(__name__)
 _VARIABLE = re.compile(r"\$(?:(\w+)|\{(\w+)\})")
 _REMOTE = re.compile(r"pipe:|[A-Za-z][A-Za-z0-9+.-]*://")
 SHARD_SUFFIX = ".tar"
+_NAMED = 3
+"""Shards of which a message gives the names."""
 
 
 def as_list(patterns: str | Sequence[str]) -> list[str]:
@@ -30,12 +32,14 @@ def is_remote(pattern: str) -> bool:
     return _REMOTE.match(os.path.expandvars(pattern)) is not None
 
 
-def expand_shards(patterns: str | Sequence[str]) -> list[str]:
+def expand_shards(patterns: str | Sequence[str], *, quiet: bool = False) -> list[str]:
     """Expand shard patterns to the files that are there.
 
     Args:
         patterns: Paths with ``$VARIABLES``, braces as in ``{000000..000007}``, and ``*``, which
             finds ``.tar`` files only; a folder stands for the ``.tar`` files in it.
+        quiet: Say nothing of what is named more than once: it is said elsewhere, or patterns of
+            several settings are taken together.
 
     Returns:
         Paths, in the order of the patterns, each once.
@@ -44,6 +48,7 @@ def expand_shards(patterns: str | Sequence[str]) -> list[str]:
         ValueError: If a variable is not set or a pattern matches no file.
     """
     found: dict[str, None] = {}
+    again: dict[str, None] = {}
     for pattern in as_list(patterns):
         if is_remote(pattern):
             raise ValueError(
@@ -57,12 +62,18 @@ def expand_shards(patterns: str | Sequence[str]) -> list[str]:
                 f"the shard pattern {pattern!r} matches no file; shards are local .tar files, "
                 "relative paths start in the working directory"
             )
-        repeated = [path for path in paths if path in found]
-        if repeated:
-            shards = number_of(len(repeated), "shard")
-            _log.warning("%s names %s a second time; ignored", pattern, shards)
-        found.update(dict.fromkeys(paths))
+        for path in paths:
+            (again if path in found else found)[path] = None
+    if again and not quiet:
+        _log.warning("named more than once and read once: %s", some_shards(list(again)))
     return list(found)
+
+
+def some_shards(paths: Sequence[str]) -> str:
+    """Name some shards, and say how many more there are."""
+    more = len(paths) - _NAMED
+    rest = f" and {number_of(more, 'other')}" if more > 0 else ""
+    return ", ".join(paths[:_NAMED]) + rest
 
 
 def missing_shards(patterns: str | Sequence[str]) -> list[str]:

@@ -48,7 +48,8 @@ class Counts:
     """What a run did.
 
     Attributes:
-        encoded: Videos that were encoded, those with a problem too.
+        encoded: Videos that were encoded, to their end or to a problem.
+        failed: Videos, shards and folders of which nothing could be encoded.
         reused: Videos that are not encoded because the index has their content: touched, moved,
             renamed or copied ones.
         unchanged: Videos that are as they were.
@@ -60,6 +61,7 @@ class Counts:
     """
 
     encoded: int = 0
+    failed: int = 0
     reused: int = 0
     unchanged: int = 0
     removed: int = 0
@@ -128,9 +130,8 @@ def encode_videos(
     before = os.times()
     found, problems = find_sources(inputs)
     gone = _gone(index, inputs, found, problems, share)
-    counts = Counts()
     writer = MomentWriter(index, encoder, batch_size, flush_seconds)
-    _note_problems(index, writer, problems, share)
+    counts = Counts(failed=_note_problems(index, writer, problems, share))
     todo = []
     for source in found:
         if source.share(share.of) == share.number:
@@ -151,7 +152,7 @@ def encode_videos(
             work.do(source, counts, lambda part, n=size: bar.update(n * part))  # type: ignore[misc]
             elapsed, spent = bar.format_dict["elapsed"], sum(os.times()[:2]) - sum(before[:2])
             shown = {
-                "videos": counts.encoded + counts.reused,
+                "videos": counts.encoded + counts.failed + counts.reused,
                 "hours": counts.seconds / 3600,
                 "times as fast as they play": _ratio(counts.seconds, elapsed),
                 "on each core": _ratio(counts.seconds, spent + decoder.cpu_seconds),
@@ -233,8 +234,7 @@ class _Work:
             counts.reused += 1
             advance(1.0)
             return
-        counts.encoded += 1
-        counts.seconds += self._encode(record, content, problem, advance)
+        self._encode(record, content, problem, counts, advance)
 
     def _take_over(self, record: Record) -> bool:
         """Use the moments of a video of the same content, if there is one."""
@@ -257,9 +257,10 @@ class _Work:
         record: Record,
         content: bytes | Path,
         problem: str,
+        counts: Counts,
         advance: Callable[[float], object],
-    ) -> float:
-        """Encode the moments from ``record.first`` on; return how many seconds these are."""
+    ) -> None:
+        """Encode the moments from ``record.first`` on, and count them."""
         self._writer.begin(record)
         settings, seconds, total, end, left = self._index.settings, 0.0, 1, 0.0, 1.0
         cuts: list[float] = []
@@ -286,7 +287,11 @@ class _Work:
             problem = f"{error}; found up to {end:.1f} s" if end else str(error)
         self._writer.finish(seconds, problem)
         advance(left)
-        return seconds * (1 - left)
+        counts.seconds += seconds * (1 - left)
+        if problem and not (end or record.first):
+            counts.failed += 1
+        else:
+            counts.encoded += 1
 
 
 def _gone(
@@ -325,13 +330,17 @@ def _gone(
 
 def _note_problems(
     index: Index, writer: MomentWriter, problems: dict[Source, str], share: Share
-) -> None:
+) -> int:
+    """Record problems that the index does not know; return how many."""
+    new = 0
     for source, problem in problems.items():
         known = index.videos.get(source)
         mine = source.share(share.of) == share.number
         if mine and (known is None or known.record.problem != problem):
             writer.begin(Record(str(source.path), source.member))
             writer.finish(0.0, problem)
+            new += 1
+    return new
 
 
 def _is_unchanged(index: Index, source: Source) -> bool:

@@ -172,9 +172,11 @@ def _watch(
 def _sentence(counts: Counts, index: Index) -> str:
     """Say what a run did, and what there is now."""
     videos = sum(video.record.count > 0 for video in index.videos.values())
+    failed = f"{counts.failed} failed, " if counts.failed else ""
     return (
-        f"{number_of(counts.encoded, 'video')} encoded, {counts.reused} known by their content, "
-        f"{counts.unchanged} unchanged, {counts.removed} removed; {index.folder} has "
+        f"{number_of(counts.encoded, 'video')} encoded, {failed}"
+        f"{counts.reused} known by their content, {counts.unchanged} unchanged, "
+        f"{counts.removed} removed; {index.folder} has "
         f"{number_of(index.num_moments, 'moment')} of {number_of(videos, 'video')}"
     )
 

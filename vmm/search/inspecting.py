@@ -78,13 +78,14 @@ def _facts(index: Index) -> dict[str, Any]:
 
     listed, size = size_of_lists(index)
     records = [video.record for video in index.videos.values()]
+    found = [record for record in records if record.count]
     return {
         **asdict(index.settings),
-        "videos": sum(record.count > 0 for record in records),
+        "videos": len(found),
         "unfinished": sum(not record.done for record in records),
         "moments": index.num_moments,
         "listed": listed,
-        "hours": sum(record.seconds for record in records) / 3600,
+        "hours": sum(record.seconds for record in found) / 3600,
         "megabytes": index.num_bytes / 1e6,
         "list_megabytes": size / 1e6,
         "parts": len(index.parts),

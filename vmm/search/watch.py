@@ -98,7 +98,7 @@ def watch_videos(
                     warn(f"{warned}; waiting for it")
             else:
                 warned = ""
-                if counts.encoded or counts.reused or counts.removed:
+                if counts.encoded or counts.failed or counts.reused or counts.removed:
                     report(counts)
             time.sleep(every)
 

@@ -84,12 +84,16 @@ def find_parts(
             part: other for part, other in named.items() if part != "train" and other is not None
         }
     if named["validation"] is None:
-        expand_shards(given)  # a name that is nowhere is said first
+        expand_shards(given, quiet=True)  # a name that is nowhere is said first
         raise ValueError(
             f"there are no validation shards beside {', '.join(given)}; name some with "
             "--validation, or make all parts at once by `vmm shards make ... --split 80/10/10`: "
             "without them nothing tells which checkpoint is good"
         )
+    from vmm.data.corpora import warn_of_leak  # with torch
+
+    for part in ("validation", "test"):
+        warn_of_leak({"the training shards": named["train"], f"--{part}": named[part]})
     return {part: look(shards, part) for part, shards in named.items() if shards is not None}
 
 

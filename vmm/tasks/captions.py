@@ -29,7 +29,7 @@ def say_of_captions(trainer: L.Trainer, text_encoder: TextEncoder) -> None:
     given = (getattr(data, name, None) for name in ("train_videos", "train_images"))
     named = [pattern for shards in given if shards for pattern in patterns_of(shards)]
     patterns = [pattern for pattern in named if not is_remote(pattern)]
-    captions = sample_captions(expand_shards(patterns), _SAMPLES) if patterns else []
+    captions = sample_captions(expand_shards(patterns, quiet=True), _SAMPLES) if patterns else []
     check = text_encoder.check_captions(captions) if captions else None
     if check is None:
         return

@@ -12,7 +12,8 @@ from typing import Any
 
 import lightning as L
 
-from vmm.command_line import BAD_NUMBERS, LOST, MISTAKE, PREEMPTED, STOPPED
+from vmm.command_line import BAD_NUMBERS, LOST, MISTAKE, PREEMPTED
+from vmm.ctrl_c import STOPPED
 from vmm.data.datamodules import run_folder
 from vmm.runs import RECORD
 from vmm.whole import whole_file

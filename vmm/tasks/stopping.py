@@ -12,7 +12,8 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-from vmm.command_line import PREEMPTED, STOPPED
+from vmm.command_line import PREEMPTED
+from vmm.ctrl_c import STOPPED, raises
 from vmm.portable import STOP_SIGNALS
 
 logger = logging.getLogger(__name__)
@@ -60,8 +61,7 @@ class StopSignals:
         self._torchrun = os.getppid() if dist.is_torchelastic_launched() else None
         if threading.current_thread() is threading.main_thread():
             # Ctrl-C may mean something else here, or nothing, as in what a script leaves behind.
-            default = signal.getsignal(signal.SIGINT) is signal.default_int_handler
-            heard = STOP_SIGNALS if default else STOP_SIGNALS[1:]
+            heard = STOP_SIGNALS if raises() else STOP_SIGNALS[1:]
             self._old = {number: signal.signal(number, self._hear) for number in heard}
         if dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:
             self._group = dist.new_group(backend="gloo", timeout=_PATIENCE)

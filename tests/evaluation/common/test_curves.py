@@ -1,8 +1,9 @@
 import csv
+import re
 
 import pytest
 
-from vmm.evaluation.common.curves import Curve, levels, meaning, panels, read_curves
+from vmm.evaluation.common.curves import Curve, levels, meaning, panels, read_curves, told_apart
 from vmm.tasks.loss_terms import LossWeights
 
 ROWS = """epoch,step,train/loss,train/vtc,val/t2v_recall_1,speed/clips_per_s
@@ -52,6 +53,24 @@ def test_a_curve_is_drawn_from_its_highest_to_its_lowest_value():
     assert 'points="52.0,10.0 143.3,78.0 326.0,146.0"' in panel["svg"]
     assert ">step 0<" in panel["svg"] and ">30<" in panel["svg"] and ">4<" in panel["svg"]
     assert panel["last"] == "0"
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "written"),
+    [
+        (0.0, 1.0, ("0", "1")),
+        (4.1583, 4.1601, ("4.158", "4.16")),
+        (0.1, 0.1, ("0.1", "0.1")),
+        (0.3, 0.1 + 0.2, ("0.29999999999999999", "0.30000000000000004")),
+    ],
+)
+def test_both_ends_of_an_axis_look_different_if_they_are(low, high, written):
+    assert told_apart(low, high, 3) == written
+    if low != high:
+        (panel,) = panels([Curve("train/loss", [0, 1], [low, high])])
+        assert all(f">{text}<" in panel["svg"] for text in written)
+        left = int(re.search(r'<text x="(\d+)"', panel["svg"])[1])
+        assert left >= 7 * max(map(len, written)), "a label is cut off"
 
 
 def test_long_curves_stay_small_files():

@@ -1,10 +1,16 @@
+import io
+
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from tests.evaluation.films import NAMES, mp4
 from vmm.data.decode import DecodeError
 from vmm.data.transforms import ClipSettings, eval_transform
 from vmm.evaluation.common.frames import read_frames, settings_of, windows
+from vmm.evaluation.grounding import page as moments_page
+from vmm.evaluation.long_video_qa import page as questions_page
 
 CLIP = ClipSettings(3, 16, sampling="fps", fps=2.0)
 
@@ -75,3 +81,17 @@ def test_windows_cover_all_frames(film, total, length, starts):
 def test_what_is_no_video():
     with pytest.raises(DecodeError, match="unreadable"):
         read_frames(b"no video at all", CLIP, None)
+
+
+@pytest.mark.parametrize(("page", "tiles", "seen"), [(moments_page, 8, 5), (questions_page, 12, 8)])
+def test_frames_in_a_row_stand_over_their_seconds_however_few_there_are(page, tiles, seen):
+    class Media:
+        def film(self, video):
+            return mp4(("red", "red", "red", "red", "green", "green"))
+
+    strip = page._strip(Media(), 0, ClipSettings(4, 8))
+    if isinstance(strip, bytes):
+        strip = np.array(Image.open(io.BytesIO(strip)))
+    assert strip.shape == (48, tiles * 48, 3)
+    middles = strip[24, 24::48]
+    assert list(middles[:, 1] > 128) == [number >= seen for number in range(tiles)]

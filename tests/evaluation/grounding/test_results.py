@@ -36,7 +36,7 @@ def test_rows(numbers):
         ["relevance curve", "2.0 ±0.0", "-"],
     ]
     assert length_rows(numbers)[1] == [
-        "short", "trained head", "7", "10.0 ±1.0", "20.0 ±1.0", "80.0 ±1.0",
+        "short (to 10 s): trained head", "7", "10.0 ±1.0", "20.0 ±1.0", "80.0 ±1.0",
     ]  # fmt: skip
     for own in numbers["metrics"].values():
         own.pop("HIT@1 Fair", None), own.pop("HIT@1 VeryGood", None)

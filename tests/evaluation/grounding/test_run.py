@@ -5,6 +5,8 @@ import json
 import pytest
 
 from eval.grounding import main
+from tests.browser import Browser
+from tests.data.conftest import camera_clips
 from vmm.evaluation.common.options import ModelOptions
 from vmm.evaluation.grounding import page, training
 from vmm.evaluation.grounding.results import GroundingResult
@@ -156,3 +158,30 @@ def test_videos_of_both_splits_and_a_model_without_moments(find, encoder, toys, 
     encoder.broken = True
     assert find("--window", "1", "--fps", "2") == 2
     assert "hold NaN or infinity" in capsys.readouterr().err
+
+
+def test_a_browser_shows_the_page(find, toys, tmp_path, monkeypatch, look_at, chromium):
+    records, media = toys.records(), tmp_path / "test videos"
+    for name, path in camera_clips().items():
+        (media / f"{name}.mp4").write_bytes(path.read_bytes())
+        said = f"{name}_{'and_so_on_' * 20}with a red thing, " + "which is described at length " * 9
+        records.append({"video": f"{name}.mp4", "query": said, "start": 0.4, "end": 2.6})
+    records.append({"video": "missing.mp4", "query": "red", "start": 0, "end": 1})
+    annotations = tmp_path / "camera-moments.jsonl"
+    annotations.write_text("".join(json.dumps(record) + "\n" for record in records))
+    monkeypatch.setattr(page, "_SHOWN", 8)
+    train = ("--train-annotations", toys.write(tmp_path, "train"))
+    train += ("--train-media", tmp_path / "train videos", "--head", tmp_path / "head")
+    assert find("--fps", 4, *train, annotations=annotations) == 0
+    report = tmp_path / "out" / "report.html"
+    look_at(report)
+    browser = Browser(chromium, tmp_path / "profile", 1280, 900)
+    try:
+        browser.call("Page.navigate", url=report.as_uri())
+        browser.wait_for("document.querySelectorAll('table').length > 2")
+        wide = "t => t.scrollWidth > t.parentElement.clientWidth"
+        tables = f"[...document.querySelectorAll('table')].filter({wide}).length"
+        assert browser.evaluate(tables) == 0, "numbers are out of sight on a wide screen"
+        assert browser.evaluate("document.images.length") == min(8, 4 + len(camera_clips())) + 1
+    finally:
+        browser.close()

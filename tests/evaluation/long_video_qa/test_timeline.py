@@ -3,7 +3,7 @@ import xml.etree.ElementTree as ET
 
 import pytest
 
-from vmm.evaluation.long_video_qa.timeline import timeline_svg
+from vmm.evaluation.long_video_qa.timeline import ticks, timeline_svg
 from vmm.text_output import visible
 
 
@@ -44,3 +44,34 @@ def test_odd_options_leave_a_picture(odd):
                 "timeline": [], "seconds": []}  # fmt: skip
     drawn = ET.fromstring(timeline_svg(question))
     assert any(visible(odd) in (text or "") for text in drawn.itertext())
+
+
+@pytest.mark.parametrize(
+    ("last", "labels"),
+    [
+        (0.04, ["0.00 s", "0.01 s", "0.02 s", "0.03 s", "0.04 s"]),
+        (1.0, ["0.0 s", "0.2 s", "0.4 s", "0.6 s", "0.8 s", "1.0 s"]),
+        (2.5, ["0.0 s", "0.5 s", "1.0 s", "1.5 s", "2.0 s", "2.5 s"]),
+        (3.0, ["0:00", "0:01", "0:02", "0:03"]),
+        (60.0, ["0:00", "0:15", "0:30", "0:45", "1:00"]),
+        (3599.0, ["0:00", "15:00", "30:00", "45:00"]),
+        (90_000.0, ["0:00", "300:00", "600:00", "900:00", "1200:00", "1500:00"]),
+    ],
+)
+def test_ticks_are_round_and_different(last, labels):
+    assert [text for _, text in ticks(last)] == labels
+    assert ticks(last)[-1][0] <= last + 1e-6
+    for tenths in range(1, 3000):
+        texts = [text for _, text in ticks(tenths / 10)]
+        assert 2 <= len(texts) == len(set(texts)) <= 6, tenths
+
+
+def test_a_short_clip_has_its_ticks_where_they_are_and_heights_that_differ():
+    question = {"question": "?", "options": ["a"], "answer": 0, "chosen": 0,
+                "timeline": [[0.0312, 0.0334, 0.0321]], "seconds": [0.0, 1.5, 3.0]}  # fmt: skip
+    svg = timeline_svg(question)
+    places = dict(re.findall(r'x="([^"]*)" y="[^"]*" text-anchor="middle">([^<]*)<', svg))
+    assert list(places.values()) == ["0:00", "0:01", "0:02", "0:03"]
+    x = [float(place) for place in places]
+    assert x[1] - x[0] == pytest.approx((x[3] - x[0]) / 3, abs=0.2)
+    assert ">0.031<" in svg and ">0.033<" in svg

@@ -149,24 +149,35 @@ def _place(curve: Curve) -> tuple[int, int, str]:
 def _svg(curve: Curve) -> str:
     low, high = min(curve.values), max(curve.values)
     first, last = min(curve.steps), max(curve.steps)
+    lowest, highest = told_apart(low, high, 3)
+    left = max(_LEFT, 8 + 7 * max(len(lowest), len(highest)))  # letters are 12 pixels high
 
     def points(values: Sequence[float]) -> Iterator[str]:
         stride = math.ceil(len(values) / _MOST_POINTS)
         for number in sorted({*range(0, len(values), stride), len(values) - 1}):
             share = (curve.steps[number] - first) / (last - first)
             height = (high - values[number]) / (high - low)
-            x = _LEFT + (_WIDTH - _LEFT - _RIGHT) * share
+            x = left + (_WIDTH - left - _RIGHT) * share
             yield f"{x:.1f},{_TOP + (_HEIGHT - _TOP - _BOTTOM) * height:.1f}"
 
     few = len(curve.values) < 8
     content: dict[str, Any] = {
-        "width": _WIDTH, "height": _HEIGHT, "left": _LEFT, "right": _WIDTH - _RIGHT,
+        "width": _WIDTH, "height": _HEIGHT, "left": left, "right": _WIDTH - _RIGHT,
         "top": _TOP, "bottom": _HEIGHT - _BOTTOM, "name": curve.name,
-        "high": f"{high:.3g}", "low": f"{low:.3g}", "first": f"{first:,}", "last": f"{last:,}",
+        "high": highest, "low": lowest, "first": f"{first:,}", "last": f"{last:,}",
         "raw": " ".join(points(curve.values)), "dots": list(points(curve.values)) if few else [],
         "smooth": "" if few else " ".join(points(_smooth(curve.values))),
     }  # fmt: skip
     return render("curve.svg.j2", _TEMPLATES, **content)
+
+
+def told_apart(low: float, high: float, digits: int) -> tuple[str, str]:
+    """Write two numbers with so many digits, or more if they would look the same."""
+    for more in range(digits, 18):
+        pair = f"{low:.{more}g}", f"{high:.{more}g}"
+        if pair[0] != pair[1] or low == high:
+            break
+    return pair
 
 
 def _smooth(values: Sequence[float]) -> list[float]:

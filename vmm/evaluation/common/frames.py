@@ -41,6 +41,19 @@ class Frames(NamedTuple):
         order = torch.randperm(len(self.rows), generator=torch.Generator().manual_seed(seed))
         return self._replace(rows=self.rows[order])
 
+    def tiles(self, number: int) -> npt.NDArray[np.uint8]:
+        """Give what was shown last at even distances in time, of however few frames there are.
+
+        Args:
+            number: T; each stands for as long a part of the video.
+
+        Returns:
+            (T, S, S, C).
+        """
+        middles = (np.arange(number) + 0.5) / number * self.duration
+        shown = np.searchsorted(self.seconds, middles + 1e-6, side="right") - 1
+        return self.pixels[torch.from_numpy(shown.clip(0))].permute(0, 2, 3, 1).numpy()
+
     def blank(self) -> Frames:
         """Give as many frames that show nothing."""
         return self._replace(rows=torch.full_like(self.rows, -1))

@@ -29,6 +29,7 @@ def write_accuracy_page(path: Path, **content: Any) -> None:
         path: The HTML file.
         content: ``title``, ``summary``, ``table`` (rows of text, header first; the second column
             is drawn as a bar), ``note``, ``tables`` (title -> rows), ``findings``, ``pictures``
-            (caption -> data URI) and ``card`` (pairs of a name and a value).
+            (caption -> data URI), perhaps ``about_pictures``, and ``card`` (pairs of a name and a
+            value).
     """
     write_text(path, render("accuracy.html.j2", **content))

@@ -26,6 +26,11 @@ NOTE = (
     "windows, over IoUs from 0.5 to 0.95. The last lines look at no video, or at its frames in "
     "random order: what they reach says nothing about a model."
 )
+_EXAMPLES = (
+    "Below the recall, a sentence of each of some videos: frames of the whole video; how relevant "
+    "the sentence is from second to second; when what it says is seen (true, and shaded); the "
+    "first window that was found."
+)
 _NOTHING = "No moment is public here: there is nothing to measure."
 _SHOWN = 8
 _TILES, _TILE_SIDE = 8, 48
@@ -66,6 +71,7 @@ def write_page(
         tables=tables,
         findings=result.findings,
         pictures={title: data_uri("image/png", image) for title, image in pictures.items()},
+        about_pictures=_EXAMPLES,
         card=result.card(),
     )
 
@@ -144,11 +150,10 @@ def _state(query: dict[str, Any]) -> str:
 
 
 def _strip(media: AnnotatedClips, video: int, clip: ClipSettings) -> np.ndarray | None:
-    """Give frames of a video in a row, at even distances; None if it cannot be read."""
+    """Give frames of a video in a row, each over its seconds; None if it cannot be read."""
     settings = ClipSettings(_TILES, max(_TILE_SIDE, clip.image_size), decoder=clip.decoder)
     try:
         frames = read_frames(media.film(video), settings, None)
     except (SampleError, OSError):
         return None
-    tiles = frames.pixels.permute(0, 2, 3, 1).numpy()
-    return np.concatenate(list(tiles), axis=1)
+    return np.concatenate(list(frames.tiles(_TILES)), axis=1)

@@ -38,6 +38,7 @@ from typing import Any, ClassVar
 from vmm.evaluation.common.findings import findings_text
 from vmm.evaluation.common.results import ResultWithNumbers, listed, resolution, text_table
 from vmm.evaluation.grounding.measure import CONTROLS, METHODS, Answers
+from vmm.evaluation.grounding.metrics import RANGES
 from vmm.evaluation.grounding.proposals import LEVELS, OVERLAP, WIDTHS
 from vmm.evaluation.grounding.protocols import MomentQuery
 from vmm.text_output import number_of, write_text
@@ -158,12 +159,13 @@ def length_rows(numbers: dict[str, Any]) -> list[list[str]]:
     """List the lengths of moments, header first."""
     headline, lengths = numbers["headline"], numbers["by_length"]
     shown = [name for name in (headline, "curve", "prior", "whole") if name in numbers["metrics"]]
-    rows = [["", "", "sentences", *_OF_LENGTHS]]
+    rows = [["", "sentences", *_OF_LENGTHS]]
     for title, found in lengths.items():
+        most = f" (to {RANGES[title][1]:g} s)" if title in RANGES else ""
         for name in dict.fromkeys(shown):
             own = found["methods"][name]
             values = (_number(own[key]) for key in _OF_LENGTHS)
-            rows.append([title, TITLES[name], str(found["queries"]), *values])
+            rows.append([f"{title}{most}: {TITLES[name]}", str(found["queries"]), *values])
     return rows
 
 

@@ -121,7 +121,8 @@ def _strip(media: AnnotatedClips, video: int, clip: ClipSettings) -> bytes | Non
         frames = read_frames(media.film(video), settings, None)
     except (SampleError, OSError):
         return None
-    tiles = frames.pixels.permute(0, 2, 3, 1).numpy()
     buffer = io.BytesIO()
-    Image.fromarray(np.concatenate(list(tiles), axis=1)).save(buffer, "JPEG", quality=85)
+    Image.fromarray(np.concatenate(list(frames.tiles(_TILES)), axis=1)).save(
+        buffer, "JPEG", quality=85
+    )
     return buffer.getvalue()

@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
+from vmm.evaluation.common.curves import told_apart
 from vmm.evaluation.common.page import render
 from vmm.text_output import visible
 
 _WIDTH, _HEIGHT, _LEFT, _TOP, _MARGIN = 560, 150, 48, 8, 24
 _COLOURS = ("#0969da", "#bf3989", "#bc4c00", "#8250df", "#57606a", "#9a6700")
+_STEPS_S = (
+    *(0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 15, 30),
+    *(60, 120, 300, 600, 900, 1800, 3600),
+)
+_MOST_STEPS = 5
+"""Seconds from tick to tick, of which the shortest is taken that gives so few."""
 _RIGHT = "#1a7f37"
 TEMPLATES = Path(__file__).parent / "templates"
 
@@ -29,8 +37,11 @@ def timeline_svg(question: dict[str, Any]) -> str:
     low, high = min(values), max(values)
     span, last = (high - low) or 1.0, (seconds[-1] if seconds else 0.0) or 1.0
 
+    lowest, highest = told_apart(low, high, 2)
+    left = max(_LEFT, 10 + 8 * max(len(lowest), len(highest)))  # letters are 14 pixels high
+
     def place(second: float, value: float) -> str:
-        x = _LEFT + (_WIDTH - _LEFT - _MARGIN) * second / last
+        x = left + (_WIDTH - left - _MARGIN) * second / last
         return f"{x:.1f},{_TOP + _HEIGHT * (high - value) / span:.1f}"
 
     lines = []
@@ -57,20 +68,28 @@ def timeline_svg(question: dict[str, Any]) -> str:
         lines=lines,
         width=_WIDTH,
         height=_TOP + _HEIGHT + 42 + 19 * len(lines),
-        left=_LEFT,
+        left=left,
         right=_WIDTH - _MARGIN,
         top=_TOP,
         bottom=_TOP + _HEIGHT,
-        low=f"{low:.2f}",
-        high=f"{high:.2f}",
+        low="" if low == high else lowest,  # level lines are drawn above
+        high=highest,
         ticks=[
-            {"x": f"{_LEFT + (_WIDTH - _LEFT - _MARGIN) * i / 4:.1f}", "text": _clock(last * i / 4)}
-            for i in range(5)
+            {"x": place(second, low).partition(",")[0], "text": text}
+            for second, text in ticks(last)
         ],
     )
     return visible(drawn, lines=True)
 
 
-def _clock(seconds: float) -> str:
-    whole = round(seconds)
-    return f"{whole // 60}:{whole % 60:02d}"
+def ticks(last: float) -> list[tuple[float, str]]:
+    """Choose where a time axis from 0 has ticks, and what stands there, each something else.
+
+    Args:
+        last: Its end, seconds.
+    """
+    step = next((s for s in _STEPS_S if last / s <= _MOST_STEPS), math.ceil(last / _MOST_STEPS))
+    seconds = [step * number for number in range(math.floor(last / step + 1e-6) + 1)]
+    if step >= 1:
+        return [(s, f"{s // 60}:{s % 60:02d}") for s in seconds]
+    return [(s, f"{s:.{1 if step >= 0.1 else 2}f} s") for s in seconds]

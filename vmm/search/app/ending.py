@@ -11,6 +11,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
 
+from vmm.ctrl_c import LEFT_BEHIND
+
 
 class _Terminated(Exception):  # it is no fault
     """SIGTERM came."""
@@ -24,10 +26,12 @@ def own_folder() -> Iterator[Path]:
     """
     folder = Path(tempfile.mkdtemp(prefix="vmm-app-")).resolve()
     os.environ["GRADIO_TEMP_DIR"] = str(folder)
+    LEFT_BEHIND.append(folder)
     try:
         yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+        LEFT_BEHIND.remove(folder)
 
 
 @contextmanager

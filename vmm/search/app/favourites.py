@@ -7,12 +7,16 @@ from pathlib import Path
 from zipfile import ZIP_DEFLATED, ZipFile
 
 from vmm.search.app.words import named, scores
+from vmm.search.outputs.files import FEWER, FILMS_INSTEAD
 from vmm.search.outputs.registry import load_output
 from vmm.search.query import Hit
 from vmm.search.results import Result, as_json
 
 KINDS = (".csv", ".json", ".edl", ".vtt")
 """Ends of the names of the files that favourites are written to."""
+
+_ON_PAGE = {FILMS_INSTEAD: "CSV and JSON have them, too", FEWER: "remove some"}
+"""What helps whoever has a page and no command."""
 
 Favourites = list[tuple[str, Hit]]
 """What was searched when a moment was kept, and the moment; in the order of keeping."""
@@ -64,6 +68,8 @@ def files_of(favourites: Favourites, folder: Path) -> tuple[dict[str, Path], lis
             continue
         said += [line for line in told if not line.startswith("wrote ")]
         files[kind] = out if out.exists() else _packed(out)
+    for command, page in _ON_PAGE.items():
+        said = [line.replace(command, page) for line in said]
     return files, list(dict.fromkeys(said))
 
 

@@ -125,9 +125,8 @@ class Guard:
             message = await receive()
             left -= len(message.get("body", b""))
             if left < 0:
-                raise Refused(
-                    413, f"uploads may have {self._max_upload / 1e6:g} MB; see --max-upload-mb"
-                )
+                most = f"{self._max_upload / 1e6:g} MB"
+                raise Refused(413, f"uploads may have {most}; give a shorter or smaller file")
             return message
 
         return counted

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from vmm.data.containers import frame_rate, library_errors, open_video, rational
 from vmm.data.decode import DecodeError
-from vmm.search.outputs.files import some_of
+from vmm.search.outputs.files import FILMS_INSTEAD, some_of
 from vmm.search.outputs.timecode import Timebase, drops
 from vmm.search.query import Hit
 from vmm.search.results import Result
@@ -125,7 +125,7 @@ def cuts_of(results: Sequence[Result]) -> tuple[list[Cut], list[str]]:
     if shards:
         said.append(
             f"left out {shards} of {hits}: they are in shards, which editors do not open; "
-            "`--out FOLDER/` cuts films of them"
+            + FILMS_INSTEAD
         )
     if lost:
         why = [text for text in known.values() if isinstance(text, str)]

@@ -12,7 +12,7 @@ from fractions import Fraction
 from pathlib import Path
 
 from vmm.search.outputs.cuts import Cut, cuts_of
-from vmm.search.outputs.files import some_of, unique_name, write_texts
+from vmm.search.outputs.files import FEWER, some_of, unique_name, write_texts
 from vmm.search.outputs.timecode import Timebase, editors_rate
 from vmm.search.results import Result
 from vmm.search.sources import Source
@@ -75,7 +75,7 @@ def _edl(title: str, base: Timebase, cuts: Sequence[Cut]) -> str:
         if until > base.frame(_DAY_S):
             raise ValueError(
                 f"the hits last longer than the 24 hours of a timecode from number {number} on; "
-                "give a smaller --top"
+                f"{FEWER}"
             )
         times = (first + start, first + end, at, until)
         codes = " ".join(base.timecode(frame) for frame in times)

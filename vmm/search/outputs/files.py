@@ -8,6 +8,10 @@ from pathlib import Path
 
 from vmm.whole import whole_file
 
+FILMS_INSTEAD = "`--out FOLDER/` cuts films of them"
+"""What helps those who search by a command."""
+FEWER = "give a smaller --top"
+"""The same, where hits are too many."""
 _NAMED = 5
 _LONGEST = 80  # bytes: a name has room for 255
 
