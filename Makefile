@@ -7,7 +7,7 @@ READY := $(VENV)/.ready
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 LOCKS := requirements/locked.txt requirements/assets.txt
 
-.PHONY: install lock demo demo-qa demo-classes ablations test test-all test-matrix docs drills check format bench gpu kernels clean
+.PHONY: install lock demo demo-qa demo-classes ablations test test-all test-matrix docs app-pictures drills check format bench gpu kernels clean
 
 # Exactly the locked versions, so that a release of tomorrow cannot break what worked today.
 $(READY): pyproject.toml $(LOCKS)
@@ -61,6 +61,10 @@ test-matrix: $(READY)
 # silence the warnings before they are counted.)
 docs: $(READY)
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
+
+# The pictures of the page in assets/, of what `make demo` leaves.
+app-pictures: $(READY)
+	$(BIN)/python -m tests.app_pictures runs/demo/index
 
 # Kills, signals, damaged files and memory in their long forms; results are dated files.
 RESULTS := tests/stress/results

@@ -11,7 +11,9 @@ from http.client import HTTPException
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
+from tests import app_pictures
 from tests.browser import Browser
 from tests.search.served import Served, fetch, film, hostile, make_index, search, torment
 from vmm.cli import main
@@ -85,6 +87,12 @@ def test_a_film_that_is_looked_at_is_large_and_nothing_covers_it(page, chromium,
             found = f"document.querySelector('#films {what}').getBoundingClientRect()"
             return browser.evaluate(f"{found}.{side}")
 
+        said = "[...document.querySelectorAll('#curve span')]"
+        lines = f"{said}.filter(e => e.textContent.trim().startsWith('Similarity'))"
+        heights = browser.wait_for(f"{lines}.map(e => e.clientHeight || e.offsetHeight).join()")
+        assert max(map(int, heights.split(","))) < 30, (
+            "a second line pushes the seconds out of sight"
+        )
         assert edge("label", "bottom") <= edge(".thumbnail-lg", "top")
         browser.evaluate("document.querySelector('#films .thumbnail-lg').click()")
         browser.wait_for("!!document.querySelector('#films .preview video')")
@@ -93,6 +101,15 @@ def test_a_film_that_is_looked_at_is_large_and_nothing_covers_it(page, chromium,
         assert edge(".preview .caption", "bottom") <= edge(".preview .thumbnails button", "top")
     finally:
         browser.close()
+
+
+def test_pictures_of_the_documentation_can_be_made(page, chromium, tmp_path):
+    (tmp_path / "own.mp4").write_bytes(film("rgbrgb"))
+    app_pictures.take(page[0], chromium, tmp_path / "own.mp4", tmp_path)
+    for name, width in app_pictures.WIDTHS.items():
+        with Image.open(tmp_path / f"{name}.png") as picture:
+            assert picture.width == width and picture.height > 700
+            assert len(picture.getcolors()) > 100
 
 
 def test_a_video_of_ones_own_is_asked(page, browser, tmp_path):

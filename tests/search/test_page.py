@@ -11,7 +11,9 @@ from zipfile import ZipFile
 
 import numpy as np
 import pytest
+from PIL import Image
 
+from tests import app_pictures
 from tests.data.videos import encode_video
 from tests.search.plain import PlainEncoder
 from vmm.search.encode import encode_videos
@@ -304,6 +306,13 @@ def test_examples_are_captions_of_the_index(page, new_index, videos):
     index = new_index("files")
     encode_videos(index, Encoder(), [videos])
     assert example_queries(Searcher(type(index).open(index.folder), Encoder())) == []
+
+
+@pytest.mark.parametrize("name", app_pictures.WIDTHS)
+def test_pictures_of_the_documentation_show_the_heading_of_today(name, root):
+    with Image.open(root / "assets" / f"{name}.png") as picture:
+        stale = f"assets/{name}.png shows an old heading; `make app-pictures` makes it anew"
+        assert picture.text.get("heading") == heading(app_pictures.FACTS), stale
 
 
 def test_the_heading_says_what_is_searched(page):

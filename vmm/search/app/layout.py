@@ -99,7 +99,7 @@ def _search_tab(page: Page) -> tuple[_Keep, gradio.HTML]:
         about = gradio.Textbox(
             label="Selected moment", lines=5, interactive=False, elem_id="about", min_width=280
         )
-        curve = _curve("Similarity over time in the video of the selected moment", "curve")
+        curve = _curve("Similarity over time in its video", "curve")
     shown = [films, found, number, curve, about, said]
     buttons = [more, keep_one, keep_all]
 
