@@ -99,7 +99,7 @@ MIDDLE = tuple(
     for stage in (1, 2)
 )
 SHORT = Sizes(DEMO, 5)
-LONG = Sizes(DEMO + MIDDLE, 7)
+LONG = Sizes(DEMO + MIDDLE, 3)
 ON_GPU = Sizes(tuple(case._replace(clips=16) for case in MIDDLE if case.frames == 8), 7)
 
 
