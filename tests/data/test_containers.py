@@ -1,6 +1,7 @@
 """What is opened and how, on both sides of every change of PyAV's ways."""
 
 import io
+import os
 from fractions import Fraction
 
 import av
@@ -284,6 +285,13 @@ def test_a_stream_without_a_decoder_is_unreadable():
     data = videos.make("h264").replace(b"avc1", b"zzz9")
     with pytest.raises(DecodeError, match="unreadable: FFmpeg knows no decoder"):
         decode_video(data, lambda t: [0])
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_getscheduler"), reason="no such call here")
+def test_an_encoder_leaves_the_process_as_it_was_scheduled():
+    before = os.sched_getscheduler(0)
+    videos.encode_video(videos.moving_picture(3, 64, 64), codec="libsvtav1", preset="10")
+    assert os.sched_getscheduler(0) == before
 
 
 def test_there_is_a_video_of_every_container_that_is_read():

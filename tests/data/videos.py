@@ -1,6 +1,8 @@
 """Small videos of many kinds, encoded when a test asks for them."""
 
 import io
+import os
+from contextlib import contextmanager
 from fractions import Fraction
 from functools import cache
 from typing import NamedTuple
@@ -25,6 +27,23 @@ def moving_picture(num_frames, height=48, width=64, seed=0):
     ).astype(np.uint8)
 
 
+@contextmanager
+def as_it_was_scheduled():
+    """Undo what SVT-AV1 does for root: it makes the thread that calls it a real-time one for good.
+
+    All that begins later inherits it, and threads that spin then starve those that they wait for.
+    """
+    if not hasattr(os, "sched_getscheduler"):
+        yield
+        return
+    before = os.sched_getscheduler(0), os.sched_getparam(0)
+    try:
+        yield
+    finally:
+        os.sched_setscheduler(0, *before)
+
+
+@as_it_was_scheduled()
 def encode_video(
     frames,
     rate=25,
