@@ -14,6 +14,7 @@ from vmm.drawing import uniform_rows
 from vmm.masking import Patches, draw_mask
 from vmm.models.clip_tower import build_visual, load_visual, model_config
 from vmm.models.clip_vit import ClipTeacher, FrameViT
+from vmm.ops.quick_gelu import QuickGELU
 
 UNIFORM = partial(uniform_rows, [0, 1])
 ROOT = Path(__file__).parents[2]
@@ -48,6 +49,11 @@ def teacher(name):
     teacher = ClipTeacher(name, str(GOLDEN), image_size=64)
     teacher.load()
     return teacher
+
+
+def test_the_tower_has_the_activation_in_one_pass(teacher):
+    found = [type(block.mlp.gelu) for block in teacher.visual.transformer.resblocks]
+    assert found == [QuickGELU] * 3
 
 
 def _video(*shape, seed=0):

@@ -79,6 +79,13 @@ def test_graphs_know_the_formula_alone(compiled):
     torch.testing.assert_close(exported.module()(x).double(), in_float64(x))
 
 
+def test_a_compiled_graph_has_no_hole(compiled):
+    x = torch.randn(4)
+    traced = torch.compile(quick_gelu, backend="eager", fullgraph=True)
+    torch.testing.assert_close(traced(x).double(), in_float64(x))
+    assert not compiled
+
+
 def test_it_takes_the_place_of_another_of_its_name():
     class QuickGELU(nn.Module):
         """As open_clip's."""

@@ -17,6 +17,7 @@ import torch
 
 from tests.ops.cpus import CPUS
 from vmm.ops.kernels import cpu_kernel, cpu_threads
+from vmm.ops.kernels.cpu_blocks import Block
 from vmm.ops.scan import cpu as scan_cpu
 from vmm.ops.scan.bidirectional import Direction, bidirectional_scan
 from vmm.ops.scan.selective_scan import selective_scan, selective_scan_ref
@@ -49,6 +50,26 @@ def run(inputs, scan=compiled_scan):
 def assert_close(actual, expected, limit):
     for a, e in zip(actual, expected, strict=True):
         assert (a - e).abs().max() <= limit * e.abs().max()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_the_gradient_asks_for_all_rows_of_the_next_block_ahead(dtype, monkeypatch):
+    """Or else it waits for memory: twice as long on some CPUs."""
+    asked, real = [], Block.expect_next_block
+
+    def spy(at, t, *names):
+        asked.extend(name for name in names if name in at.code.arguments)
+        before = str(at.code.builder.module).count("llvm.prefetch")
+        real(at, t, *names)
+        after = str(at.code.builder.module).count("llvm.prefetch")
+        asked.append(after - before)
+
+    monkeypatch.setattr(Block, "expect_next_block", spy)
+    cpu_kernel._compiled.cache_clear()
+    run({name: x.to(dtype) for name, x in make_inputs(channels=32, length=5).items()})
+    *names, calls = asked
+    assert set(names) == {"u", "delta", "z", "d_out", "d_u", "d_delta", "d_z"}
+    assert calls >= len(names)  # and a declaration of it
 
 
 @pytest.fixture
