@@ -12,6 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from vmm.ops.rms_norm import rms_norm as normalise
+
 Pooling = Literal["cls", "avg", "cls+avg", "cls_cat_avg"]
 
 _MOST_BLOCKS = 1000
@@ -24,7 +26,8 @@ def rms_norm(norm: nn.RMSNorm, residual: Tensor) -> Tensor:
     In float32 also in a model of bfloat16 weights, as the published kernel does.
     """
     weight = norm.weight.to(residual.dtype)
-    return F.rms_norm(residual, norm.normalized_shape, weight, norm.eps).to(norm.weight.dtype)
+    assert norm.eps is not None
+    return normalise(residual, weight, norm.eps).to(norm.weight.dtype)
 
 
 class PatchEmbed(nn.Module):

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from vmm.ops.kernels.cpu_emitter import Emitter
 from vmm.ops.kernels.cpu_kernel import compile_kernel, packed_address
+from vmm.ops.kernels.cpu_lane_sums import sum_everywhere
 from vmm.ops.kernels.cpu_values import LANES, Value
 
 _STREAMS = 4
@@ -77,7 +78,7 @@ def _write(code: Emitter) -> None:
 
 
 def _products(code: Emitter, first: Value, places: Sequence[Value]) -> list[Value]:
-    """Return the products of some rows, in the first lanes."""
+    """Return the products of some rows, in all lanes."""
     width, vector = code.arguments["channels"], code.arguments["vector"]
     rows = [first + place * width * 4 for place in places]
 
@@ -91,9 +92,4 @@ def _products(code: Emitter, first: Value, places: Sequence[Value]) -> list[Valu
         ]
 
     totals = code.loop(code.arguments["blocks"], add, *[code.number(0)] * len(rows))
-    half = LANES
-    while half > 1:
-        half //= 2
-        lanes = [(lane + half) % LANES for lane in range(LANES)]
-        totals = [total + code.shuffle(total, total, lanes) for total in totals]
-    return totals
+    return [sum_everywhere(code, total) for total in totals]

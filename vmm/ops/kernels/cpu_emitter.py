@@ -235,6 +235,10 @@ class Emitter:
         above = Value(self, self.builder.select(positive, x.raw, zero))
         return above + small * self.polynomial(_LOG1P, small)[0]
 
+    def root(self, x: Value) -> Value:
+        """Return the square root of x."""
+        return self.call(f"llvm.sqrt.{_name(VECTOR)}", VECTOR, x.raw)
+
     def polynomial(self, coefficients: Sequence[float], *xs: Value) -> list[Value]:
         """Return its values at several points, side by side; the constant comes first."""
         totals = [self.number(coefficients[-1])] * len(xs)

@@ -1,4 +1,4 @@
-"""Sums over the lanes of many vectors at once, for ``vmm.ops.kernels.cpu_emitter``."""
+"""Sums over the lanes of vectors, of one or of many at once, for ``vmm.ops.kernels.cpu_emitter``."""
 
 from __future__ import annotations
 
@@ -14,6 +14,15 @@ _INSIDE = _LEFT_INSIDE, [i + 1 for i in _LEFT_INSIDE]
 _WHOLE = _LEFT_QUARTERS, [i + 4 for i in _LEFT_QUARTERS]
 _NEIGHBOURS = (_INSIDE, _INSIDE, _WHOLE, _WHOLE)
 """For each level: lanes, and those that are added to them."""
+
+
+def sum_everywhere(code: Emitter, x: Value) -> Value:
+    """Return the sum over the lanes of a vector, in each of them."""
+    half = LANES
+    while half > 1:
+        half //= 2
+        x = x + code.shuffle(x, x, [(lane + half) % LANES for lane in range(LANES)])
+    return x
 
 
 class LaneSums:
