@@ -120,8 +120,10 @@ def text_side(
 
     def step(module: VideoTextModel, words: Tensor, video: Tensor) -> object:
         mask = torch.ones_like(words)
-        read = [module.encode_text(words, mask).tokens for _ in range(1 + bool(looks[1]))]
-        states = torch.cat([read[0]] * looks[0] + read[1:])
+        kinds = 1 + bool(looks[1])
+        read = module.encode_text(words.repeat(kinds, 1), mask.repeat(kinds, 1)).tokens
+        plain, *with_gaps = read.chunk(kinds)
+        states = torch.cat([plain] * looks[0] + with_gaps)
         own = torch.arange(len(words)).repeat(sum(looks))
         vision = module.fusion.project_vision(video)[own]
         return module.fusion.fuse(states, mask.repeat(sum(looks), 1), vision)

@@ -55,16 +55,16 @@ def _compiled(x: Tensor) -> Tensor:
         "x": packed_address("x", x),
         "out": packed_address("the result", out),
     }
-    compile_kernel(_write, arguments).run(arguments, -(-x.numel() // _PIECE), x.numel())
+    compile_kernel(_write, arguments, _PIECE).run(arguments, -(-x.numel() // _PIECE), x.numel())
     return out
 
 
-def _write(code: Emitter) -> None:
-    """Write the kernel: an item is a piece."""
+def _write(code: Emitter, size: int) -> None:
+    """Write the kernel: an item is a piece of a size."""
 
     def piece(item: Value) -> None:
-        first = item * _PIECE
-        count = code.least(code.arguments["channels"] - first, _PIECE)
+        first = item * size
+        count = code.least(code.arguments["channels"] - first, size)
 
         def vector(i: Value) -> None:
             code.keep_lanes(count - i * LANES)

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.autograd.function import once_differentiable
+from torch._subclasses.fake_tensor import FakeTensor
 
 from vmm.ops.backends import gradient_wanted, why_no_compiled_code
 from vmm.ops.kernels.cpu_emitter import Emitter
@@ -45,8 +45,8 @@ def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
 
 
 def _suits(x: Tensor, weight: Tensor) -> bool:
-    """Whether both are there, as numbers in memory that a kernel reads, and in no graph."""
-    if torch.compiler.is_compiling() or type(x) is not Tensor or weight.ndim != 1:
+    """Whether a kernel reads both from memory, or would if they had numbers; not in graphs."""
+    if torch.compiler.is_compiling() or type(x) not in (Tensor, FakeTensor) or weight.ndim != 1:
         return False
     plain = all(y.dtype == torch.float32 and y.is_contiguous() for y in (x, weight))
     return plain and x.numel() > 0 and why_no_compiled_code(x, weight) is None
@@ -60,9 +60,13 @@ class _Differentiable(torch.autograd.Function):
         return _normalised(x, weight, eps)
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, d_out: Tensor) -> tuple[Tensor, Tensor, None]:
         x, weight = ctx.saved_tensors
+        if torch.is_grad_enabled():  # somebody wants the derivative of this one
+            x, weight = (y if y.requires_grad else y.detach().requires_grad_() for y in (x, weight))
+            again = F.rms_norm(x, weight.shape, weight, ctx.eps)
+            d_x, d_weight = torch.autograd.grad(again, (x, weight), d_out, create_graph=True)
+            return d_x, d_weight, None
         d_x = torch.empty_like(x)
         sums = x.new_zeros(_pieces(x), x.shape[-1])
         rows = {"x": x, "d_out": d_out.contiguous(), "d_x": d_x}
@@ -84,10 +88,12 @@ def _run(
     write: Callable[..., None], rows: dict[str, Tensor], others: dict[str, Tensor], eps: float
 ) -> None:
     x = rows["x"]
+    if type(x) is FakeTensor:  # who counts what is kept has no numbers
+        return
     width = x.shape[-1]
     arguments = {"channels": width, "rows": x.numel() // width}
     arguments |= {name: packed_address(name, y) for name, y in (rows | others).items()}
-    compile_kernel(write, arguments, width, eps).run(arguments, _pieces(x), x.numel())
+    compile_kernel(write, arguments, width, eps, _PIECE).run(arguments, _pieces(x), x.numel())
 
 
 class _Row:
@@ -127,18 +133,18 @@ class _Row:
         return self.code.loop(blocks, one, *carried)
 
 
-def _each_row(code: Emitter, width: int, body: Callable[[Value, _Row], None]) -> None:
-    """Write ``body(piece, row)`` for all rows."""
+def _each_row(code: Emitter, width: int, size: int, body: Callable[[Value, _Row], None]) -> None:
+    """Write ``body(piece, row)`` for all rows, in pieces of a size."""
 
     def piece(item: Value) -> None:
-        first = item * _PIECE
-        count = code.least(code.arguments["rows"] - first, _PIECE)
+        first = item * size
+        count = code.least(code.arguments["rows"] - first, size)
         code.loop(count, lambda i: body(item, _Row(code, width, first + i)))
 
     code.each_item(piece)
 
 
-def _write_forward(code: Emitter, width: int, eps: float) -> None:
+def _write_forward(code: Emitter, width: int, eps: float, size: int) -> None:
     def row(_: Value, at: _Row) -> None:
         def square(block: Value) -> list[Value]:
             x = code.load_row(at.at("x", block))
@@ -153,10 +159,10 @@ def _write_forward(code: Emitter, width: int, eps: float) -> None:
 
         at.each(write)
 
-    _each_row(code, width, row)
+    _each_row(code, width, size, row)
 
 
-def _write_backward(code: Emitter, width: int, eps: float) -> None:
+def _write_backward(code: Emitter, width: int, eps: float, size: int) -> None:
     """With n = x / root: d_x = (w d - n mean(n w d)) / root, and d_weight sums n d over rows."""
 
     def row(piece: Value, at: _Row) -> None:
@@ -182,4 +188,4 @@ def _write_backward(code: Emitter, width: int, eps: float) -> None:
 
         at.each(write)
 
-    _each_row(code, width, row)
+    _each_row(code, width, size, row)

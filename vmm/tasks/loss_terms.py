@@ -53,6 +53,8 @@ class Encoded(NamedTuple):
     """(B, S, Dt)."""
     text_proj: Tensor
     """(B, E)."""
+    gap_tokens: Tensor | None
+    """(B, S, Dt) of the captions with hidden words, if they are to be guessed."""
     align: Tensor | None
     """(1,) alignment loss, if it has a weight; one for each part."""
 

@@ -179,8 +179,12 @@ class VideoTextTask(PretrainTask):
         view = self.view(batch, draws.dropped, parts)
         encode = partial(self._encode, keep_temporal=self._keep_temporal(view.dropped))
         tokens = model.text_encoder.tokenize(batch["text"], self.device)
-        seen, said = zip(*parts(encode, batch["video"], view, tokens), strict=True)
-        video_proj, text_tokens, text_proj, align = joined(said)
+        masked = None
+        if weights.mlm:
+            masked = draws.masked_words or self._mask_words(tokens, batch["key"])
+        with_gaps = None if masked is None else masked.input_ids
+        seen, said = zip(*parts(encode, batch["video"], view, tokens, with_gaps), strict=True)
+        video_proj, text_tokens, text_proj, gap_tokens, align = joined(said)
         terms: dict[str, Tensor] = {}
         log = {"temperature": model.temperature.detach().squeeze()}
         if weights.vtc:
@@ -202,9 +206,8 @@ class VideoTextTask(PretrainTask):
             matching = self._matching(text_tokens, mask, vision, negatives, parts)
             pairs = len(mask) + 2 * negatives.valid.sum()
             terms["vtm"] = matching * share(pairs, mask.device)
-        if weights.mlm:
-            masked = draws.masked_words or self._mask_words(tokens, batch["key"])
-            guessed = parts(self._masked_language, masked, mask, vision)
+        if masked is not None:
+            guessed = parts(self._masked_language, gap_tokens, masked.labels, mask, vision)
             hidden = parts.counts((masked.labels != IGNORED).sum(1))
             language = mean_of_means(torch.stack(guessed), hidden)
             terms["mlm"] = language * share(hidden.sum(), mask.device)
@@ -216,15 +219,31 @@ class VideoTextTask(PretrainTask):
         return LossOutput(total, terms, log)
 
     def _encode(
-        self, video: Tensor, view: View, tokens: TextTokens, keep_temporal: bool
+        self,
+        video: Tensor,
+        view: View,
+        tokens: TextTokens,
+        with_gaps: Tensor | None,
+        keep_temporal: bool,
     ) -> tuple[Tensor, Encoded]:
-        """Encode clips and captions, each alone: tokens (B, visible patches, D), and the rest."""
+        """Encode clips and captions, each alone: tokens (B, visible patches, D), and the rest.
+
+        Captions and the same with hidden words (B, S) are one batch: a large vocabulary has large
+        gradients, which are made once then.
+        """
         model = self.model
         encoding = model.encode_video(video, view.dropped, keep_temporal)
-        text = model.encode_text(*tokens)
-        proj = model.project_video(encoding.pooled), model.project_text(text.pooled)
+        ids, mask = tokens
+        if with_gaps is None:
+            text = model.encode_text(ids, mask)
+            states, gaps = text.tokens, None
+        else:
+            text = model.encode_text(torch.cat([ids, with_gaps]), mask.repeat(2, 1))
+            states, gaps = text.tokens.chunk(2)
+        video_proj = model.project_video(encoding.pooled)
+        text_proj = model.project_text(text.pooled[: len(ids)])
         align = self.align(encoding.aligned, view)[None] if self.loss_weights.align else None
-        return encoding.tokens, Encoded(proj[0], text.tokens, proj[1], align)
+        return encoding.tokens, Encoded(video_proj, states, text_proj, gaps, align)
 
     def _keep_temporal(self, dropped: Tensor | None) -> bool:
         """Whether every frame is pooled apart, which only comparable frames can be."""
@@ -307,14 +326,12 @@ class VideoTextTask(PretrainTask):
         )
 
     def _masked_language(
-        self, masked: MaskedWords, attention_mask: Tensor, vision: Tensor | VisionKV
+        self, text: Tensor, labels: Tensor, attention_mask: Tensor, vision: Tensor | VisionKV
     ) -> Tensor:
-        """Guess hidden words from the others and the video."""
-        model = self.model
-        text = model.encode_text(masked.input_ids, attention_mask)
-        states = model.fuse(text.tokens, attention_mask, vision)
-        hidden = masked.labels != IGNORED
-        return mlm_loss(model.mlm_logits(states[hidden]), masked.labels[hidden])
+        """Guess hidden words (B, S) from the others, as (B, S, Dt), and the video."""
+        states = self.model.fuse(text, attention_mask, vision)
+        hidden = labels != IGNORED
+        return mlm_loss(self.model.mlm_logits(states[hidden]), labels[hidden])
 
     def on_train_batch_start(self, batch: VideoTextBatch, batch_idx: int) -> None:
         """Keep the temperature in range."""

@@ -1,4 +1,4 @@
-"""Sums over the lanes of vectors, of one or of many at once, for ``vmm.ops.kernels.cpu_emitter``."""
+"""Sums over the lanes of one vector or of many, for ``vmm.ops.kernels.cpu_emitter``."""
 
 from __future__ import annotations
 
