@@ -7,7 +7,8 @@ import torch
 
 from vmm.losses.contrastive import contrastive_loss
 from vmm.losses.matching import HardNegatives
-from vmm.masking import MaskedWords, MaskSettings
+from vmm.losses.mlm import mlm_loss
+from vmm.masking import IGNORED, MaskedWords, MaskSettings
 from vmm.models.clip_vit import ClipTeacher
 from vmm.models.text_encoder import BertTextEncoder
 from vmm.models.videomamba import VideoMamba
@@ -141,6 +142,30 @@ def test_contrastive_term_is_that_of_the_whole_clip(make, batch):
     text = model.project_text(model.encode_text(*model.text_encoder.tokenize(batch["text"])).pooled)
     expected = contrastive_loss(video, text, model.temperature, batch["idx"]).loss
     torch.testing.assert_close(losses(task, batch).total, expected)
+
+
+@pytest.mark.parametrize("micro_batch", [None, 3])
+@pytest.mark.parametrize("others", [0.0, 1.0])
+def test_words_are_guessed_from_what_is_left_of_their_captions(
+    make, batch, monkeypatch, others, micro_batch
+):
+    weights = LossWeights(vtc=others, vtm=others)
+    task = make(loss_weights=weights, micro_batch=micro_batch)
+    model = task.model
+    ids, mask = model.text_encoder.tokenize(batch["text"])
+    hidden = torch.zeros_like(ids, dtype=torch.bool)
+    hidden[:, 2:4] = True
+    masked = MaskedWords(ids.where(~hidden, 103), ids.where(hidden, IGNORED))
+    states = model.encode_text(masked.input_ids, mask).tokens
+    fused = model.fuse(states, mask, model.encode_video(batch["video"]).tokens)
+    expected = mlm_loss(model.mlm_logits(fused[hidden]), ids[hidden])
+
+    rows = []
+    real = model.text_encoder.encode
+    monkeypatch.setattr(model.text_encoder, "encode", lambda x: rows.append(len(x[0])) or real(x))
+    terms = task.compute_losses(batch, Draws(masked_words=masked)).terms
+    torch.testing.assert_close(terms["mlm"], expected)
+    assert rows == ([6, 2] if micro_batch else [8])  # the captions beside them: one batch
 
 
 def test_matching_scores_true_pairs_against_sampled_ones(make, batch, monkeypatch):
