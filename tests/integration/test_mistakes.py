@@ -17,7 +17,7 @@ import torch
 from tests.data.videos import encode_video, moving_picture
 from tests.export.runs import write_run
 from vmm.cli import main as vmm
-from vmm.export.command import export, load_parts
+from vmm.export.formats import export, load_parts
 from vmm.search.index import Index, Settings
 
 S2 = "fit -c recipes/stage2_vtt.yaml --data.init_args.make_demo=false"

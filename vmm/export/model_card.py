@@ -11,12 +11,11 @@ import yaml
 
 from vmm.data.transforms import ClipSettings
 from vmm.export import usage
+from vmm.export.usage import UNKNOWN_LICENSE
 from vmm.metrics import METRICS
 from vmm.models.classifier import VideoClassifier
 from vmm.models.video_text import VideoTextModel
 from vmm.runs import Run, TrainedModel
-
-UNKNOWN_LICENSE = "unknown"
 
 _HEADER = """\
 ---

@@ -10,6 +10,8 @@ import re
 
 PLACE = "THIS FOLDER"
 """What a block names in the place of the folder's path."""
+UNKNOWN_LICENSE = "unknown"
+"""What the card says of the weights' licence where nobody said another."""
 
 ENCODER = """\
 from vmm import VideoTextEncoder
