@@ -171,10 +171,16 @@ def read_tokenizer(name: str, vocab_size: int) -> Any:
     Raises:
         ValueError: If there is none, or it has more tokens than there are rows.
     """
-    from transformers import AutoTokenizer
+    from transformers import CONFIG_MAPPING, AutoTokenizer, PreTrainedConfig
 
     try:
-        tokenizer = AutoTokenizer.from_pretrained(here_or_hub(name), trust_remote_code=False)
+        config, known = read_json(name, "config.json"), {}
+        if config and config.get("model_type") not in CONFIG_MAPPING:  # such as vmm's own folders
+            # Else transformers warns of a model of the wrong type, where none is built.
+            known = {"config": PreTrainedConfig(tokenizer_class=config.get("tokenizer_class"))}
+        tokenizer = AutoTokenizer.from_pretrained(
+            here_or_hub(name), trust_remote_code=False, **known
+        )
     except (OSError, ValueError, KeyError, TypeError, AttributeError, ImportError) as error:
         raise ValueError(
             f"cannot read the vocabulary of text encoder {name!r}; put its vocab.txt or "
