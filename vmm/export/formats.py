@@ -91,8 +91,10 @@ def export(
             _sentence_transformers(parts, folder)
         else:
             write_preprocessing(parts, folder)
+            reading, words = None, 0
             if isinstance(parts.model, VideoTextModel):
-                parts.model.text_encoder.complete_vocabulary(folder)
+                reading = parts.model.text_encoder.complete_vocabulary(folder)
+                words = parts.model.text_encoder.max_words
             if format_name == "onnx":
                 from vmm.export.onnx_files import write_onnx
 
@@ -106,8 +108,7 @@ def export(
 
                 differences = write_programs(parts, folder, frames)
             classifies = isinstance(parts.model, VideoClassifier)
-            has_tokenizer = (folder / "tokenizer.json").is_file()
-            usage = graph_usage(format_name, frames[0], classifies, has_tokenizer)
+            usage = graph_usage(format_name, frames[0], classifies, reading, words)
             write_card(parts, folder, usage)
     return differences
 

@@ -194,17 +194,20 @@ def read_tokenizer(name: str, vocab_size: int) -> Any:
     return tokenizer
 
 
-def complete_tokenizer(folder: Path, max_words: int, cleaning: Sequence[Mapping[str, Any]]) -> None:
+def complete_tokenizer(folder: Path, max_words: int, cleaning: Sequence[Mapping[str, Any]]) -> bool:
     """Put into ``tokenizer.json`` what else happens to captions, for programs that know no vmm.
 
     Args:
         folder: With the file; without one nothing is done.
         max_words: Tokens that a caption may have, marks included.
         cleaning: Normalizers of the package tokenizers that come before the tokenizer's own.
+
+    Returns:
+        Whether it is there.
     """
     path = folder / "tokenizer.json"
     if not path.is_file():
-        return
+        return False
     content = json.loads(path.read_bytes())
     own = content["normalizer"]
     steps = own["normalizers"] if own and own["type"] == "Sequence" else [own] if own else []
@@ -218,6 +221,7 @@ def complete_tokenizer(folder: Path, max_words: int, cleaning: Sequence[Mapping[
     }
     content["padding"] = None
     path.write_text(json.dumps(content, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
+    return True
 
 
 def refuse_other_model(tokenizer: Any, name: str, vocab_size: int, pad_id: int | None) -> None:
