@@ -91,6 +91,34 @@ def test_help_comes_without_torch():
         assert all(f"usage: vmm {group} {name} " in done.stdout for name in commands)
 
 
+def test_mistakes_that_can_be_seen_at_once_are_told_without_torch(root, tmp_path):
+    lines = [
+        *("summary", "summary gone", "summary gone.yaml", "export gone out", "fit gone"),
+        *(
+            "export-upstream gone x.pth",
+            "import x out --num-frames few",
+            "export x out --frmat onnx",
+        ),
+        *("eval retrieval --run gone --shards x.tar", "eval match-weight --run gone"),
+        *("eval classification --model clip:x --shards gone.tar", "encode x --out gone"),
+    ]
+    code = (
+        "import sys\n"
+        "from vmm.cli import main\n"
+        f"for line in {lines!r}:\n"
+        "    try: status = main(line.split())\n"
+        "    except SystemExit as stop: status = stop.code\n"
+        "    assert status == 2 and 'torch' not in sys.modules, line\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True,
+        env=os.environ | {"PYTHONPATH": str(root)},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert len(done.stderr.splitlines()) == len(lines)  # a sentence each
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.smoke
 @pytest.mark.parametrize("asked", [None, "active"])
 def test_threads_do_not_spin_while_they_wait_unless_asked(asked):

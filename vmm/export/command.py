@@ -8,6 +8,7 @@ from pathlib import Path
 
 from vmm.command_line import CommandParser, whole
 from vmm.export.usage import UNKNOWN_LICENSE
+from vmm.recipe_files import refuse_no_run
 from vmm.text_output import say
 
 FORMATS = {
@@ -62,6 +63,8 @@ def main(argv: Sequence[str]) -> int:
         raise ValueError(f"--num-frames is for graphs, and --format {options.format} has none")
     if options.quantize and options.format != "onnx":
         raise ValueError(f"--quantize is for --format onnx, not for {options.format}")
+    if not options.run.is_file() and not (options.run / "config.json").is_file():
+        refuse_no_run(options.run)
 
     from vmm.export.formats import export, load_parts
     from vmm.models.classifier import VideoClassifier

@@ -6,9 +6,18 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-from vmm.command_line import CommandParser
-from vmm.recipe_files import here_or_packaged
+from vmm.command_line import CommandParser, whole
+from vmm.recipe_files import here_or_packaged, refuse_no_run
 from vmm.text_output import say
+
+_SIZES = {
+    "num-frames": "fit the position table over time",
+    "image-size": "fit the position table over space, pixels",
+    "tubelet-size": "inflate the patch kernel of images to it",
+    "text-num-heads": "attention heads of the text encoder",
+    "clip-num-heads": "attention heads of a CLIP tower",
+}
+"""Numbers that a checkpoint does not say, or that are to be others."""
 
 
 def main_import(argv: Sequence[str]) -> int:
@@ -20,11 +29,8 @@ def main_import(argv: Sequence[str]) -> int:
     )
     parser.add_argument("checkpoint", help="file, or OWNER/REPOSITORY:FILE on the hub")
     parser.add_argument("out", type=Path, help="folder to create")
-    parser.add_argument("--num-frames", type=int, help="fit the position table over time")
-    parser.add_argument("--image-size", type=int, help="fit the position table over space, pixels")
-    parser.add_argument("--tubelet-size", type=int, help="inflate the patch kernel of images to it")
-    parser.add_argument("--text-num-heads", type=int, help="attention heads of the text encoder")
-    parser.add_argument("--clip-num-heads", type=int, help="attention heads of a CLIP tower")
+    for name, what in _SIZES.items():
+        parser.add_argument(f"--{name}", type=whole(1), help=what)
     parser.add_argument(
         "--tokenizer",
         type=here_or_packaged,
@@ -63,6 +69,7 @@ def main_export_upstream(argv: Sequence[str]) -> int:
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
     arguments = parser.parse_args(argv)
 
+    refuse_no_run(arguments.run)
     from vmm.export.published import export_upstream
 
     count = export_upstream(arguments.run, arguments.out, arguments.checkpoint, arguments.dtype)

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vmm.command_line import CommandParser, run_to_status, whole
+from vmm.recipe_files import refuse_no_run
 from vmm.text_output import say
 
 if TYPE_CHECKING:  # loads torch
@@ -107,6 +108,12 @@ def run_command(
     logging.getLogger("vmm").setLevel(logging.INFO)  # libraries' own progress is not shown
 
     def measure() -> int:
+        if found.run is not None:
+            refuse_no_run(found.run)
+        if getattr(found, "shards", None):
+            from vmm.data.patterns import expand_shards
+
+            expand_shards(found.shards, quiet=True)
         import torch
 
         found.device = found.device or ("cuda" if torch.cuda.is_available() else "cpu")
