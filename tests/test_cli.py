@@ -99,8 +99,13 @@ def test_mistakes_that_can_be_seen_at_once_are_told_without_torch(root, tmp_path
             "import x out --num-frames few",
             "export x out --frmat onnx",
         ),
+        *("serve gone", "serve gone --port many"),
         *("eval retrieval --run gone --shards x.tar", "eval match-weight --run gone"),
-        *("eval classification --model clip:x --shards gone.tar", "encode x --out gone"),
+        *(
+            "eval classification --model clip:x --shards gone.tar",
+            "encode x --out new",
+            "encode x --out new --encoder gone",
+        ),
     ]
     code = (
         "import sys\n"

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from vmm.command_line import CommandParser, positive, whole
+from vmm.hub import refuse_no_folder
 from vmm.search.inspecting import print_problems
 from vmm.text_output import complain, number_of, say
 
@@ -38,6 +39,7 @@ def main(argv: Sequence[str]) -> int:
     there = read_settings(options.out) if (options.out / "index.json").exists() else None
     if not options.encoder and there is None:
         raise ValueError(f"{options.out} is new; say --encoder FOLDER (`vmm export` makes one)")
+    refuse_no_folder(options.encoder or there.encoder)  # type: ignore[union-attr]
     if options.shots:
         shots.check_installed()  # before torch is loaded
 
