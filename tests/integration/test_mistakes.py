@@ -434,9 +434,12 @@ SET = "--annotations {t}/captions.json --media {t}/media"
             "eval open-qa --run {t}/run --shards {t}/empty.tar",
             "was not trained to answer questions",
         ),
-        ("eval probe --run {t}/run --shards x.tar", "give train_shards: a probe learns from"),
         (
-            "eval probe --run {t}/run --shards x.tar --train-shards x.tar",
+            "eval probe --run {t}/run --shards {t}/empty.tar",
+            "give train_shards: a probe learns from",
+        ),
+        (
+            "eval probe --run {t}/run --shards {t}/empty.tar --train-shards {t}/empty.tar",
             "to train on and to test on",
         ),
         (
