@@ -39,9 +39,9 @@ def main(argv: Sequence[str]) -> int:
     there = read_settings(options.out) if (options.out / "index.json").exists() else None
     if not options.encoder and there is None:
         raise ValueError(f"{options.out} is new; say --encoder FOLDER (`vmm export` makes one)")
-    refuse_no_folder(options.encoder or there.encoder)  # type: ignore[union-attr]
     if options.shots:
         shots.check_installed()  # before torch is loaded
+    refuse_no_folder(options.encoder or there.encoder)  # type: ignore[union-attr]
 
     from vmm.export.encoder import VideoTextEncoder
     from vmm.search.encode import Share, encode_videos
