@@ -75,13 +75,12 @@ def test_commands_of_two_words_are_listed_and_suggested(capsys):
 
 
 def test_help_comes_without_torch():
-    """That of all but three, whose modules are of torch."""
     code = (
         "import sys\n"
-        "from vmm.cli import COMMANDS, GROUPS, main\n"
+        "from vmm.cli import COMMANDS, GROUPS, TRAINER_COMMANDS, main\n"
         "grouped = [[g, name] for g, some in reversed(GROUPS.items()) for name in some]\n"
-        "of_torch = {'export', 'import', 'export-upstream'}\n"
-        "for words in [*grouped, *([name] for name in COMMANDS if name not in of_torch)]:\n"
+        "single = [[name] for name in (*TRAINER_COMMANDS, *COMMANDS, *GROUPS)]\n"
+        "for words in [*grouped, *single]:\n"
         "    try: main([*words, '--help'])\n"
         "    except SystemExit as stop: assert stop.code == 0\n"
         "    assert 'torch' not in sys.modules, words\n"
@@ -90,6 +89,39 @@ def test_help_comes_without_torch():
     assert done.returncode == 0, done.stderr
     for group, commands in GROUPS.items():
         assert all(f"usage: vmm {group} {name} " in done.stdout for name in commands)
+
+
+def test_mistakes_that_can_be_seen_at_once_are_told_without_torch(root, tmp_path):
+    lines = [
+        *("summary", "summary gone", "summary gone.yaml", "export gone out", "fit gone"),
+        *(
+            "export-upstream gone x.pth",
+            "import x out --num-frames few",
+            "export x out --frmat onnx",
+        ),
+        *("serve gone", "serve gone --port many"),
+        *("eval retrieval --run gone --shards x.tar", "eval match-weight --run gone"),
+        *(
+            "eval classification --model clip:x --shards gone.tar",
+            "encode x --out new",
+            "encode x --out new --encoder gone",
+        ),
+    ]
+    code = (
+        "import sys\n"
+        "from vmm.cli import main\n"
+        f"for line in {lines!r}:\n"
+        "    try: status = main(line.split())\n"
+        "    except SystemExit as stop: status = stop.code\n"
+        "    assert status == 2 and 'torch' not in sys.modules, line\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True,
+        env=os.environ | {"PYTHONPATH": str(root)},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert len(done.stderr.splitlines()) == len(lines)  # a sentence each
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.smoke

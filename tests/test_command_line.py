@@ -161,11 +161,16 @@ def test_a_reader_that_goes_away_is_no_error():
         (["--port", ""], "an argument is empty; is a variable of the shell not set?"),
         (["--port="], "an argument is empty; is a variable of the shell not set?"),
         (["--how", "fst"], "did you mean fast?"),
+        (["--hel-me"], "unrecognized arguments: --hel-me; see vmm do -h"),
+        (["--size", "x"], "--size: 'x' is no whole number; see"),
+        (["--share", "x"], "--share: 'x' is no number; see"),
     ],
 )
 def test_a_mistake_in_the_options_is_one_sentence(capsys, words, said):
     parser = CommandParser(prog="vmm do")
     parser.add_argument("--batch-size", type=whole(1))
+    parser.add_argument("--size", type=int)
+    parser.add_argument("--share", type=float)
     parser.add_argument("--port", type=whole(0, 65535))
     parser.add_argument("--seconds", type=positive)
     parser.add_argument("--recall", type=finite)

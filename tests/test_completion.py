@@ -1,3 +1,4 @@
+import shutil
 import subprocess
 
 import pytest
@@ -15,13 +16,32 @@ try() {{
 }}
 """
 
+# A terminal within zsh, in which the tabulator key is pressed; it ends once the word is seen.
+ZSH = """
+zmodload zsh/zpty
+zpty z zsh -f -i
+zpty -w z "PS1= PROMPT=; cd '{folder}'; fpath=('{folder}' \\$fpath); autoload -Uz compinit"
+zpty -w z "compinit -D -u; echo REA''DY"
+zpty -r -m z seen '*READY*'
+zpty -w -n z '{typed}'$'\\t\\t'
+zpty -r -m z seen '*{word}*' || exit 1
+zpty -d z
+"""
+
 
 @pytest.fixture(scope="module")
-def script(tmp_path_factory):
-    """A file of what the command prints for bash."""
-    path = tmp_path_factory.mktemp("completion") / "vmm"
-    path.write_text(completion.script("bash"))
-    return path
+def folder(tmp_path_factory):
+    """Files of what the command prints, under the names by which the shells find them."""
+    folder = tmp_path_factory.mktemp("completion")
+    for shell, name in {"bash": "vmm", "zsh": "_vmm", "fish": "vmm.fish"}.items():
+        (folder / name).write_text(completion.script(shell))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def script(folder):
+    """That for bash."""
+    return folder / "vmm"
 
 
 @pytest.fixture
@@ -64,6 +84,45 @@ def test_settings(complete):
     assert "--resume" in complete("vmm", "fit", "--res")
 
 
+def test_the_summary_takes_what_a_fit_takes(complete):
+    assert complete("vmm", "summary", "stage2") == ["stage2_vtt.yaml"]
+    assert complete("vmm", "summary", "--data.batch") == ["--data.batch_size"]
+    assert complete("vmm", "summary", "--js") == ["--json"]
+
+
+@pytest.mark.skipif(not shutil.which("fish"), reason="needs fish")
+@pytest.mark.parametrize(
+    ("typed", "found"),
+    [
+        ("vmm eval lo", ["long-video-qa"]),
+        ("vmm eval retrieval --frame-order ", ["forward", "reversed"]),
+        ("vmm fit stage2", ["stage2_vtt.yaml"]),
+        ("vmm fit mi", ["mine.yaml"]),
+        ("vmm summary --data.batch", ["--data.batch_size"]),
+    ],
+)
+def test_fish_completes(folder, tmp_path, typed, found):
+    (tmp_path / "mine.yaml").touch()
+    code = f"source {folder}/vmm.fish; complete -C '{typed}'"
+    done = subprocess.run(["fish", "-c", code], cwd=tmp_path, capture_output=True, text=True)
+    assert [line.partition("\t")[0] for line in done.stdout.splitlines()] == found, done.stderr
+
+
+@pytest.mark.skipif(not shutil.which("zsh"), reason="needs zsh")
+@pytest.mark.parametrize(
+    ("typed", "word"),
+    [
+        ("vmm eval lo", "long-video-qa"),
+        ("vmm eval retrieval --frame-order ", "reversed"),
+        ("vmm fit stage2", "stage2_vtt.yaml"),
+        ("vmm summary --data.batch", "--data.batch_size"),
+    ],
+)
+def test_zsh_completes(folder, typed, word):
+    code = ZSH.format(folder=folder, typed=typed, word=word)
+    subprocess.run(["zsh", "-f", "-c", code], check=True, timeout=60, capture_output=True)
+
+
 @pytest.mark.parametrize("shell", ["zsh", "fish"])
 def test_other_shells_get_theirs(shell, capsys):
     parse = CommandParser.parse_args
@@ -71,6 +130,16 @@ def test_other_shells_get_theirs(shell, capsys):
     said = capsys.readouterr().out
     assert "long-video-qa" in said and "model.proj_dim" in said
     assert CommandParser.parse_args is parse
+
+
+def test_the_wait_is_told_before_it_begins(monkeypatch, capsys):
+    def script(shell):
+        assert "up to half a minute" in capsys.readouterr().err
+        return f"of {shell}"
+
+    monkeypatch.setattr(completion, "script", script)
+    assert main(["completion", "bash"]) == 0
+    assert capsys.readouterr().out == "of bash\n"  # which is all that the shell reads
 
 
 def test_an_unknown_shell_is_refused(capsys):

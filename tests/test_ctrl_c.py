@@ -63,7 +63,7 @@ def test_it_is_one_sentence_before_and_after_a_command(entry, moment):
 
 @pytest.mark.parametrize("moment", ["vmm.search.filling", "vmm.export.encoder", "numpy"])
 def test_it_ends_what_loads_and_says_what_is_kept(entry, moment, tmp_path):
-    command = ["encode", str(tmp_path), "-o", str(tmp_path / "index"), "--encoder", "any"]
+    command = ["encode", str(tmp_path), "-o", str(tmp_path / "index"), "--encoder", "some/where"]
     status, _, said = run(_ENTRY, moment, entry, *command)
     kept = "the index keeps what was encoded, the same command does the rest"
     assert (status, said) == (130, f"{_STOPPED}; {kept}")

@@ -171,8 +171,20 @@ def test_what_may_be_right_is_left_to_the_parser(here):
     )
     assert prepared(["fit", "it.yaml"]) == ["fit", "-c", "it.yaml"]
     assert prepared(["fit", "--model", "mine.Task"]) == ["fit", "--model", "mine.Task"]
-    with pytest.raises(ValueError, match="there is no recipe"):
-        prepared(["fit"])
+
+
+def test_words_that_are_no_recipe_are_named(here):
+    (here / "run").mkdir()
+    (here / "run" / "config.yaml").touch()
+    for words, said in (
+        ([], "; name one, e.g. -c stage2_vtt.yaml"),
+        (["run"], "; run is a folder; name run/config.yaml"),
+        (["stage2"], "; stage2 is none, as they end in .yaml"),
+        (["--nope", "it.yaml"], "; it.yaml stands where the value of --nope does, so put recipes"),
+        (["--seed_everything", "3"], "; name one, e.g. -c stage2_vtt.yaml"),
+    ):
+        with pytest.raises(ValueError, match=f"^there is no recipe{said}"):
+            prepared(["fit", *words])
 
 
 def test_settings_of_data_that_nothing_names_are_explained(here):

@@ -71,12 +71,12 @@ COMMANDS = {
     ),
     "import": Command(
         "a published checkpoint -> a folder that everything takes like a run directory",
-        "vmm.export.published:main_import",
+        "vmm.export.published_command:main_import",
         _NOTHING,
     ),
     "export-upstream": Command(
         "a run's weights in the layout of the published checkpoints",
-        "vmm.export.published:main_export_upstream",
+        "vmm.export.published_command:main_export_upstream",
         _NOTHING,
     ),
     "completion": Command(

@@ -49,19 +49,34 @@ _BAR_EVERY_S = "60"
 class CommandParser(argparse.ArgumentParser):
     """Options whose mistakes cost one sentence, which names the nearest option or choice."""
 
+    _words: Sequence[str] = ()
+
     def parse_args(  # type: ignore[override]
         self, args: Sequence[str] | None = None, namespace: argparse.Namespace | None = None
     ) -> argparse.Namespace:
         """Parse options; an empty one would otherwise be the working folder, or its own default."""
-        words = sys.argv[1:] if args is None else list(args)
+        words = self._words = sys.argv[1:] if args is None else list(args)
         if any(re.fullmatch(r"(--[\w-]+=)?", word) for word in words):
             self.error("an argument is empty; is a variable of the shell not set?")
         return super().parse_args(words, namespace)
 
     def error(self, message: str) -> NoReturn:
         """Say what is wrong and what was probably meant, then exit with status 2."""
+        strange = self._strange()
+        if strange and "required" in message:  # perhaps that is what was meant
+            message = f"unrecognized arguments: {strange}"
+        message = re.sub(r"invalid int value: (.*)", r"\1 is no whole number", message)
+        message = re.sub(r"invalid float value: (.*)", r"\1 is no number", message)
         complain(f"{self.prog}: error: {message}{self._nearest(message)}; see {self.prog} -h")
         raise SystemExit(MISTAKE)
+
+    def _strange(self) -> str:
+        """Find an option that there is not; empty if there is none."""
+        words = (word.partition("=")[0] for word in self._words)
+        known = tuple(self._option_string_actions)
+        return next(
+            (w for w in words if w.startswith("--") and not any(k.startswith(w) for k in known)), ""
+        )
 
     def _nearest(self, message: str) -> str:
         choice = re.search(r"invalid choice: '(.*?)' \(choose from (.*)\)", message)
@@ -69,7 +84,8 @@ class CommandParser(argparse.ArgumentParser):
         if choice:
             near = get_close_matches(choice[1], re.findall(r"[^\s',]+", choice[2]), n=1)
         elif option:
-            near = get_close_matches(option[1], [*self._option_string_actions], n=1)
+            known = [name for name in self._option_string_actions if name != "--help"]
+            near = get_close_matches(option[1], known, n=1)
         else:
             near = []
         return f"; did you mean {near[0]}?" if near else ""

@@ -4,7 +4,7 @@
     vmm completion zsh > ~/.zfunc/_vmm        # a folder of fpath, before compinit
     vmm completion fish > ~/.config/fish/completions/vmm.fish
 
-It is written once, so completing costs nothing; write it anew after an update.
+It takes a while to write, once, and completing costs nothing then; write it anew after an update.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ import shtab
 from vmm import cli
 from vmm.command_line import CommandParser
 from vmm.recipe_files import PACKAGED
-from vmm.text_output import say
+from vmm.text_output import complain, say
 
 _SHELLS = ("bash", "zsh", "fish")
-_RECIPES = {"bash": "_vmm_recipes", "zsh": "_vmm_recipes", "fish": ""}
+_RECIPES = {"bash": "_vmm_recipes", "zsh": "_vmm_recipes", "fish": "(_vmm_recipes)"}
 _PREAMBLE = {
     "bash": """\
 _vmm_recipes() {{
@@ -36,6 +36,11 @@ _vmm_recipes() {{
   compadd -- {names}
   _files -g '*.(yaml|yml)'
 }}""",
+    "fish": """\
+function _vmm_recipes
+  string split ' ' "{names}"
+  __fish_complete_suffix .yaml
+end""",
 }
 
 
@@ -47,7 +52,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("shell", choices=_SHELLS)
-    say(script(parser.parse_args(argv).shell), lines=True)
+    shell = parser.parse_args(argv).shell
+    complain("all commands and settings are looked up, which takes up to half a minute")
+    say(script(shell), lines=True)
     return 0
 
 
@@ -64,10 +71,15 @@ def whole_parser() -> argparse.ArgumentParser:
     whole = argparse.ArgumentParser(prog="vmm")
     whole.add_argument("--version", action="store_true", help="print the version")
     commands = whole.add_subparsers()
+    from vmm.setting_help import names  # loads torch, which the help does without
+
+    settings = names()
     for name, about in cli.TRAINER_COMMANDS.items():
-        _add_trainer(commands, name, about)
+        _take_recipes(commands.add_parser(name, help=about.partition(":")[0]), settings)
     for name, command in cli.COMMANDS.items():
-        _add(commands, name, command)
+        parser = _add(commands, name, command)
+        if name == "summary":  # reads its words as `vmm fit` does
+            _take_recipes(parser, settings)
     for group, members in cli.GROUPS.items():
         inner = commands.add_parser(group, help=cli.ABOUT_GROUPS[group]).add_subparsers()
         for name, command in members.items():
@@ -75,28 +87,27 @@ def whole_parser() -> argparse.ArgumentParser:
     return whole
 
 
-def _add_trainer(commands: Any, name: str, about: str) -> None:
-    from vmm.setting_help import names  # loads torch, which the help does without
-
-    parser = commands.add_parser(name, help=about.partition(":")[0])
-    add = parser.add_argument
+def _take_recipes(parser: argparse.ArgumentParser, settings: Sequence[str]) -> None:
+    add: Any = parser.add_argument
     add("recipes", nargs="*", help="recipe and overlays").complete = _RECIPES
     add("-c", "--config", help="the same").complete = _RECIPES
     add("--print_config", action="store_true", help="show what would be run")
-    for setting in names():
+    for setting in settings:
         add(f"--{setting}")
 
 
-def _add(commands: Any, name: str, command: cli.Command) -> None:
+def _add(commands: Any, name: str, command: cli.Command) -> argparse.ArgumentParser:
     module, _, function = command.main.partition(":")
     if module == __name__:
-        commands.add_parser(name, help=command.about).add_argument("shell", choices=_SHELLS)
-        return
+        parser: argparse.ArgumentParser = commands.add_parser(name, help=command.about)
+        parser.add_argument("shell", choices=_SHELLS)
+        return parser
     own = _parser_of(getattr(import_module(module), function))
     parser = commands.add_parser(name, parents=[own], add_help=False, help=command.about)
     for action in parser._actions:
         if action.type is Path or (not action.option_strings and not action.choices):
-            action.complete = shtab.FILE
+            action.complete = shtab.FILE  # type: ignore[attr-defined]
+    return parser
 
 
 class _Met(Exception):

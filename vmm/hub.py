@@ -61,6 +61,16 @@ def here_or_hub(name: str) -> str:
     return place
 
 
+def refuse_no_folder(name: str | Path) -> None:
+    """Refuse what ``local_folder`` cannot find, before anything heavy is loaded.
+
+    Raises:
+        ValueError: If it is neither a folder nor can be a name on the hub.
+    """
+    if not Path(name).expanduser().is_dir() and not _HUB_NAME.fullmatch(str(name)):
+        raise ValueError(f"there is no folder {name}, and it is no OWNER/NAME on the hub")
+
+
 def local_folder(name: str | Path, revision: str | None = None) -> Path:
     """Return a folder, or fetch ``owner/name`` from the hub into the hub's cache.
 
@@ -71,11 +81,10 @@ def local_folder(name: str | Path, revision: str | None = None) -> Path:
     Raises:
         ValueError: If there is no such folder and the hub does not give one.
     """
+    refuse_no_folder(name)
     folder = Path(name).expanduser()
     if folder.is_dir():
         return folder
-    if not _HUB_NAME.fullmatch(str(name)):
-        raise ValueError(f"there is no folder {name}, and it is no OWNER/NAME on the hub")
     from huggingface_hub import snapshot_download
 
     expect_network()

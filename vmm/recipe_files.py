@@ -24,9 +24,12 @@ def _behind(link: Path) -> Path:
     return link
 
 
+CONFIG = "config.yaml"
+"""The whole recipe of a run, in its directory."""
 PACKAGED = _behind(Path(__file__).parent / "recipes")
 _ABOVE = Path(__file__).parents[1]
 _MOST_VALUES = 100_000
+_NAMED = 5  # runs, in a message
 _PARTS = ("model", "data", "video_encoder", "text_encoder", "teacher", "optimizer", "logger")
 """Settings that may be the name of a file that holds them."""
 _YAML = (".yaml", ".yml")
@@ -47,6 +50,7 @@ _ELSEWHERE = {
 }
 """What other programs call a setting -> what it is here."""
 _ENDS = ("--trainer.max_steps", "--trainer.max_epochs", "--trainer.limit_train_batches")
+_COMMANDS = ("fit", "validate", "test", "predict")
 _ALONE = ("-h", "--help", "--resume", "--no_resume", "--print_config")
 """Options that take no value, or only one that comes after "="."""
 
@@ -64,6 +68,24 @@ def here_or_packaged(name: str, beside: Path = Path()) -> str:
     packaged = PACKAGED / name.removeprefix("recipes/")
     there = not name or (beside / name).exists() or not packaged.exists()
     return name if there else str(packaged)
+
+
+def refuse_no_run(run: Path) -> None:
+    """Refuse a folder that is no run directory, before anything heavy is loaded.
+
+    Raises:
+        ValueError: With the names of runs beside it, or in it.
+    """
+    if (run / CONFIG).is_file():
+        return
+    around = run if run.is_dir() and any(run.glob(f"*/{CONFIG}")) else run.parent
+    beside = (path for depth in ("", "*/") for path in around.glob(f"{depth}{CONFIG}"))
+    runs = sorted(path.parent for path in beside)
+    named = f"one of {', '.join(map(str, runs[-_NAMED:]))}" if runs else ""
+    raise ValueError(
+        f"{run} is not a run directory of `vmm fit`: no {CONFIG} there; name "
+        f"{named or 'a folder that `vmm fit` made'}"
+    )
 
 
 def did_you_mean(name: str, beside: Path = Path()) -> str:
@@ -122,7 +144,7 @@ def prepared(arguments: Sequence[str]) -> list[str]:
             "no recipe here names a model, these are parts of recipes; name a whole one first, "
             "e.g. -c recipes/stage2_vtt.yaml"
             if recipes
-            else "there is no recipe; name one, e.g. -c stage2_vtt.yaml"
+            else f"there is no recipe; {_instead(words)}"
         )
     inside = next((word for word in words if word.startswith("--data.")), None)
     named = any(re.match("--data(=|$)", word) for word in words)
@@ -132,6 +154,18 @@ def prepared(arguments: Sequence[str]) -> list[str]:
             "its class as stage2_vtt.yaml does, or by --data=vmm.data.datamodules.WebVideoData"
         )
     return words
+
+
+def _instead(words: Sequence[str]) -> str:
+    """Say what was probably meant by words of which none is a recipe."""
+    for before, word in pairwise(["", *words]):
+        if word.endswith(_YAML):
+            return f"{word} stands where the value of {before} does, so put recipes first"
+        if not word.startswith("-") and not before.startswith("-") and word not in _COMMANDS:
+            inside = Path(word) / CONFIG
+            is_run = f"{word} is a folder; name {inside}"
+            return is_run if inside.is_file() else f"{word} is none, as they end in {_YAML[0]}"
+    return "name one, e.g. -c stage2_vtt.yaml"
 
 
 def refuse_no_steps(arguments: Sequence[str]) -> None:
@@ -204,7 +238,7 @@ def _find(name: str) -> Path:
     path = Path(here_or_packaged(name))
     if path.is_file():
         return path
-    inside = path / "config.yaml"
+    inside = path / CONFIG
     if inside.is_file():
         raise ValueError(f"the recipe {name} is a folder; name {inside}")
     what = "is a folder" if path.is_dir() else "does not exist"

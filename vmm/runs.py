@@ -31,7 +31,7 @@ from vmm.models.video_encoder import VideoEncoder
 from vmm.models.video_text import VideoTextModel
 from vmm.models.weight_files import load_plain, read_state_dict
 from vmm.models.weights import load_accounted, usual_types
-from vmm.recipe_files import refuse_endless
+from vmm.recipe_files import CONFIG, refuse_endless, refuse_no_run
 from vmm.settings import make
 
 logger = logging.getLogger(__name__)
@@ -46,14 +46,12 @@ _TRAINING_ONLY = {
     r"^teacher\.": "the frozen teacher serves training only",
 }
 
-CONFIG = "config.yaml"
 RECORD = "run.json"
 """What became of a run; see ``vmm.tasks.run_record``."""
 CLASS_LIST = "classes.txt"
 """In the run of a classifier: the names of its classes, by number."""
 _RAW = ":raw"
 _ENCODER = "video_encoder."
-_NAMED = 5  # runs, in a message
 
 IMPORTED_WEIGHTS = "model.safetensors"
 """Weights in a folder that ``vmm import`` wrote, which otherwise looks like a run directory."""
@@ -131,19 +129,8 @@ def read_config(run: Path) -> dict[str, Any]:
     Raises:
         ValueError: If there is none or it is not a YAML mapping.
     """
+    refuse_no_run(run)
     path = run / CONFIG
-    if not path.is_file():
-        around = run if run.is_dir() and any(run.glob("*/config.yaml")) else run.parent
-        beside = (p for depth in ("", "*/") for p in around.glob(f"{depth}{CONFIG}"))
-        runs = sorted(path.parent for path in beside)
-        named = (
-            f"one of {', '.join(map(str, runs[-_NAMED:]))}"
-            if runs
-            else "a folder that `vmm fit` made"
-        )
-        raise ValueError(
-            f"{run} is not a run directory of `vmm fit`: no config.yaml there; name {named}"
-        )
     try:
         config = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:

@@ -10,8 +10,10 @@ step keeps in memory, and the steps and samples of an epoch where the shards are
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 from vmm.command_line import CommandParser
+from vmm.recipe_files import prepared, refuse_no_run
 from vmm.text_output import complain, say
 
 
@@ -27,6 +29,10 @@ def main(argv: list[str]) -> int:
         parser.parse_args(["--help"])
     words = [word for word in argv if word != "--json"]
     parser.parse_args([word for word in words if not word] + ["--json"])  # refuses empty words
+    if words and not words[0].startswith("-") and not words[0].endswith((".yaml", ".yml")):
+        refuse_no_run(Path(words[0]))
+    else:
+        words = prepared(words)
     complain("the model is described, which takes a while; no weights and no clips are loaded")
 
     from vmm.summary import in_words, summarize

@@ -52,7 +52,7 @@ from vmm.tasks.masked_pretrain import MaskedPretrainTask  # noqa: F401
 from vmm.tasks.monitors import check_monitors
 from vmm.tasks.number_guard import NumberGuard
 from vmm.tasks.own_text import check_words, own_text, run_behind
-from vmm.tasks.progress import BesideBars, Progress
+from vmm.tasks.progress import BesideBars, Progress, SaidOnce
 from vmm.tasks.resume import newest_run, newest_whole, say_differences, steps_of, sweep
 from vmm.tasks.run_record import RunRecord
 from vmm.tasks.save_recipe import NothingToTrain, SaveRecipe
@@ -92,8 +92,7 @@ def _configure_messages(command: str) -> None:
     handler = BesideBars()
     handler.setFormatter(logging.Formatter("vmm: %(message)s"))
     if command == "fit":  # whose introduction and end say it
-        said = ("vmm.data.shards", "vmm.runs")
-        handler.addFilter(lambda r: r.name not in said or r.levelno > logging.INFO)
+        handler.addFilter(SaidOnce())
     root = logging.getLogger("vmm")
     root.handlers = [handler]
     root.setLevel(logging.INFO if os.environ.get("LOCAL_RANK", "0") == "0" else logging.WARNING)

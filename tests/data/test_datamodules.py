@@ -296,7 +296,7 @@ def test_what_is_measured_on_clips_of_training_is_told_once(
             f"{part}_videos other shards"
         ]
     )
-    assert caplog.messages == said
+    assert caplog.messages == said == module.leaks
     caplog.clear()
     others = data(num_frames=4, image_size=16, val_videos=f"{coded_shards}/image-*.tar")
     others.setup("fit")

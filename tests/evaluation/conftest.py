@@ -14,6 +14,7 @@ import torch
 
 from vmm.data.shards import EvaluationSample
 from vmm.data.transforms import ClipSettings
+from vmm.evaluation.common import command
 from vmm.evaluation.common.encoding import feature_store
 from vmm.evaluation.common.models import CaptionVectors, ClipVectors
 from vmm.evaluation.retrieval.measure import measure_clips
@@ -154,12 +155,13 @@ def toys():
 
 @pytest.fixture
 def told(monkeypatch):
-    """Call a command, and give the options that its evaluation is called with."""
+    """Call a command, and give the options that its evaluation is called with; nothing is there."""
+    monkeypatch.setattr(command, "refuse_absent", lambda given: None)
 
     def told(name, *arguments):
         seen = []
         run = importlib.import_module(f"vmm.evaluation.{name}.run")
-        monkeypatch.setattr(run, "evaluate", lambda options, command: seen.append(options))
+        monkeypatch.setattr(run, "evaluate", lambda options, _: seen.append(options))
         words = [*map(str, arguments), "--device", "cpu"]
         assert importlib.import_module(f"vmm.evaluation.{name}.command").main(words) == 0
         return seen[0]

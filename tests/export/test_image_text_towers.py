@@ -11,12 +11,12 @@ import yaml
 
 pytest.importorskip("open_clip", reason="the package open-clip-torch is not installed")
 
+from tests.export.test_usage import LOADERS, run
 from tests.models.image_text import MODELS, write_model
-from vmm.export import onnx_files, program_files
+from vmm.export import program_files
 from vmm.export.command import main
 from vmm.export.encoder import VideoTextEncoder
 from vmm.export.folder import read_folder
-from vmm.export.programs import TEXT, example_inputs, video_name
 from vmm.models.frame_mamba import FrameMamba
 from vmm.models.open_clip_text import OpenClipTextEncoder
 from vmm.models.video_text import VideoTextModel
@@ -82,16 +82,20 @@ def test_a_moved_folder_gives_the_vectors_of_the_run(exported, clips):
 
 
 @pytest.mark.slow
-def test_graphs_compute_what_the_model_does(exported, tmp_path):
-    parts = read_folder(exported[1])[0]
-    module = program_files
-    if parts.model.video_encoder.time_over == "frames":  # the other takes a minute
+def test_graphs_compute_what_the_model_does_by_the_lines_of_their_card(
+    exported, clips, tmp_path, monkeypatch
+):
+    folder, format_name = exported[1], "pt2"
+    encoder = VideoTextEncoder.from_pretrained(folder, device="cpu")
+    if encoder.model.video_encoder.time_over == "frames":  # the other takes a minute
         pytest.importorskip("onnxscript")
-        module = onnx_files
-    parts.model.requires_grad_(False)
-    for name, inputs in example_inputs(parts, [4]).items():
-        assert name in (TEXT, video_name(4))
-        assert module.write_tower(parts, name, inputs, tmp_path / name) < 1e-5
+        format_name = "onnx"
+    monkeypatch.setattr(program_files.shutil, "which", lambda _: None)  # no compiler
+    assert main([str(folder), str(tmp_path / "out"), "--format", format_name]) == 0
+    caption = "A red-circle moves (left), " * 20  # longer than the model reads
+    got = run(tmp_path / "out", clips[0], caption, LOADERS[format_name])["similarity"]
+    want = encoder.encode_text([caption]) @ encoder.encode_video(clips[:1]).T
+    np.testing.assert_allclose(got, want, atol=1e-5)
 
 
 def test_without_open_clip_a_sentence_says_what_to_install(exported, monkeypatch):

@@ -25,6 +25,7 @@ def result(folder, sha256, **change):
         "data": {
             "files": ["test-000000.tar"],
             "clips": {"listed": 9, "readable": 8},
+            "videos": 9,
             "captions": 11,
         },
         "settings": {
@@ -72,7 +73,12 @@ def test_results_come_with_their_protocol(run, tmp_path):
     assert f"| dual encoder, mean of the frames' cosines (published) {row}" in card
     assert f"| re-ranked by the mixture, as `score` does {row}" in card
     assert "matching alone" not in card and "vectors of this encoder" not in card
-    assert "8 of 9 clips readable" in card and "11 captions" in card and "best 16" in card
+    said = " ".join(card.split())
+    assert (
+        "Protocol: 9 clips in the gallery, 8 of 9 clips readable, 11 captions, from "
+        "`test-000000.tar`; 4 frames of 32 pixels, forward; float32; "
+        "the best 16 of each query re-ranked."
+    ) in said
     assert "None were measured" not in card
 
 

@@ -6,9 +6,10 @@ import pytest
 import torch
 
 from vmm.export import program_files
-from vmm.export.command import FORMATS, export, main
+from vmm.export.command import FORMATS, main
 from vmm.export.encoder import VideoTextEncoder
 from vmm.export.folder import read_folder
+from vmm.export.formats import export
 from vmm.export.programs import example_inputs, largest_difference, video_name
 
 pytestmark = pytest.mark.slow

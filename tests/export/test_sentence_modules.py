@@ -1,3 +1,4 @@
+import subprocess
 import sys
 
 import numpy as np
@@ -52,6 +53,19 @@ def test_texts_and_videos_get_the_encoders_vectors(dual, encoder, clips):
     similarity = dual.similarity(dual.encode(TEXTS), dual.encode(paths))
     np.testing.assert_allclose(similarity, texts @ videos.T, atol=1e-5)
     assert dual.get_embedding_dimension() == 8
+
+
+@pytest.mark.slow
+def test_transformers_does_not_take_the_folder_for_one_of_its_own_models(folder):
+    """Its tokenizer is read where nothing has told transformers of vmm's types."""
+    code = f"""
+from sentence_transformers import SentenceTransformer
+SentenceTransformer({str(folder / "dual_encoder")!r}, trust_remote_code=True).encode(["a circle"])
+import sys
+assert "vmm.export.auto_model" not in sys.modules
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0 and "model of type" not in done.stderr, done.stderr
 
 
 def test_an_evaluator_of_the_library_runs_unchanged(dual, encoder, clips):

@@ -17,7 +17,7 @@ import torch
 from tests.data.videos import encode_video, moving_picture
 from tests.export.runs import write_run
 from vmm.cli import main as vmm
-from vmm.export.command import export, load_parts
+from vmm.export.formats import export, load_parts
 from vmm.search.index import Index, Settings
 
 S2 = "fit -c recipes/stage2_vtt.yaml --data.init_args.make_demo=false"
@@ -104,6 +104,7 @@ def told(things, root, tmp_path, monkeypatch, capsys):
         ("fit stage2_vt.yaml", "did you mean stage2_vtt.yaml?"),
         ("fit -c {t}/empty", "is a folder"),
         ("fit -c {t}/run", "run is a folder; name"),
+        ("fit {t}/run", "run is a folder; name"),
         ("fit -c {t}/tab.yaml", "tab.yaml is no valid YAML, line 2, column 1: a tab"),
         ("fit -c {t}/syntax.yaml", "syntax.yaml is no valid YAML, line 2"),
         ("fit -c {t}/text.yaml", "holds no settings"),
@@ -311,7 +312,9 @@ def test_evaluation_without_weights(told, command, option, said):
         ("import {t}/weights.ckpt {t}/run", "is not an empty folder"),
         ("import {t}/weights.ckpt {t}/text.txt/deep", "Not a directory"),
         ("import {t}/weights.ckpt out --numframes 8", "did you mean --num-frames?"),
+        ("import {t}/weights.ckpt out --num-frames few", "'few' is no whole number of 1 or more"),
         ("export {t}/run", "the following arguments are required: out"),
+        ("export {t}/run --ot x", "unrecognized arguments: --ot"),
         ("export {t}/empty out", "is not a run directory"),
         ("export {t}/text.txt out", "is in no run directory"),
         ("export {t}/run {t}/encoder", "is not an empty folder"),
@@ -415,6 +418,7 @@ SET = "--annotations {t}/captions.json --media {t}/media"
         ),
         ("eval retrieval --model nope --shards {t}/empty.tar", "'nope' is no model"),
         ("eval match-weight", "the following arguments are required: --run"),
+        ("eval match-weight --rum {t}/run", "unrecognized arguments: --rum; did you mean --run?"),
         ("eval match-weight --run {t}/empty", "is not a run directory"),
         ("eval match-weight --run {t}/run", "names no data.init_args.val_videos to choose"),
         ("eval match-weight --run {t}/run --shards gone.tar", "matches no file"),
@@ -430,9 +434,12 @@ SET = "--annotations {t}/captions.json --media {t}/media"
             "eval open-qa --run {t}/run --shards {t}/empty.tar",
             "was not trained to answer questions",
         ),
-        ("eval probe --run {t}/run --shards x.tar", "give train_shards: a probe learns from"),
         (
-            "eval probe --run {t}/run --shards x.tar --train-shards x.tar",
+            "eval probe --run {t}/run --shards {t}/empty.tar",
+            "give train_shards: a probe learns from",
+        ),
+        (
+            "eval probe --run {t}/run --shards {t}/empty.tar --train-shards {t}/empty.tar",
             "to train on and to test on",
         ),
         (
@@ -472,6 +479,7 @@ SHARDED = "shards make {t}/captions.json {t}/media"
         (f"{SHARDED} -o out --layout mp5", "did you mean mp4?"),
         (f"{SHARDED} -o out --shard-range 1:0", "--shard-range is 1:0"),
         ("shards inspect nowhere -o out", "matches no file"),
+        ("shards inspect {t}/empty -o out", "none is in this folder; `vmm shards make` makes"),
         ("shards inspect $NO_PLACE/x.tar -o out", "NO_PLACE, which is not set"),
         (
             "shards inspect {t}/empty.tar -o out --tokenizer {t}/empty",

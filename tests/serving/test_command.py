@@ -112,5 +112,5 @@ def test_mistakes_are_told_before_a_model_is_loaded(tmp_path, capsys, encoder_fo
 
 def test_a_missing_package_is_named(monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "uvicorn", None)
-    assert main(["serve", "somewhere"]) == 2
+    assert main(["serve", "some/where"]) == 2
     assert 'pip install "vmm-video[serve]"' in capsys.readouterr().err

@@ -11,8 +11,8 @@ from safetensors.torch import load_file
 
 from tests.tasks.test_video_text import CAPTIONS
 from vmm.cli import main
-from vmm.export.command import export, load_parts
 from vmm.export.encoder import VideoTextEncoder
+from vmm.export.formats import export, load_parts
 from vmm.models import videomamba
 from vmm.models.lora import Lora, merge_adapters
 from vmm.models.text_encoder import BertTextEncoder

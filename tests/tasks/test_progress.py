@@ -9,8 +9,9 @@ import pytest
 from lightning.pytorch.callbacks import Timer
 from tqdm import tqdm
 
+from vmm.data import shards
 from vmm.tasks import progress
-from vmm.tasks.progress import BesideBars, Progress, in_words
+from vmm.tasks.progress import BesideBars, Progress, SaidOnce, in_words
 
 
 class Clock:
@@ -138,6 +139,22 @@ def test_a_terminal_has_one_bar_over_all_steps(trainer, monkeypatch):
     last = terminal.getvalue().rstrip().rpartition("\r")[2]
     assert "100/100" in last and "loss 2.5" in last and "v_num" not in last
     bar.on_exception(trainer, None, ValueError())  # closed already
+
+
+def test_shards_that_are_opened_again_are_told_of_once():
+    told = SaidOnce()
+
+    def shown(name, level, message, *arguments):
+        record = logging.LogRecord(name, level, "", 0, message, arguments, None)
+        return told.filter(record)
+
+    opened = shards.OPENED, "a.tar", "3 videos", "1 shard", "1 no caption"
+    assert not shown("vmm.data.shards", logging.WARNING, *opened)  # the introduction says it
+    damaged = "shard %s is damaged", "a"
+    assert [shown("vmm.data.shards", logging.WARNING, *damaged) for _ in range(2)] == [True, False]
+    assert shown("vmm.data.shards", logging.WARNING, damaged[0], "b")
+    assert not shown("vmm.runs", logging.INFO, "loaded")
+    assert all(shown("vmm.data.faults", logging.INFO, "x") for _ in range(2))
 
 
 def test_messages_stand_above_the_bars(monkeypatch):

@@ -41,6 +41,18 @@ def test_how_a_run_ended(trainer, tmp_path, error, end):
     assert said(tmp_path) == end
 
 
+def test_what_is_wrong_with_its_numbers_is_kept(trainer, tmp_path):
+    for data, leaks in (
+        (None, []),
+        (SimpleNamespace(leaks=["the same shards"]), ["the same shards"]),
+    ):
+        trainer.datamodule = data
+        record = RunRecord()
+        record.on_train_start(trainer, None)
+        record.on_train_batch_start(trainer, None, {}, 0)
+        assert json.loads((tmp_path / "run.json").read_text())["leaks"] == leaks
+
+
 def test_a_run_that_does_not_begin_again_stays_what_it_was(trainer, tmp_path):
     (tmp_path / "run.json").write_text('{"end": "done", "status": 0}')
     record = RunRecord()

@@ -59,12 +59,15 @@ def patterns_of(shards: Shards) -> list[str]:
     return [p for own in named for p in ([own] if isinstance(own, str) else own)]
 
 
-def warn_of_leak(named: Mapping[str, Shards | None]) -> None:
+def warn_of_leak(named: Mapping[str, Shards | None]) -> str:
     """Warn if a run is measured on shards that it trains on; links are looked through.
 
     Args:
         named: What it trains on, of one media type, then what it is measured on, as the user
             names them; what is not local is not looked at.
+
+    Returns:
+        The sentence; empty if it is not.
 
     Raises:
         ValueError: If a pattern is wrong.
@@ -75,13 +78,16 @@ def warn_of_leak(named: Mapping[str, Shards | None]) -> None:
         for local in [[p for p in patterns_of(shards or []) if not is_remote(p)]]
     )
     both = [path for real, path in measured.items() if real in trained_on]
-    if both:
-        train, other = named
-        _log.warning(
-            "%s and %s share %s: %s; what is measured on clips that were trained on says nothing "
-            "about new ones, so give %s other shards",
-            *(train, other, number_of(len(both), "shard"), some_shards(both), other),
-        )
+    if not both:
+        return ""
+    train, other = named
+    said = (
+        f"{train} and {other} share {number_of(len(both), 'shard')}: {some_shards(both)}; what is "
+        "measured on clips that were trained on says nothing about new ones, so give "
+        f"{other} other shards"
+    )
+    _log.warning("%s", said)
+    return said
 
 
 def refuse_empty(named: Mapping[str, Shards | None]) -> None:

@@ -235,9 +235,9 @@ class WebVideoData(VideoDataModule):
         """Check early that clips fit the encoder and are new, and place the quarantine file."""
         self.clip_settings()
         part = {"fit": "val", "validate": "val", "test": "test"}.get(stage)
-        for media in ("videos", "images") if part and rank() == 0 else ():
-            named = (f"train_{media}", f"{part}_{media}")
-            warn_of_leak({name: getattr(self, name) for name in named})
+        media = ("videos", "images") if part and rank() == 0 else ()
+        pairs = ({n: getattr(self, n) for n in (f"train_{m}", f"{part}_{m}")} for m in media)
+        self.leaks = [leak for pair in pairs if (leak := warn_of_leak(pair))]
         if self.bad.record is not None:
             Path(self.bad.record).parent.mkdir(parents=True, exist_ok=True)
         elif self.trainer is not None and self.trainer.loggers:

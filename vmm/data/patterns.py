@@ -58,9 +58,12 @@ def expand_shards(patterns: str | Sequence[str], *, quiet: bool = False) -> list
         if packed := next(filter(None, map(remedy, paths or _packed(pattern))), None):
             raise ValueError(f"the shard pattern {pattern!r}: {packed}")
         if not paths:
+            where = "relative paths start in the working directory"
+            if os.path.isdir(pattern):
+                where = "none is in this folder; `vmm shards make` makes some"
             raise ValueError(
                 f"the shard pattern {pattern!r} matches no file; shards are local .tar files, "
-                "relative paths start in the working directory"
+                f"{where}"
             )
         for path in paths:
             (again if path in found else found)[path] = None

@@ -38,6 +38,9 @@ from vmm.types import Media
 
 _log = logging.getLogger(__name__)
 
+OPENED = "%s: %s in %s; skipped: %s"
+"""What is logged of shards that were opened; a warning if something of them is left out."""
+
 _LARGEST_GAP = 2**16
 """Bytes between a sample's members, headers above all, that are read along with them."""
 _LARGEST_READ = 2**24
@@ -253,7 +256,7 @@ class ShardSet:
             )
         _log.log(
             logging.WARNING if self.skipped else logging.INFO,
-            "%s: %s in %s; skipped: %s",
+            OPENED,
             self.named,
             number_of(len(self), self.media),
             number_of(len(self.paths), "shard"),

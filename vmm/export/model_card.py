@@ -11,12 +11,12 @@ import yaml
 
 from vmm.data.transforms import ClipSettings
 from vmm.export import usage
+from vmm.export.usage import UNKNOWN_LICENSE
 from vmm.metrics import METRICS
 from vmm.models.classifier import VideoClassifier
 from vmm.models.video_text import VideoTextModel
 from vmm.runs import Run, TrainedModel
-
-UNKNOWN_LICENSE = "unknown"
+from vmm.text_output import number_of
 
 _HEADER = """\
 ---
@@ -92,8 +92,8 @@ _PROTOCOL = """\
 
 {table}
 
-Protocol: {readable} of {listed} clips readable and all of them in the gallery, {captions} captions
-of {files}; {num_frames} frames of {image_size} pixels, {frame_order}; {precision}; \
+Protocol: {gallery} in the gallery, {readable} of {listed} clips readable, {captions}, from
+{files}; {num_frames} frames of {image_size} pixels, {frame_order}; {precision}; \
 {reranking}.
 
 """
@@ -196,15 +196,16 @@ def _section(path: Path, sha256: str) -> str:
         return _PROTOCOL.format(
             name=result["name"],
             table="\n".join(f"| {' | '.join(row)} |" for row in rows),
+            gallery=number_of(data["videos"], "clip"),
             readable=data["clips"]["readable"],
             listed=data["clips"]["listed"],
-            captions=data["captions"],
-            files=", ".join(data["files"]),
+            captions=number_of(data["captions"], "caption"),
+            files=", ".join(f"`{file}`" for file in data["files"]),
             num_frames=settings["num_frames"],
             image_size=settings["image_size"],
             frame_order=settings["frame_order"],
             precision=settings["precision"],
-            reranking=f"the best {k} re-ranked" if k else "not re-ranked",
+            reranking=f"the best {k} of each query re-ranked" if k else "not re-ranked",
         )
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ValueError(

@@ -61,7 +61,7 @@ def example_inputs(parts: EncoderParts, frames: Sequence[int]) -> dict[str, tupl
 def trace(parts: EncoderParts, name: str, inputs: tuple[Tensor, ...]) -> ExportedProgram:
     """Trace a tower.
 
-    The model's parameters must not require gradients; ``vmm.export.command.export`` sees to that.
+    The model's parameters must not require gradients; ``vmm.export.formats.export`` sees to that.
 
     Args:
         parts: The model.

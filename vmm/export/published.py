@@ -1,4 +1,4 @@
-"""``vmm import`` and ``vmm export-upstream``: published checkpoints in, published checkpoints out.
+"""Published checkpoints in, published checkpoints out.
 
 An imported folder is a run directory: evaluation, ``init_from`` and export take it like one.
 """
@@ -6,8 +6,6 @@ An imported folder is a run directory: evaluation, ``init_from`` and export take
 from __future__ import annotations
 
 import json
-from collections import Counter
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +14,6 @@ import yaml
 from safetensors.torch import save_file
 from torch import nn
 
-from vmm.command_line import CommandParser
 from vmm.models.checkpoints import Published, load_published, save_published
 from vmm.models.classifier import VideoClassifier
 from vmm.models.masked_student import MaskedStudent
@@ -26,7 +23,6 @@ from vmm.models.text_encoder import BertTextEncoder
 from vmm.models.text_interface import TextEncoder
 from vmm.models.video_text import VideoTextModel
 from vmm.models.weight_files import read_state_dict
-from vmm.recipe_files import here_or_packaged
 from vmm.runs import (
     IMPORTED_WEIGHTS,
     TASKS,
@@ -35,7 +31,7 @@ from vmm.runs import (
     read_config,
     sha256,
 )
-from vmm.text_output import complain, say
+from vmm.text_output import complain
 from vmm.version import __version__
 from vmm.whole import whole_folder
 
@@ -181,56 +177,3 @@ def _family(run: Path) -> Family:
             )
         return "image_classifier" if encoder.num_frames == 1 else "video_classifier"
     return _FAMILIES[kind.model]
-
-
-def main_import(argv: Sequence[str]) -> int:
-    """``vmm import``; returns the exit status."""
-    parser = CommandParser(
-        prog="vmm import",
-        description="Turn a published VideoMamba checkpoint (or a CLIP tower) into a folder that "
-        "evaluation and init_from take like a run directory. No code in the file is run.",
-    )
-    parser.add_argument("checkpoint", help="file, or OWNER/REPOSITORY:FILE on the hub")
-    parser.add_argument("out", type=Path, help="folder to create")
-    parser.add_argument("--num-frames", type=int, help="fit the position table over time")
-    parser.add_argument("--image-size", type=int, help="fit the position table over space, pixels")
-    parser.add_argument("--tubelet-size", type=int, help="inflate the patch kernel of images to it")
-    parser.add_argument("--text-num-heads", type=int, help="attention heads of the text encoder")
-    parser.add_argument("--clip-num-heads", type=int, help="attention heads of a CLIP tower")
-    parser.add_argument(
-        "--tokenizer",
-        type=here_or_packaged,
-        default="bert-base-uncased",
-        help="hub name or folder of the text encoder's vocabulary (default: %(default)s)",
-    )
-    arguments = vars(parser.parse_args(argv))
-    source, out = arguments.pop("checkpoint"), arguments.pop("out")
-    published = import_checkpoint(source, out, **arguments)
-    report = published.report
-    lines = [f"{source}: {published.family}, {len(report.used)} keys used"]
-    for title, keys in (
-        ("dropped", report.dropped),
-        ("not in the file", report.new),
-        ("changed", report.changed),
-    ):
-        counts = Counter(keys.values())
-        lines += [f"  {title}: {count} ({reason})" for reason, count in counts.items()]
-    lines.append(f"wrote {out}; the account of every key is {out / ACCOUNT}")
-    say("\n".join(lines), lines=True)
-    return 0
-
-
-def main_export_upstream(argv: Sequence[str]) -> int:
-    """``vmm export-upstream``; returns the exit status."""
-    parser = CommandParser(
-        prog="vmm export-upstream",
-        description="Write the weights of a run in the layout of the published VideoMamba files.",
-    )
-    parser.add_argument("run", type=Path, help="directory of `vmm fit` or `vmm import`")
-    parser.add_argument("out", type=Path, help="file to write: .pth or .safetensors")
-    parser.add_argument("--checkpoint", default="best", help="best, last or a file name")
-    parser.add_argument("--dtype", choices=_DTYPES, default="float32")
-    arguments = parser.parse_args(argv)
-    count = export_upstream(arguments.run, arguments.out, arguments.checkpoint, arguments.dtype)
-    say(f"wrote {count} weights to {arguments.out}")
-    return 0

@@ -7,9 +7,15 @@ is exchanged when the same model is written in another format.
 from __future__ import annotations
 
 import re
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from vmm.models.text_interface import Reading
 
 PLACE = "THIS FOLDER"
 """What a block names in the place of the folder's path."""
+UNKNOWN_LICENSE = "unknown"
+"""What the card says of the weights' licence where nobody said another."""
 
 ENCODER = """\
 from vmm import VideoTextEncoder
@@ -49,24 +55,42 @@ clip = read_preprocessing(folder).with_frames({frames})  # a file for each numbe
 video = load_clip("clip.mp4", 0, clip)[None]
 {run_video}"""
 
-_TEXT = """
+_READ = {
+    "tokenizers": """
 
 from tokenizers import Tokenizer
 
 words = Tokenizer.from_file(str(folder / "tokenizer.json")).encode("a caption")
 ids, mask = ({number}([x]) for x in (words.ids, words.attention_mask))
+""",
+    "open_clip": """
+
+import torch
+from vmm.models.open_clip_text import OpenClipTextEncoder
+
+with torch.device("meta"):  # it only reads captions here, so it needs no weights
+    reader = OpenClipTextEncoder(
+        1, str(folder / "open_clip_config.json"), max_words={words}, tokenizer=str(folder)
+    )
+ids, mask = {numbers}
+""",
+}
+_TEXT = """\
 {run_text}
 similarity = texts @ videos.T"""
 
 
-def graph_usage(format_name: str, frames: int, classifies: bool, has_tokenizer: bool) -> str:
+def graph_usage(
+    format_name: str, frames: int, classifies: bool, reading: Reading | None, words: int
+) -> str:
     """Write the lines that load graphs.
 
     Args:
         format_name: ``onnx`` or ``pt2``.
         frames: Number of frames of one of the files.
         classifies: Whether the model is a classifier.
-        has_tokenizer: Whether ``tokenizer.json`` is beside them.
+        reading: How captions become tokens; None = nothing is said of captions.
+        words: Tokens of a caption, at most.
     """
     result = "logits" if classifies else "videos"
     if format_name == "onnx":
@@ -74,15 +98,17 @@ def graph_usage(format_name: str, frames: int, classifies: bool, has_tokenizer: 
         run = "{0} = onnxruntime.InferenceSession(folder / {1}).run(None, {2})[0]"
         video = run.format(result, f'"video_{frames}_frames.onnx"', '{"video": video.numpy()}')
         text = run.format("texts", '"text.onnx"', '{"input_ids": ids, "attention_mask": mask}')
-        number = "np.array"
+        number, read = "np.array", '(x.numpy() for x in reader.tokenize(["a caption"]))'
     else:
         imports = "import torch\nimport vmm.ops.conv.causal_conv, vmm.ops.scan.bidirectional\n"
         run = "{0} = torch.export.load(folder / {1}).module()({2}).detach()"
         video = run.format(result, f'"video_{frames}_frames.pt2"', "video")
         text, number = run.format("texts", '"text.pt2"', "ids, mask"), "torch.tensor"
+        read = 'reader.tokenize(["a caption"])'
     code = _GRAPH.format(imports=imports, frames=frames, run_video=video)
-    if has_tokenizer and not classifies:
-        code += _TEXT.format(number=number, run_text=text)
+    if reading is not None:
+        code += _READ[reading].format(number=number, numbers=read, words=words)
+        code += _TEXT.format(run_text=text)
     return code
 
 

@@ -171,10 +171,16 @@ def read_tokenizer(name: str, vocab_size: int) -> Any:
     Raises:
         ValueError: If there is none, or it has more tokens than there are rows.
     """
-    from transformers import AutoTokenizer
+    from transformers import CONFIG_MAPPING, AutoTokenizer, PreTrainedConfig
 
     try:
-        tokenizer = AutoTokenizer.from_pretrained(here_or_hub(name), trust_remote_code=False)
+        config, known = read_json(name, "config.json"), {}
+        if config and config.get("model_type") not in CONFIG_MAPPING:  # such as vmm's own folders
+            # Else transformers warns of a model of the wrong type, where none is built.
+            known = {"config": PreTrainedConfig(tokenizer_class=config.get("tokenizer_class"))}
+        tokenizer = AutoTokenizer.from_pretrained(
+            here_or_hub(name), trust_remote_code=False, **known
+        )
     except (OSError, ValueError, KeyError, TypeError, AttributeError, ImportError) as error:
         raise ValueError(
             f"cannot read the vocabulary of text encoder {name!r}; put its vocab.txt or "
@@ -188,17 +194,20 @@ def read_tokenizer(name: str, vocab_size: int) -> Any:
     return tokenizer
 
 
-def complete_tokenizer(folder: Path, max_words: int, cleaning: Sequence[Mapping[str, Any]]) -> None:
+def complete_tokenizer(folder: Path, max_words: int, cleaning: Sequence[Mapping[str, Any]]) -> bool:
     """Put into ``tokenizer.json`` what else happens to captions, for programs that know no vmm.
 
     Args:
         folder: With the file; without one nothing is done.
         max_words: Tokens that a caption may have, marks included.
         cleaning: Normalizers of the package tokenizers that come before the tokenizer's own.
+
+    Returns:
+        Whether it is there.
     """
     path = folder / "tokenizer.json"
     if not path.is_file():
-        return
+        return False
     content = json.loads(path.read_bytes())
     own = content["normalizer"]
     steps = own["normalizers"] if own and own["type"] == "Sequence" else [own] if own else []
@@ -212,6 +221,7 @@ def complete_tokenizer(folder: Path, max_words: int, cleaning: Sequence[Mapping[
     }
     content["padding"] = None
     path.write_text(json.dumps(content, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
+    return True
 
 
 def refuse_other_model(tokenizer: Any, name: str, vocab_size: int, pad_id: int | None) -> None:

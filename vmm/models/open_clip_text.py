@@ -18,7 +18,7 @@ from torch import Tensor
 
 from vmm.models.clip_tower import Tokenizer, build_text, checked_config, read_config, read_text
 from vmm.models.joint_projection import JointProjection
-from vmm.models.text_interface import TextEncoder
+from vmm.models.text_interface import Reading, TextEncoder
 from vmm.models.weights import KeyReport, load_accounted
 from vmm.ops.attention import attention_kernel
 from vmm.types import TextTokens
@@ -179,7 +179,12 @@ class OpenClipTextEncoder(TextEncoder):
     def save_sources(self, folder: Path) -> None:
         """Write the tokenizer and the model config."""
         self.save_vocabulary(folder)
+        self.complete_vocabulary(folder)
+
+    def complete_vocabulary(self, folder: Path) -> Reading:
+        """Write the model config, of which this class needs no more to read captions."""
         (folder / _CONFIG).write_text(json.dumps(self.architecture, indent=2) + "\n")
+        return "open_clip"
 
     def check_vocabulary(self, folder: Path) -> None:
         """Refuse weights that were trained with another vocabulary.

@@ -11,7 +11,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -19,6 +19,9 @@ from torch import Tensor, nn
 from vmm.models.joint_projection import JointProjection
 from vmm.types import TextTokens
 from vmm.wording import CaptionCheck, check_captions
+
+Reading = Literal["tokenizers", "open_clip"]
+"""How captions become tokens beside a graph: ``tokenizer.json`` does all of it, or open_clip."""
 
 
 class TextEncoder(nn.Module, ABC):
@@ -123,11 +126,16 @@ class TextEncoder(nn.Module, ABC):
     def save_vocabulary(self, folder: Path) -> None:
         """Write the files that ``tokenize`` needs into an exported folder; by default none."""
 
-    def complete_vocabulary(self, folder: Path) -> None:
-        """Let those files do alone all that ``tokenize`` does, where that can be; by default not.
+    def complete_vocabulary(self, folder: Path) -> Reading | None:
+        """Let files in an exported folder do what ``tokenize`` does, for who runs a graph of it.
 
-        A program that runs a graph reads them without this class.
+        Args:
+            folder: Where ``save_vocabulary`` wrote.
+
+        Returns:
+            How they are read; by default nobody knows.
         """
+        return None
 
     def save_sources(self, folder: Path) -> None:
         """Write what building it needs into its run's folder; by default the vocabulary.

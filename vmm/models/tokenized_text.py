@@ -15,7 +15,7 @@ from torch import Tensor
 
 from vmm.models.bert import BertLayer, fuse_through, project_for
 from vmm.models.library_files import complete_tokenizer, refuse_other_words
-from vmm.models.text_interface import FusionEncoder, VisionKV
+from vmm.models.text_interface import FusionEncoder, Reading, VisionKV
 from vmm.types import TextTokens
 
 
@@ -77,9 +77,10 @@ class TokenizedTextEncoder(FusionEncoder):
         """Write the tokenizer."""
         self.tokenizer.save_pretrained(folder)
 
-    def complete_vocabulary(self, folder: Path) -> None:
+    def complete_vocabulary(self, folder: Path) -> Reading | None:
         """See ``TextEncoder.complete_vocabulary``."""
-        complete_tokenizer(folder, self.max_words, self._cleaning())
+        done = complete_tokenizer(folder, self.max_words, self._cleaning())
+        return "tokenizers" if done else None
 
     def check_vocabulary(self, folder: Path) -> None:
         """Refuse weights that were trained with another vocabulary; see ``TextEncoder``."""

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from vmm.command_line import CommandParser, positive, whole
+from vmm.hub import refuse_no_folder
 from vmm.search.inspecting import print_problems
 from vmm.text_output import complain, number_of, say
 
@@ -40,6 +41,7 @@ def main(argv: Sequence[str]) -> int:
         raise ValueError(f"{options.out} is new; say --encoder FOLDER (`vmm export` makes one)")
     if options.shots:
         shots.check_installed()  # before torch is loaded
+    refuse_no_folder(options.encoder or there.encoder)  # type: ignore[union-attr]
 
     from vmm.export.encoder import VideoTextEncoder
     from vmm.search.encode import Share, encode_videos

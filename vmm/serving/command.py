@@ -10,6 +10,7 @@ import sys
 from collections.abc import Sequence
 
 from vmm.command_line import CommandParser, positive, whole
+from vmm.hub import refuse_no_folder
 
 PORT = 8000
 _GRACE_S = 5
@@ -49,6 +50,7 @@ def _parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str]) -> int:
     """``vmm serve``; returns the exit status."""
     options = _parser().parse_args(argv)
+    refuse_no_folder(options.encoder)
     try:
         import uvicorn
 

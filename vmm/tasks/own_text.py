@@ -12,7 +12,8 @@ from jsonargparse import ArgumentParser, Namespace
 
 from vmm.models.run_text import TEXT_FILES, own_text_arguments, text_node
 from vmm.models.text_interface import TextEncoder
-from vmm.runs import CONFIG, read_config
+from vmm.recipe_files import CONFIG
+from vmm.runs import read_config
 from vmm.tasks.resume import newest_run, newest_whole
 
 

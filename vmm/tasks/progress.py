@@ -12,6 +12,8 @@ import lightning as L
 from lightning.pytorch.callbacks import ProgressBar, Timer
 from tqdm import tqdm
 
+from vmm import runs
+from vmm.data import shards
 from vmm.text_output import visible
 
 logger = logging.getLogger(__name__)
@@ -34,6 +36,27 @@ class BesideBars(logging.StreamHandler[Any]):
         """Write one."""
         with tqdm.external_write_mode(file=self.stream, nolock=True):
             super().emit(record)
+
+
+class SaidOnce(logging.Filter):
+    """Drops what the introduction and the end of a run say of its data, and repetitions.
+
+    Shards are opened several times: to train, to validate, and once more after the end.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._said: set[str] = set()
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Tell whether a message is to be shown."""
+        if record.name not in (shards.__name__, runs.__name__):
+            return True
+        text = record.getMessage()
+        new = record.levelno > logging.INFO and record.msg != shards.OPENED
+        new = new and text not in self._said
+        self._said.add(text)
+        return new
 
 
 class Progress(ProgressBar):

@@ -33,7 +33,10 @@ after a kill that nobody could hear, too; ``pid`` and ``host`` tell whether it s
 
 
 class RunRecord(L.Callback):
-    """Keep ``run.json`` in the run's folder: ``end`` and ``status`` of ``ENDS``, ``step``."""
+    """Keep ``run.json`` in the run's folder: ``end`` and ``status`` of ``ENDS``, ``step``.
+
+    What is wrong with the numbers of validation stands under ``leaks``.
+    """
 
     def __init__(self) -> None:
         self._folder: Path | None = None
@@ -95,6 +98,7 @@ class RunRecord(L.Callback):
             "status": status,
             "step": trainer.global_step,
             "said": said,
+            "leaks": getattr(getattr(trainer, "datamodule", None), "leaks", []),
             "pid": os.getpid(),
             "host": platform.node(),
             "time": time.strftime("%Y-%m-%dT%H:%M:%S%z"),

@@ -56,16 +56,19 @@ def test_a_command_offers_what_its_evaluation_takes_from_python(name):
             assert action.default == defaults[option], option
 
 
-def test_a_new_evaluation_needs_no_published_set():
+def test_a_new_evaluation_needs_no_published_set(tmp_path):
+    (tmp_path / "config.yaml").touch()
     seen = []
     parser = new_parser("vmm eval new", "A new one.", "a run")
-    arguments = ["--run", "r", "--device", "cpu"]
+    arguments = ["--run", str(tmp_path), "--device", "cpu"]
     assert run_command(parser, lambda *told: seen.append(told), arguments) == 0
     ((values, command),) = seen
-    assert values["device"] == "cpu" and command == "vmm eval new --run r --device cpu"
+    assert values["device"] == "cpu"
+    assert command == f"vmm eval new --run {tmp_path.name} --device cpu"
 
 
-def test_it_shows_its_own_messages_and_not_those_of_libraries(monkeypatch, capsys):
+def test_it_shows_its_own_messages_and_not_those_of_libraries(tmp_path, monkeypatch, capsys):
+    (tmp_path / "config.yaml").touch()
     monkeypatch.setattr(logging.getLogger(), "handlers", [])
     monkeypatch.setattr(logging.getLogger(), "level", logging.WARNING)
 
@@ -74,13 +77,16 @@ def test_it_shows_its_own_messages_and_not_those_of_libraries(monkeypatch, capsy
         logging.info("Parsing model identifier")  # as open_clip does
 
     parser = new_parser("vmm eval new", "A new one.", "a run")
-    assert run_command(parser, evaluate, ["--run", "r", "--device", "cpu"]) == 0
+    assert run_command(parser, evaluate, ["--run", str(tmp_path), "--device", "cpu"]) == 0
     said = capsys.readouterr().err
     assert "7 videos" in said and "Parsing" not in said
 
 
 def test_ctrl_c_while_torch_is_loaded_is_one_sentence(root, tmp_path):
     """Pressed on the first look at a module of torch, whose loading takes seconds."""
+    for name in ("config.yaml", "x.tar"):
+        (tmp_path / name).touch()
+    words = ["eval", "retrieval", "--run", str(tmp_path), "--shards", str(tmp_path / "x.tar")]
     code = (
         "import os, signal, sys\n"
         "class Presser:\n"
@@ -89,7 +95,7 @@ def test_ctrl_c_while_torch_is_loaded_is_one_sentence(root, tmp_path):
         "            os.kill(os.getpid(), signal.SIGINT)\n"
         "sys.meta_path.insert(0, Presser())\n"
         "from vmm.cli import main\n"
-        f"sys.exit(main(['eval', 'retrieval', '--run', {str(tmp_path)!r}, '--shards', 'x.tar']))"
+        f"sys.exit(main({words!r}))"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True)
     assert done.returncode == 130, done.stderr

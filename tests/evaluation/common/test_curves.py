@@ -1,4 +1,5 @@
 import csv
+import math
 import re
 
 import pytest
@@ -46,6 +47,13 @@ def test_what_was_measured_once_or_never_changed_is_a_number_not_a_curve(curves)
     assert levels([curves["train/loss"]]) == []
     twice = Curve("val/loss", [5, 5], [1.0, 2.0])  # of a run that went on from there
     assert panels([twice]) == [] and levels([twice])[1][:2] == ["val/loss", "2"]
+
+
+def test_what_guessing_costs_is_said_for_several_batches():
+    said = re.findall(r"(\d\.\d) for (?:a batch|one) of (\d+)", meaning("train/vtc"))
+    assert len(said) == 2
+    for loss, candidates in said:
+        assert float(loss) == pytest.approx(math.log(int(candidates)), abs=0.05)
 
 
 def test_a_curve_is_drawn_from_its_highest_to_its_lowest_value():

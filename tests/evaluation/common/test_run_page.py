@@ -91,6 +91,17 @@ def test_a_run_that_has_nothing_yet_has_a_page(run, tmp_path):
         write_run_page(tmp_path / "report.html", [("mine", tmp_path)])
 
 
+def test_that_it_was_measured_on_what_it_trained_on_stands_on_the_page(run, tmp_path):
+    folder, leak = run(), "train_videos and val_videos share 1 shard: a.tar; ..."
+    (folder / "run.json").write_text(json.dumps({"end": "done", "step": 30, "leaks": [leak]}))
+    rows = write_run_page(tmp_path / "report.html", [("mine", folder)])
+    assert ["mine", "beware", leak] in rows and leak in (tmp_path / "report.html").read_text()
+    assert "It is finished; 30 steps are done." in (tmp_path / "report.html").read_text()
+    for odd in ({"end": "done", "step": 1}, {"end": "done", "step": 1, "leaks": 3}, [leak], None):
+        (folder / "run.json").write_text(json.dumps(odd))
+        assert "beware" not in dict(facts(folder, {}))
+
+
 def test_corpora_stand_by_name(run):
     corpora = {"a": {"shards": "a-*.tar", "weight": 2.0}, "b": {"shards": ["b.tar", "c.tar"]}}
     found = dict(facts(run(), {"data": {"init_args": {"train_videos": corpora}}}))

@@ -4,7 +4,7 @@ import torch
 from tests.export.runs import VIDEO, write_run
 from vmm.evaluation.probe.backbones import Backbone, open_subject
 from vmm.evaluation.probe.options import Options
-from vmm.export.command import export, load_parts
+from vmm.export.formats import export, load_parts
 from vmm.models.videomamba import VideoMamba
 
 CLIPS = torch.randn(2, 4, 3, 32, 32)

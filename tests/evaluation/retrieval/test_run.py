@@ -21,7 +21,7 @@ from vmm.evaluation.retrieval.options import Options
 from vmm.evaluation.retrieval.page import build_report
 from vmm.evaluation.retrieval.results import RetrievalResult
 from vmm.evaluation.retrieval.run import evaluate
-from vmm.export.command import export, load_parts
+from vmm.export.formats import export, load_parts
 from vmm.models.video_text import VideoTextModel
 from vmm.ops.similarity import MATCH_WEIGHT
 from vmm.runs import build

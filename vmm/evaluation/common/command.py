@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vmm.command_line import CommandParser, run_to_status, whole
+from vmm.recipe_files import refuse_no_run
 from vmm.text_output import say
 
 if TYPE_CHECKING:  # loads torch
@@ -107,6 +108,7 @@ def run_command(
     logging.getLogger("vmm").setLevel(logging.INFO)  # libraries' own progress is not shown
 
     def measure() -> int:
+        refuse_absent(found)
         import torch
 
         found.device = found.device or ("cuda" if torch.cuda.is_available() else "cpu")
@@ -116,6 +118,20 @@ def run_command(
         return 0
 
     return run_to_status(parser.prog, measure, "the same command goes on from what it had measured")
+
+
+def refuse_absent(given: argparse.Namespace) -> None:
+    """Refuse a run and shards that are not there, before torch is loaded.
+
+    Raises:
+        ValueError: With the remedy.
+    """
+    if given.run is not None:
+        refuse_no_run(given.run)
+    if getattr(given, "shards", None):
+        from vmm.data.patterns import expand_shards
+
+        expand_shards(given.shards, quiet=True)
 
 
 def portable_command(prog: str, arguments: Sequence[str]) -> str:

@@ -14,7 +14,8 @@ from vmm.metrics import METRICS
 _MEANINGS = {
     "loss": "What training makes small: the sum of the losses below, each times its weight",
     "vtc": "Video-text contrastive loss: of all captions of a batch each clip must pick its own, "
-    "and each caption its clip. Guessing among 64 gives 4.2, the logarithm of their number",
+    "and each caption its clip. Guessing gives the logarithm of the number of candidates, e.g. 2.1 "
+    "for a batch of 8 and 4.2 for one of 64; the sigmoid loss has another scale",
     "vtm": "Video-text matching loss: the matching head tells a clip with its caption from "
     "similar pairs that do not belong together. Guessing gives about 0.64",
     "mlm": "Masked language loss: hidden words of a caption are guessed from the others and the "

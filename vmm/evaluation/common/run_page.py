@@ -92,16 +92,15 @@ def _describe(name: str, run: Path) -> dict[str, Any]:
 
 def _state(run: Path) -> str:
     """Say what became of it."""
-    try:
-        record = json.loads((run / RECORD).read_text(encoding="utf-8"))
-        end, step = str(record["end"]), int(record["step"])
-        said = _ENDS.get(end, f"It ended: {end}")
-        if end in ("stopped", "preempted"):
-            said += f", and goes on with the same command and --resume, from step {step:,}"
-        done = f"; {number_of(step, 'step is', 'steps are')} done" if end == "done" else ""
-        return f"{said}{done}."
-    except (OSError, ValueError, KeyError, TypeError):
+    record = _record(run)
+    end, step = record["end"], record["step"]
+    if end is None:
         return "What became of it is not recorded."
+    said = _ENDS.get(end, f"It ended: {end}")
+    if end in ("stopped", "preempted"):
+        said += f", and goes on with the same command and --resume, from step {step:,}"
+    done = f"; {number_of(step, 'step is', 'steps are')} done" if end == "done" else ""
+    return f"{said}{done}."
 
 
 def facts(run: Path, config: Mapping[str, Any]) -> list[tuple[str, str]]:
@@ -129,7 +128,17 @@ def facts(run: Path, config: Mapping[str, Any]) -> list[tuple[str, str]]:
         )
         if data.get(key)
     ]
-    return [*found, *_best(run, config)]
+    return [*found, *(("beware", leak) for leak in _record(run)["leaks"]), *_best(run, config)]
+
+
+def _record(run: Path) -> dict[str, Any]:
+    """Read ``run.json``: ``end``, ``step`` and ``leaks``; nothing of a file that is no record."""
+    try:
+        record = json.loads((run / RECORD).read_text(encoding="utf-8"))
+        leaks = [leak for leak in record.get("leaks") or [] if isinstance(leak, str)]
+        return {"end": str(record["end"]), "step": int(record["step"]), "leaks": leaks}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return {"end": None, "step": 0, "leaks": []}
 
 
 def _shards(named: Any) -> str:

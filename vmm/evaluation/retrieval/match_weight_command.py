@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from vmm.command_line import CommandParser, run_to_status, whole
+from vmm.recipe_files import refuse_no_run
 from vmm.text_output import number_of, say
 
 
@@ -34,6 +35,7 @@ def main(args: Sequence[str] | None = None, prog: str = "vmm eval match-weight")
     options = parser.parse_args(args)
 
     def choose() -> int:
+        refuse_no_run(options.run)
         import torch
 
         from vmm.evaluation.retrieval.mixing import choose_weight
