@@ -12,7 +12,7 @@ from vmm.evaluation.common.page import render
 from vmm.metrics import METRICS
 
 _MEANINGS = {
-    "loss": "What training makes small: the sum of the losses below, each times its weight",
+    "loss": "What training makes small: the sum of all losses, each times its weight",
     "vtc": "Video-text contrastive loss: of all captions of a batch each clip must pick its own, "
     "and each caption its clip. Guessing among 64 gives 4.2, the logarithm of their number",
     "vtm": "Video-text matching loss: the matching head tells a clip with its caption from "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import textwrap
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,9 @@ from vmm.evaluation.common.curves import told_apart
 from vmm.evaluation.common.page import render
 from vmm.text_output import visible
 
-_WIDTH, _HEIGHT, _LEFT, _TOP, _MARGIN = 560, 150, 48, 8, 24
+_WIDTH, _HEIGHT, _LEFT, _TOP, _MARGIN = 400, 110, 48, 8, 24
+_LETTERS, _LINE = 42, 19
+"""Letters of a line below the axis, and its height."""
 _COLOURS = ("#0969da", "#bf3989", "#bc4c00", "#8250df", "#57606a", "#9a6700")
 _STEPS_S = (
     *(0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 15, 30),
@@ -40,23 +43,26 @@ def timeline_svg(question: dict[str, Any]) -> str:
         x = left + (_WIDTH - left - _MARGIN) * second / end
         return f"{x:.1f},{_TOP + _HEIGHT * (high - value) / span:.1f}"
 
-    lines = []
+    lines: list[dict[str, Any]] = []
+    below = _TOP + _HEIGHT + 42
     for number, option in enumerate(question["options"]):
         right = number == question["answer"]
         row = rows[number] if rows else []
         starts = [0.0] if len(row) == 1 else seconds  # one vector is of the whole video
         points = [place(s, v) for s, v in zip(starts, row, strict=True)]
         points += [place(end, value) for value in row[-1:]]  # what is shown last stays
+        said = ("✓ " if right else "") + option + " (chosen)" * (number == question["chosen"])
+        texts = textwrap.wrap(said, _LETTERS)
         lines.append(
             {
                 "points": " ".join(points),
                 "colour": _RIGHT if right else _COLOURS[number % len(_COLOURS)],
                 "width": 3 if right else 1.5,
-                "label": ("✓ " if right else "") + option,
-                "note": " (chosen)" if number == question["chosen"] else "",
-                "y": _TOP + _HEIGHT + 42 + 19 * number,
+                "texts": [(below + _LINE * place, text) for place, text in enumerate(texts)],
+                "y": below - 4,
             }
         )
+        below += _LINE * len(texts)
     lines.sort(key=lambda line: float(line["width"]))  # the right one on top
     drawn = render(
         "timeline.svg.j2",
@@ -64,7 +70,7 @@ def timeline_svg(question: dict[str, Any]) -> str:
         title=question["question"],
         lines=lines,
         width=_WIDTH,
-        height=_TOP + _HEIGHT + 42 + 19 * len(lines),
+        height=below,
         left=left,
         right=_WIDTH - _MARGIN,
         top=_TOP,
