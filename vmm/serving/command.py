@@ -10,6 +10,7 @@ import sys
 from collections.abc import Sequence
 
 from vmm.command_line import CommandParser, positive, whole
+from vmm.text_output import complain
 
 PORT = 8000
 _GRACE_S = 5
@@ -70,6 +71,7 @@ def main(argv: Sequence[str]) -> int:
         timeout=options.timeout,
     )
     listener = _listen(options.host, options.port)
+    complain(f"loading {options.encoder}; this takes a while")
     backend = open_backend(options.encoder, options.num_frames, options.device)
     decoders = options.decoders or os.cpu_count() or 1
     service = Service(backend, limits, options.max_batch, options.max_wait_ms / 1e3, decoders)
