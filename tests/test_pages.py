@@ -3,7 +3,7 @@ import base64
 import jinja2
 import pytest
 
-from vmm.pages import data_uri, render
+from vmm.pages import command, data_uri, render
 
 
 def test_a_template_builds_on_those_of_other_folders(tmp_path):
@@ -23,3 +23,10 @@ def test_a_template_builds_on_those_of_other_folders(tmp_path):
 def test_a_file_as_an_address():
     assert data_uri("image/png", b"\x00\xff") == "data:image/png;base64,AP8="
     assert base64.b64decode(data_uri("a/b", b"many bytes").partition(",")[2]) == b"many bytes"
+
+
+def test_options_of_a_command_are_kept_in_a_line():
+    said = command("vmm fit -c a.yaml --model.init_args.x 'a --b' <i> --key=1 a--b")
+    assert said.count('<span class="option">') == 3 and "&lt;i&gt;" in said
+    assert '<span class="option">--model.init_args.x</span> &#39;a' in said
+    assert '<span class="option">--key</span>=1 a--b' in said

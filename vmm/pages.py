@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import base64
+import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import jinja2
+from markupsafe import Markup, escape
+
+_OPTION = re.compile(r"(?<!\S)--\w[\w.-]*")
 
 
 def render(
@@ -30,8 +34,16 @@ def render(
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
     )
-    environment.filters.update(filters or {})
+    environment.filters.update({"command": command, **(filters or {})})
     return environment.get_template(template).render(**content)
+
+
+def command(text: str) -> Markup:
+    """Write a command so that lines end between its words; style sheets have ``.option``.
+
+    A browser would end a line within the ``--`` of an option.
+    """
+    return Markup(_OPTION.sub(r'<span class="option">\g<0></span>', str(escape(text))))
 
 
 def data_uri(kind: str, data: bytes) -> str:

@@ -22,6 +22,8 @@ _FETCHED = "https://unpkg.com/iframe-worker/shim"
 _OWN_CLIPS = "guides/own_clips.md"
 _BENCHMARKS = ROOT / "benchmarks/results"
 _DRILLS = ROOT / "tests/stress/results"
+_INLINE_CODE = re.compile(r"(?<=<code>)[^<]{12,}(?=</code>)")
+_PART = re.compile(r"([/._:=])(?=\w)")
 _GPU = re.compile(r"_nvidia|_amd-(instinct|radeon)")
 
 
@@ -60,9 +62,15 @@ def on_files(files: Files, config: Any) -> Files:
 
 
 def on_post_page(output: str, page: Any, config: Any) -> str:
-    """Load nothing from elsewhere: the theme would fetch what lets the search run from a folder."""
+    """Load nothing from elsewhere, and say where lines may end.
+
+    The theme would fetch what lets the search run from a folder, and break long names in code
+    inside of a word, and numbers before their error.
+    """
     up = "../" * page.url.count("/")
-    return output.replace(_FETCHED, f"{up}javascripts/file_worker.js")
+    parted = _INLINE_CODE.sub(lambda code: _PART.sub(r"\1<wbr>", code[0]), output)
+    parted = parted.replace(" ± ", "\N{NO-BREAK SPACE}±\N{NO-BREAK SPACE}")
+    return parted.replace(_FETCHED, f"{up}javascripts/file_worker.js")
 
 
 def on_post_template(output_content: str, template_name: str, config: Any) -> str:

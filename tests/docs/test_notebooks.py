@@ -1,6 +1,7 @@
 """The notebooks are run from their first cell to their last, with a few clips and two steps."""
 
 import os
+import re
 
 import nbformat
 import pytest
@@ -41,6 +42,8 @@ def run(root, name, folder, monkeypatch):
     text = "".join(out.text for out in outputs if out.get("name") == "stdout")
     warned = "".join(out.text for out in outputs if out.get("name") == "stderr")
     assert "Traceback" not in warned and "No artists" not in warned  # a chart without a curve
+    assert "IProgress" not in warned
+    assert not re.search(r"\d\.\d{7}", text), "numbers have more digits than anybody reads"
     pictures = [out for out in outputs if "image/png" in out.get("data", {})]
     return text, len(pictures)
 

@@ -42,7 +42,7 @@ def test_it_builds_without_torch_and_loads_nothing_from_elsewhere(site):
 
 @pytest.mark.slow
 def test_references_have_what_the_code_has(site):
-    recipes = (site / "reference/recipes.html").read_text(encoding="utf-8")
+    recipes = (site / "reference/recipes.html").read_text(encoding="utf-8").replace("<wbr>", "")
     for setting in ("proj_dim", "micro_batch", "scan_order", "isolate_decode", "max_in_a_row"):
         assert f"<code>{setting}</code>" in recipes
     assert "overlays/sigmoid.yaml" in recipes
@@ -54,6 +54,49 @@ def test_references_have_what_the_code_has(site):
 def test_pages_can_be_read_and_searched_from_a_folder(site, look_at):
     for name in ("index", "how/scan_orders", "reference/recipes", "guides/training"):
         look_at(site / f"{name}.html")
+
+
+BROKEN = r"""(() => {
+  const broken = []
+  const texts = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT)
+  for (let text; text = texts.nextNode();) {
+    if (!text.parentElement.closest("td")) continue
+    for (const word of text.data.matchAll(/\p{L}+/gu)) {
+      const range = document.createRange()
+      range.setStart(text, word.index)
+      range.setEnd(text, word.index + word[0].length)
+      const lines = new Set([...range.getClientRects()].map(r => Math.round(r.top)))
+      if (lines.size > 1) broken.push(word[0])
+    }
+  }
+  return broken
+})()"""
+
+
+def test_no_word_of_a_table_is_broken_on_a_telephone_and_wide_ones_show_it(
+    site, chromium, tmp_path
+):
+    from tests.browser import Browser
+
+    browser = Browser(chromium, tmp_path, 390, 900)
+    try:
+        for page in ("reference/commands", "reference/recipes", "how/one_batch", "guides/data"):
+            browser.call("Page.navigate", url=(site / f"{page}.html").as_uri())
+            browser.wait_for("document.readyState == 'complete'")
+            assert browser.evaluate("document.querySelectorAll('td code').length") > 5
+            assert browser.evaluate(BROKEN) == [], page
+            if page == "how/one_batch":  # names of modules end lines at their dots
+                assert browser.evaluate("document.querySelector('table').offsetWidth") < 375
+        browser.call("Page.navigate", url=(site / "results.html").as_uri())
+        browser.wait_for("document.readyState == 'complete'")
+        wide = "[...document.querySelectorAll('.md-typeset__scrollwrap')]"
+        wide += ".filter(t => t.scrollWidth > t.clientWidth)"
+        shown = "t => getComputedStyle(t).backgroundAttachment.includes('local')"
+        assert browser.evaluate(f"{wide}.length > 0 && {wide}.every({shown})")
+        assert "±" in browser.evaluate("document.body.innerText")
+        assert " ± " not in browser.evaluate("document.body.innerText")
+    finally:
+        browser.close()
 
 
 def test_the_search_works_without_a_server(site, chromium, tmp_path):

@@ -103,6 +103,25 @@ def test_a_film_that_is_looked_at_is_large_and_nothing_covers_it(page, chromium,
         browser.close()
 
 
+@pytest.mark.parametrize(("width", "columns"), [(1280, 6), (375, 2), (320, 2)])
+def test_films_stand_side_by_side_on_a_phone_too(page, chromium, tmp_path, width, columns):
+    browser = Browser(chromium, tmp_path / "profile", width, 900)
+    try:
+        browser.call("Page.navigate", url=page[0])
+        browser.type_into(TEXT, "a red circle")
+        browser.click("#search")
+        films = "[...document.querySelectorAll('#films .thumbnail-lg')]"
+        browser.wait_for(f"{films}.filter(b => b.querySelector('video')).length >= 4")
+        tops = browser.evaluate(f"{films}.map(b => b.getBoundingClientRect().top)")
+        assert tops.count(tops[0]) >= min(columns, len(tops))
+        assert browser.evaluate(f"{films}[0].offsetWidth") >= 120
+        left = browser.evaluate("document.querySelector('#search').getBoundingClientRect().left")
+        assert left <= 8 or width > 480, "a phone has no room for margins"
+        assert browser.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    finally:
+        browser.close()
+
+
 def test_pictures_of_the_documentation_can_be_made(page, chromium, tmp_path):
     (tmp_path / "own.mp4").write_bytes(film("rgbrgb"))
     app_pictures.take(page[0], chromium, tmp_path / "own.mp4", tmp_path)

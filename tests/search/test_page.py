@@ -255,11 +255,11 @@ def test_mistakes_are_one_message_and_no_traceback(page, tmp_path, given, messag
 def test_favourites_are_kept_once_and_written_to_files(page):
     found = searched(page)[1]
     favourites, *_ = page.keep_one([], found, 1)
-    favourites, listed, said, *buttons, beside = page.keep_all(favourites, found)
+    favourites, listed, said, remove, *buttons, beside = page.keep_all(favourites, found)
     assert "Favourites: 3 moments kept" in beside
     assert [hit for _, hit in favourites] == [found.hits[1], found.hits[0], found.hits[2]]
     assert len(listed["choices"]) == 3 and "a.mp4, " in listed["choices"][0]
-    assert "3 moments kept" in said
+    assert "3 moments kept" in said and remove["interactive"]
     files = {Path(b["value"]).suffix: Path(b["value"]) for b in buttons if b["interactive"]}
     assert set(files) == {".csv", ".json", ".vtt"}
     instead = "which editors do not open; CSV and JSON have them, too"
@@ -271,10 +271,10 @@ def test_favourites_are_kept_once_and_written_to_files(page):
     assert [float(row["start"]) for row in table] == [row["start"] for row in content]
     assert [row["start"] for row in content] == [hit.start for _, hit in favourites]
     assert {row["text"] for row in content} == {"white"}
-    favourites, listed, said, *buttons = page.remove(favourites, [0, 2])
-    assert [hit for _, hit in favourites] == [found.hits[0]]
-    favourites, listed, said, *buttons = page.remove(favourites, [0])
-    assert favourites == [] and not any(button["interactive"] for button in buttons)
+    favourites, listed, said, remove, *buttons = page.remove(favourites, [0, 2])
+    assert [hit for _, hit in favourites] == [found.hits[0]] and remove["interactive"]
+    favourites, listed, said, remove, *buttons = page.remove(favourites, [0])
+    assert favourites == [] and not any(b["interactive"] for b in (remove, *buttons))
 
 
 def test_favourites_of_many_films_are_archives_and_edls(new_index, videos, tmp_path):

@@ -162,7 +162,12 @@ JSON = {"content-type": "application/json"}
         ("/video?per_frame=1", {"content": b"x"}, 422, ["one vector"]),
         ("/video", {"content": b"x" * 200_001}, 413, ["0.2 MB"]),
         ("/text", {"content": b"x" * 200_001, "headers": JSON}, 413, ["0.2 MB"]),
-        ("/nowhere", {"content": b"x"}, 404, ["Not Found"]),
+        ("/nowhere", {"content": b"x"}, 404, ["no /nowhere", "POST /text", "GET /health"]),
+        ("/health", {"content": b"x"}, 405, ["/health takes GET, not POST"]),
+        ("/video?per_frames=1", {"content": b"x"}, 422, ["no parameter 'per_frames'", "per_frame"]),
+        ("/score?text=a&texts=b", {"content": b"x"}, 422, ["'texts'", "text, by"]),
+        ("/text?n=1", {"json": {"texts": ["a"]}}, 422, ["no parameter 'n'", "known are: none"]),
+        ("/text", {"json": {"texts": ["a"], "more": 1}}, 422, ["no field 'more'", "texts"]),
     ],
 )
 def test_bad_requests_are_refused_in_a_sentence(path, request_, status, words):

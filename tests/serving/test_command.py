@@ -92,6 +92,9 @@ def test_it_serves_and_ends_when_it_is_told_after_what_it_accepted(encoder_folde
         server.process.kill()
     assert [code for code, _ in answers] == [200] * 6
     assert ended == status and "Traceback" not in said
+    greeting, *rest = said.splitlines()
+    assert greeting == f"loading {encoder_folder}; this takes a while"
+    assert rest == ["", "vmm: stopped by Ctrl-C"] * (status == 130), "nothing else is said"
     assert ("vmm: stopped by Ctrl-C" in said) == (status == 130)
     assert not alive(decoder)
 

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tests.browser import Browser
 from tests.shards import clips
 from vmm.shards.inspection import InspectOptions, in_words, inspect_shards
 from vmm.shards.shard_statistics import inspect_shard
@@ -88,6 +89,28 @@ def test_every_number(shards, tmp_path):
 def test_a_browser_shows_the_page(shards, tmp_path, look_at):
     inspect_shards(InspectOptions(f"{shards}/*.tar", tmp_path / "out"))
     look_at(tmp_path / "out/index.html")
+    page = (tmp_path / "out/index.html").read_text(encoding="utf-8")
+    assert "1 sample has none" in page
+    assert page.count("highest bar: ") == page.count('class="bars"') > 3
+
+
+def test_what_is_wrong_can_be_read_on_a_phone(shards, tmp_path, chromium):
+    inspect_shards(InspectOptions(f"{shards}/*.tar", tmp_path / "out"))
+    browser = Browser(chromium, tmp_path / "profile", 390, 900)
+    try:
+        browser.call("Page.navigate", url=(tmp_path / "out/index.html").as_uri())
+        browser.wait_for("document.readyState == 'complete'")
+        cells = "[...document.querySelectorAll('td:nth-child(3)')]"
+        widths = browser.evaluate(f"{cells}.map(c => c.offsetWidth)")
+        assert len(widths) == 6 and min(widths) > 180
+        ends = "[...document.querySelectorAll('.ends span:not(:nth-child(2))')]"
+        heights = browser.evaluate(f"{ends}.map(e => e.offsetHeight)")
+        assert len(heights) > 6 and max(heights) < 24, "a number and its unit are in one line"
+        gap = "document.querySelector('.charts + .scroll').getBoundingClientRect().top"
+        gap += " - document.querySelector('.charts:has(+ .scroll)').getBoundingClientRect().bottom"
+        assert browser.evaluate(gap) >= 10
+    finally:
+        browser.close()
 
 
 def test_the_page_needs_nothing_else_and_trusts_nothing(shards, tmp_path):

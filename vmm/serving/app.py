@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable, Sequence
 from concurrent.futures import Future
 from contextlib import asynccontextmanager
 from typing import Annotated, Any, Literal, TypeVar
@@ -50,6 +50,10 @@ _FORM: dict[str, Any] = {
 }
 _VIDEO_BODY = {"requestBody": {"content": {_FILES[0]: _FILE, "video/*": _FILE, _MULTIPART: _FORM}}}
 _TEXTS = {"type": "array", "items": {"type": "string"}}
+_WAYS = {
+    "/text": "POST", "/video": "POST", "/score": "POST",
+    "/health": "GET", "/model": "GET", "/openapi.json": "GET",
+}  # fmt: skip
 _TEXT_BODY = {
     "requestBody": {
         "content": {
@@ -172,8 +176,27 @@ async def _refuse(request: Request, error: Exception) -> Response:
         error = Refusal(422, visible(f"{name}: {first['msg']}"))
     elif not isinstance(error, HTTPException):  # raised once more when this has returned
         error = Refusal(500, DEFECT)
+    elif not isinstance(error, Refusal) and error.status_code in (404, 405):  # the framework's
+        error = Refusal(error.status_code, _no_such_way(request))
     request.scope[REQUEST].refusal = error
     return Response()
+
+
+def _no_such_way(request: Request) -> str:
+    """Say what there is instead of what was asked for."""
+    path = request.url.path
+    if path in _WAYS:
+        return f"{path} takes {_WAYS[path]}, not {request.method}"
+    ways = ", ".join(f"{method} {known}" for known, method in _WAYS.items())
+    return f"there is no {visible(path)[:80]}; there are {ways}"
+
+
+def _check_names(given: Iterable[str], known: Sequence[str], what: str) -> None:
+    """Refuse what would be ignored, such as a name with a slip of the pen."""
+    for name in given:
+        if name not in known:
+            there = ", ".join(known) or "none"
+            raise Refusal(422, f"there is no {what} {visible(name)[:40]!r}; known are: {there}")
 
 
 def _add_routes(app: FastAPI, service: Service, gate: Gate) -> None:
@@ -183,12 +206,14 @@ def _add_routes(app: FastAPI, service: Service, gate: Gate) -> None:
     @app.post("/text", openapi_extra=_TEXT_BODY)
     async def text(request: Request) -> dict[str, Any]:
         """Encode captions."""
+        _check_names(request.query_params, (), "parameter")
         vectors = await service.texts(await _texts_of(request, service.limits))
         return {"vectors": vectors.tolist(), "fingerprint": fingerprint}
 
     @app.post("/video", openapi_extra=_VIDEO_BODY)
     async def video(request: Request, per_frame: bool = False) -> dict[str, Any]:
         """Encode a video."""
+        _check_names(request.query_params, ("per_frame",), "parameter")
         if per_frame and not service.backend.per_frame:
             raise Refusal(422, f"the backend {service.backend.name} gives one vector of a video")
         read = await service.read(await _file_of(request))
@@ -205,6 +230,7 @@ def _add_routes(app: FastAPI, service: Service, gate: Gate) -> None:
         request: Request, text: Annotated[list[str], Query()], by: By = "cosine"
     ) -> dict[str, Any]:
         """Score captions with a video."""
+        _check_names(request.query_params, ("text", "by"), "parameter")
         texts = _checked(text, service.limits)
         if by != "cosine" and not service.backend.matches:
             raise Refusal(422, f"this model has no matching head for by={by}; ask for by=cosine")
@@ -246,6 +272,7 @@ async def _texts_of(request: Request, limits: Limits) -> list[str]:
     texts = content.get("texts") if isinstance(content, dict) else None
     if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
         raise Refusal(422, 'the body must be {"texts": ["...", ...]}, a list of captions')
+    _check_names(content, ("texts",), "field")
     return _checked(texts, limits)
 
 

@@ -20,6 +20,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+import vmm.export.auto_model  # noqa: F401  else transformers warns of the encoder's config.json
 from vmm.data.text_input import clean_text
 from vmm.data.transforms import ClipSettings
 from vmm.export.encoder import VideoTextEncoder

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 
 from vmm.command_line import CommandParser, positive, whole
 from vmm.hub import refuse_no_folder
+from vmm.text_output import complain
 
 PORT = 8000
 _GRACE_S = 5
@@ -72,6 +73,7 @@ def main(argv: Sequence[str]) -> int:
         timeout=options.timeout,
     )
     listener = _listen(options.host, options.port)
+    complain(f"loading {options.encoder}; this takes a while")
     backend = open_backend(options.encoder, options.num_frames, options.device)
     decoders = options.decoders or os.cpu_count() or 1
     service = Service(backend, limits, options.max_batch, options.max_wait_ms / 1e3, decoders)

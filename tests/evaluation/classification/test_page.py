@@ -1,9 +1,18 @@
-import pytest
+import io
 
+import pytest
+from PIL import Image
+
+from tests.browser import Browser
 from tests.evaluation import contents
 from vmm.evaluation.classification.page import confusion_map, write_page, wrong_samples
 from vmm.evaluation.classification.results import ClassificationResult
 from vmm.evaluation.common.findings import Finding
+from vmm.pages import data_uri
+
+FRAMES = io.BytesIO()
+Image.new("RGB", (224, 56)).save(FRAMES, "JPEG")
+PICTURE = data_uri("image/jpeg", FRAMES.getvalue())
 
 
 @pytest.fixture
@@ -56,6 +65,23 @@ def test_wrong_answers_have_the_name_of_their_file_where_it_is_known(tmp_path):
     assert "<td>dogs/&lt;1&gt;.mp4</td>" in text
     assert f"<td>{result.predictions[first][0]}</td>" not in text
     assert f"<td>{result.predictions[second][0]}</td>" in text
+
+
+def test_names_of_samples_leave_room_for_the_classes_on_a_phone(chromium, tmp_path):
+    content = contents.classification()
+    content["predictions"] = [[f"test-{n:06}/{n:09}", 0, 1] for n in range(3)]
+    write_page(tmp_path / "page.html", result_of(content), {0: PICTURE})
+    browser = Browser(chromium, tmp_path / "profile", 390, 900)
+    try:
+        browser.call("Page.navigate", url=(tmp_path / "page.html").as_uri())
+        browser.wait_for("document.readyState == 'complete'")
+        row = "[...document.querySelector('img.strip').closest('tr').children]"
+        ends = browser.evaluate(f"{row}.map(c => c.getBoundingClientRect().right)")
+        assert ends[2] < 355, "the class is beyond the edge"
+        option = "document.querySelector('.option').getClientRects().length"
+        assert browser.evaluate(option) == 1, "a line ends inside of an option"
+    finally:
+        browser.close()
 
 
 def test_published_numbers_stand_beside_ours(page):

@@ -58,6 +58,7 @@ def test_the_summary_says_what_is_missing(read):
     assert read(content).summary() == f"{start}left out), 1 view of 8 frames"
     content["data"]["readable"] = 5
     assert "by prompts: 5 samples, 1 view" in read(content).summary()
+    assert dict(read(content).card())["views"].startswith("1 clip x 1 crop, merged")
     content["findings"] = [{"code": "ties", "message": "some", "effect": "much"}]
     assert read(content).table().endswith("! ties: some\n    much")
 

@@ -117,8 +117,8 @@ def _views(subject: ClassSubject) -> Iterator[Finding]:
     ):  # fmt: skip
         yield Finding(
             "views",
-            f"{views.clips} clips x {views.crops} crops, published {protocol.title} numbers have "
-            f"{protocol.clips} x {protocol.crops}",
+            f"{number_of(views.clips, 'clip')} x {number_of(views.crops, 'crop')}, "
+            f"published {protocol.title} numbers have {protocol.clips} x {protocol.crops}",
             "fewer views usually cost a point or two",
         )
 

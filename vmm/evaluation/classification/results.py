@@ -54,7 +54,8 @@ class ClassificationResult(Result):
             ("coverage", coverage[data["coverage"]]),
             ("kind", settings["kind"]),
             ("prompts", ", ".join(map(repr, settings["templates"])) or "none"),
-            ("views", f"{settings['clips']} clips x {settings['crops']} crops, merged by sample: "
+            ("views", f"{number_of(settings['clips'], 'clip')} x "
+                      f"{number_of(settings['crops'], 'crop')}, merged by sample: "
                       f"{settings['merged']}"),
             *self.look(settings.get("frame_order", "forward")),
             ("ties", "expectation over random order"),

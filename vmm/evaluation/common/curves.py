@@ -12,7 +12,7 @@ from vmm.evaluation.common.page import render
 from vmm.metrics import METRICS
 
 _MEANINGS = {
-    "loss": "What training makes small: the sum of the losses below, each times its weight",
+    "loss": "What training makes small: the sum of all losses, each times its weight",
     "vtc": "Video-text contrastive loss: of all captions of a batch each clip must pick its own, "
     "and each caption its clip. Guessing gives the logarithm of the number of candidates, e.g. 2.1 "
     "for a batch of 8 and 4.2 for one of 64; the sigmoid loss has another scale",

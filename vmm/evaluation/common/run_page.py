@@ -83,7 +83,7 @@ def _describe(name: str, run: Path) -> dict[str, Any]:
         "facts": facts(run, config),
         "commands": next_commands(run, config),
         "speed": [
-            (title, form.format(typical[curve]))
+            (title, form.format(typical[curve]).replace("%", " %"))
             for curve, (title, form) in _SPEED.items()
             if curve in typical
         ],

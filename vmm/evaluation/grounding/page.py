@@ -26,6 +26,10 @@ NOTE = (
     "windows, over IoUs from 0.5 to 0.95. The last lines look at no video, or at its frames in "
     "random order: what they reach says nothing about a model."
 )
+_OF_HIGHLIGHTS = (
+    " Highlights: clips of two seconds that people marked VeryGood, at least Good, or at least "
+    "Fair. HIT@1: the most relevant clip is one; HL-mAP: mean average precision of the clips."
+)
 _EXAMPLES = (
     "Below the recall, a sentence of each of some videos: frames of the whole video; how relevant "
     "the sentence is from second to second; when what it says is seen (true, and shaded); the "
@@ -67,7 +71,7 @@ def write_page(
         title=f"{result.name} on {result.data['test_set']}",
         summary=result.numbers["verdict"] if result.numbers else _NOTHING,
         table=tables.pop("Moments", [["sentences", str(len(result.queries))]]),
-        note=NOTE,
+        note=NOTE + _OF_HIGHLIGHTS * ("Highlights" in tables),
         tables=tables,
         findings=result.findings,
         pictures={title: data_uri("image/png", image) for title, image in pictures.items()},

@@ -18,7 +18,7 @@ from vmm.evaluation.common.page import render
 from vmm.evaluation.common.sources import AnnotatedClips
 from vmm.evaluation.long_video_qa.measure import METHODS
 from vmm.evaluation.long_video_qa.results import QaResult, accuracy_rows, class_rows
-from vmm.evaluation.long_video_qa.timeline import TEMPLATES, timeline_svg
+from vmm.evaluation.long_video_qa.timeline import TEMPLATES, axis, timeline_svg
 from vmm.pages import data_uri
 from vmm.text_output import write_text
 
@@ -96,7 +96,10 @@ def write_page(path: Path, result: QaResult, folder: Path) -> None:
 def _example(question: dict[str, Any], number: int, folder: Path) -> dict[str, Any]:
     strip = folder / "timelines" / f"video-{int(question['video']):05d}.jpg"
     chosen, answer = question["chosen"], question["answer"]
+    left, width = axis(question)
     return {
+        "left": f"{100 * left:.3f}%",
+        "width": f"{100 * width:.3f}%",
         "kind": question["kind"],
         "question": question["question"],
         "state": "the video cannot be read" if chosen is None
@@ -115,7 +118,7 @@ def _readable(svg: str) -> str:
 
 
 def _strip(media: AnnotatedClips, video: int, clip: ClipSettings) -> bytes | None:
-    """Draw frames of a video in a row, at even distances; None if it cannot be read."""
+    """Draw frames of a video in a row, each over its seconds; None if it cannot be read."""
     settings = ClipSettings(_TILES, max(_TILE_SIDE, clip.image_size), decoder=clip.decoder)
     try:
         frames = read_frames(media.film(video), settings, None)

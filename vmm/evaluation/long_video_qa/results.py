@@ -19,7 +19,7 @@ clustered standard error, see ``vmm.evaluation.common.clustered``):
     Whether the video helped, in a sentence.
 ``questions``
     Of every question what was asked and chosen, the scores, and the relevance of each option along
-    the time axis (``timeline``, a row per option, at ``seconds``).
+    the time axis (``timeline``, a row per option, at ``seconds``; ``duration`` is the video's).
 ``accuracy`` is null where no answer is public; then so is all that depends on it.
 """
 

@@ -192,6 +192,7 @@ def _describe_questions(
                 "blind": own.blind,
                 "timeline": own.timeline,
                 "seconds": videos[question.video].seconds,
+                "duration": videos[question.video].duration,
             }
         )
     return described

@@ -22,7 +22,8 @@ from vmm.text_output import visible
 # under it, all of it. A film that is looked at has most of the window: Gradio lays it over the
 # others, as high as they happen to be, and the row of small ones over what is said of it.
 STYLE = """
-.films .grid-container {grid-template: none / repeat(auto-fill, minmax(150px, 1fr));
+.films .grid-container {
+  grid-template: none / repeat(auto-fill, minmax(min(150px, calc(50% - 8px)), 1fr));
   grid-auto-rows: auto}
 .films .thumbnail-lg {aspect-ratio: auto; height: auto; display: flex; flex-direction: column}
 .films .thumbnail-lg video {aspect-ratio: 4 / 3; height: auto; background: #000;
@@ -40,8 +41,11 @@ STYLE = """
 .kept label {width: 100%; overflow-wrap: anywhere}
 h1 {font-size: 1.4rem; font-weight: 600}
 :focus-visible {outline: 3px solid #4f46e5 !important; outline-offset: 2px}
-@media (max-width: 480px) {.gradio-container {padding: 8px !important}}
 """
+# Outside of what Gradio lets STYLE reach.
+HEAD = (
+    "<style>@media (max-width: 480px) {.gradio-container > .main {padding: 8px !important}}</style>"
+)
 # Screen readers would hear "Thumbnail 1 of 12".
 SCRIPT = """() => {
   const name = () => document.querySelectorAll(".films .thumbnail-lg").forEach(button => {
@@ -92,9 +96,13 @@ def _search_tab(page: Page) -> tuple[_Keep, gradio.HTML]:
     said = gradio.HTML(elem_id="said")
     films = _films("Moments, the best first", "films")
     with gradio.Row():
-        more = gradio.Button("More moments", interactive=False, elem_id="more")
-        keep_one = gradio.Button("Keep the selected moment", interactive=False, elem_id="keep")
-        keep_all = gradio.Button("Keep all that are shown", interactive=False, elem_id="keep-all")
+        more = gradio.Button("More moments", interactive=False, elem_id="more", min_width=180)
+        keep_one = gradio.Button(
+            "Keep the selected moment", interactive=False, elem_id="keep", min_width=180
+        )
+        keep_all = gradio.Button(
+            "Keep all that are shown", interactive=False, elem_id="keep-all", min_width=180
+        )
     with gradio.Row():
         about = gradio.Textbox(
             label="Selected moment", lines=5, interactive=False, elem_id="about", min_width=280
@@ -203,7 +211,11 @@ def _favourites_tab(
         [], label="Kept moments; check those to remove", type="index", elem_id="kept",
         elem_classes="kept",
     )  # fmt: skip
-    remove = gradio.Button("Remove the checked", elem_id="remove")
+    remove = gradio.Button("Remove the checked", interactive=False, elem_id="remove")
+    gradio.Markdown(
+        "CSV and JSON have all that is known of them, for tables and programs; EDL is for video "
+        "editors, VTT for players: chapters of each video."
+    )
     with gradio.Row():
         files = [
             gradio.DownloadButton(
@@ -212,7 +224,7 @@ def _favourites_tab(
             )
             for kind in KINDS
         ]  # fmt: skip
-    shown = [favourites, listed, said, *files]
+    shown = [favourites, listed, said, remove, *files]
     _on(keep_one.click, page.keep_one, [favourites, found, number], [*shown, beside], beside)
     _on(keep_all.click, page.keep_all, [favourites, found], [*shown, beside], beside)
     _on(remove.click, page.remove, [favourites, listed], shown, said)

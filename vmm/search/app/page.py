@@ -130,13 +130,14 @@ class Page:
         return *self._kept(favourites), status(said)
 
     def _kept(self, favourites: Favourites) -> tuple[Any, ...]:
-        files, left_out = files_of(favourites, self.actions.folder) if favourites else ({}, [])
+        some = bool(favourites)
+        files, left_out = files_of(favourites, self.actions.folder) if some else ({}, [])
         buttons = [
             gradio.update(value=files.get(kind), interactive=kind in files) for kind in KINDS
         ]
         listed = gradio.update(choices=lines(favourites), value=[])
         said = "; ".join([f"{number_of(len(favourites), 'moment')} kept", *left_out])
-        return favourites, listed, status(said), *buttons
+        return favourites, listed, status(said), gradio.update(interactive=some), *buttons
 
     def _found(
         self, text: str | None, clip: str | None, top: float, again: str, *limits: Any

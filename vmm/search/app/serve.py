@@ -15,7 +15,7 @@ from vmm.command_line import DEBUG
 from vmm.search.app.actions import Actions
 from vmm.search.app.api import api
 from vmm.search.app.guard import Guard
-from vmm.search.app.layout import SCRIPT, STYLE, layout
+from vmm.search.app.layout import HEAD, SCRIPT, STYLE, layout
 from vmm.search.app.page import Page
 from vmm.search.query import Searcher
 from vmm.text_output import complain, say
@@ -64,6 +64,7 @@ def serve(
             prevent_thread_lock=True,
             state_session_capacity=_SESSIONS,
             css=STYLE,
+            head=HEAD,
             js=SCRIPT,
             app_kwargs={"middleware": [guard]},
         )
