@@ -3,7 +3,7 @@ import base64
 import jinja2
 import pytest
 
-from vmm.pages import command, data_uri, render
+from vmm.pages import command, data_uri, render, sentence
 
 
 def test_a_template_builds_on_those_of_other_folders(tmp_path):
@@ -30,3 +30,10 @@ def test_options_of_a_command_are_kept_in_a_line():
     assert said.count('<span class="option">') == 3 and "&lt;i&gt;" in said
     assert '<span class="option">--model.init_args.x</span> &#39;a' in said
     assert '<span class="option">--key</span>=1 a--b' in said
+
+
+def test_commands_in_a_sentence_are_marked():
+    said = sentence("give `vmm eval x --k <n>` a file, or `--help`; a ` alone")
+    option = '<span class="option">--k</span>'
+    assert said.startswith(f"give <code>vmm eval x {option} &lt;n&gt;</code> a file, or <code>")
+    assert said.endswith("</code>; a ` alone")

@@ -12,6 +12,7 @@ import jinja2
 from markupsafe import Markup, escape
 
 _OPTION = re.compile(r"(?<!\S)--\w[\w.-]*")
+_QUOTED = re.compile(r"`([^`]+)`")
 
 
 def render(
@@ -34,7 +35,7 @@ def render(
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
     )
-    environment.filters.update({"command": command, **(filters or {})})
+    environment.filters.update({"command": command, "sentence": sentence, **(filters or {})})
     return environment.get_template(template).render(**content)
 
 
@@ -44,6 +45,11 @@ def command(text: str) -> Markup:
     A browser would end a line within the ``--`` of an option.
     """
     return Markup(_OPTION.sub(r'<span class="option">\g<0></span>', str(escape(text))))
+
+
+def sentence(text: str) -> Markup:
+    """Write what is said in the terminal, where commands stand between backticks."""
+    return Markup(_QUOTED.sub(r"<code>\1</code>", command(text)))
 
 
 def data_uri(kind: str, data: bytes) -> str:

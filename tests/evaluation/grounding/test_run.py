@@ -35,10 +35,13 @@ def encoder(toys, monkeypatch):
 @pytest.fixture
 def find(toys, encoder, tmp_path):
     path = toys.write(tmp_path)
+    run = tmp_path / "run"
+    run.mkdir()
+    (run / "config.yaml").touch()  # nothing else is looked at: the encoder is a toy
 
     def find(*options, annotations=path, dataset="moments"):
         return main([
-            "--run", "anything", "--dataset", dataset, "--annotations", str(annotations),
+            "--run", str(run), "--dataset", dataset, "--annotations", str(annotations),
             "--media", str(tmp_path / "test videos"), "--out", str(tmp_path / "out"),
             "--device", "cpu", *map(str, options),
         ])  # fmt: skip

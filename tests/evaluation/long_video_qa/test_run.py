@@ -30,10 +30,13 @@ def encoder(toys, monkeypatch):
 @pytest.fixture
 def ask(toys, encoder, tmp_path):
     path = toys.write(tmp_path)
+    run = tmp_path / "run"
+    run.mkdir()
+    (run / "config.yaml").touch()  # nothing else is looked at: the encoder is a toy
 
     def ask(*options, dataset="questions", annotations=path):
         return main([
-            "--run", "anything", "--dataset", dataset, "--annotations", str(annotations),
+            "--run", str(run), "--dataset", dataset, "--annotations", str(annotations),
             "--media", str(tmp_path / "videos"), "--out", str(tmp_path / "out"),
             "--device", "cpu", *options,
         ])  # fmt: skip

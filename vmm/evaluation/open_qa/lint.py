@@ -52,10 +52,12 @@ def lint_questions(
             )
         )
     if numbers["gain"]["interval"][0] <= 0:
+        control = {"blank": "a blank video", "frequent": "always the most frequent answer"}
         findings.append(
             Finding(
                 "no-help",
-                f"the accuracy is not clearly above the better control ({numbers['control']})",
+                f"the accuracy is not clearly above the better control, "
+                f"{control[numbers['control']]}",
                 "nothing shows that the model uses the video",
             )
         )
