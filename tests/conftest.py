@@ -57,9 +57,13 @@ def relative_error():
 
 @pytest.fixture(autouse=True)
 def _alike_everywhere():
-    """Leave nothing of the tests before: draws, and messages into a stream that is closed."""
+    """Leave nothing of the tests before: draws, messages into a stream that is closed, threads."""
     torch.manual_seed(0)
     logging.getLogger("vmm").handlers = []
+    threads = torch.get_num_threads()
+    yield
+    if torch.get_num_threads() != threads:  # the benchmarks take one
+        torch.set_num_threads(threads)
 
 
 _LONGEST = ("test_commands.py", "test_strategies.py", "test_averaging.py", "test_interrupts.py")

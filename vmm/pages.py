@@ -49,7 +49,7 @@ def command(text: str) -> Markup:
 
 def sentence(text: str) -> Markup:
     """Write what is said in the terminal, where commands stand between backticks."""
-    return Markup(_QUOTED.sub(r"<code>\1</code>", command(text)))
+    return Markup(_QUOTED.sub(r"<code>\1</code>", str(command(text))))
 
 
 def data_uri(kind: str, data: bytes) -> str:

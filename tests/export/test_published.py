@@ -1,5 +1,4 @@
 import json
-import re
 import shutil
 import subprocess
 import sys
@@ -149,15 +148,24 @@ def test_nothing_is_overwritten(stage2, tmp_path, capsys):
 
 
 @pytest.mark.parametrize(
-    ("options", "message"),
+    ("name", "size", "message"),
     [
-        (["--num-frames", "0"], "num_frames 0 must be at least 1"),
-        (["--image-size", "40"], "image_size 40 is not a multiple of patch_size 16"),
+        ("num_frames", 0, "num_frames 0 must be at least 1"),
+        ("image_size", 40, "image_size 40 is not a multiple of patch_size 16"),
     ],
 )
-def test_sizes_that_no_model_has_are_refused(stage1, tmp_path, capsys, options, message):
-    assert main(["import", str(stage1), str(tmp_path / "out"), *options]) == 2
-    assert re.search(message, capsys.readouterr().err)
+def test_sizes_that_no_model_has_are_refused(stage1, tmp_path, name, size, message):
+    with pytest.raises(ValueError, match=message):
+        import_checkpoint(str(stage1), tmp_path / "out", **{name: size})
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("option", ["--num-frames=0", "--image-size=40", "--text-num-heads=-2"])
+def test_a_command_with_such_a_size_leaves_nothing(stage1, tmp_path, capsys, option):
+    with pytest.raises(SystemExit) as ended:
+        sys.exit(main(["import", str(stage1), str(tmp_path / "out"), option]))
+    assert ended.value.code == 2
+    assert option.partition("=")[2] in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
 
 
@@ -183,11 +191,10 @@ def test_a_strange_account_is_named(stage1, tmp_path, capsys, content, message):
     assert not (tmp_path / "x.pth").exists()
 
 
-@pytest.mark.parametrize("heads", ["-2", "7"])
-def test_heads_that_cannot_be_are_refused(stage2, tmp_path, capsys, heads):
-    command = ["import", str(stage2), str(tmp_path / "out"), f"--text-num-heads={heads}"]
-    assert main(command) == 2
-    assert f"{heads} attention heads do not divide" in capsys.readouterr().err
+@pytest.mark.parametrize("heads", [-2, 7])
+def test_heads_that_cannot_be_are_refused(stage2, tmp_path, heads):
+    with pytest.raises(ValueError, match=f"{heads} attention heads do not divide"):
+        import_checkpoint(str(stage2), tmp_path / "out", text_num_heads=heads)
 
 
 def test_a_clip_tower_becomes_a_teacher(tmp_path):
