@@ -2,7 +2,8 @@
 
     python -m tests.app_pictures runs/demo/index
 
-The index is one of the demo's test clips, as `make demo` says at its end. Each picture has in it
+The index is one of the demo's test clips, as `make demo` says at its end, but with
+`--window 1 --stride 0.5`: clips of two seconds have a curve then. Each picture has in it
 the heading that the page had for ``FACTS``, so that a test can tell when they are old.
 """
 
@@ -39,7 +40,8 @@ FACTS = {
 }  # fmt: skip
 _BELOW = 24
 """Pixels below the last curve."""
-_FOUND, _ASKED = "a large striped blue ring grows on a striped background", "a large red circle"
+_FOUND = "a large striped blue ring grows on a striped background"
+_ASKED = "a small plain red circle moves up on a striped background"
 _FILM = ("green cross", "yellow bar", "red circle", "blue ring")
 """What is seen in the video that is asked, one after the other."""
 _HIDE = """
