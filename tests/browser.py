@@ -89,6 +89,11 @@ class Browser:
             time.sleep(0.1)
         return value
 
+    def show(self, page):
+        """Go to a page that is a file, and wait until it is there."""
+        self.call("Page.navigate", url=page.absolute().as_uri())
+        self.wait_for("document.readyState == 'complete'")
+
     def type_into(self, selector, text):
         """Focus an element and type."""
         self.wait_for(f"!!document.querySelector({selector!r})")

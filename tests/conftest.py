@@ -119,8 +119,7 @@ def look_at(chromium, tmp_path_factory):
         for width in widths:
             browser = Browser(chromium, tmp_path_factory.mktemp("profile"), width, 900)
             try:
-                browser.call("Page.navigate", url=path.absolute().as_uri())
-                browser.wait_for("document.readyState == 'complete'")
+                browser.show(path)
                 assert browser.evaluate("innerWidth") == width
                 assert browser.evaluate("document.body.innerText.trim().length") > 100
                 broken = "[...document.images].filter(i => !i.complete || !i.naturalWidth).length"

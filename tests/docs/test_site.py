@@ -81,14 +81,12 @@ def test_no_word_of_a_table_is_broken_on_a_telephone_and_wide_ones_show_it(
     browser = Browser(chromium, tmp_path, 390, 900)
     try:
         for page in ("reference/commands", "reference/recipes", "how/one_batch", "guides/data"):
-            browser.call("Page.navigate", url=(site / f"{page}.html").as_uri())
-            browser.wait_for("document.readyState == 'complete'")
+            browser.show(site / f"{page}.html")
             assert browser.evaluate("document.querySelectorAll('td code').length") > 5
             assert browser.evaluate(BROKEN) == [], page
             if page == "how/one_batch":  # names of modules end lines at their dots
                 assert browser.evaluate("document.querySelector('table').offsetWidth") < 375
-        browser.call("Page.navigate", url=(site / "results.html").as_uri())
-        browser.wait_for("document.readyState == 'complete'")
+        browser.show(site / "results.html")
         wide = "[...document.querySelectorAll('.md-typeset__scrollwrap')]"
         wide += ".filter(t => t.scrollWidth > t.clientWidth)"
         shown = "t => getComputedStyle(t).backgroundAttachment.includes('local')"
@@ -104,8 +102,7 @@ def test_the_search_works_without_a_server(site, chromium, tmp_path):
 
     browser = Browser(chromium, tmp_path, 1280, 900)
     try:
-        browser.call("Page.navigate", url=(site / "guides/search.html").as_uri())
-        browser.wait_for("document.readyState == 'complete'")
+        browser.show(site / "guides/search.html")
         browser.click("[data-md-toggle=search]")
         browser.type_into(".md-search__input", "micro_batch")
         browser.wait_for("document.querySelectorAll('.md-search-result__link').length > 1")

@@ -98,8 +98,7 @@ def test_what_is_wrong_can_be_read_on_a_phone(shards, tmp_path, chromium):
     inspect_shards(InspectOptions(f"{shards}/*.tar", tmp_path / "out"))
     browser = Browser(chromium, tmp_path / "profile", 390, 900)
     try:
-        browser.call("Page.navigate", url=(tmp_path / "out/index.html").as_uri())
-        browser.wait_for("document.readyState == 'complete'")
+        browser.show(tmp_path / "out/index.html")
         cells = "[...document.querySelectorAll('td:nth-child(3)')]"
         widths = browser.evaluate(f"{cells}.map(c => c.offsetWidth)")
         assert len(widths) == 6 and min(widths) > 180

@@ -233,9 +233,7 @@ class ShardSet:
             self.damaged[self.names[shard]] = summary.damage
             _log.warning(
                 "shard %s is damaged (%s); its %d complete samples are used",
-                self.names[shard],
-                summary.damage,
-                summary.complete,
+                *(self.names[shard], summary.damage, summary.complete),
             )
 
     def _report(self, patterns: str | Sequence[str]) -> None:

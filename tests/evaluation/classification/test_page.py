@@ -73,8 +73,7 @@ def test_names_of_samples_leave_room_for_the_classes_on_a_phone(chromium, tmp_pa
     write_page(tmp_path / "page.html", result_of(content), {0: PICTURE})
     browser = Browser(chromium, tmp_path / "profile", 390, 900)
     try:
-        browser.call("Page.navigate", url=(tmp_path / "page.html").as_uri())
-        browser.wait_for("document.readyState == 'complete'")
+        browser.show(tmp_path / "page.html")
         row = "[...document.querySelector('img.strip').closest('tr').children]"
         ends = browser.evaluate(f"{row}.map(c => c.getBoundingClientRect().right)")
         assert ends[2] < 355, "the class is beyond the edge"

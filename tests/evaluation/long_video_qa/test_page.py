@@ -30,8 +30,7 @@ def test_frames_stand_above_the_time_they_are_of(result, tmp_path, chromium, wid
     write_page(page, result, tmp_path / "out")
     browser = Browser(chromium, tmp_path / "profile", width, 900)
     try:
-        browser.call("Page.navigate", url=page.as_uri())
-        browser.wait_for("document.readyState == 'complete'")
+        browser.show(page)
         edges = "i => {const r = i.getBoundingClientRect(); return [i.src, r.left, r.right]}"
         images = browser.evaluate(f"[...document.images].map({edges})")
     finally:
