@@ -215,3 +215,25 @@ def test_a_patient_interrupt_leaves_other_threads_and_handlers_alone():
     thread.start()
     thread.join()
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("--rum=x", "unrecognized arguments: --rum; did you mean --run?"),
+        ("--rum x --k 3", "unrecognized arguments: --rum; did you mean --run?"),
+        ("--k 3", "the following arguments are required: --run"),
+        ("--k=3 --numb 4", "the following arguments are required: --run"),  # short for --number
+        ("--run x --k a", "argument --k: 'a' is no whole number"),
+        ("--run x --number a", "argument --number: 'a' is no number"),
+        ("--run x --hulp", "unrecognized arguments: --hulp"),
+    ],
+)
+def test_a_misspelt_option_is_named_before_what_is_missing(words, said, capsys):
+    parser = CommandParser(prog="vmm x")
+    parser.add_argument("--run", required=True)
+    parser.add_argument("--k", type=int)
+    parser.add_argument("--number", type=float)
+    with pytest.raises(SystemExit):
+        parser.parse_args(words.split())
+    assert capsys.readouterr().err == f"vmm x: error: {said}; see vmm x -h\n"
