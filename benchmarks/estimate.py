@@ -369,12 +369,12 @@ def main() -> None:
 
 
 def stored_counts(folder: Path = report.RESULTS) -> Counts:
-    """Read the counts of the newest result file.
+    """Read the counts of the newest result file; its name ends with the day.
 
     Raises:
         ValueError: If there is none.
     """
-    files = sorted(folder.glob("estimate_*.json"))
+    files = sorted(folder.glob("estimate_*-??-??.json"), key=lambda path: path.stem[-10:])
     if not files:
         raise ValueError(f"no estimate in {folder}; run `python -m benchmarks.estimate`")
     return Counts(**json.loads(files[-1].read_text("utf-8"))["settings"]["counts"])
