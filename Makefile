@@ -93,20 +93,7 @@ format: $(READY)
 	$(BIN)/ruff format .
 
 bench: $(READY)
-	$(BIN)/python -m benchmarks.scan --short
-	$(BIN)/python -m benchmarks.block --short
-	$(BIN)/python -m benchmarks.step --short
-	$(BIN)/python -m benchmarks.compiling --short
-	$(BIN)/python -m benchmarks.decode --short
-	$(BIN)/python -m benchmarks.encoder --short
-	$(BIN)/python -m benchmarks.export --short
-	$(BIN)/python -m benchmarks.long_video --short
-	$(BIN)/python -m benchmarks.care --short
-	$(BIN)/python -m benchmarks.rerank --short
-	$(BIN)/python -m benchmarks.collection --short
-	$(BIN)/python -m benchmarks.opening --short
-	$(BIN)/python -m benchmarks.loading --short
-	$(BIN)/python -m benchmarks.estimate
+	$(BIN)/python -m benchmarks --short
 
 # What a GPU has to show, for ten minutes; the same command goes on. Status 2 without a GPU.
 GPU :=

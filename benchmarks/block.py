@@ -66,7 +66,7 @@ class Sizes(NamedTuple):
     limit_s: float
 
 
-SHORT = Sizes(("Ti", "M"), (1569,), 5, 1.5)
+SHORT = Sizes(("M",), (1569,), 3, 1.0)
 LONG = Sizes(("Ti", "M"), (197, 1569, 6273, 12545), 9, 6.0)
 
 

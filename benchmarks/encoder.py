@@ -72,7 +72,7 @@ class Sizes(NamedTuple):
     limit_s: float
 
 
-SHORT = Sizes(("tiny",), (8, 32, 64), (8,), IMAGE_SIZE, 2, 8.0)
+SHORT = Sizes(("tiny",), (8, 32), (8,), IMAGE_SIZE, 2, 4.0)
 LONG = Sizes(("tiny", "middle"), (8, 16, 32, 64, 128), (64, 32), IMAGE_SIZE, 3, 30.0)
 
 

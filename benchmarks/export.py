@@ -70,7 +70,7 @@ class Sizes(NamedTuple):
     rounds: int
 
 
-SHORT = Sizes(("tiny",), (8,), 8, 8, 224, 8)
+SHORT = Sizes(("tiny",), (8,), 8, 8, 224, 4)
 LONG = Sizes(("tiny", "small", "middle", "base"), (1, 8, 64), 8, None, 224, 3)
 WITH_TEXT = "middle"
 """The text tower is the same for all, so one model has it in full size."""

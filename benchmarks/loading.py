@@ -256,8 +256,7 @@ def variants(sizes: Sizes) -> list[dict[str, Any]]:
         cluster = sizes.cluster._replace(workers=workers)
         corpus = sizes.stage1._replace(per_shard=per_shard)
         warm = PREFETCH * workers
-        count = min(steps_for(1, [corpus], cluster), 2 * warm + 16)
-        plan = indexed_plan({"": corpus}, cluster, count)
+        plan = indexed_plan({"": corpus}, cluster, 2 * warm + 16)
         row = {"samples per shard": per_shard, "workers": workers}
         row["shards opened per batch"] = float(plan.opened[warm:].mean())
         for storage in (DISK, OBJECTS):

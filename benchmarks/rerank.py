@@ -58,7 +58,7 @@ class Sizes(NamedTuple):
     limit_s: float
 
 
-SHORT = Sizes((8,), (K,), BertArchitecture(), 9, 2, 8.0)
+SHORT = Sizes((8,), (32,), BertArchitecture(), 9, 2, 8.0)
 LONG = Sizes((8,), (8, 32, K), BertArchitecture(), 9, 3, 30.0)
 
 
