@@ -17,9 +17,10 @@ import torch
 
 from tests.ops.cpus import CPUS
 from vmm.ops.kernels import cpu_kernel, cpu_threads
-from vmm.ops.kernels.cpu_blocks import Block
+from vmm.ops.kernels.cpu_blocks import SPAN, Block
 from vmm.ops.scan import cpu as scan_cpu
 from vmm.ops.scan.bidirectional import Direction, bidirectional_scan
+from vmm.ops.scan.cpu_kernels import TILE
 from vmm.ops.scan.selective_scan import selective_scan, selective_scan_ref
 
 # An LLVM CPU that every machine of this kind can run, and that has neither AVX-512 nor FMA.
@@ -52,24 +53,45 @@ def assert_close(actual, expected, limit):
         assert (a - e).abs().max() <= limit * e.abs().max()
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_the_gradient_asks_for_all_rows_of_the_next_block_ahead(dtype, monkeypatch):
-    """Or else it waits for memory: twice as long on some CPUs."""
-    asked, real = [], Block.expect_next_block
+@pytest.fixture
+def asked(monkeypatch):
+    """Names of what each walk over rows asks for ahead, with the rows after its last block."""
+    found, real = [], Block.expect_next_block
 
-    def spy(at, t, *names):
-        asked.extend(name for name in names if name in at.code.arguments)
+    def spy(at, t, later, *names):
+        there = {name for name in names if name in at.code.arguments}
         before = str(at.code.builder.module).count("llvm.prefetch")
-        real(at, t, *names)
+        real(at, t, later, *names)
         after = str(at.code.builder.module).count("llvm.prefetch")
-        asked.append(after - before)
+        assert after - before >= len(there)  # and a declaration of it
+        found.append((there, later))
 
     monkeypatch.setattr(Block, "expect_next_block", spy)
     cpu_kernel._compiled.cache_clear()
+    return found
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_all_rows_of_the_next_block_are_asked_for_ahead(dtype, asked):
+    """Or else a scan waits for memory: twice as long on some CPUs."""
     run({name: x.to(dtype) for name, x in make_inputs(channels=32, length=5).items()})
-    *names, calls = asked
-    assert set(names) == {"u", "delta", "z", "d_out", "d_u", "d_delta", "d_z"}
-    assert calls >= len(names)  # and a declaration of it
+    assert asked == [
+        ({"u", "delta", "z", "out"}, SPAN),
+        ({"u", "delta", "z", "d_out", "d_u", "d_delta", "d_z"}, -TILE),
+    ]
+
+
+def test_both_directions_ask_ahead_for_what_they_read_and_write(asked):
+    x = make_inputs(channels=32, length=5)
+    u, delta, a, b, c, d, z, bias = (
+        x[name] for name in ("u", "delta", "A", "B", "C", "D", "z", "delta_bias")
+    )
+    direction = u, delta, a, b, c, d, bias
+    scan_both(z, *direction, *direction)
+    assert asked == [
+        ({"u", "delta", "waiting"}, SPAN),
+        ({"u_reverse", "delta_reverse", "other_reverse", "z", "out"}, SPAN),
+    ]
 
 
 @pytest.fixture

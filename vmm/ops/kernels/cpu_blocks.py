@@ -86,6 +86,14 @@ def size_arguments(x: Tensor) -> dict[str, int]:
 _AHEAD = 32
 """Rows between what a kernel works on and what it asks the memory for."""
 
+SPAN = 8
+"""Rows of all blocks that ``each_span`` takes before the rows behind them.
+
+Rows are often 512 bytes or more apart, or that and some pages, and tensors begin at the same place
+of a page: of the first cache's 64 sets, rows then use eight. More rows would push each other out
+between the time when they are asked for and their use.
+"""
+
 
 class Block:
     """One sample and one block of channels, inside a kernel being written.
@@ -94,13 +102,15 @@ class Block:
         code: The kernel.
         item: The item that it is part of.
         place: Which block of the item.
+        count: Blocks of the item.
     """
 
-    def __init__(self, code: Emitter, item: Value, place: Value) -> None:
+    def __init__(self, code: Emitter, item: Value, place: Value, count: Value) -> None:
         arg = code.arguments
         self.code, self.batch, self.group = code, item // arg["groups"], item % arg["groups"]
         self.index = self.group * arg["group_blocks"] + place
         self._offset = self.index * code.bytes
+        self._place, self._count = place, count
 
     def row(self, name: str, t: Value) -> Value:
         """Return the address of row t of this sample."""
@@ -110,31 +120,36 @@ class Block:
     def read(self, name: str, t: Value) -> Value:
         """Load this block of row t."""
         load = self.code.load_bfloat16 if self._is_bfloat16(name) else self.code.load_row
-        return load(self._place(name, t))
+        return load(self._address(name, t, self.index))
 
     def write(self, name: str, t: Value, x: Value) -> None:
         """Store this block of row t."""
         store = self.code.store_bfloat16 if self._is_bfloat16(name) else self.code.store_row
-        store(x, self._place(name, t))
+        store(x, self._address(name, t, self.index))
 
     def expect(self, t: Value, *names: str) -> None:
         """Bring this block of a later row closer, of what is there of the names.
 
         Rows are so far apart in memory that no CPU does this by itself.
         """
-        self._prefetch(t + _AHEAD, 0, names)
+        self._prefetch(t + _AHEAD, self.index, names)
 
-    def expect_next_block(self, t: Value, *names: str) -> None:
-        """Bring the next block of row t closer: for kernels that take all blocks tile by tile."""
-        self._prefetch(t, LANES, names)
+    def expect_next_block(self, t: Value, later: int, *names: str) -> None:
+        """Bring the next block of row t closer: for kernels that take all blocks of some rows.
 
-    def _prefetch(self, t: Value, lanes: int, names: Sequence[str]) -> None:
+        After the last block it is the first one of row t + ``later``.
+        """
+        more = self.code.least(self._count - 1 - self._place, 1)
+        first = self.index - self._place
+        self._prefetch(t + (1 - more) * later, first + (self._place + 1) * more, names)
+
+    def _prefetch(self, t: Value, block: Value, names: Sequence[str]) -> None:
         for name in names:
             if name in self.code.arguments:
-                self.code.prefetch(self._place(name, t) + lanes * self._size(name))
+                self.code.prefetch(self._address(name, t, block))
 
-    def _place(self, name: str, t: Value) -> Value:
-        return self.row(name, t) + self.index * (LANES * self._size(name))
+    def _address(self, name: str, t: Value, block: Value) -> Value:
+        return self.row(name, t) + block * (LANES * self._size(name))
 
     def _size(self, name: str) -> int:
         """Bytes of a lane."""
@@ -156,11 +171,27 @@ class Block:
 def each_block(code: Emitter, item: Value, body: Callable[[Block], None]) -> None:
     """Write ``body(block)`` for every block of an item."""
     arg = code.arguments
+    first = item % arg["groups"] * arg["group_blocks"]
+    count = code.least(arg["group_blocks"], arg["blocks"] - first)
 
     def one(place: Value) -> None:
-        block = Block(code, item, place)
+        block = Block(code, item, place, count)
         code.keep_lanes(arg["channels"] - block.index * LANES)
         body(block)
 
-    first = item % arg["groups"] * arg["group_blocks"]
-    code.loop(code.least(arg["group_blocks"], arg["blocks"] - first), one)
+    code.loop(count, one)
+
+
+def each_span(code: Emitter, item: Value, body: Callable[[Block, Value, Value], None]) -> None:
+    """Write ``body(block, first, rows)`` for every block of an item and ``SPAN`` rows of it.
+
+    All blocks come before the next rows: what a block carries from row to row waits in memory.
+    """
+    length = code.arguments["length"]
+
+    def one(number: Value) -> None:
+        first = number * SPAN
+        rows = code.least(length - first, SPAN)
+        each_block(code, item, lambda block: body(block, first, rows))
+
+    code.loop((length + (SPAN - 1)) // SPAN, one)

@@ -95,7 +95,7 @@ class Value:
     def __floordiv__(self, other: Value | int) -> Value:
         return self._apply("fdiv", "sdiv", self, other)
 
-    def __mod__(self, other: Value) -> Value:
+    def __mod__(self, other: Value | int) -> Value:
         return self._apply("frem", "srem", self, other)
 
     __radd__, __rmul__ = __add__, __mul__

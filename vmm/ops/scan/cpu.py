@@ -82,8 +82,10 @@ def pair_forward(inputs: PairInputs, delta_softplus: bool, starts: Tensor | None
     if z is not None:
         arguments |= row_arguments("z", z, True)
     arguments |= row_arguments("out", out, True)
-    waiting = LANES * arguments["length"]
-    _run(write_pair_forward, arguments, delta_softplus, rows["u"], inputs.A.shape[1], waiting)
+    waiting = out if out.dtype == torch.float32 else empty_packed(inputs.u, torch.float32)
+    arguments |= row_arguments("waiting", waiting, False)
+    arguments |= row_arguments("other_reverse", waiting, True)
+    _run(write_pair_forward, arguments, delta_softplus, rows["u"], inputs.A.shape[1])
     return out.to(inputs.u.dtype)
 
 

@@ -14,7 +14,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 
-from vmm.ops.kernels.cpu_blocks import Block, each_block
+from vmm.ops.kernels.cpu_blocks import SPAN, Block, each_block, each_span
 from vmm.ops.kernels.cpu_emitter import Emitter
 from vmm.ops.kernels.cpu_lane_sums import LaneSums
 from vmm.ops.kernels.cpu_values import LANES, Value
@@ -127,35 +127,43 @@ class _Scan:
     def output(self, sums: Sequence[Value], t: Value) -> Value:
         """Return the output at t before the gate, given the sums over states."""
         out = sums[0] + sums[1]
-        return out + self.at.read("other", t) if "other" in self.code.arguments else out
+        other = "other" + self._suffix
+        return out + self.at.read(other, t) if other in self.code.arguments else out
 
-    def walk(self, finish: Callable[[Value, Value], None]) -> None:
-        """Scan the whole length; ``finish`` gets t and the output there before the gate."""
-        code = self.code
+    def walk(
+        self, first: Value, rows: Value, results: Sequence[str], finish: Callable[..., None]
+    ) -> None:
+        """Scan some rows; the state comes from memory and goes there.
 
-        def one_tile(tile: Value, step: Value, *state: Value) -> list[Value]:
-            keep = code.arguments["starts" + self._suffix]
-            code.when(keep, lambda: self.store(state, self.start(tile)))
+        Args:
+            first: The first of them.
+            rows: Their number, up to ``SPAN``.
+            results: Names of what ``finish`` reads and writes.
+            finish: Called with the block, t and the output there before the gate.
+        """
+        at, code = self.at, self.code
+        place = at.per_sample("state" + self._suffix, self.states)
+        start = self.load(place, self.states)
+        inside = code.least(first % TILE, 1)
+        keep = code.arguments["starts" + self._suffix] * (1 - inside)
+        code.when(keep, lambda: self.store(start, self.start(first // TILE)))
+        names = [*(name + self._suffix for name in ("u", "delta", "other")), *results]
 
-            def one_step(k: Value, step: Value, *state: Value) -> list[Value]:
-                t = tile * TILE + k
-                self.at.expect(t, "u" + self._suffix, "delta" + self._suffix, "other")
-                u = self.read("u", t)
-                scaled = step * u
-                new = [self.next_step(t)]
-                y = [self.skip * u, code.number(0.0)]  # two sums: their additions overlap
-                for n, state_n, _ in self.advance(step, scaled, state, t):
-                    new.append(state_n)
-                    y[n % 2] = y[n % 2] + self.selected("C", t, n) * state_n
-                finish(t, self.output(y, t))
-                return new
+        def one_row(k: Value, step: Value, *state: Value) -> list[Value]:
+            t = first + k
+            at.expect_next_block(t, SPAN, *names)
+            u = self.read("u", t)
+            scaled = step * u
+            new = [self.next_step(t)]
+            y = [self.skip * u, code.number(0.0)]  # two sums: their additions overlap
+            for n, state_n, _ in self.advance(step, scaled, state, t):
+                new.append(state_n)
+                y[n % 2] = y[n % 2] + self.selected("C", t, n) * state_n
+            finish(at, t, self.output(y, t))
+            return new
 
-            return code.loop(_tile_length(code, tile), one_step, step, *state)
-
-        state = self.at.per_sample("state" + self._suffix, self.states)
-        first = self.step(code.arguments["length"] * 0)
-        _, *last = code.loop(_tiles(code), one_tile, first, *self.load(state, self.states))
-        self.store(last, state)
+        _, *last = code.loop(rows, one_row, self.step(first), *start)
+        self.store(last, place)
 
 
 def _tiles(code: Emitter) -> Value:
@@ -173,34 +181,36 @@ def write_forward(code: Emitter, states: int, softplus: bool) -> None:
     last.
     """
 
-    def one_block(at: Block) -> None:
-        _Scan(at, states, softplus).walk(lambda t, y: _write_gated(at, t, y))
+    def some_rows(at: Block, first: Value, rows: Value) -> None:
+        _Scan(at, states, softplus).walk(first, rows, ("z", "out"), _write_gated)
 
-    code.each_item(lambda item: each_block(code, item, one_block))
+    code.each_item(lambda item: each_span(code, item, some_rows))
 
 
 def write_pair_forward(code: Emitter, states: int, softplus: bool) -> None:
     """Write the sum of two scans, times the gate; the second one's arguments end in ``_reverse``.
 
-    Block by block, so that the output of the first waits in cache for that of the second.
+    The output of the first waits in rows that are the second one's ``other``.
     """
 
-    def one_block(at: Block) -> None:
-        def waiting(t: Value) -> Value:
-            return code.scratch + t * code.bytes
+    def wait(at: Block, t: Value, y: Value) -> None:
+        at.write("waiting", t, y)
 
-        def finish(t: Value, y: Value) -> None:
-            _write_gated(at, t, y + code.load(waiting(code.arguments["length"] - 1 - t)))
+    def first_way(at: Block, first: Value, rows: Value) -> None:
+        _Scan(at, states, softplus).walk(first, rows, ("waiting",), wait)
 
-        _Scan(at, states, softplus).walk(lambda t, y: code.store(y, waiting(t)))
-        _Scan(at, states, softplus, "_reverse").walk(finish)
+    def second_way(at: Block, first: Value, rows: Value) -> None:
+        _Scan(at, states, softplus, "_reverse").walk(first, rows, ("z", "out"), _write_gated)
 
-    code.each_item(lambda item: each_block(code, item, one_block))
+    def one_item(item: Value) -> None:
+        each_span(code, item, first_way)
+        each_span(code, item, second_way)
+
+    code.each_item(one_item)
 
 
 def _write_gated(at: Block, t: Value, y: Value) -> None:
     """Write a row of ``out``: y, times SiLU of z if there is one."""
-    at.expect(t, "z", "out")
     if "z" in at.code.arguments:
         y = y * at.code.silu(at.read("z", t))
     at.write("out", t, y)
@@ -271,7 +281,7 @@ def _recompute(scan: _Scan, tile: Value, length: Value, scratch: _Scratch) -> No
 
     def one_step(k: Value, step: Value, d_skip: Value, *state: Value) -> list[Value]:
         t = tile * TILE + k
-        at.expect_next_block(t, *_ROWS)
+        at.expect_next_block(t, -TILE, *_ROWS)
         u, d_y = at.read("u", t), at.read("d_out", t)
         if "z" in code.arguments:
             z = at.read("z", t)
