@@ -20,7 +20,8 @@ def walk(x, one_row, length, batch=1):
         def some_rows(block, first, rows):
             code.loop(rows, lambda k: one_row(code, block, first + k))
 
-        code.each_item(lambda item: each_span(code, item, some_rows))
+        rows = code.arguments["length"]
+        code.each_item(lambda item: each_span(code, item, rows * 0, rows, some_rows))
 
     blocks = -(-x.shape[1] // LANES)
     arguments = size_arguments(x[..., :length]) | row_arguments("x", x, False)

@@ -1,30 +1,33 @@
 """Causal convolution on the CPU, compiled: channels-last, SiLU fused, forward and backward.
 
-Every block of channels keeps its taps and the last inputs in registers while the kernel walks over
-time. The gradient is one walk too: it repeats the forward pass, so nothing but the inputs is saved.
+A block of channels keeps its taps and the last inputs in registers for a few rows, then the next
+block takes the same rows. The gradient is one such walk too: it repeats the forward pass, so
+nothing but the inputs is saved.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 from torch import Tensor
 
 from vmm.ops.backends import why_no_compiled_code
 from vmm.ops.conv.interface import ConvInputs, ConvOutputs, Taps
 from vmm.ops.kernels.cpu_blocks import (
+    SPAN,
     Block,
     as_rows,
     by_block,
     each_block,
+    each_span,
     from_blocks,
     row_arguments,
     size_arguments,
 )
 from vmm.ops.kernels.cpu_emitter import Emitter
 from vmm.ops.kernels.cpu_kernel import compile_kernel, packed_address
-from vmm.ops.kernels.cpu_values import Value
+from vmm.ops.kernels.cpu_values import LANES, Value
 from vmm.ops.op_tools import empty_packed
 
 _SUFFIXES = ("", "_reverse")
@@ -101,52 +104,99 @@ class _Conv:
         return total
 
 
-def _convolutions(at: Block, taps: int, rows: str) -> list[_Conv]:
-    given = (suffix for suffix in _SUFFIXES if rows + suffix in at.code.arguments)
-    return [_Conv(at, taps, suffix) for suffix in given]
+class _Row(NamedTuple):
+    """Where a walk is."""
+
+    at: Block
+    ways: list[_Conv]
+    t: Value
+    back: bool
+    """Whether row t exists."""
+    ahead: bool
+    """Whether row t - (K - 1) does."""
+
+    def has(self, conv: _Conv) -> bool:
+        """Whether the row that a direction is about exists."""
+        return self.ahead if conv.lag else self.back
+
+    def expect(self, *names: str) -> None:
+        """Bring the next block of all rows that this one reads or writes closer."""
+        self.at.expect_next_block(self.t, SPAN, *names)
+        for conv in self.ways:
+            for name in ("out", "d_out"):
+                self.at.expect_next_block(self.t - conv.lag, SPAN, name + conv.suffix)
 
 
-def _walk(code: Emitter, taps: int, one_row: Callable[..., list[Value]], *carried: Value) -> Any:
-    """Write ``carried = one_row(t, back, ahead, *carried)`` for all rows and K - 1 more.
+class _Walk:
+    """A walk over all rows and K - 1 more of the blocks of an item.
 
-    ``back`` says, while writing, whether row t exists, and ``ahead`` whether row t - (K - 1) does.
+    Args:
+        code: The kernel.
+        item: The item.
+        taps: K.
+        rows: Name, without suffix, of rows that each direction has.
+        carried: Vectors that a block carries from row to row, zeros at first.
     """
-    length, lag = code.arguments["length"], taps - 1
-    both = code.least(length, lag)
-    parts = (
-        (both, length * 0, True, False),
-        (length * -1 + lag, length, False, False),  # only sequences shorter than the window
-        (length - lag, length * 0 + lag, True, True),
-        (both, length - both + lag, False, True),
-    )
-    for count, start, *known in parts:
 
-        def one(i: Value, *now: Value, start: Value = start, known: Any = known) -> list[Value]:
-            return one_row(start + i, *known, *now)
+    def __init__(self, code: Emitter, item: Value, taps: int, rows: str, carried: int) -> None:
+        self.code, self.taps = code, taps
+        self._item, self._rows, self._carried = item, rows, carried
 
-        carried = tuple(code.loop(count, one, *carried))
-    return carried
+    def convolutions(self, at: Block) -> list[_Conv]:
+        """Return the directions of a block."""
+        given = (suffix for suffix in _SUFFIXES if self._rows + suffix in self.code.arguments)
+        return [_Conv(at, self.taps, suffix) for suffix in given]
+
+    def carried(self, at: Block) -> list[Value]:
+        """Load what a block carries."""
+        return [self.code.load(address) for address in self._places(at)]
+
+    def _places(self, at: Block) -> list[Value]:
+        start = self.code.scratch + at.place * (self._carried * self.code.bytes)
+        return [start + n * self.code.bytes for n in range(self._carried)]
+
+    def _carry(self, at: Block, values: Sequence[Value]) -> None:
+        for value, address in zip(values, self._places(at), strict=True):
+            self.code.store(value, address)
+
+    def over(self, one_row: Callable[..., list[Value]]) -> None:
+        """Write ``carried = one_row(row, *carried)`` for all rows of all blocks."""
+        code = self.code
+        nothing = [code.number(0.0)] * self._carried
+        each_block(code, self._item, lambda at: self._carry(at, nothing))
+        length, lag = code.arguments["length"], self.taps - 1
+        both = code.least(length, lag)
+        parts = (
+            (length * 0, both, True, False),
+            (length, length * -1 + lag, False, False),  # only of less rows than the window
+            (length * 0 + lag, length - lag, True, True),
+            (length - both + lag, both, False, True),
+        )
+        for start, count, *known in parts:
+
+            def some_rows(at: Block, first: Value, rows: Value, known: Any = known) -> None:
+                ways = self.convolutions(at)
+
+                def one(k: Value, *now: Value) -> list[Value]:
+                    return one_row(_Row(at, ways, first + k, *known), *now)
+
+                self._carry(at, code.loop(rows, one, *self.carried(at)))
+
+            each_span(code, self._item, start, count, some_rows)
 
 
 def write_forward(code: Emitter, taps: int, silu: bool) -> None:
     """Write out = conv(x, weight, bias), and the same for what ends in ``_reverse``."""
-    zero = code.number(0.0)
 
-    def one_block(at: Block) -> None:
-        ways = _convolutions(at, taps, "out")
+    def one_row(row: _Row, *previous: Value) -> list[Value]:
+        row.expect("x")
+        window = [*previous, row.at.read("x", row.t) if row.back else code.number(0.0)]
+        for conv in filter(row.has, row.ways):
+            y = conv(window)
+            row.at.write("out" + conv.suffix, row.t - conv.lag, code.silu(y) if silu else y)
+        return window[1:]
 
-        def one_row(t: Value, back: bool, ahead: bool, *previous: Value) -> list[Value]:
-            at.expect(t, "x", "out", "out_reverse")
-            window = [*previous, at.read("x", t) if back else zero]
-            for conv in ways:
-                if ahead if conv.lag else back:
-                    y = conv(window)
-                    at.write("out" + conv.suffix, t - conv.lag, code.silu(y) if silu else y)
-            return window[1:]
-
-        _walk(code, taps, one_row, *[zero] * (taps - 1))
-
-    code.each_item(lambda item: each_block(code, item, one_block))
+    code.each_item(lambda item: _Walk(code, item, taps, "out", taps - 1).over(one_row))
 
 
 def write_backward(code: Emitter, taps: int, silu: bool) -> None:
@@ -155,43 +205,52 @@ def write_backward(code: Emitter, taps: int, silu: bool) -> None:
     d_x is complete; d_weight (batch, blocks, taps, lanes) and d_bias (batch, blocks, lanes) of each
     direction have to be summed over samples.
     """
-    zero = code.number(0.0)
+    zero, of_rows = code.number(0.0), 2 * taps - 2
 
-    def one_block(at: Block) -> None:
-        ways = _convolutions(at, taps, "d_out")
+    def one_row(row: _Row, *carried: Value) -> list[Value]:
+        # The last inputs, their gradients as far as known, those of the parameters.
+        previous, pending = carried[: taps - 1], carried[taps - 1 : of_rows]
+        sums, at = list(carried[of_rows:]), row.at
+        row.expect("x")
+        at.expect_next_block(row.t - (taps - 1), SPAN, "d_x")
+        window = [*previous, at.read("x", row.t) if row.back else zero]
+        d_window = [*pending, zero]
+        for i, conv in enumerate(row.ways):
+            if row.has(conv):
+                d_y = at.read("d_out" + conv.suffix, row.t - conv.lag)
+                if silu:
+                    y = conv(window)
+                    sigmoid = code.sigmoid(y)
+                    d_y = d_y * (sigmoid * (1.0 + y * (1.0 - sigmoid)))
+                d_window = [d + w * d_y for d, w in zip(d_window, conv.weight, strict=True)]
+                first = i * (taps + 1)
+                sums[first] = sums[first] + d_y
+                for k, x in enumerate(window, first + 1):
+                    sums[k] = sums[k] + x * d_y
+        if row.ahead:
+            at.write("d_x", row.t - (taps - 1), d_window[0])
+        return [*window[1:], *d_window[1:], *sums]
 
-        def one_row(t: Value, back: bool, ahead: bool, *carried: Value) -> list[Value]:
-            # The last inputs, their gradients as far as known, those of the parameters.
-            previous, pending = carried[: taps - 1], carried[taps - 1 : 2 * taps - 2]
-            sums = list(carried[2 * taps - 2 :])
-            at.expect(t, "x", "d_out", "d_out_reverse", "d_x")
-            window, d_window = [*previous, at.read("x", t) if back else zero], [*pending, zero]
-            for i, conv in enumerate(ways):
-                if ahead if conv.lag else back:
-                    d_y = at.read("d_out" + conv.suffix, t - conv.lag)
-                    if silu:
-                        y = conv(window)
-                        sigmoid = code.sigmoid(y)
-                        d_y = d_y * (sigmoid * (1.0 + y * (1.0 - sigmoid)))
-                    d_window = [d + w * d_y for d, w in zip(d_window, conv.weight, strict=True)]
-                    first = i * (taps + 1)
-                    sums[first] = sums[first] + d_y
-                    for k, x in enumerate(window, first + 1):
-                        sums[k] = sums[k] + x * d_y
-            if ahead:
-                at.write("d_x", t - (taps - 1), d_window[0])
-            return [*window[1:], *d_window[1:], *sums]
+    def one_item(item: Value) -> None:
+        walk = _Walk(code, item, taps, "d_out", of_rows + _num_ways(code, "d_out") * (taps + 1))
+        walk.over(one_row)
 
-        nothing = [zero] * (2 * taps - 2 + len(ways) * (taps + 1))
-        sums = _walk(code, taps, one_row, *nothing)[2 * taps - 2 :]
-        for i, conv in enumerate(ways):
-            d_bias, *d_weight = sums[i * (taps + 1) : (i + 1) * (taps + 1)]
-            code.store(d_bias, at.per_sample("d_bias" + conv.suffix))
-            start = at.per_sample("d_weight" + conv.suffix, taps)
-            for k, d_w in enumerate(reversed(d_weight) if conv.lag else d_weight):
-                code.store(d_w, start + k * code.bytes)
+        def keep_sums(at: Block) -> None:
+            sums = walk.carried(at)[of_rows:]
+            for i, conv in enumerate(walk.convolutions(at)):
+                d_bias, *d_weight = sums[i * (taps + 1) : (i + 1) * (taps + 1)]
+                code.store(d_bias, at.per_sample("d_bias" + conv.suffix))
+                start = at.per_sample("d_weight" + conv.suffix, taps)
+                for k, d_w in enumerate(reversed(d_weight) if conv.lag else d_weight):
+                    code.store(d_w, start + k * code.bytes)
 
-    code.each_item(lambda item: each_block(code, item, one_block))
+        each_block(code, item, keep_sums)
+
+    code.each_item(one_item)
+
+
+def _num_ways(code: Emitter, rows: str) -> int:
+    return sum(rows + suffix in code.arguments for suffix in _SUFFIXES)
 
 
 def _run(
@@ -206,5 +265,7 @@ def _run(
         arguments |= row_arguments(name, tensor, reverse=False)
     arguments |= {name: packed_address(name, tensor) for name, tensor in per_channel.items()}
     taps = next(iter(per_channel.values())).shape[1]
+    most = 2 * (taps - 1) + 2 * (taps + 1)  # vectors that a block carries
     kernel = compile_kernel(write, arguments, taps, silu)
-    kernel.run(arguments, len(x) * arguments["groups"], x.numel())
+    scratch = LANES * most * arguments["group_blocks"]
+    kernel.run(arguments, len(x) * arguments["groups"], x.numel(), scratch)

@@ -110,7 +110,7 @@ class Block:
         self.code, self.batch, self.group = code, item // arg["groups"], item % arg["groups"]
         self.index = self.group * arg["group_blocks"] + place
         self._offset = self.index * code.bytes
-        self._place, self._count = place, count
+        self.place, self._count = place, count
 
     def row(self, name: str, t: Value) -> Value:
         """Return the address of row t of this sample."""
@@ -139,9 +139,9 @@ class Block:
 
         After the last block it is the first one of row t + ``later``.
         """
-        more = self.code.least(self._count - 1 - self._place, 1)
-        first = self.index - self._place
-        self._prefetch(t + (1 - more) * later, first + (self._place + 1) * more, names)
+        more = self.code.least(self._count - 1 - self.place, 1)
+        first = self.index - self.place
+        self._prefetch(t + (1 - more) * later, first + (self.place + 1) * more, names)
 
     def _prefetch(self, t: Value, block: Value, names: Sequence[str]) -> None:
         for name in names:
@@ -182,16 +182,28 @@ def each_block(code: Emitter, item: Value, body: Callable[[Block], None]) -> Non
     code.loop(count, one)
 
 
-def each_span(code: Emitter, item: Value, body: Callable[[Block, Value, Value], None]) -> None:
-    """Write ``body(block, first, rows)`` for every block of an item and ``SPAN`` rows of it.
+def each_span(
+    code: Emitter,
+    item: Value,
+    start: Value,
+    count: Value,
+    body: Callable[[Block, Value, Value], None],
+) -> None:
+    """Write ``body(block, first, rows)`` for every block of an item and up to ``SPAN`` of its rows.
 
     All blocks come before the next rows: what a block carries from row to row waits in memory.
+
+    Args:
+        code: The kernel.
+        item: The item.
+        start: The first row.
+        count: Rows in all.
+        body: Writes what is done with some rows of a block.
     """
-    length = code.arguments["length"]
 
     def one(number: Value) -> None:
-        first = number * SPAN
-        rows = code.least(length - first, SPAN)
-        each_block(code, item, lambda block: body(block, first, rows))
+        done = number * SPAN
+        rows = code.least(count - done, SPAN)
+        each_block(code, item, lambda block: body(block, start + done, rows))
 
-    code.loop((length + (SPAN - 1)) // SPAN, one)
+    code.loop((count + (SPAN - 1)) // SPAN, one)

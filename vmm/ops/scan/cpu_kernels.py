@@ -174,6 +174,11 @@ def _tile_length(code: Emitter, tile: Value) -> Value:
     return code.least(code.arguments["length"] - tile * TILE, TILE)
 
 
+def _each_span(code: Emitter, item: Value, body: Callable[[Block, Value, Value], None]) -> None:
+    length = code.arguments["length"]
+    each_span(code, item, length * 0, length, body)
+
+
 def write_forward(code: Emitter, states: int, softplus: bool) -> None:
     """Write out = scan(u, delta, A, B, C, D, z, other); keeps states if ``starts`` is not zero.
 
@@ -184,7 +189,7 @@ def write_forward(code: Emitter, states: int, softplus: bool) -> None:
     def some_rows(at: Block, first: Value, rows: Value) -> None:
         _Scan(at, states, softplus).walk(first, rows, ("z", "out"), _write_gated)
 
-    code.each_item(lambda item: each_span(code, item, some_rows))
+    code.each_item(lambda item: _each_span(code, item, some_rows))
 
 
 def write_pair_forward(code: Emitter, states: int, softplus: bool) -> None:
@@ -203,8 +208,8 @@ def write_pair_forward(code: Emitter, states: int, softplus: bool) -> None:
         _Scan(at, states, softplus, "_reverse").walk(first, rows, ("z", "out"), _write_gated)
 
     def one_item(item: Value) -> None:
-        each_span(code, item, first_way)
-        each_span(code, item, second_way)
+        _each_span(code, item, first_way)
+        _each_span(code, item, second_way)
 
     code.each_item(one_item)
 
