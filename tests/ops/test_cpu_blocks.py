@@ -3,8 +3,9 @@
 import pytest
 import torch
 
+from vmm.ops.conv.causal_conv import Taps, bidirectional_conv1d
 from vmm.ops.kernels import cpu_kernel
-from vmm.ops.kernels.cpu_blocks import SPAN, each_span, row_arguments, size_arguments
+from vmm.ops.kernels.cpu_blocks import SPAN, Block, each_span, row_arguments, size_arguments
 from vmm.ops.kernels.cpu_emitter import Emitter
 from vmm.ops.kernels.cpu_values import LANES
 
@@ -71,3 +72,33 @@ def test_what_comes_next_is_asked_for(channels, length, later, monkeypatch):
     expected[0, 0, :later] = 0  # what the first rows begin with
     expected[0, LANES:, length:] = 0  # rows that do not exist are not walked over
     assert torch.equal(x, expected)
+
+
+def test_a_convolution_asks_for_every_row_that_the_next_block_reads_or_writes(monkeypatch):
+    asked, used = set(), set()
+    expect, read, write = Block.expect_next_block, Block.read, Block.write
+
+    def place(name, t):  # what LLVM computes t from, without the number of the instruction
+        return name, str(t.raw).partition("=")[2]
+
+    def expecting(block, t, later, *names):
+        assert later == SPAN
+        asked.update(place(name, t) for name in names if name in block.code.arguments)
+        expect(block, t, later, *names)
+
+    def reading(block, name, t):
+        used.add(place(name, t))
+        return read(block, name, t)
+
+    def writing(block, name, t, x):
+        used.add(place(name, t))
+        write(block, name, t, x)
+
+    for name, spy in (("expect_next_block", expecting), ("read", reading), ("write", writing)):
+        monkeypatch.setattr(Block, name, spy)
+    cpu_kernel._compiled.cache_clear()
+    x = torch.randn(1, 9, 32).transpose(1, 2).requires_grad_()
+    taps = [Taps(torch.randn(32, 4), torch.randn(32)) for _ in range(2)]
+    sum(bidirectional_conv1d(x, *taps, backend="cpu")).sum().backward()
+    names = {"x", "out", "out_reverse", "d_out", "d_out_reverse", "d_x"}
+    assert {name for name, _ in used} == names and used <= asked

@@ -8,7 +8,7 @@ the second half is what kernels write to get at them.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -83,15 +83,12 @@ def size_arguments(x: Tensor) -> dict[str, int]:
     }
 
 
-_AHEAD = 32
-"""Rows between what a kernel works on and what it asks the memory for."""
-
 SPAN = 8
 """Rows of all blocks that ``each_span`` takes before the rows behind them.
 
-Rows are often 512 bytes or more apart, or that and some pages, and tensors begin at the same place
-of a page: of the first cache's 64 sets, rows then use eight. More rows would push each other out
-between the time when they are asked for and their use.
+Rows are often a multiple of 512 bytes long, and large tensors begin at the same place of a page:
+then the rows of all of them use eight of the 64 sets of a CPU's first cache, and more than eight
+rows would push each other out between the moment they are asked for and their use.
 """
 
 
@@ -127,26 +124,17 @@ class Block:
         store = self.code.store_bfloat16 if self._is_bfloat16(name) else self.code.store_row
         store(x, self._address(name, t, self.index))
 
-    def expect(self, t: Value, *names: str) -> None:
-        """Bring this block of a later row closer, of what is there of the names.
-
-        Rows are so far apart in memory that no CPU does this by itself.
-        """
-        self._prefetch(t + _AHEAD, self.index, names)
-
     def expect_next_block(self, t: Value, later: int, *names: str) -> None:
-        """Bring the next block of row t closer: for kernels that take all blocks of some rows.
+        """Bring the next block of row t closer, of what is there of the names.
 
-        After the last block it is the first one of row t + ``later``.
+        After the last block of an item it is the first one of row t + ``later``. Blocks of a row
+        are taken with other rows in between, so no CPU does this by itself.
         """
         more = self.code.least(self._count - 1 - self.place, 1)
-        first = self.index - self.place
-        self._prefetch(t + (1 - more) * later, first + (self.place + 1) * more, names)
-
-    def _prefetch(self, t: Value, block: Value, names: Sequence[str]) -> None:
+        row, block = t + (1 - more) * later, self.index - self.place + (self.place + 1) * more
         for name in names:
             if name in self.code.arguments:
-                self.code.prefetch(self._address(name, t, block))
+                self.code.prefetch(self._address(name, row, block))
 
     def _address(self, name: str, t: Value, block: Value) -> Value:
         return self.row(name, t) + block * (LANES * self._size(name))

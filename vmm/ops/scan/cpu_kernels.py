@@ -1,8 +1,9 @@
 """The selective scan and its gradient as CPU kernels, written for ``vmm.ops.kernels.cpu_emitter``.
 
-The states of a block of channels stay in registers while the kernel walks over time, so memory is
-read once per input and written once per output. Time is cut into tiles: training keeps the states
-at the start of each, and the gradient recomputes the others tile by tile in cache.
+The states of a block of channels stay in registers for a few rows, and wait in memory while the
+other blocks take the same rows; so memory is read once per input and written once per output. Time
+is cut into tiles: training keeps the states at the start of each, and the gradient recomputes the
+others tile by tile in cache.
 
 The equations are in ``vmm.ops.scan.selective_scan``; A comes multiplied by log2(e). All kernels are
 specialised for d_state (``states``), for the softplus, and for the arguments that are there: the
