@@ -82,16 +82,16 @@ def measured() -> dict[str, Path]:
     """Find the newest page of every benchmark and drill, a whole one rather than a short one."""
     pages: dict[str, Path] = {}
     for folder, before in ((_BENCHMARKS, ""), (_DRILLS, "drill_")):
-        for path in sorted(folder.glob("*.md"), key=_age):
+        for path in sorted(folder.glob("*.md"), key=_weight):
             what = re.split(r"_amd|_intel|_nvidia|_\d{4}", path.stem)[0]
             gpu = _GPU.search(path.stem) is not None and what != "gpu"
             pages[before + what + "_gpu" * gpu] = path
     return pages
 
 
-def _age(path: Path) -> tuple[str, bool]:
+def _weight(path: Path) -> tuple[bool, str]:
     found = re.search(r"\d{4}-\d\d-\d\d", path.name)
-    return found[0] if found else "", not path.stem.endswith("_short")
+    return not path.stem.endswith("_short"), found[0] if found else ""
 
 
 def _listed(titles: dict[str, str]) -> str:

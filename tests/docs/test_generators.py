@@ -20,7 +20,7 @@ def generators(root):
         yield pictures, references
     finally:
         sys.path.remove(str(root / "docs/generators"))
-        for name in ("pictures", "references"):
+        for name in ("pictures", "references", "hook"):
             sys.modules.pop(name, None)
 
 
@@ -62,3 +62,16 @@ def test_every_class_that_a_recipe_names_is_in_the_reference_with_all_its_settin
     assert set(recipe["model"]["init_args"]) <= names
     data = references.settings(listed["vmm.data.demo.WebVideoData"])
     assert set(recipe["data"]["init_args"]) <= {setting.name for setting in data}
+
+
+@pytest.mark.usefixtures("generators")
+def test_a_whole_measurement_is_shown_rather_than_a_newer_short_one(monkeypatch, tmp_path):
+    import hook
+
+    for name in ("scan_amd_2026-01-02", "scan_intel_2026-01-03", "scan_amd_2026-01-04_short"):
+        (tmp_path / f"{name}.md").write_text("# Scan", "utf-8")
+    (tmp_path / "block_amd_2026-01-01_short.md").write_text("# Block", "utf-8")
+    (tmp_path / "block_amd_2026-01-02_short.md").write_text("# Block", "utf-8")
+    monkeypatch.setattr(hook, "_BENCHMARKS", tmp_path)
+    found = {name: page.stem for name, page in hook.measured().items() if "drill" not in name}
+    assert found == {"scan": "scan_intel_2026-01-03", "block": "block_amd_2026-01-02_short"}
