@@ -186,11 +186,20 @@ def test_a_text_model_is_refused(colours):
     [
         ("clip:ViT-B-32", "is no model; give open_clip:NAME"),
         ("open_clip:", "is no model"),
-        ("open_clip:no-such-model", "open_clip cannot build 'no-such-model'"),
-        ("open_clip:ViT-B-32:no-such-tag", "open_clip cannot build 'ViT-B-32'"),
+        ("open_clip:no-such-model", "open_clip cannot build 'no-such-model'.* give a name and"),
+        ("open_clip:ViT-B-32:no-such-tag", "open_clip cannot build 'ViT-B-32'.* give a name and"),
         ("sentence-transformers:no/such", "sentence-transformers cannot load"),
     ],
 )
 def test_unknown_models_are_a_sentence(name, message):
     with pytest.raises(ValueError, match=message):
         load_encoder(name, None, "cpu")
+
+
+def test_weights_that_cannot_be_fetched_are_not_taken_for_unknown_ones(monkeypatch):
+    def create(name, pretrained):
+        raise RuntimeError("failed to download")
+
+    monkeypatch.setattr("open_clip.create_model", create)
+    with pytest.raises(ValueError, match="failed to download; it knows both: try again with a net"):
+        load_encoder("open_clip:ViT-B-32:openai", None, "cpu")

@@ -36,9 +36,17 @@ def create_model(name: str, pretrained: str | None) -> tuple[nn.Module, Any]:
     except (OSError, RuntimeError, ValueError) as error:
         said = str(error).partition(" Available: ")[0]  # without the names of all models
         raise ValueError(
-            f"open_clip cannot build {name!r} with weights {pretrained!r}: {said}; give a name "
-            "and a tag that `open_clip.list_pretrained()` has, or files of both"
+            f"open_clip cannot build {name!r} with weights {pretrained!r}: {said}; "
+            + _remedy(name, pretrained)
         ) from error
+
+
+def _remedy(name: str, pretrained: str | None) -> str:
+    import open_clip
+
+    if open_clip.is_pretrained_cfg(name, pretrained or ""):
+        return "it knows both: try again with a network, or give a file of the weights as the tag"
+    return "give a name and a tag that `open_clip.list_pretrained()` has, or files of both"
 
 
 def _known(name: str) -> str:
