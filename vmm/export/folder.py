@@ -23,7 +23,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
-from safetensors.torch import save_file
 from torch import nn
 
 from vmm.data.annotations.class_list import read_class_names
@@ -35,7 +34,7 @@ from vmm.models.recipe_nodes import class_of
 from vmm.models.text_interface import TextEncoder
 from vmm.models.video_encoder import VideoEncoder
 from vmm.models.video_text import VideoTextModel
-from vmm.models.weight_files import read_state_dict
+from vmm.models.weight_files import read_state_dict, write_tensors
 from vmm.models.weights import load_accounted, usual_types
 from vmm.ops.similarity import MATCH_WEIGHT
 from vmm.runs import (
@@ -177,7 +176,7 @@ def write_folder(parts: EncoderParts, folder: Path) -> str:
         The fingerprint.
     """
     state = {key: value.contiguous() for key, value in parts.model.state_dict().items()}
-    save_file(state, folder / WEIGHTS, {"format": "pt"})
+    write_tensors(state, folder / WEIGHTS, {"format": "pt"})
     write_preprocessing(parts, folder)
     files = {path.name: sha256(path) for path in sorted(folder.iterdir())}
     fingerprint = _fingerprint(parts.settings, files)

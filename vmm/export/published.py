@@ -11,7 +11,6 @@ from typing import Any
 
 import torch
 import yaml
-from safetensors.torch import save_file
 from torch import nn
 
 from vmm.models.checkpoints import Published, load_published, save_published
@@ -22,7 +21,7 @@ from vmm.models.run_text import keep_text_files, with_own_text
 from vmm.models.text_encoder import BertTextEncoder
 from vmm.models.text_interface import TextEncoder
 from vmm.models.video_text import VideoTextModel
-from vmm.models.weight_files import read_state_dict
+from vmm.models.weight_files import read_state_dict, write_tensors
 from vmm.runs import (
     IMPORTED_WEIGHTS,
     TASKS,
@@ -63,7 +62,7 @@ def import_checkpoint(source: str, out: Path, **options: Any) -> Published:
     with whole_folder(out) as folder:
         published = load_published(source, **options)
         state = published.model.state_dict()
-        save_file(
+        write_tensors(
             {key: value.contiguous() for key, value in state.items()}, folder / IMPORTED_WEIGHTS
         )
         (folder / "config.yaml").write_text(yaml.safe_dump(_recipe(published), sort_keys=False))

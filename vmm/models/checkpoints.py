@@ -19,7 +19,6 @@ from pathlib import Path
 from typing import Any, NamedTuple, get_args
 
 import torch
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from vmm.hub import expect_network
@@ -48,7 +47,7 @@ from vmm.models.published_shapes import (
 from vmm.models.text_encoder import BertTextEncoder
 from vmm.models.video_text import VideoTextModel
 from vmm.models.videomamba import VideoMamba
-from vmm.models.weight_files import read_weight_file
+from vmm.models.weight_files import read_weight_file, write_tensors
 from vmm.models.weights import check_finite, load_accounted, usual_types
 from vmm.whole import whole_file
 
@@ -213,7 +212,7 @@ def save_published(
         if target.suffix == ".safetensors":
             # Tied tensors are written twice: the format has no references.
             tensors = {key: value.clone().contiguous() for key, value in published.items()}
-            save_file(tensors, file, {"config": json.dumps(config)} if config else None)
+            write_tensors(tensors, file, {"config": json.dumps(config)} if config else None)
         else:
             with file.open("wb") as stream:  # by its name, the file would hold it
                 torch.save({"model": published, "config": config} if config else published, stream)

@@ -1,8 +1,9 @@
-"""Weight files from elsewhere, read without running code in them."""
+"""Weight files from elsewhere, read without running code in them, and those that vmm writes."""
 
 from __future__ import annotations
 
 import json
+import os
 import pickle
 import pickletools
 import re
@@ -18,6 +19,7 @@ from typing import Any, NamedTuple
 
 import torch
 from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
 from torch import Tensor
 
 from vmm.models.lora import merge_adapters
@@ -35,6 +37,27 @@ BROKEN = (
 )
 """What torch and safetensors raise while they read a file with damaged bytes, as
 ``tests/stress/checkpoints.py`` found; to be caught around a call of theirs and nothing else."""
+
+
+def write_tensors(
+    tensors: dict[str, Tensor], path: Path, metadata: dict[str, str] | None = None
+) -> None:
+    """Write a safetensors file that others may read as any new file: by the user's umask.
+
+    safetensors 0.8 makes files that only their owner can read.
+
+    Args:
+        tensors: By their names, without gaps in memory.
+        path: The file.
+        metadata: Kept in its head.
+
+    Raises:
+        OSError: If it cannot be written.
+    """
+    save_file(tensors, path, metadata)
+    mask = os.umask(0o077)  # it can be read only by changing it
+    os.umask(mask)
+    path.chmod(0o666 & ~mask)
 
 
 class _Inert:

@@ -280,8 +280,8 @@ def _for_retrieval(given: argparse.Namespace) -> tuple[Parts, Start]:
         say(f"{name}: {number_of(part.clips, 'clip')} with captions{without}")
     if train.repeated > _MOST_REPEATED:
         say(
-            f"{train.repeated:.0%} of the captions stand at several clips: these count as right "
-            "for each other; if they are classes, add --task classification"
+            f"{train.repeated:.0%} of the captions stand at several clips: training counts these "
+            "as right for each other; if they are classes, add --task classification"
         )
     return parts, start
 

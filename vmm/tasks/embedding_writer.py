@@ -11,9 +11,9 @@ import lightning as L
 import torch
 import torch.nn.functional as F
 from lightning.pytorch.callbacks import BasePredictionWriter
-from safetensors.torch import save_file
 
 from vmm.data.datamodules import run_folder
+from vmm.models.weight_files import write_tensors
 
 logger = logging.getLogger(__name__)
 
@@ -68,7 +68,7 @@ def _write(trainer: L.Trainer, predictions: Sequence[Any], stem: str) -> None:
         "video": F.normalize(torch.cat([batch.video for batch in kept]), dim=-1),
         "text": F.normalize(torch.cat([batch.text for batch in kept]), dim=-1),
     }
-    save_file(tensors, folder / f"{stem}.safetensors")
+    write_tensors(tensors, folder / f"{stem}.safetensors")
     keys = [key for batch in kept for key in batch.key]
     for name, rows in tensors.items():
         broken = (~rows.isfinite()).flatten(1).any(1).nonzero().flatten().tolist()

@@ -38,6 +38,13 @@ def test_a_collapsed_model(clean):
     assert finding.effect == "R@1 is anything from 0.0 to 100.0, as ties are broken; 0.1 expected"
 
 
+def test_ties_behind_better_candidates_change_nothing(clean):
+    similarity = torch.eye(N) + 1e-3 * torch.rand(N, N)
+    similarity[0, :3] = torch.tensor([2.0, 2.0, 3.0])  # the right one is the first
+    finding = only(changed(clean, similarity=similarity), "tied-scores")
+    assert finding.effect == f"R@1 is {100 * (N - 1) / N:.1f} however ties are broken"
+
+
 def test_tied_scores(clean):
     similarity = torch.eye(N) + 1e-3 * torch.rand(N, N)
     similarity[0, :4] = 5

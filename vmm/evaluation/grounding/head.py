@@ -16,11 +16,12 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from vmm.evaluation.grounding.metrics import Floats
 from vmm.evaluation.grounding.proposals import best_apart
+from vmm.models.weight_files import write_tensors
 from vmm.whole import whole_file
 
 WEIGHTS, RECORD = "head.safetensors", "head.json"
@@ -124,7 +125,7 @@ class MomentHead(nn.Module):
         """
         folder.mkdir(parents=True, exist_ok=True)
         with whole_file(folder / WEIGHTS) as file:
-            save_file(self.state_dict(), file)
+            write_tensors(self.state_dict(), file)
         with whole_file(folder / RECORD) as file:
             content = {"format": _FORMAT, "sizes": self.sizes, **record}
             file.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")

@@ -93,6 +93,8 @@ def _tie_effect(scores: Tensor, relevant: Tensor) -> str:
     found = ranks.targets > 0
     best = 100 * ((ranks.better == 0) & found).double().mean()
     worst = 100 * ((ranks.better + ranks.tied <= 1) & found).double().mean()
+    if best == worst:
+        return f"R@1 is {fair:.1f} however ties are broken"
     return (
         f"R@1 is anything from {worst:.1f} to {best:.1f}, as ties are broken; {fair:.1f} expected"
     )

@@ -1,0 +1,28 @@
+import os
+import stat
+import sys
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from vmm.models.weight_files import write_tensors
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="files have no mode there")
+@pytest.mark.parametrize(("mask", "mode"), [(0o022, 0o644), (0o007, 0o660)])
+def test_others_may_read_weights_as_any_new_file(mask, mode, tmp_path):
+    before = os.umask(mask)
+    try:
+        write_tensors({"a": torch.arange(3)}, tmp_path / "x.safetensors", {"format": "pt"})
+        assert os.umask(mask) == mask  # it is left as it was
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE((tmp_path / "x.safetensors").stat().st_mode) == mode
+    assert torch.equal(load_file(tmp_path / "x.safetensors")["a"], torch.arange(3))
+
+
+def test_vmm_writes_safetensors_in_one_place(root):
+    for path in (root / "vmm").rglob("*.py"):
+        if path.name != "weight_files.py":
+            assert "save_file(" not in path.read_text("utf-8"), path
