@@ -131,3 +131,38 @@ end_at_once()
 sys.exit(run_to_status("it", work))
 """
     assert run(code, "colorsys", "") == (130, "-9\n", "it: stopped by Ctrl-C")
+
+
+_STOPPED_COMMAND = """
+import atexit, ctypes, os, sys, threading, time
+import vmm.cli
+from vmm.__main__ import main
+
+@ctypes.CFUNCTYPE(None, ctypes.c_int, ctypes.c_void_p)
+def crash(status, nothing):  # as what C++ does at the end of a process, if threads are at work
+    os.abort()
+
+def finish():
+    time.sleep(0.3)
+    print("a thread has finished")
+
+def stopped():
+    ctypes.CDLL(None).on_exit(crash, None)
+    atexit.register(print, "what was registered was done")
+    threading.Thread(target=finish).start()
+    return int(sys.argv[1])
+
+vmm.cli.main = stopped
+sys.exit(main())
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only its C library has on_exit")
+@pytest.mark.parametrize("status", [130, 2])
+def test_after_ctrl_c_libraries_clear_nothing_up_but_python_does(status):
+    done = subprocess.run(
+        [sys.executable, "-c", _STOPPED_COMMAND, str(status)], capture_output=True, text=True
+    )
+    assert done.stdout.splitlines() == ["a thread has finished", "what was registered was done"]
+    # Other ends of a process are as they always were.
+    assert done.returncode == 130 if status == 130 else done.returncode < 0

@@ -9,6 +9,8 @@ Little of the standard library only: this is the first thing that ``vmm`` loads.
 
 from __future__ import annotations
 
+import atexit
+import contextlib
 import os
 import signal
 import sys
@@ -17,6 +19,7 @@ TYPE_CHECKING = False  # as in vmm/__init__.py
 if TYPE_CHECKING:
     from pathlib import Path
     from types import FrameType
+    from typing import NoReturn
 
 STOPPED = 130
 """Exit status."""
@@ -71,6 +74,21 @@ def _end(number: int, frame: object, said: str = "vmm: stopped by Ctrl-C") -> No
 
         shutil.rmtree(folder, ignore_errors=True)
     os._exit(STOPPED)
+
+
+def leave(status: int) -> NoReturn:
+    """End the process after a command that was stopped, as Python does it, and not as C++ does.
+
+    Threads of libraries may be at work still, e.g. those of a model that was loading: what C++
+    clears up in the end makes a crash of that.
+    """
+    if "threading" in sys.modules:
+        sys.modules["threading"]._shutdown()  # waits for threads that have something to finish
+    atexit._run_exitfuncs()
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError, ValueError, AttributeError):
+            stream.flush()
+    os._exit(status)
 
 
 def _imports(frame: FrameType | None) -> bool:
