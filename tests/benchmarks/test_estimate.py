@@ -91,6 +91,10 @@ def test_the_newest_result_counts_whatever_its_processor_is_called(tmp_path):
         settings = {"settings": {"counts": COUNTS._replace(kept_per_token=value)._asdict()}}
         (tmp_path / f"estimate_{name}.json").write_text(json.dumps(settings), "utf-8")
     assert estimate.stored_counts(tmp_path).kept_per_token == 2.0
+    for path in tmp_path.glob("*[0-9].json"):
+        path.unlink()
+    with pytest.raises(ValueError, match="no estimate"):  # a short one is none
+        estimate.stored_counts(tmp_path)
 
 
 def test_no_result_file_is_one_sentence(tmp_path):

@@ -1,6 +1,7 @@
 import os
 import stat
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -19,6 +20,15 @@ def test_others_may_read_weights_as_any_new_file(mask, mode, tmp_path):
     finally:
         os.umask(before)
     assert stat.S_IMODE((tmp_path / "x.safetensors").stat().st_mode) == mode
+    assert torch.equal(load_file(tmp_path / "x.safetensors")["a"], torch.arange(3))
+
+
+def test_a_drive_without_modes_gets_the_weights(monkeypatch, tmp_path):
+    def refuse(path, mode):
+        raise PermissionError(1, "Operation not permitted", str(path))
+
+    monkeypatch.setattr(Path, "chmod", refuse)
+    write_tensors({"a": torch.arange(3)}, tmp_path / "x.safetensors")
     assert torch.equal(load_file(tmp_path / "x.safetensors")["a"], torch.arange(3))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import pickle
@@ -57,7 +58,8 @@ def write_tensors(
     save_file(tensors, path, metadata)
     mask = os.umask(0o077)  # it can be read only by changing it
     os.umask(mask)
-    path.chmod(0o666 & ~mask)
+    with contextlib.suppress(PermissionError):  # drives without modes
+        path.chmod(0o666 & ~mask)
 
 
 class _Inert:

@@ -10,6 +10,7 @@ from torch import Tensor
 from vmm.evaluation.common.findings import Finding
 from vmm.evaluation.retrieval.subject import Subject
 from vmm.metrics import (
+    TiedRanks,
     hit_probability,
     retrieval_metrics,
     text_to_video_ranks,
@@ -88,11 +89,24 @@ def ties(subject: Subject) -> Iterator[Finding]:
 
 
 def _tie_effect(scores: Tensor, relevant: Tensor) -> str:
-    ranks = text_to_video_ranks(scores, relevant)
+    """Say what the order of equal scores changes, for each direction that has some."""
+    directions = {
+        "text-to-video": text_to_video_ranks(scores, relevant),
+        "video-to-text": video_to_text_ranks(scores, relevant),
+    }
+    said = (
+        f"{name} {_recall_of_ties(ranks)}"
+        for name, ranks in directions.items()
+        if bool((ranks.tied > ranks.targets).any())
+    )
+    return "; ".join(said) or "no query's right candidate is tied with a wrong one"
+
+
+def _recall_of_ties(ranks: TiedRanks) -> str:
     fair = 100 * hit_probability(ranks, 1).mean()
-    found = ranks.targets > 0
-    best = 100 * ((ranks.better == 0) & found).double().mean()
-    worst = 100 * ((ranks.better + ranks.tied <= 1) & found).double().mean()
+    first = (ranks.better == 0) & (ranks.targets > 0)
+    best = 100 * first.double().mean()
+    worst = 100 * (first & (ranks.tied == ranks.targets)).double().mean()
     if best == worst:
         return f"R@1 is {fair:.1f} however ties are broken"
     return (
