@@ -18,6 +18,13 @@ def test_recall_curves_rise_from_r1_to_everything(result):
         content.ranks("dual", "v2t")
 
 
+def test_chance_reaches_the_whole_gallery_as_the_curves_do(result):
+    (axes,) = recall_curves([("model", RetrievalResult.read(result))], "t2v").axes
+    *curves, chance = axes.get_lines()
+    ends = {(line.get_xdata()[-1], line.get_ydata()[-1]) for line in [*curves, chance]}
+    assert len(ends) == 1 and ends.pop()[1] == 100
+
+
 def test_the_similarity_map_has_the_right_pairs_on_its_diagonal():
     scores = torch.zeros(200, 100)
     owner = torch.arange(200) // 2

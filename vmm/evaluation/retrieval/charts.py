@@ -37,14 +37,15 @@ def recall_curves(results: Sequence[tuple[str, RetrievalResult]], direction: str
             name = f" {name}" if name.startswith("_") else name  # else the legend omits it
             ax.plot(ks, recalls, linestyle=style, color=f"C{number}", marker="o", ms=3, label=name)
     ks = [k for k in _DEPTHS if k <= largest]
-    ax.plot(ks, [100 * k / largest for k in ks], color="#b0b0b0", lw=1, label="chance")
+    ends = [*(k for k in ks if k < largest), largest]
+    ax.plot(ends, [100 * k / largest for k in ends], color="#b0b0b0", lw=1, label="chance")
     ax.set(xscale="log", ylim=(0, 102), title=DIRECTIONS[direction])
     ax.set(xlabel="depth k", ylabel="recall@k, %")
     ax.set_xticks(ks, labels=[str(k) for k in ks])
     ax.set_xticks([], minor=True)
     ax.grid(alpha=0.3)
     ax.spines[["top", "right"]].set_visible(False)
-    figure.legend(loc="outside lower center", ncols=1, fontsize=8, frameon=False)
+    figure.legend(loc="outside lower center", ncols=1, fontsize=8, frameon=False, handlelength=5)
     return figure
 
 
