@@ -1,7 +1,8 @@
 """How every command reads its options, and how it ends.
 
-A user's mistake costs one sentence and status 2; Ctrl-C one sentence and status 130; a defect of
-ours keeps its traceback and Python's status 1. Nothing heavy is loaded here.
+A user's mistake costs one sentence and status 2; what could be done only in part one sentence and
+status 1; Ctrl-C one sentence and status 130; a defect of ours keeps its traceback and Python's
+status 1. Nothing heavy is loaded here.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from vmm.text_output import complain
 DEBUG = "VMM_DEBUG"
 """Environment variable; set to anything, the traceback of a mistake is shown."""
 
-MISTAKE, BAD_NUMBERS, LOST, PREEMPTED, NO_READER = 2, 65, 69, 75, 141
+PARTLY, MISTAKE, BAD_NUMBERS, LOST, PREEMPTED, NO_READER = 1, 2, 65, 69, 75, 141
 
 _OURS = ("vmm", "eval", "data_prep")
 _LONGEST = 400  # characters of a library's message
@@ -186,6 +187,17 @@ def run_to_status(name: str, run: Callable[[], int], kept: str = "") -> int:
         said = str(error).partition("\n")[0][:_LONGEST]
         complain(f"{name}: error: not enough memory ({said}); use a smaller batch")
         return MISTAKE
+
+
+def done_in_part(name: str, lacking: str) -> int:
+    """Say that a command did what it could, and no more, and give the exit status of that.
+
+    Args:
+        name: Of the command.
+        lacking: What could not be done; all else is done, and written.
+    """
+    complain(f"{name}: done in part: {lacking}")
+    return PARTLY
 
 
 class PatientCtrlC:

@@ -188,6 +188,28 @@ def test_texts_beside_files_are_captions_and_samples_without_are_counted(tmp_pat
     )
     (tmp_path / "in/list.csv").write_text("video,caption\n0.mp4,one\n1.mp4,\n9.mp4,gone\n")
     csv = [str(tmp_path / "in/list.csv"), "-o", str(tmp_path / "table"), "--workers", "1"]
-    assert main(csv) == 0
-    said = capsys.readouterr().out
+    assert main(csv) == 1
+    said, complaint = capsys.readouterr()
     assert "1 missing (each is named in" in said and "1 sample has no caption" in said
+    assert "done in part: 1 of 3 samples of" in complaint and "empty" not in complaint
+
+
+def test_a_part_of_which_every_file_is_bad_is_said_to_be_empty(tmp_path, capsys):
+    for number in range(5):
+        clips.write_clip(tmp_path / f"in/{number}.mp4", [number])
+    make = [str(tmp_path / "in"), "--workers", "1", "--dataset", "file-names", "--split"]
+    assert main([*make, "60/20/20", "-o", str(tmp_path / "good")]) == 0
+    assert "done in part" not in capsys.readouterr().err
+    dealt = json.loads((tmp_path / "good/splits.json").read_text())["videos"]
+    assert len(dealt["train"]) == 3
+    for name in dealt["train"]:
+        (tmp_path / "in" / name).write_text(f"no video {name}")
+    bad = tmp_path / "bad"
+    assert main([*make, "60/20/20", "-o", str(bad)]) == 1
+    train = bad / "train"
+    assert capsys.readouterr().err.rstrip().rpartition("\n")[2] == (
+        f"vmm shards make: done in part: 3 of 3 samples of {train} failed, so it is empty (mend or "
+        f"leave out the files that {train}/failures.jsonl names, and give another --out)"
+    )
+    assert json.loads((bad / "splits.json").read_text())["videos"] == dealt  # all else is written
+    assert json.loads((bad / "test/summary.json").read_text())["successes"] == 1

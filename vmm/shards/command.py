@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from vmm.command_line import CommandParser, DefaultsFormatter, run_to_status, whole
+from vmm.command_line import CommandParser, DefaultsFormatter, done_in_part, run_to_status, whole
 from vmm.data.annotations.class_folders import class_names
 from vmm.data.annotations.dataset import inside
 from vmm.data.annotations.folders import FOLDERS
@@ -118,6 +118,12 @@ def _make(annotations: list[Annotation], options: MakeOptions, names: list[str])
     return made
 
 
+def _status(prog: str, made: dict[Path, MadeShards]) -> int:
+    """Say what failed, and give the exit status."""
+    lacking = [said for out, one in made.items() if (said := one.lacking(out))]
+    return done_in_part(prog, "; ".join(lacking)) if lacking else 0
+
+
 def _refuse_mixed(out: Path, splits: bool) -> None:
     """Refuse shards beside the parts of a split, and a split of what is there as a whole.
 
@@ -134,7 +140,7 @@ def _refuse_mixed(out: Path, splits: bool) -> None:
 
 
 def main_make(argv: Sequence[str] | None = None, prog: str = "vmm shards make") -> int:
-    """Make shards; returns 0 if every shard is finished and holds something."""
+    """Make shards; returns 0 if every sample of them could be made, else 1."""
     given = _make_parser(prog).parse_args(argv)
 
     def run() -> int:
@@ -151,17 +157,19 @@ def main_make(argv: Sequence[str] | None = None, prog: str = "vmm shards make") 
         _refuse_mixed(given.out, shares is not None)
         names = class_names(annotations)
         if shares is None:
-            return 0 if _make(annotations, options, names).successes else 1
+            return _status(prog, {given.out: _make(annotations, options, names)})
         if given.shard_range is not None:
             raise ValueError("--shard-range makes some shards of one folder, --split three folders")
         split = split_by_video(annotations, options.media, shares, given.seed, given.group_by)
         say(split.in_words(), lines=True)
-        made = [
-            _make(split.items(part), replace(options, out=given.out / part), names)
+        made = {
+            given.out / part: _make(
+                split.items(part), replace(options, out=given.out / part), names
+            )
             for part in split.parts
-        ]
+        }
         write_split(split, given.out)
-        return 0 if all(one.successes for one in made) else 1
+        return _status(prog, made)
 
     kept = "the shards that are finished stay, the same command makes the rest"
     return run_to_status(prog, run, kept)

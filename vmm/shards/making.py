@@ -105,6 +105,19 @@ class MadeShards:
             said += "which training on captions leaves out"
         return said
 
+    def lacking(self, out: Path) -> str:
+        """Say what of ``out`` could not be made, and what to do if that is all; "" if nothing."""
+        failed = sum(self.failed.values())
+        if not failed:
+            return ""
+        said = f"{failed} of {number_of(self.count, 'sample')} of {out} failed"
+        if not self.successes:
+            said += (
+                f", so it is empty (mend or leave out the files that {out / _FAILURES} names, "
+                "and give another --out)"
+            )
+        return said
+
 
 def make_shards(annotations: Sequence[Annotation], options: MakeOptions) -> MadeShards:
     """Write all shards that are not there yet.
