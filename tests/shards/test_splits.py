@@ -172,7 +172,7 @@ def test_the_command_makes_a_folder_of_each_part(tmp_path, capsys, monkeypatch):
         assert message in capsys.readouterr().err
 
 
-def test_texts_beside_files_are_captions_and_samples_without_are_counted(tmp_path, capsys):
+def test_texts_beside_files_are_captions_and_samples_without_are_counted(tmp_path, capsys, caplog):
     for number in range(3):
         clips.write_clip(tmp_path / f"in/{number}.mp4", [number])
     (tmp_path / "in/0.txt").write_text("first\nsecond\n")
@@ -186,12 +186,16 @@ def test_texts_beside_files_are_captions_and_samples_without_are_counted(tmp_pat
     assert (
         "say with --dataset how its clips are described: class-folders" in capsys.readouterr().err
     )
-    (tmp_path / "in/list.csv").write_text("video,caption\n0.mp4,one\n1.mp4,\n9.mp4,gone\n")
+    rows = "0.mp4,one\n0.mp4,\n1.mp4,\n1.mp4, \n9.mp4,gone\n2.mp4,\"['a', '', ' ']\"\n"
+    (tmp_path / "in/list.csv").write_text(f"video,caption\n{rows}")
     csv = [str(tmp_path / "in/list.csv"), "-o", str(tmp_path / "table"), "--workers", "1"]
     assert main(csv) == 1
     said, complaint = capsys.readouterr()
     assert "1 missing (each is named in" in said and "1 sample has no caption" in said
-    assert "done in part: 1 of 3 samples of" in complaint and "empty" not in complaint
+    assert "done in part: 1 of 4 samples of" in complaint and "empty" not in complaint
+    assert caplog.messages[1:] == [  # of 1.mp4 both are, which is the sample without
+        f"{tmp_path}/in/list.csv: 3 captions are blank beside others of the same clip, and left out"
+    ]
 
 
 def test_a_part_of_which_every_file_is_bad_is_said_to_be_empty(tmp_path, capsys):

@@ -19,6 +19,7 @@ from vmm.data.annotations.record import Annotation
 from vmm.data.annotations.row import OddRow
 from vmm.data.annotations.source import Source
 from vmm.data.schema import is_leftover
+from vmm.text_output import number_of
 
 _log = logging.getLogger(__name__)
 
@@ -262,7 +263,7 @@ def read_with_odd_rows(
         items, unchosen = keep_listed(items, wanted, ids, path)
         _refuse_if_odd(unchosen, len(items))
         odd += unchosen
-    items = [item._replace(captions=[c for c in item.captions if c]) for item in items]
+    items = _without_blanks(items, path)
     if entry.paragraph if paragraph is None else paragraph:
         items = [retrieval.as_paragraph(item) for item in items]
     if not items:
@@ -359,6 +360,16 @@ def _unique(items: list[Annotation], path: Path) -> list[Annotation]:
     if len(unique) < len(items):
         _log.warning("%s repeats %d items; each is used once", path, len(items) - len(unique))
     return list(unique.values())
+
+
+def _without_blanks(items: list[Annotation], path: Path) -> list[Annotation]:
+    """Leave out blank captions, and count those beside others, which nobody else sees missing."""
+    filled = [item._replace(captions=[c for c in item.captions if c]) for item in items]
+    pairs = zip(items, filled, strict=True)
+    if lost := sum(len(a.captions) - len(b.captions) for a, b in pairs if b.captions):
+        blank = number_of(lost, "caption is blank", "captions are blank")
+        _log.warning("%s: %s beside others of the same clip, and left out", path, blank)
+    return filled
 
 
 def _of_splits(items: list[Annotation], split: str, path: Path) -> list[Annotation]:
