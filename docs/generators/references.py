@@ -67,6 +67,25 @@ _FOLDERS = {
     "demo": "Of the demos",
     "ablations": "Of the ablations",
 }
+_STATUSES = """\
+## How a command ends
+
+| status | |
+|---|---|
+| 0 | what was asked for is done |
+| {PARTLY} | it is done in part: the rest is counted and named, and the last line says so |
+| {MISTAKE} | a mistake in what was given; one sentence says which, and what to do |
+| {STOPPED} | stopped by Ctrl-C; a sentence says what is kept |
+| {NO_READER} | nobody reads the output any more, as after `head` |
+
+In part is: a file that `vmm shards make` cannot read, a video that `vmm encode` cannot encode to
+its end, also if an earlier run found that, a query of `vmm search --queries` without an answer.
+What could be done is written before. Status {PARTLY} also says that `vmm index --verify` found
+something wrong, that `vmm doctor` misses what is needed, and, with a traceback, a defect of vmm.
+A clip that training passes over is counted, and no failure; nor is one that an evaluation cannot
+read, which its result counts as `--coverage` says. `vmm fit` has
+[more statuses](../guides/scale.md#how-a-run-ended).
+"""
 _REST = (griffe.ParameterKind.var_keyword, griffe.ParameterKind.var_positional)
 
 
@@ -82,7 +101,7 @@ class Setting(NamedTuple):
 
 def commands() -> str:
     """Write the page of the commands, from the table of the program itself."""
-    from vmm import cli
+    from vmm import cli, command_line
 
     single = {name: command.about for name, command in cli.COMMANDS.items()}
     tables = {"Training": cli.TRAINER_COMMANDS, "One word": single}
@@ -102,6 +121,8 @@ def commands() -> str:
     lines += [
         "In a checkout the same run as modules, too: `python -m eval.retrieval` is "
         "`vmm eval retrieval`, `python -m data_prep.make_shards` is `vmm shards make`.",
+        "",
+        *_STATUSES.format(**vars(command_line)).splitlines(),
         "",
     ]
     return "\n".join(lines)

@@ -6,6 +6,9 @@ import sys
 
 import pytest
 
+from vmm.command_line import MISTAKE, PARTLY
+from vmm.ctrl_c import STOPPED
+
 SLOW = (
     "import sys; from mkdocs.__main__ import cli; cli(standalone_mode=False); print(*sys.modules)"
 )
@@ -46,7 +49,10 @@ def test_references_have_what_the_code_has(site):
     for setting in ("proj_dim", "micro_batch", "scan_order", "isolate_decode", "max_in_a_row"):
         assert f"<code>{setting}</code>" in recipes
     assert "overlays/sigmoid.yaml" in recipes
-    assert "vmm shards inspect" in (site / "reference/commands.html").read_text(encoding="utf-8")
+    commands = (site / "reference/commands.html").read_text(encoding="utf-8")
+    assert "vmm shards inspect" in commands
+    for status, about in ((PARTLY, "it is done in part"), (MISTAKE, "a mista"), (STOPPED, "stop")):
+        assert f"<td>{status}</td>\n<td>{about}" in commands
     use = (site / "reference/api/use.html").read_text(encoding="utf-8")
     assert 'id="vmm.export.encoder.VideoTextEncoder.encode_video"' in use
 

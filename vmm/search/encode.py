@@ -309,13 +309,8 @@ def _gone(
     there, gone = {*found, *problems}, set[Source]()
     for given in inputs:
         root = given.resolve()
-        inside = f"{str(root).rstrip(os.sep)}{os.sep}"
-
-        def in_root(source: Source, root: Path = root, inside: str = inside) -> bool:
-            return source.path == root or str(source.path).startswith(inside)
-
-        known = [source for source in index.videos if in_root(source)]
-        if known and root.is_dir() and not any(map(in_root, there)):
+        known = [source for source in index.videos if source.is_in(root)]
+        if known and root.is_dir() and not any(source.is_in(root) for source in there):
             raise NothingThereError(
                 f"{given} is empty, and {index.folder} knows {number_of(len(known), 'video')}"
                 " in it: is its "

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from vmm.command_line import CommandParser, positive, whole
+from vmm.command_line import CommandParser, done_in_part, positive, whole
 from vmm.hub import refuse_no_folder
 from vmm.search.inspecting import print_problems
 from vmm.text_output import complain, number_of, say
@@ -66,6 +66,11 @@ def main(argv: Sequence[str]) -> int:
     if counts.pace:
         say(counts.pace)
     print_problems((str(source), problem) for source, problem in index.problems.items())
+    roots = [path.resolve() for path in options.clips]
+    mine = (source for source in index.problems if source.share(share[1]) == share[0])
+    if lacking := sum(any(map(source.is_in, roots)) for source in mine):
+        named = "could not be encoded, or not to the end; see the problems above"
+        return done_in_part("vmm encode", f"{number_of(lacking, 'video')} {named}")
     return 0
 
 

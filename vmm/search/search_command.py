@@ -8,9 +8,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from vmm.command_line import CommandParser, finite, whole
+from vmm.command_line import CommandParser, done_in_part, finite, whole
 from vmm.reranking import CANDIDATES
-from vmm.text_output import complain, say
+from vmm.text_output import complain, number_of, say
 
 if TYPE_CHECKING:
     from vmm.search.asked import Asked
@@ -134,6 +134,9 @@ def main(argv: Sequence[str]) -> int:
     for write, out in outputs:
         for line in write(results, out):
             complain(line)
+    if lacking := len(odd) + len(problems):
+        asked_for = number_of(lacking + len(results), "query", "queries")
+        return done_in_part("vmm search", f"{lacking} of {asked_for} not answered, as listed above")
     return 0
 
 

@@ -68,6 +68,11 @@ class Source:
             raise OSError(f"the shard ends before byte {offset + size}")
         return data
 
+    def is_in(self, root: Path) -> bool:
+        """Tell whether it is a file or folder, absolute and without links, or below it."""
+        inside = f"{str(root).rstrip(os.sep)}{os.sep}"
+        return self.path == root or str(self.path).startswith(inside)
+
     def share(self, shares: int) -> int:
         """Return which of some equal shares of all videos this one belongs to."""
         digest = hashlib.blake2b(str(self).encode(errors="backslashreplace"), digest_size=8)
