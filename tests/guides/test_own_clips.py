@@ -53,9 +53,9 @@ def test_every_command_of_the_guide_works_as_it_stands(
     assert len(printed) == 7 and not set(printed) - set(known), "init says what the guide says"
     found = next(text for command, text in said.items() if "vmm search" in command)
     assert len(re.findall(r"clips/\w+\.mp4", found)) == 3
-    result = json.loads((tmp_path / "runs/own/after/retrieval.json").read_text())
+    result = json.loads((tmp_path / "runs/own/version_0/after/retrieval.json").read_text())
     assert result["reranked"] is None
-    assert (tmp_path / "runs/own/after/report.html").is_file()
+    assert (tmp_path / "runs/own/version_0/after/report.html").is_file()
 
 
 def _column(shards, name):

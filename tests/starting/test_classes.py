@@ -39,9 +39,9 @@ def test_what_it_writes_is_trained_measured_and_shows_file_names(init, class_sha
     fit, measure, export = (line.split()[1:] for line in said.splitlines() if "  vmm" in line)
     assert main([*fit, "--data.init_args.num_workers", "0"]) == 0
     assert main([*measure, "--num-workers", "0"]) == 0
-    page = Path("runs/own/after/classification.html").read_text()
+    page = Path("runs/own/version_0/after/classification.html").read_text()
     wrong = re.findall(r"<td>([abc]/\d+\.mp4)</td>", page)
-    result = json.loads(Path("runs/own/after/classification.json").read_text())
+    result = json.loads(Path("runs/own/version_0/after/classification.json").read_text())
     assert len(wrong) == sum(label != chosen for _, label, chosen in result["predictions"]) >= 1
     assert main(export) == 0
     capfd.readouterr()

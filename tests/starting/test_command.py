@@ -41,10 +41,12 @@ def test_the_recipe_is_of_these_shards_alone(init, own_shards):
     words = Path("own_words/vocab.txt").read_text().split("\n")
     assert {"clip", "colour", "quickly", "0", "##q"} <= set(words)
     assert "vmm fit -c own.yaml" in said and "--run runs/own/version_0" in said
-    assert said.rstrip().endswith('vmm search runs/own/index "WHAT TO FIND"')
+    assert said.rstrip().endswith('vmm search runs/own/version_0/index "WHAT TO FIND"')
 
 
-def test_what_it_writes_can_be_trained_measured_and_compared(init, small_clip, own_shards, capfd):
+def test_what_it_writes_can_be_trained_measured_and_compared(
+    init, small_clip, own_shards, capfd, caplog
+):
     recipe, said = init("--from", small_clip, "--steps", "2")
     args = recipe["model"]["init_args"]
     assert args["freeze"] == ["video_encoder.visual", "text_encoder", "text_proj"]
@@ -55,11 +57,15 @@ def test_what_it_writes_can_be_trained_measured_and_compared(init, small_clip, o
     before = next(line for line in said.splitlines() if "--name before" in line).split()[1:]
     assert main([*before, "--num-workers", "0"]) == 0
     assert main(["fit", "-c", "own.yaml", "--data.init_args.num_workers", "0"]) == 0
+    told = [line for line in caplog.messages if line.startswith("next:")]
+    printed = [line.strip() for line in said.splitlines() if line.startswith("  vmm")]
+    own = [line for line in printed if "version_0" in line and "eval compare" not in line]
+    assert [line.partition(": vmm ")[2] for line in told] == [x.removeprefix("vmm ") for x in own]
     after = next(line for line in said.splitlines() if "--name after" in line).split()[1:]
     assert main([*after, "--num-workers", "0"]) == 0
-    assert main(["eval", "compare", "runs/own/before", "runs/own/after"]) == 0
+    assert main(["eval", "compare", "runs/own/before", "runs/own/version_0/after"]) == 0
     assert "before" in capfd.readouterr().out
-    found = json.loads(Path("runs/own/after/retrieval.json").read_text())
+    found = json.loads(Path("runs/own/version_0/after/retrieval.json").read_text())
     assert len(found["queries"]["video"]) == SIZES["test"]
 
 

@@ -194,24 +194,20 @@ def refuse_existing(out: Path) -> None:
 
 def next_commands(out: Path, parts: Parts, start: Start) -> list[str]:
     """Give what to type next, from measuring the start to an index for search."""
-    runs, test = f"runs/{out.stem}", (parts.get("test") or parts["validation"]).shards
-    shards = shlex.quote(test if isinstance(test, str) else test[0])
+    from vmm.evaluation.common.run_page import commands_after  # loads torch
+
+    runs, test = Path("runs") / out.stem, (parts.get("test") or parts["validation"]).shards
+    run, shards = runs / "version_0", test if isinstance(test, str) else test[0]
     classes = start.task.endswith("ClassificationTask")
-    measure = f"vmm eval {'classification' if classes else 'retrieval'} --shards {shards}"
-    fit = f"vmm fit -c {shlex.quote(str(out))}"
-    after = f"{measure} --run {runs}/version_0 --out {runs}/after --name after"
-    if classes:
-        return [fit, after, f"vmm export {runs}/version_0 {runs}/classifier"]
-    listed = [fit, after]
-    if start.before:
-        listed.insert(0, f"{measure} {start.before} --out {runs}/before --name before")
-        listed.append(f"vmm eval compare {runs}/before {runs}/after")
-    return [
-        *listed,
-        f"vmm export {runs}/version_0 {runs}/encoder",
-        f"vmm encode FOLDER -o {runs}/index --encoder {runs}/encoder",
-        f'vmm search {runs}/index "WHAT TO FIND"',
-    ]
+    model = "VideoClassifier" if classes else "VideoTextModel"
+    measure, *others = (command for _, command in commands_after(model, run, shards))
+    listed = [f"vmm fit -c {shlex.quote(str(out))}", measure]
+    if start.before and not classes:
+        before = shlex.quote(str(runs / "before"))
+        data = f"--shards {shlex.quote(shards)} --out {before} --name before"
+        listed.insert(0, f"vmm eval retrieval {start.before} {data}")
+        listed.append(f"vmm eval compare {before} {shlex.quote(str(run / 'after'))}")
+    return [*listed, *others]
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -190,21 +190,36 @@ def next_commands(run: Path, config: Mapping[str, Any]) -> list[tuple[str, str]]
     if not any(run.glob("checkpoints/*.ckpt")):
         return []
     kind, data = kind_of(config), init_args_of(config.get("data"))
-    own = shlex.quote(str(run))
     shards = data.get("test_videos") or data.get("test_images")
-    shards = shards if isinstance(shards, str) else "TEST-*.tar"
-    shown = f"--run {own} --shards {shlex.quote(shards)}"
-    model = "" if kind is None else kind.model.__name__
+    shards = shards[0] if isinstance(shards, list) and shards else shards
+    return commands_after(
+        "" if kind is None else kind.model.__name__,
+        run,
+        shards if isinstance(shards, str) else "TEST-*.tar",
+    )
+
+
+def commands_after(model: str, run: Path, shards: str) -> list[tuple[str, str]]:
+    """List what can be done after training, as pairs of what it does and the command.
+
+    Args:
+        model: Name of the class of what is trained; see ``vmm.runs.TASKS``.
+        run: Directory of the run, which all that is made goes into: the next run has another.
+        shards: To measure on.
+    """
+    own = shlex.quote(str(run))
+    out, encoder, index, classifier = (
+        shlex.quote(str(run / name)) for name in ("after", "encoder", "index", "classifier")
+    )
+    shown = f"--run {own} --shards {shlex.quote(shards)} --out {out} --name after"
     if model == "VideoTextModel":
-        encoder, index = shlex.quote(str(run / "encoder")), shlex.quote(str(run / "index"))
         return [
             ("Measure retrieval on test shards", f"vmm eval retrieval {shown}"),
             ("Export the encoder for apps", f"vmm export {own} {encoder}"),
-            ("Index a folder of videos", f"vmm encode VIDEOS -o {index} --encoder {encoder}"),
-            ("Search it", f"vmm search {index} 'a sentence'"),
+            ("Index a folder of videos", f"vmm encode FOLDER -o {index} --encoder {encoder}"),
+            ("Search it", f'vmm search {index} "WHAT TO FIND"'),
         ]
     if model == "VideoClassifier":
-        classifier = shlex.quote(str(run / "classifier"))
         return [
             ("Measure the accuracy on test shards", f"vmm eval classification {shown}"),
             ("Export the classifier", f"vmm export {own} {classifier}"),
