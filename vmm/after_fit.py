@@ -70,9 +70,7 @@ def say_what_there_is(trainer: L.Trainer) -> None:
         config = read_config(run)
         found = dict(facts(run, config))
         logger.info("%-11s %s", "run:", run)
-        logger.info(
-            "%-11s %s", "checkpoint:", found.get("best checkpoint", found.get("checkpoint"))
-        )
+        logger.info("%-11s %s", "checkpoint:", found["checkpoint"])
         if "its numbers" in found:
             logger.info("%-11s %s", "numbers:", found["its numbers"])
         write_page(run)

@@ -112,7 +112,11 @@ def test_without_a_monitor_the_numbers_are_the_last(run):
     folder = run()
     found = dict(facts(folder, yaml.safe_load((folder / "config.yaml").open())))
     assert found["its numbers"] == "val/t2v_recall_1 50"
-    assert "no checkpoint.monitor is set" in found["best checkpoint"]
+    assert "(the newest; checkpoint.monitor, which is not set, names" in found["checkpoint"]
     folder = run(monitor="val/loss")
     found = dict(facts(folder, yaml.safe_load((folder / "config.yaml").open())))
-    assert "(val/loss was never measured)" in found["best checkpoint"]
+    assert "(the newest: val/loss was never measured)" in found["checkpoint"]
+    folder = run(monitor="val/t2v_recall_1", mode="max")
+    found = dict(facts(folder, yaml.safe_load((folder / "config.yaml").open())))
+    assert found["checkpoint"].endswith("epoch=0-step=20.ckpt (best val/t2v_recall_1)")
+    assert "best" not in "".join(found)  # no checkpoint is called so that was not chosen

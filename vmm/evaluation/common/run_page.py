@@ -154,7 +154,7 @@ def _class_name(node: Any) -> str:
 
 
 def _best(run: Path, config: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """Name the checkpoint that is taken as the best, and its numbers."""
+    """Name the checkpoint that other commands take, and its numbers."""
     chosen_ones = [p for p in run.glob("checkpoints/*.ckpt") if not p.stem.startswith("last")]
     try:
         path = find_checkpoint(run, "best" if chosen_ones else "last")
@@ -165,11 +165,12 @@ def _best(run: Path, config: Mapping[str, Any]) -> list[tuple[str, str]]:
     curves = {}
     if (run / "metrics.csv").is_file():
         curves = {curve.name: curve for curve in read_curves(run / "metrics.csv")}
-    why = "the newest: no checkpoint.monitor is set"
+    why = "the newest; checkpoint.monitor, which is not set, names a curve to choose the best by"
     if watched:
-        why = f"best {watched}" if watched in curves else f"{watched} was never measured"
+        never = f"the newest: {watched} was never measured"
+        why = f"best {watched}" if watched in curves else never
     why = why if chosen_ones else "of its end: nothing was validated"
-    found = [("best checkpoint", f"{path} ({why})")]
+    found = [("checkpoint", f"{path} ({why})")]
     place = -1
     if watched in curves:
         values = curves[watched].values
