@@ -40,7 +40,7 @@ def test_every_command_of_the_guide_works_as_it_stands(
         [text for command, text in said.items() if name in command]
         for name in ("shards make", "eval compare")
     )
-    assert "train: 23 clips of 5 videos" in made and "test: 7 clips of 2 videos" in made
+    assert "train: 23 clips of 5 film groups" in made and "test: 7 clips of 2 film groups" in made
     assert "before" in compared and "after" in compared
     films = [_column(f"shards/{part}", "film") for part in ("train", "validation", "test")]
     assert sum(map(len, films)) == len(set().union(*films)) == 8

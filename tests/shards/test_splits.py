@@ -61,7 +61,7 @@ def test_what_is_of_one_video_stays_together(tmp_path):
         assert len({of[key] for key in ("003", "by stem", *(cut.key for cut in cuts))}) == 1
         assert of["copy"] == of["007"]
         assert of["s0"] == of["s1"] == of["s2"]
-    assert "3 videos have several clips, which stay together: 003.mp4 has 6" in found.in_words()
+    assert "3 videos with several clips, which stay together: 003.mp4 has 6" in found.in_words()
 
 
 def test_a_column_says_what_else_stays_together(tmp_path):
@@ -69,12 +69,16 @@ def test_a_column_says_what_else_stays_together(tmp_path):
     found = split(films, tmp_path, "60/20/20", group_by="film")
     sources = [{item.metadata["film"] for item in found.items(part)} for part in found.parts]
     assert sum(map(len, sources)) == 5 and all(sources)
+    said = found.in_words()
+    assert "train: 24 clips of 3 film groups" in said and "test: 8 clips of 1 film group," in said
+    assert "5 film groups with several clips, which stay together: that of" in said
+    assert "video" not in said
     with pytest.raises(
         ValueError, match=r"--group-by movie: '000\.mp4' has no such column; .*film"
     ):
         split(films, tmp_path, group_by="movie")
     two = [item._replace(metadata={"film": n % 2}) for n, item in enumerate(films)]
-    with pytest.raises(ValueError, match="40 clips of 2 videos are too few for the 3 parts"):
+    with pytest.raises(ValueError, match=r"40 clips of 2 film groups are too few .*: no film g"):
         split(two, tmp_path, group_by="film")
 
 

@@ -59,8 +59,7 @@ class Split(NamedTuple):
         """Say how large the parts are, and what of them is odd; several lines."""
         lines = []
         for part, videos in self.parts.items():
-            size = f"{number_of(_clips(videos), 'clip')} of {number_of(len(videos), 'video')}"
-            lines.append(f"{part}: {size}, {_texts(self.items(part))}")
+            lines.append(f"{part}: {_size(videos, self.group_by)}, {_texts(self.items(part))}")
         kinds = {part: {v.kind for v in videos} for part, videos in self.parts.items()}
         everywhere = set().union(*kinds.values())
         for part, there in kinds.items():
@@ -75,12 +74,10 @@ class Split(NamedTuple):
         joined = [v for videos in self.parts.values() for v in videos if v.clips > 1]
         if joined:
             largest = max(joined, key=lambda video: video.clips)
-            named = "videos have", largest.name
-            if self.group_by is not None:
-                named = f"values of {self.group_by} have", f"that of {largest.name}"
+            whose = largest.name if self.group_by is None else f"that of {largest.name}"
             lines.append(
-                f"{len(joined)} {named[0]} several clips, which stay together: {named[1]} "
-                f"has {largest.clips}"
+                f"{number_of(len(joined), *_kind(self.group_by))} with several clips, which stay "
+                f"together: {whose} has {largest.clips}"
             )
         small = [p for p in self.parts if p != "train" and _clips(self.parts[p]) < _FEW]
         for part in small:
@@ -138,10 +135,10 @@ def split_by_video(
     videos = _videos(annotations, media, group_by)
     wanted = {part: share for part, share in shares.items() if share > 0}
     if len(videos) < len(wanted):
-        clips = _clips(videos)
+        one, several = _kind(group_by)
         raise ValueError(
-            f"{clips} clips of {len(videos)} videos are too few for the {len(wanted)} parts "
-            f"{', '.join(wanted)}: no video may be in two of them; add videos, or leave a part "
+            f"{_size(videos, group_by)} are too few for the {len(wanted)} parts "
+            f"{', '.join(wanted)}: no {one} may be in two of them; add {several}, or leave a part "
             "out, e.g. --split 50/50/0"
         )
     ordered = _order(videos, seed)
@@ -270,6 +267,16 @@ def _fill(parts: dict[str, list[Video]]) -> None:
 
 def _clips(videos: Iterable[Video]) -> int:
     return sum(video.clips for video in videos)
+
+
+def _kind(group_by: str | None) -> tuple[str, str]:
+    """Name what stays together, one and several: videos, or what a column puts together."""
+    return ("video", "videos") if group_by is None else (f"{group_by} group", f"{group_by} groups")
+
+
+def _size(videos: Sequence[Video], group_by: str | None) -> str:
+    """Say how many clips there are, and of how many of what stays together."""
+    return f"{number_of(_clips(videos), 'clip')} of {number_of(len(videos), *_kind(group_by))}"
 
 
 def _texts(items: Sequence[Annotation]) -> str:
