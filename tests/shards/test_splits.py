@@ -159,7 +159,8 @@ def test_the_command_makes_a_folder_of_each_part(tmp_path, capsys, monkeypatch):
         read |= {sample.metadata["media"]: sample.captions for sample in samples}
     assert read == {name: [name.partition("-")[0]] for name in read} and len(read) == 6
     assert main([*make, "--split", "60/20/20"]) == 2
-    assert "shards that were made with other" in capsys.readouterr().err
+    said, complaint = capsys.readouterr()
+    assert "shards that were made with other" in complaint and said == ""
     assert json.loads((tmp_path / "shards/splits.json").read_text())["videos"] == listed
     before = sorted(Path("shards").rglob("*"))
     assert main(make) == 2  # the whole beside the parts would be trained on
@@ -170,10 +171,13 @@ def test_the_command_makes_a_folder_of_each_part(tmp_path, capsys, monkeypatch):
     assert "holds shards of the whole" in capsys.readouterr().err
     for flags, message in (
         (["--split", "80/10/10", "--shard-range", "0:1"], "three folders"),
+        (["--split", "80/10/10", "--samples-per-shard", "0"], "give at least 1"),
         (["--group-by", "film"], "is for --split 80/10/10"),
     ):
+        capsys.readouterr()
         assert main([*make[:2], "x", *make[3:], *flags]) == 2
-        assert message in capsys.readouterr().err
+        said, complaint = capsys.readouterr()
+        assert message in complaint and said == ""
 
 
 def test_texts_beside_files_are_captions_and_samples_without_are_counted(tmp_path, capsys, caplog):

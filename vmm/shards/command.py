@@ -25,7 +25,7 @@ from vmm.data.annotations.registry import DATASETS, read_annotations
 from vmm.data.annotations.tables import CAPTION_FIELDS, CLASS_FIELDS, MEDIA_FIELDS
 from vmm.recipe_files import here_or_packaged
 from vmm.shards.inspection import InspectOptions, in_words, inspect_shards
-from vmm.shards.making import PLAN, MadeShards, MakeOptions, make_shards
+from vmm.shards.making import PLAN, MadeShards, MakeOptions, make_shards, refuse_other
 from vmm.shards.samples import Layout
 from vmm.shards.splits import PARTS, is_shares, parse_shares, split_by_video, write_split
 from vmm.text_output import say
@@ -161,13 +161,11 @@ def main_make(argv: Sequence[str] | None = None, prog: str = "vmm shards make") 
         if given.shard_range is not None:
             raise ValueError("--shard-range makes some shards of one folder, --split three folders")
         split = split_by_video(annotations, options.media, shares, given.seed, given.group_by)
+        work = [(split.items(part), replace(options, out=given.out / part)) for part in split.parts]
+        for one in work:
+            refuse_other(*one)
         say(split.in_words(), lines=True)
-        made = {
-            given.out / part: _make(
-                split.items(part), replace(options, out=given.out / part), names
-            )
-            for part in split.parts
-        }
+        made = {of.out: _make(items, of, names) for items, of in work}
         write_split(split, given.out)
         return _status(prog, made)
 

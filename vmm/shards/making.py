@@ -54,6 +54,9 @@ class MakeOptions:
             one ``out`` share the work by it.
         ray: Run on a Ray cluster instead of local processes. All machines have vmm, and see
             ``media`` and ``out`` under the same path.
+
+    Raises:
+        ValueError: If a shard would have no sample.
     """
 
     media: Path
@@ -63,6 +66,10 @@ class MakeOptions:
     workers: int = 1
     shard_range: tuple[int, int] | None = None
     ray: bool = False
+
+    def __post_init__(self) -> None:
+        if self.samples_per_shard < 1:
+            raise ValueError(f"--samples-per-shard is {self.samples_per_shard}; give at least 1")
 
 
 @dataclass(frozen=True)
@@ -130,8 +137,6 @@ def make_shards(annotations: Sequence[Annotation], options: MakeOptions) -> Made
         ValueError: If ``out`` was made with other arguments, or a number does not fit.
         ChildProcessError: If one died.
     """
-    if options.samples_per_shard < 1:
-        raise ValueError(f"--samples-per-shard is {options.samples_per_shard}; give at least 1")
     shards = plan(annotations, options.media, options.samples_per_shard)
     first, end = options.shard_range or (0, len(shards))
     if not 0 <= first < end:
@@ -203,35 +208,48 @@ def _sweep(out: Path, first: int, end: int) -> None:
 
 def _claim(annotations: Sequence[Annotation], options: MakeOptions, shards: int) -> None:
     """Write down what is made here, or see that it is the same as before."""
+    refuse_other(annotations, options)
+    file = options.out / PLAN
+    if not file.is_file():
+        options.out.mkdir(parents=True, exist_ok=True)
+        _write(file, json.dumps(_plan_of(annotations, options) | {"shards": shards}, indent=1))
+
+
+def _plan_of(annotations: Sequence[Annotation], options: MakeOptions) -> dict[str, Any]:
+    """Give what other shards follow from; their number does, too."""
     content = json.dumps([item._asdict() for item in annotations], default=str).encode()
-    wanted = {
+    return {
         "version": FORMAT_VERSION,
         "annotations": hashlib.sha256(content).hexdigest(),
         "items": len(annotations),
         "layout": asdict(options.layout),
         "samples_per_shard": options.samples_per_shard,
-        "shards": shards,
     }
-    out = options.out
+
+
+def refuse_other(annotations: Sequence[Annotation], options: MakeOptions) -> None:
+    """Refuse a folder that holds other shards than would be made.
+
+    Raises:
+        ValueError: If it does, with what differs.
+    """
+    out, wanted = options.out, _plan_of(annotations, options)
     file = out / PLAN
     if file.is_file():
         try:
             there = json.loads(file.read_bytes())
         except ValueError as error:
             raise ValueError(f"{file} is damaged ({error}); give another --out") from error
-        if there != wanted:
-            names = [name for name in wanted if there.get(name) != wanted[name]]
-            if "annotations" in names:  # from which these follow
-                names = [name for name in names if name not in ("items", "shards")]
+        names = [name for name in wanted if there.get(name) != wanted[name]]
+        if "annotations" in names:  # from which this follows
+            names = [name for name in names if name != "items"]
+        if names:
             raise ValueError(
                 f"{out} holds shards that were made with other {', '.join(names)}; "
                 "give another --out"
             )
-        return
-    if out.is_dir() and not all(is_leftover(path.name) for path in out.glob("*.tar")):
+    elif out.is_dir() and not all(is_leftover(path.name) for path in out.glob("*.tar")):
         raise ValueError(f"{out} holds other shards; give another --out")
-    out.mkdir(parents=True, exist_ok=True)
-    _write(file, json.dumps(wanted, indent=1))
 
 
 def _write(path: Path, text: str) -> None:
