@@ -97,6 +97,8 @@ def test_several_results_side_by_side_end_with_chance(read):
         ("b", "dual encoder", "-"), ("", "re-ranked, matching alone, k=128", "-"),
         ("chance", "", "50.0"),
     ]  # fmt: skip
+    alone = comparison_rows([("b", b)])
+    assert [row[:-1] for row in (header, *rows[4:])] == alone  # no column without a number
 
 
 def test_what_was_not_measured_alike_is_named(read):

@@ -236,7 +236,8 @@ def comparison_rows(results: Sequence[tuple[str, RetrievalResult]]) -> list[list
     """Put several results side by side, header first and chance last.
 
     Args:
-        results: Pairs of a label and a result.
+        results: Pairs of a label and a result. The direction of time is a column where one of
+            them has it.
     """
     titles = [*_BRIEF.values()]
     rows = [["", "scores", f"t2v {titles[0]}", *titles[1:], f"v2t {titles[0]}", *titles[1:]]]
@@ -249,7 +250,8 @@ def comparison_rows(results: Sequence[tuple[str, RetrievalResult]]) -> list[list
             label = ""
     if results:
         rows.append(["chance", "", *_brief(results[0][1].kinds(chance=True)["chance"]), "50.0"])
-    return rows
+    directed = any(result.direction for _, result in results)
+    return rows if directed else [row[:-1] for row in rows]
 
 
 def _numbers(metrics: dict[str, float], short: str, names: Sequence[str] = ()) -> list[str]:
