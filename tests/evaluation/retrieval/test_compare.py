@@ -50,6 +50,18 @@ def test_one_of_two_may_lack_re_ranking(tmp_path):
     assert "re-ranked: the best 128 per query | no" in comparison_text(a, b, compare(a, b))
 
 
+def test_that_nothing_is_a_difference_is_said_where_it_is_so(tmp_path):
+    half, none = [0] * 20 + [1] * 20, [0] * 40
+    for a, b, luck in (
+        (half, [*none[:19], 1, 0, *half[21:]], True),
+        (half, none, False),
+        (none, half, False),  # a loss is a difference, too
+    ):
+        pair = results(tmp_path, a, b, [*range(40)])
+        said = comparison_text(*pair, compare(*pair))
+        assert ("Nothing here is a difference: every interval holds 0" in said) == luck
+
+
 def test_columns_have_names_also_where_both_results_have_one(tmp_path):
     a, b = results(tmp_path, [0, 1], [0, 1], [1, 1], {})
     header = comparison_text(a, b, compare(a, b)).splitlines()[0]

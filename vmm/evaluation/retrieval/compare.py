@@ -26,6 +26,7 @@ _READING = (
     "Recalls in percent. In brackets: where 95 % of differences lie if other videos are drawn; "
     "p-value: how\noften as large a difference comes about where neither model is better."
 )
+_NONE = "Nothing here is a difference: every interval holds 0, so luck may have made all of it."
 _SAME_CARD = ("command", "versions", "device")  # may differ without being worth a line
 
 
@@ -128,9 +129,10 @@ def comparison_text(a: RetrievalResult, b: RetrievalResult, found: Sequence[Diff
         for (name, one), (_, two) in cards
         if one != two and name not in _SAME_CARD
     ]
-    return "\n".join(
-        [text_table(rows, left=3), _READING, *(["not the same:", *other] if other else [])]
-    )
+    lines = [text_table(rows, left=3), _READING]
+    if all(d.low <= 0 <= d.high for d in found):
+        lines.append(_NONE)
+    return "\n".join([*lines, *(["not the same:", *other] if other else [])])
 
 
 def _p(value: float) -> str:
