@@ -8,7 +8,7 @@ from torch import nn
 from vmm.evaluation.common.models import OpenClipEncoder, SentenceTransformerEncoder
 from vmm.hub import asking_hub, expect_network, local_folder
 from vmm.models.checkpoints import load_published
-from vmm.models.clip_tower import Tokenizer, read_text
+from vmm.models.clip_tower import read_text
 from vmm.models.image_weights import load_image_weights
 from vmm.models.library_files import (
     load_library_model,
@@ -16,6 +16,7 @@ from vmm.models.library_files import (
     read_library_weights,
     read_tokenizer,
 )
+from vmm.models.open_clip_tokenizer import Tokenizer
 
 NAME = "somebody/something"
 READERS = {

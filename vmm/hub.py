@@ -24,17 +24,39 @@ def expect_network() -> None:
     """
     from huggingface_hub import constants
 
+    if not constants.HF_HUB_OFFLINE and not has_network():
+        constants.HF_HUB_OFFLINE = True  # transformers, open_clip and timm read it, too
+        hub = urlsplit(constants.ENDPOINT).hostname
+        _logger.warning("there is no network to %s: only what was fetched before is found", hub)
+
+
+def has_network() -> bool:
+    """Tell whether the hub may be asked and can be found."""
+    from huggingface_hub import constants
+
     hub = urlsplit(constants.ENDPOINT)
-    # A proxy knows names that this machine does not.
-    if constants.HF_HUB_OFFLINE or {hub.scheme, "all"} & getproxies().keys():
-        return
+    if constants.HF_HUB_OFFLINE:
+        return False
+    if {hub.scheme, "all"} & getproxies().keys():  # a proxy knows names that this machine does not
+        return True
     try:
         socket.getaddrinfo(hub.hostname, hub.port)  # small machines know no number of "https"
     except OSError:
-        constants.HF_HUB_OFFLINE = True  # transformers, open_clip and timm read it, too
-        _logger.warning(
-            "there is no network to %s: only what was fetched before is found", hub.hostname
-        )
+        return False
+    return True
+
+
+@contextmanager
+def fetched_only() -> Iterator[None]:
+    """Let libraries find what was fetched before, and ask no hub."""
+    from huggingface_hub import constants
+
+    before = constants.HF_HUB_OFFLINE
+    constants.HF_HUB_OFFLINE = True
+    try:
+        yield
+    finally:
+        constants.HF_HUB_OFFLINE = before
 
 
 @contextmanager

@@ -69,6 +69,34 @@ def test_what_it_writes_can_be_trained_measured_and_compared(
     assert len(found["queries"]["video"]) == SIZES["test"]
 
 
+def test_weights_that_are_not_here_are_told(init, small_clip, monkeypatch, tmp_path):
+    import open_clip
+    from huggingface_hub import constants
+
+    asked = []
+
+    def gone(*_):
+        asked.append(constants.HF_HUB_OFFLINE)
+        raise FileNotFoundError
+
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    for network, told in (
+        (True, "which fetches them once"),
+        (False, "there is no network: fetch them elsewhere, and put the file in the place of op"),
+    ):
+        monkeypatch.setattr("vmm.hub.has_network", lambda network=network: network)
+        assert "needs them" not in init("--from", small_clip)[1]
+        (tmp_path / "own.yaml").unlink()
+        with monkeypatch.context() as patch:
+            patch.setattr(open_clip, "download_pretrained", gone)
+            said = init("--from", small_clip)[1]
+        (line,) = (line for line in said.splitlines() if "`vmm fit` needs them" in line)
+        assert told in line and "ViT-B-32-quickgelu:openai are not here" in line
+        (tmp_path / "own.yaml").unlink()
+    assert asked == [True, True] and not constants.HF_HUB_OFFLINE  # nothing was fetched
+    assert "needs them" not in init("--from", f"{small_clip[:-6]}{tmp_path}/clip.pt")[1]
+
+
 def test_a_run_whose_words_are_others_gives_its_video_encoder_alone(init, demo_run):
     recipe, said = init("--from", str(demo_run), "--text", "words")
     args = recipe["model"]["init_args"]
@@ -108,6 +136,8 @@ def test_minilm_is_the_text_encoder_where_nothing_else_is_said(init, demo_run):
         (["--from", "nobody"], "--from nobody is no folder; give a run of `vmm fit`"),
         (["--from", "open_clip:ViT-B-32"], "open_clip:ViT-B-32 names no weights; add a tag"),
         (["--from", "open_clip:ViT-B-32:x", "--text", "words"], "a CLIP has its own"),
+        (["--from", "open_clip:ViT-B-32:x"], "'x' is neither a file nor a tag of ViT-B-32 (tags:"),
+        (["--from", "open_clip:ViT-B-32:x.pt"], "there is no file x.pt; name another, or a tag"),
         (["--from", "."], "is not a run directory of `vmm fit`"),
         (["--from", "nothing", "--validation", "gone"], "'gone' matches no file"),
         (["--from", "nothing", "-o", "own.txt"], "let it end in .yaml"),

@@ -1,4 +1,4 @@
-"""Towers of CLIP, SigLIP and their kind: built, loaded and given a tokenizer through open_clip.
+"""Towers of CLIP, SigLIP and their kind: built and loaded through open_clip.
 
 CLIP (arXiv 2103.00020), SigLIP (arXiv 2303.15343). This is the only module of models that imports
 open_clip, and only when a tower is built. Shape legend: see ``vmm.types``; W width of a tower, E
@@ -10,15 +10,13 @@ from __future__ import annotations
 import json
 import math
 import re
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
-import torch
 from torch import Tensor, nn
 
-from vmm.hub import expect_network, here_or_hub
+from vmm.hub import expect_network, fetched_only
 from vmm.models.layers import interpolate_spatial, tapped_layers
 from vmm.models.weight_files import read_state_dict
 from vmm.models.weights import KeyReport, load_accounted
@@ -34,8 +32,6 @@ _OLD_TEXT = re.compile(
 )
 """How the keys of a text tower begin in files that keep it beside the image tower."""
 _TOKENIZER_OPTIONS = {"clean", "strip_sep_token", "language"}
-_BPE = "bpe_simple_vocab_16e6.txt.gz"
-"""The vocabulary of CLIP's tokenizer, as open_clip has it."""
 
 
 class PublishedWeights(NamedTuple):
@@ -50,7 +46,8 @@ class PublishedWeights(NamedTuple):
     """What the model divides cosines by, if the file says it."""
 
 
-def _open_clip() -> Any:
+def import_open_clip() -> Any:
+    """Give open_clip, or say how to get it."""
     try:
         import open_clip
     except ImportError as error:
@@ -78,7 +75,7 @@ def read_config(name: str) -> dict[str, Any]:
         except (ValueError, RecursionError) as error:
             raise ValueError(f"{name} is no model config: {error}") from error
     else:
-        config = _open_clip().get_model_config(name)
+        config = import_open_clip().get_model_config(name)
     if not config:
         raise ValueError(
             f"open_clip knows no model {name!r}; see open_clip.list_models(), or give the path of "
@@ -165,7 +162,7 @@ def build_any_visual(config: dict[str, Any], image_size: int) -> nn.Module:
     Raises:
         ValueError: If open_clip cannot build it.
     """
-    _open_clip()
+    import_open_clip()
     # open_clip's public factory would build, and for some models download, the text tower too.
     from open_clip.model import _build_vision_tower
 
@@ -191,7 +188,7 @@ def build_text(config: dict[str, Any]) -> nn.Module:
     _check_depth(text)
     if text.get("embed_cls") or text.get("pool_type") == "none":
         raise ValueError("CoCa's text tower is not supported; choose one of CLIP or SigLIP")
-    _open_clip()
+    import_open_clip()
     from open_clip.model import _build_text_tower
 
     return _built(_build_text_tower, config["embed_dim"], dict(text), config)
@@ -286,13 +283,52 @@ def fit_tower(visual: nn.Module, state: dict[str, Tensor]) -> dict[str, Tensor]:
     return state
 
 
+def is_here(name: str, pretrained: str) -> bool:
+    """Tell whether weights are on this machine; nothing is fetched.
+
+    Args:
+        name: The name of a model of open_clip, or its config.
+        pretrained: A tag of that model, or a file.
+
+    Raises:
+        ValueError: If there is no such file or tag.
+    """
+    found = _file_or_entry(name, pretrained)
+    if isinstance(found, Path):
+        if not found.is_file():
+            raise ValueError(f"there is no file {found}; name another, or a tag of open_clip")
+        return True
+    if not found.get("hf_hub"):  # open_clip would fetch it from elsewhere, whatever the hub's state
+        return (Path("~/.cache/clip").expanduser() / Path(found["url"]).name).is_file()
+    try:
+        with fetched_only():
+            return bool(import_open_clip().download_pretrained(found))
+    except OSError:
+        return False
+
+
 def _weight_file(name: str, pretrained: str) -> Path:
     """Local path of a file or of an open_clip tag, which is fetched if need be."""
+    found = _file_or_entry(name, pretrained)
+    if isinstance(found, Path):
+        return found
+    expect_network()
+    try:
+        return Path(import_open_clip().download_pretrained(found))
+    except OSError as error:
+        raise ValueError(
+            f"could not fetch {pretrained!r} of {name}; download it elsewhere and set pretrained "
+            f"to the file. {error}"
+        ) from error
+
+
+def _file_or_entry(name: str, pretrained: str) -> Path | dict[str, Any]:
+    """Find a file, or what open_clip knows of a tag."""
     path = Path(pretrained).expanduser()
     if path.is_file() or path.suffix in FILE_SUFFIXES or name.endswith(".json"):
         return path
-    open_clip = _open_clip()
-    entry = open_clip.get_pretrained_cfg(name, pretrained)
+    open_clip = import_open_clip()
+    entry: dict[str, Any] = open_clip.get_pretrained_cfg(name, pretrained)
     if not entry:
         tags = ", ".join(open_clip.list_pretrained_tags_by_model(name)) or "none"
         raise ValueError(
@@ -304,19 +340,12 @@ def _weight_file(name: str, pretrained: str) -> Path:
             f"{pretrained!r} was trained {'without' if quick else 'with'} QuickGELU; use the model "
             f"{name.removesuffix('-quickgelu') if quick else name + '-quickgelu'}"
         )
-    expect_network()
-    try:
-        return Path(open_clip.download_pretrained(entry))
-    except OSError as error:
-        raise ValueError(
-            f"could not fetch {pretrained!r} of {name}; download it elsewhere and set pretrained "
-            f"to the file. {error}"
-        ) from error
+    return entry
 
 
 def pixel_statistics(name: str, pretrained: str) -> tuple[list[float], list[float]]:
     """Mean and deviation of the pixels that a model was trained with; CLIP's where nobody says."""
-    open_clip = _open_clip()
+    open_clip = import_open_clip()
     said = {} if name.endswith(".json") else open_clip.get_pretrained_cfg(name, pretrained)
     mean = said.get("mean", open_clip.OPENAI_DATASET_MEAN)
     return list(mean), list(said.get("std", open_clip.OPENAI_DATASET_STD))
@@ -340,56 +369,3 @@ def tower_state(state: dict[str, Tensor], source: str) -> tuple[dict[str, Tensor
         {key[match.end() :]: state[key] for key, match in found.items()} if found else dict(state)
     )
     return tower, [key for key in state if key not in found] if found else []
-
-
-class Tokenizer:
-    """The tokenizer of an open_clip model, from files.
-
-    Args:
-        text: ``text_cfg`` of the model's config.
-        context_length: Tokens of a caption; longer ones are cut.
-        source: Folder or file of the vocabulary; None = what the config names, or CLIP's.
-
-    Raises:
-        ValueError: If the vocabulary cannot be read.
-    """
-
-    def __init__(self, text: Mapping[str, Any], context_length: int, source: str | None) -> None:
-        open_clip = _open_clip()
-        options = dict(text.get("tokenizer_kwargs") or {})
-        named = text.get("hf_tokenizer_name")
-        try:
-            if named:
-                place = here_or_hub(str(source or named))
-                mode = text.get("tokenizer_mode")
-                self._call = open_clip.tokenizer.HFTokenizer(
-                    place, context_length, tokenizer_mode=mode, **options
-                )
-            else:
-                file = Path(source or open_clip.tokenizer.default_bpe())
-                self.file = file / _BPE if file.is_dir() else file
-                self._call = open_clip.tokenizer.SimpleTokenizer(
-                    str(self.file), context_length=context_length, **options
-                )
-        except (OSError, ValueError, TypeError) as error:
-            raise ValueError(
-                f"cannot read the tokenizer {source or named or 'of CLIP'}; give the folder of its "
-                f"files, or its name on the hub and a network. {error}"
-            ) from error
-
-    def __call__(self, texts: list[str]) -> Tensor:
-        """Cut captions into tokens: (B, context length) int64, padded."""
-        return torch.as_tensor(self._call(texts))
-
-    def save(self, folder: Path) -> None:
-        """Write its files."""
-        if hasattr(self, "file"):
-            shutil.copyfile(self.file, folder / _BPE)
-        else:
-            self._call.save_pretrained(str(folder))
-
-    @property
-    def words(self) -> dict[str, int]:
-        """All tokens by their text."""
-        own = hasattr(self, "file")
-        return dict(self._call.encoder if own else self._call.tokenizer.get_vocab())

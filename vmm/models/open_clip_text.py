@@ -16,8 +16,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from vmm.models.clip_tower import Tokenizer, build_text, checked_config, read_config, read_text
+from vmm.models.clip_tower import build_text, checked_config, read_config, read_text
 from vmm.models.joint_projection import JointProjection
+from vmm.models.open_clip_tokenizer import Tokenizer
 from vmm.models.text_interface import Reading, TextEncoder
 from vmm.models.weights import KeyReport, load_accounted
 from vmm.ops.attention import attention_kernel

@@ -123,7 +123,8 @@ def _from_nothing() -> Start:
 
 
 def _from_open_clip(name: str, pretrained: str, wanted: Wanted) -> Start:
-    from vmm.models.clip_tower import pixel_statistics, read_config  # loads torch
+    from vmm.hub import has_network
+    from vmm.models.clip_tower import is_here, pixel_statistics, read_config  # loads torch
 
     if not pretrained:
         raise ValueError(
@@ -147,6 +148,12 @@ def _from_open_clip(name: str, pretrained: str, wanted: Wanted) -> Start:
             f"{wanted.clips} clips are few: both towers stay as they are, and only blocks over "
             "time and the projection learn; take video_encoder.visual out of freeze for more"
         ]
+    if not is_here(name, pretrained):
+        how = "which fetches them once" if has_network() else (
+            "and there is no network: fetch them elsewhere, and put the file in the place of "
+            f"{pretrained} (--from open_clip:{name}:FILE)"
+        )  # fmt: skip
+        said.append(f"the weights of {name}:{pretrained} are not here, `vmm fit` needs them, {how}")
     frames = model["video_encoder"]["init_args"]["num_frames"]
     before = f"--model open_clip:{name}:{pretrained} --num-frames {frames}"
     return Start(model, data | {"mean": mean, "std": std}, image_size, before, said)
