@@ -13,6 +13,7 @@ from typing import NamedTuple
 from vmm import fit_help
 from vmm.command_line import MISTAKE, run_to_status
 from vmm.recipe_files import prepared, read_recipes, refuse_no_steps
+from vmm.setting_names import refuse_misspelt
 from vmm.text_output import complain, say
 from vmm.version import __version__
 
@@ -247,6 +248,7 @@ def _run_trainer(command: str, argv: list[str]) -> int:
     argv = ["--help"] if asked else prepared(argv)
     if command == "fit":
         refuse_no_steps(argv)
+    refuse_misspelt(argv)
     with _training_extra(command):
         from vmm import trainer_cli
         from vmm.tasks.watchdog import Watchdog

@@ -284,12 +284,17 @@ def _check_class(name: str, place: str) -> None:
     module, _, own = name.rpartition(".")
     if not module.startswith("vmm."):
         return
-    file = _ABOVE / module.replace(".", "/")
-    file = file / "__init__.py" if file.is_dir() else file.with_suffix(".py")
+    file = source_of(module)
     if not file.is_file():
         raise ValueError(f"{place}: there is no module {module}{nearest_class(own)}")
     if own not in re.findall(r"\w+", file.read_text(encoding="utf-8")):
         raise ValueError(f"{place}: there is no class {own} in {module}{nearest_class(own)}")
+
+
+def source_of(module: str) -> Path:
+    """Say where the source of a module of vmm would be."""
+    file = _ABOVE / module.replace(".", "/")
+    return file / "__init__.py" if file.is_dir() else file.with_suffix(".py")
 
 
 def nearest_class(name: str) -> str:

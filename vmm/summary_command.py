@@ -14,6 +14,7 @@ from pathlib import Path
 
 from vmm.command_line import CommandParser
 from vmm.recipe_files import prepared, refuse_no_run
+from vmm.setting_names import refuse_misspelt
 from vmm.text_output import complain, say
 
 
@@ -33,6 +34,7 @@ def main(argv: list[str]) -> int:
         refuse_no_run(Path(words[0]))
     else:
         words = prepared(words)
+        refuse_misspelt(words)
     complain("the model is described, which takes a while; no weights and no clips are loaded")
 
     from vmm.summary import in_words, summarize

@@ -114,7 +114,10 @@ def told(things, root, tmp_path, monkeypatch, capsys):
             "has it, or leave it out",
         ),
         ("fit --config={t}/bytes.yaml", "is no text"),
-        (f"{S2} -c {{t}}/key.yaml", "'trainer.max_epoch'; did you mean 'trainer.max_epochs'?"),
+        (
+            f"{S2} -c {{t}}/key.yaml",
+            "no setting trainer.max_epoch; did you mean 'trainer.max_epochs'?",
+        ),
         (f"{S2} --trainer.max_epoch 3", "did you mean 'trainer.max_epochs'?"),
         (f"{S2} --batch-size 3", "did you mean 'data.init_args.batch_size'?"),
         (f"{S2} --data.init_args.batchsize=3", "data.init_args.batchsize; did you mean 'batch_siz"),
