@@ -74,6 +74,34 @@ def test_moments_are_found_play_and_can_be_inspected(page, browser):
     assert asked == {urllib.parse.urlsplit(address).netloc}
 
 
+def test_nothing_stands_empty(page, browser):
+    """Neither before the first search, nor where a video of one moment has no curve."""
+    there = "!!document.querySelector('%s')?.offsetHeight"
+
+    def seen(name):
+        return browser.evaluate(there % name)
+
+    browser.call("Page.navigate", url=page[0])
+    browser.type_into(TEXT, "a red circle")
+    assert not any(map(seen, ("#films", "#keep", "#about", "#curve")))
+    browser.evaluate("document.querySelectorAll('button[role=tab]')[1].click()")
+    browser.wait_for(there % "#ask")
+    assert not seen("#best") and not seen("#relevance")
+    browser.evaluate("document.querySelectorAll('button[role=tab]')[0].click()")
+    browser.click("#search")
+    browser.wait_for(f"{LABELS}.length >= 4 && {there % '#keep'} && {there % '#about'}")
+    for name in ("three.mp4", "one.mp4"):
+        films = "[...document.querySelectorAll('#films button')]"
+        browser.evaluate(f"{films}.find(b => b.ariaLabel?.includes('{name}')).click()")
+        browser.wait_for(f"document.querySelector('#about textarea').value.includes('{name}')")
+        if name == "three.mp4":
+            browser.wait_for(f"!({there % '#curve'})")
+            browser.evaluate("document.querySelector('#films [aria-label=Close]').click()")
+            browser.wait_for("!document.querySelector('#films .preview')")
+        else:
+            browser.wait_for("!!document.querySelector('#curve :is(svg, canvas)')")
+
+
 @pytest.mark.parametrize("width", [1280, 390])
 def test_a_film_that_is_looked_at_is_large_and_nothing_covers_it(page, chromium, tmp_path, width):
     browser = Browser(chromium, tmp_path / "profile", width, 900)

@@ -94,20 +94,21 @@ def _search_tab(page: Page) -> tuple[_Keep, gradio.HTML]:
     with gradio.Accordion("Filters, number of moments, second look", open=False):
         given = [text, clip, *_filters(page)]
     said = gradio.HTML(elem_id="said")
-    films = _films("Moments, the best first", "films")
-    with gradio.Row():
-        more = gradio.Button("More moments", interactive=False, elem_id="more", min_width=180)
-        keep_one = gradio.Button(
-            "Keep the selected moment", interactive=False, elem_id="keep", min_width=180
-        )
-        keep_all = gradio.Button(
-            "Keep all that are shown", interactive=False, elem_id="keep-all", min_width=180
-        )
-    with gradio.Row():
-        about = gradio.Textbox(
-            label="Selected moment", lines=5, interactive=False, elem_id="about", min_width=280
-        )
-        curve = _curve("Similarity over time in its video", "curve")
+    with gradio.Column(visible=False) as results:
+        films = _films("Moments, the best first", "films")
+        with gradio.Row():
+            more = gradio.Button("More moments", interactive=False, elem_id="more", min_width=180)
+            keep_one = gradio.Button(
+                "Keep the selected moment", interactive=False, elem_id="keep", min_width=180
+            )
+            keep_all = gradio.Button(
+                "Keep all that are shown", interactive=False, elem_id="keep-all", min_width=180
+            )
+        with gradio.Row():
+            about = gradio.Textbox(
+                label="Selected moment", lines=5, interactive=False, elem_id="about", min_width=280
+            )
+            curve = _curve("Similarity over time in its video", "curve")
     shown = [films, found, number, curve, about, said]
     buttons = [more, keep_one, keep_all]
 
@@ -119,7 +120,7 @@ def _search_tab(page: Page) -> tuple[_Keep, gradio.HTML]:
         chosen = examples.click(lambda row: row[0], [examples], [text], api_visibility="private")
         begin.append(chosen.then)
     for event in begin:
-        _on(event, page.find, given, shown, said).then(
+        _on(event, page.find, given, shown, said, results).then(
             page.may_go_on, [found], buttons, api_visibility="private"
         ).then(None, js=_TO_WHAT_IS_SAID % "said", api_visibility="private")
     _on(more.click, page.more, [found], shown, said).then(
@@ -189,11 +190,12 @@ def _ask_tab(page: Page) -> None:
             top = gradio.Slider(1, 30, 3, step=1, label="Moments")
             ask = gradio.Button("Ask", variant="primary", elem_id="ask")
     said = gradio.HTML(elem_id="answer")
-    best = _films("Best moments", "best")
-    relevance = _curve("Similarity over time", "relevance")
+    with gradio.Column(visible=False) as results:
+        best = _films("Best moments", "best")
+        relevance = _curve("Similarity over time", "relevance")
     given = [video, question, window, top]
     for event in (question.submit, ask.click):
-        _on(event, page.ask, given, [best, relevance, said], said).then(
+        _on(event, page.ask, given, [best, relevance, said], said, results).then(
             None, js=_TO_WHAT_IS_SAID % "answer", api_visibility="private"
         )
     _api(page.ask_api, given, "ask")
@@ -248,13 +250,22 @@ def told(function: Callable[_P, _T]) -> Callable[_P, _T]:
     return call
 
 
-def _on(event: Any, function: Callable[..., Any], given: Any, shown: Any, said: gradio.HTML) -> Any:
+def _on(
+    event: Any,
+    function: Callable[..., Any],
+    given: Any,
+    shown: Any,
+    said: gradio.HTML,
+    results: gradio.Column | None = None,
+) -> Any:
     """Let an event do something; Gradio marks ``said`` alone while it lasts.
 
     A mistake stands there until something else is done; Gradio's own message goes away after
-    seconds, or would cover the page.
+    seconds, or would cover the page. Nothing stands empty: ``results`` are seen while the first of
+    ``shown`` has something, a curve while there is one.
     """
     beside = said not in shown
+    outputs = [*shown, *([said] if beside else []), *([] if results is None else [results])]
 
     @wraps(function)
     def call(*values: Any) -> Any:
@@ -262,15 +273,24 @@ def _on(event: Any, function: Callable[..., Any], given: Any, shown: Any, said: 
             result = function(*values)
         except (ValueError, OSError) as error:
             return {said: mistake(sentence(error))}
-        return (*result, gradio.skip()) if beside else result
+        seen = [_seen(*pair) for pair in zip(shown, result, strict=True)]
+        seen += [gradio.skip()] if beside else []
+        return seen if results is None else [*seen, gradio.update(visible=bool(result[0]))]
 
     return event(
         call,
         given,
-        [*shown, said] if beside else shown,
+        outputs,
         api_visibility="private",
         show_progress_on=said,
     )
+
+
+def _seen(component: Any, value: Any) -> Any:
+    """Let a curve be seen if there is one, and give the values of others as they are."""
+    if not isinstance(component, gradio.LinePlot):
+        return value
+    return gradio.update(value=value, visible=value is not None)
 
 
 def _api(function: Callable[..., Any], given: list[Any], name: str) -> None:
