@@ -94,6 +94,22 @@ def test_a_browser_shows_the_page(shards, tmp_path, look_at):
     assert page.count("highest bar: ") == page.count('class="bars"') > 3
 
 
+def test_cards_are_even_and_none_is_empty(shards, tmp_path, chromium):
+    inspect_shards(InspectOptions(f"{shards}/*.tar", tmp_path / "out"))
+    browser = Browser(chromium, tmp_path / "profile", 1280, 900)
+    try:
+        browser.show(tmp_path / "out/index.html")
+        tiles = "[...document.querySelectorAll('.tiles .card')]"
+        assert browser.evaluate(f"new Set({tiles}.map(c => c.offsetHeight)).size") == 1
+        tops = browser.evaluate(f"{tiles}.map(c => c.offsetTop)")
+        assert sorted(map(tops.count, set(tops))) == [4, 4]
+        cards = "[...document.querySelectorAll('.charts .card')]"
+        shown = "c => c.querySelector('.bars, td')"
+        assert browser.evaluate(f"{cards}.length > 3 && {cards}.every({shown})")
+    finally:
+        browser.close()
+
+
 def test_what_is_wrong_can_be_read_on_a_phone(shards, tmp_path, chromium):
     inspect_shards(InspectOptions(f"{shards}/*.tar", tmp_path / "out"))
     browser = Browser(chromium, tmp_path / "profile", 390, 900)
@@ -155,8 +171,8 @@ def test_pictures_have_the_names_of_their_files_and_what_never_varies_has_no_bar
     assert re.findall(r'<span class="soft">([^<]+)</span></fig', page) == [
         "holiday &lt;1&gt;.jpg, 0", "1",
     ]  # fmt: skip
-    assert '<div class="bars">' not in page and "<div>all 2</div>" in page  # words of a caption
-    assert "<h1>2 samples in 1 shard</h1>" in page
+    assert '<div class="bars">' not in page and "Words: all 2." in page
+    assert "<h1>2 samples in 1 shard</h1>" in page and "Samples per shard" not in page
 
 
 def test_more_processes_give_the_same(shards, tmp_path):
