@@ -151,6 +151,11 @@ MISTAKES = {
     "class VideoTextTsk in vmm.tasks.video_text; did you mean vmm.tasks.video_text.VideoTextTask",
     "model: {class_path: vmm.tasks.video_txt.VideoTextTask}": "there is no module "
     "vmm.tasks.video_txt; did you mean vmm.tasks.video_text.VideoTextTask",
+    "model: {class_path: 3}": "model.class_path: 3 is no class; give its name, e.g. vmm",
+    "model: {class_path: x.Y, init_args: {video_encoder: {class_path: }}}": "it.yaml, "
+    "model.init_args.video_encoder.class_path: None is no class",
+    "model: {class_path: [x.Y]}": r"model.class_path: \['x.Y'\] is no class",
+    "model: {class_path: x.Y, init_args: [1]}": r"model.init_args: \[1\] are no settings",
     "model: {init_args: {video_encoder: encoders/mamba.yaml}}": "model.init_args.video_encoder: "
     "there is no file encoders/mamba.yaml",
     "model: {class_path: x.Y, init_args: {video_encoder: own.yaml}}": "own.yaml is no valid YAML",

@@ -253,10 +253,13 @@ def _checked(path: Path) -> dict[str, Any]:
     """Read a recipe and the files that it names."""
     content = _read(path)
     try:
-        for key, value in _leaves(content):
-            if key.endswith("class_path"):
+        for key, value in _nodes(content):
+            name = key.rpartition(".")[2]
+            if name == "class_path":
                 _check_class(value, f"{path}, {key}")
-            elif key.rpartition(".")[2] in _PARTS and value.endswith(_YAML):
+            elif name == "init_args" and not isinstance(value, dict | None):
+                raise ValueError(f"{path}, {key}: {value!r} are no settings; write `name: value`")
+            elif name in _PARTS and isinstance(value, str) and value.endswith(_YAML):
                 file = path.parent / here_or_packaged(value, path.parent)
                 if not file.is_file():
                     near = did_you_mean(value, path.parent)
@@ -267,20 +270,24 @@ def _checked(path: Path) -> dict[str, Any]:
     return content
 
 
-def _leaves(node: Any, key: str = "") -> Iterator[tuple[str, str]]:
-    """Give the texts of a recipe and where they stand."""
-    if isinstance(node, str):
-        yield key, node
-    elif isinstance(node, dict):
+def _nodes(node: Any, key: str = "") -> Iterator[tuple[str, Any]]:
+    """Give everything in a recipe and where it stands."""
+    yield key, node
+    if isinstance(node, dict):
         for name, value in node.items():
-            yield from _leaves(value, f"{key}.{name}" if key else str(name))
+            yield from _nodes(value, f"{key}.{name}" if key else str(name))
     elif isinstance(node, list):
         for value in node:
-            yield from _leaves(value, key)
+            yield from _nodes(value, key)
 
 
-def _check_class(name: str, place: str) -> None:
+def _check_class(name: Any, place: str) -> None:
     """Refuse a class of vmm that does not exist, without importing its module."""
+    if not isinstance(name, str):
+        raise ValueError(
+            f"{place}: {name!r} is no class; give its name, e.g. "
+            "vmm.models.videomamba.VideoMamba, or leave the key out"
+        )
     module, _, own = name.rpartition(".")
     if not module.startswith("vmm."):
         return
