@@ -7,9 +7,7 @@ cannot work is refused before anything is written.
 from __future__ import annotations
 
 import logging
-import os
 import sys
-import warnings
 from pathlib import Path
 from typing import Any
 
@@ -49,15 +47,16 @@ from vmm.tasks.introduction import Introduction
 from vmm.tasks.loggers import go_on, make_logger
 from vmm.tasks.lr_finder import RateFinder
 from vmm.tasks.masked_pretrain import MaskedPretrainTask  # noqa: F401
+from vmm.tasks.messages import configure_messages
 from vmm.tasks.monitors import check_monitors
 from vmm.tasks.number_guard import NumberGuard
 from vmm.tasks.own_text import check_words, own_text, run_behind
-from vmm.tasks.progress import BesideBars, Progress, SaidOnce
+from vmm.tasks.progress import Progress
 from vmm.tasks.resume import newest_run, newest_whole, say_differences, steps_of, sweep
 from vmm.tasks.run_record import RunRecord
 from vmm.tasks.save_recipe import NothingToTrain, SaveRecipe
 from vmm.tasks.self_distillation import SelfDistillationTask  # noqa: F401
-from vmm.tasks.strategies import not_met
+from vmm.tasks.strategies import leave_alone, not_met
 from vmm.tasks.throughput import Throughput
 from vmm.tasks.trainer_settings import (
     check_trainer,
@@ -85,31 +84,6 @@ CALLBACKS: dict[str, type[Callback]] = {
     "early_stopping": EarlyStopping,
 }
 """Those that every run has, by the name of their settings."""
-
-
-def _configure_messages(command: str) -> None:
-    """Show vmm's own messages once, by the first process, and leave out Lightning's tips."""
-    handler = BesideBars()
-    handler.setFormatter(logging.Formatter("vmm: %(message)s"))
-    if command == "fit":  # whose introduction and end say it
-        handler.addFilter(SaidOnce())
-    root = logging.getLogger("vmm")
-    root.handlers = [handler]
-    root.setLevel(logging.INFO if os.environ.get("LOCAL_RANK", "0") == "0" else logging.WARNING)
-    for library in ("lightning.pytorch", "lightning.fabric"):
-        logging.getLogger(library).setLevel(logging.WARNING)
-    logging.getLogger("lightning.pytorch.utilities.rank_zero").setLevel(logging.WARNING)
-    warnings.filterwarnings("ignore", message=".*LeafSpec|FSDP2-wrapped module .* returned a view")
-    warnings.filterwarnings("ignore", message="Found .* module.* in eval mode")  # those of freeze
-    warnings.filterwarnings("ignore", message=".*AMP with fp16 is not supported on CPU")
-    # vmm keeps the curves and looks itself whether a folder is in use.
-    warnings.filterwarnings("ignore", message="(Experiment logs|Checkpoint) directory .* not empty")
-    warnings.filterwarnings("ignore", message="The dirpath has changed from")  # to evaluate
-    # ``check_monitors`` looks for it before, and the end of a run says that it was never measured.
-    warnings.filterwarnings("ignore", message=".* could not find the monitored key")
-    # Of several processes: what validation logs is gathered before, and so the same in all.
-    warnings.filterwarnings("ignore", message="It is recommended to use `self.log.*sync_dist=True")
-    warnings.filterwarnings("ignore", message=".*all_gather_into_tensor. is deprecated")
 
 
 class VmmCLI(LightningCLI):
@@ -170,6 +144,13 @@ class VmmCLI(LightningCLI):
     def run_behind(self, settings: Namespace) -> Path | None:
         """Find the run whose own text files serve, where the recipe names the same encoder."""
         return run_behind(settings, self.resume)
+
+    def _run_subcommand(self, subcommand: str) -> None:
+        """Run a command, and let the other processes end as they will."""
+        try:
+            super()._run_subcommand(subcommand)
+        finally:
+            leave_alone(self.trainer)
 
     def instantiate_classes(self) -> None:
         """Let an error of a constructor be itself, not a page of what else was tried."""
@@ -359,7 +340,7 @@ def run(args: list[str], kind: type[VmmCLI] = VmmCLI) -> VmmCLI | None:
         "callbacks": [SeededDraws(), RunRecord(), EmbeddingWriter()],
         "plugins": {"class_path": "vmm.tasks.checkpoint_io.SafeCheckpointIO"},
     }
-    _configure_messages(args[0] if args else "")
+    configure_messages(args[0] if args else "")
     # Lightning starts the other processes of a distributed run with this one's sys.argv.
     argv, sys.argv = sys.argv, [sys.argv[0], *args]
     try:

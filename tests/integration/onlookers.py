@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import signal
+import time
 from pathlib import Path
 
 import lightning as L
@@ -18,6 +19,20 @@ class WritePid(L.Callback):
             folder = Path(os.environ["PID_FOLDER"])
             (folder / "pid").with_suffix(f".{trainer.global_rank}").write_text(str(os.getpid()))
             (folder / f"pid.{trainer.global_rank}").rename(folder / f"pid-{trainer.global_rank}")
+
+
+class SlowEnd(L.Callback):
+    """Let a run's page take two seconds, and Lightning look at the processes meanwhile."""
+
+    def __init__(self):
+        from lightning.fabric.strategies.launchers.subprocess_script import _ChildProcessObserver
+
+        from vmm import after_fit
+
+        write_page = after_fit.write_page
+        after_fit.write_page = lambda run: time.sleep(2) or write_page(run)
+        assert _ChildProcessObserver.__init__.__defaults__ == (5,)
+        _ChildProcessObserver.__init__.__defaults__ = (0.5,)
 
 
 class SpoilGradient(L.Callback):

@@ -88,14 +88,21 @@ def wait_for_end(pid):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("to", [0, 1])
-def test_a_signal_to_one_process_ends_both_after_the_same_step(root, demo_shards, tmp_path, to):
-    process, pids, _ = start_two(root, demo_shards, tmp_path)
+@pytest.mark.parametrize(
+    ("number", "to", "status"),
+    [(signal.SIGTERM, 0, 75), (signal.SIGTERM, 1, 75), (signal.SIGINT, 0, 130)],
+)
+def test_a_signal_to_one_process_ends_both_after_the_same_step(
+    root, demo_shards, tmp_path, number, to, status
+):
+    slow = "--trainer.callbacks+=tests.integration.onlookers.SlowEnd"
+    process, pids, _ = start_two(root, demo_shards, tmp_path, slow)
     try:
-        os.kill(pids[to], signal.SIGTERM)
-        assert process.wait(timeout=60) == 75
+        os.kill(pids[to], number)
+        assert process.wait(timeout=60) == status
     finally:
         os.killpg(process.pid, signal.SIGKILL) if process.poll() is None else None
+    assert (tmp_path / "stage2_vtt/run/report.html").is_file()
     state = torch.load(tmp_path / "stage2_vtt/run/checkpoints/last.ckpt", weights_only=True)
     assert state["global_step"] >= 3
     wait_for_end(pids[1])

@@ -11,7 +11,8 @@ from tqdm import tqdm
 
 from vmm.data import shards
 from vmm.tasks import progress
-from vmm.tasks.progress import BesideBars, Progress, SaidOnce, in_words
+from vmm.tasks.messages import BesideBars, SaidOnce
+from vmm.tasks.progress import Progress, in_words
 
 
 class Clock:

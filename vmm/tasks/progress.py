@@ -12,10 +12,6 @@ import lightning as L
 from lightning.pytorch.callbacks import ProgressBar, Timer
 from tqdm import tqdm
 
-from vmm import runs
-from vmm.data import shards
-from vmm.text_output import visible
-
 logger = logging.getLogger(__name__)
 
 EVERY_S = 60.0
@@ -23,40 +19,6 @@ EVERY_S = 60.0
 _SPEED_IS_KNOWN = 5
 """Steps after the first one, which also warms up, until the end is foretold."""
 _REDRAW_S = 0.5
-
-
-class BesideBars(logging.StreamHandler[Any]):
-    """Writes messages above the bars of a terminal, not into them."""
-
-    def format(self, record: logging.LogRecord) -> str:
-        """Make one a text; names of files in it cannot move the cursor."""
-        return visible(super().format(record), lines=True)
-
-    def emit(self, record: logging.LogRecord) -> None:
-        """Write one."""
-        with tqdm.external_write_mode(file=self.stream, nolock=True):
-            super().emit(record)
-
-
-class SaidOnce(logging.Filter):
-    """Drops what the introduction and the end of a run say of its data, and repetitions.
-
-    Shards are opened several times: to train, to validate, and once more after the end.
-    """
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._said: set[str] = set()
-
-    def filter(self, record: logging.LogRecord) -> bool:
-        """Tell whether a message is to be shown."""
-        if record.name not in (shards.__name__, runs.__name__):
-            return True
-        text = record.getMessage()
-        new = record.levelno > logging.INFO and record.msg != shards.OPENED
-        new = new and text not in self._said
-        self._said.add(text)
-        return new
 
 
 class Progress(ProgressBar):
