@@ -56,7 +56,7 @@ from vmm.tasks.resume import newest_run, newest_whole, say_differences, steps_of
 from vmm.tasks.run_record import RunRecord
 from vmm.tasks.save_recipe import NothingToTrain, SaveRecipe
 from vmm.tasks.self_distillation import SelfDistillationTask  # noqa: F401
-from vmm.tasks.strategies import leave_alone, not_met
+from vmm.tasks.strategies import not_met
 from vmm.tasks.throughput import Throughput
 from vmm.tasks.trainer_settings import (
     check_trainer,
@@ -144,13 +144,6 @@ class VmmCLI(LightningCLI):
     def run_behind(self, settings: Namespace) -> Path | None:
         """Find the run whose own text files serve, where the recipe names the same encoder."""
         return run_behind(settings, self.resume)
-
-    def _run_subcommand(self, subcommand: str) -> None:
-        """Run a command, and let the other processes end as they will."""
-        try:
-            super()._run_subcommand(subcommand)
-        finally:
-            leave_alone(self.trainer)
 
     def instantiate_classes(self) -> None:
         """Let an error of a constructor be itself, not a page of what else was tried."""

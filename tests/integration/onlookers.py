@@ -35,6 +35,17 @@ class SlowEnd(L.Callback):
         _ChildProcessObserver.__init__.__defaults__ = (0.5,)
 
 
+class EndOne(L.Callback):
+    """End process 1 in step 3, without a word, while process 0 does something that takes long."""
+
+    def on_train_batch_start(self, trainer, *_):
+        if trainer.global_step == 3:
+            time.sleep(1)  # the pids are being read
+            if trainer.global_rank == 1:
+                os._exit(7)
+            time.sleep(40)
+
+
 class SpoilGradient(L.Callback):
     """Make a gradient of one process NaN, once the processes have exchanged them."""
 

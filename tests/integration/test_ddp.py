@@ -109,6 +109,21 @@ def test_a_signal_to_one_process_ends_both_after_the_same_step(
 
 
 @pytest.mark.slow
+def test_a_process_that_ends_is_named_whatever_the_others_do(root, demo_shards, tmp_path):
+    options = "--trainer.callbacks+=tests.integration.onlookers.EndOne", "--watchdog.silence=20"
+    process, pids, said = start_two(root, demo_shards, tmp_path, *options)
+    try:
+        assert process.wait(timeout=35) == 69
+    finally:
+        os.killpg(process.pid, signal.SIGKILL) if process.poll() is None else None
+    message = f"process 1 of 2 has ended with status 7 (pid {pids[1]} on "
+    assert message in said.read_text()
+    record = json.loads((tmp_path / "stage2_vtt/run/run.json").read_text())
+    assert record["status"] == 69 and message in record["said"]
+    assert re.search(r"it was at (the batch for )?step \d", record["said"])  # by its last sign
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("number", "to"), [(signal.SIGKILL, 1), (signal.SIGSTOP, 1), (signal.SIGSTOP, 0)]
 )

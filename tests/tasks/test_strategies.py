@@ -3,11 +3,9 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from lightning.pytorch.cli import LightningCLI
 
 from vmm.tasks.sharding import ShardedStrategy
-from vmm.tasks.strategies import check_machines, check_strategy, leave_alone, not_met
-from vmm.trainer_cli import VmmCLI
+from vmm.tasks.strategies import check_machines, check_strategy, not_met
 
 
 @pytest.mark.parametrize(
@@ -130,18 +128,3 @@ def test_machines_that_do_not_come_are_a_sentence():
         torch.distributed.TCPStore("127.0.0.1", 0, 2, True, timeout=timedelta(seconds=1))
     assert "did not find each other" in not_met(caught.value)
     assert not not_met(RuntimeError("something else"))
-
-
-def test_the_other_processes_are_left_alone_however_a_command_ends(monkeypatch):
-    def stops(self, subcommand):
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(LightningCLI, "_run_subcommand", stops)
-    launcher = SimpleNamespace(procs=[object()])
-    looked_at = launcher.procs  # by Lightning
-    cli = object.__new__(VmmCLI)
-    cli.trainer = SimpleNamespace(strategy=SimpleNamespace(launcher=launcher))
-    with pytest.raises(KeyboardInterrupt):
-        cli._run_subcommand("fit")
-    assert not looked_at
-    leave_alone(SimpleNamespace(strategy=SimpleNamespace(launcher=None)))  # of one process

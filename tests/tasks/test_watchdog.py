@@ -1,5 +1,7 @@
 import os
+import platform
 import subprocess
+import sys
 import threading
 import time
 from types import SimpleNamespace
@@ -99,6 +101,29 @@ def test_silence_of_the_store_is_that_of_process_0(watch, monkeypatch):
     dog._looked = now
     (said,) = watch(dog)
     assert said.startswith("process 0 of 3 has given no sign of life for 5 s (pid 77 on node)")
+
+
+@pytest.mark.parametrize("status", [3, 0])
+def test_a_started_process_that_ends_badly_is_named(watch, status):
+    dog = Watchdog()
+    dog._started = [subprocess.Popen([sys.executable, "-c", f"raise SystemExit({status})"])]
+    dog._started[0].wait()
+    dog._peers = {1: Peer(sign(doing="its end, ValueError: no"), time.monotonic())}
+    pid = dog._started[0].pid
+    named = f"process 1 of 1 has ended with status 3 (pid {pid} on {platform.node()})"
+    assert watch(dog) == [f"{named}; it was at its end, ValueError: no"] * bool(status)
+
+
+def test_lightning_no_longer_looks_at_the_processes_that_it_started():
+    looked_at = [subprocess.Popen([sys.executable, "-c", ""]) for _ in range(2)]
+    processes = list(looked_at)
+    launcher = SimpleNamespace(procs=looked_at)
+    dog = Watchdog()
+    dog.setup(SimpleNamespace(strategy=SimpleNamespace(launcher=launcher)), None, "fit")
+    dog.teardown()
+    assert not looked_at and dog._started == launcher.procs == processes
+    for process in processes:
+        process.wait()
 
 
 def test_a_worker_that_is_killed_is_a_lost_process_with_what_it_read():

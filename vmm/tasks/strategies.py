@@ -8,7 +8,6 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-import lightning as L
 from lightning.fabric.plugins.environments.lsf import LSFEnvironment
 from lightning.fabric.plugins.environments.mpi import MPIEnvironment
 from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
@@ -60,18 +59,6 @@ def _instead(name: str) -> str:
         stage = re.search("[13]", name)
         return f"zero{stage[0] if stage else 2}"
     return "fsdp2" if re.search("fsdp|ModelParallel", name, re.IGNORECASE) else "ddp"
-
-
-def leave_alone(trainer: L.Trainer) -> None:
-    """Let the processes that Lightning has started end as they will, when this one's part is over.
-
-    Every five seconds it looks at them, and if one has ended with another status than 0, as those
-    of a run that was stopped do, it kills this process too, which may still write the run's page.
-
-    Args:
-        trainer: Of what has ended, well or not.
-    """
-    getattr(trainer.strategy.launcher, "procs", []).clear()
 
 
 def not_met(error: BaseException) -> str:

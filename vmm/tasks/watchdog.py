@@ -8,6 +8,7 @@ import multiprocessing
 import os
 import platform
 import signal
+import subprocess
 import threading
 import time
 from collections.abc import Callable
@@ -116,6 +117,8 @@ class Watchdog(L.Callback):
         self._peers: dict[int, Peer] = {}
         self._stopped: dict[int, float] = {}
         self._over = threading.Event()
+        self._started: list[subprocess.Popen[Any]] = []
+        self._ended: dict[int, float] = {}
         self._trainer: L.Trainer | None = None
         self._teller: threading.Thread | None = None
 
@@ -130,7 +133,8 @@ class Watchdog(L.Callback):
         self._trainer, self._over = trainer, threading.Event()
         self._own = Sign(_HOST, os.getpid(), 0, "the start", 0.0, 0)
         self._since = self._looked = self._answered = time.monotonic()
-        self._peers, self._stopped = {}, {}
+        self._peers, self._stopped, self._ended = {}, {}, {}
+        self._started = _take_over(trainer)
         if world_size() > 1:
             self._teller = threading.Thread(target=self._exchange, args=(self._over,), daemon=True)
             self._teller.start()
@@ -283,10 +287,22 @@ class Watchdog(L.Callback):
             if now - self._answered > self.silence:  # no news of anybody: 0 keeps the store
                 peers = {0: peers[0]._replace(heard=self._answered)} if 0 in peers else {}
             found = who_holds_up(own, peers, now, self.silence, self.patience)
+            found = found or self._ended_badly(now)
             if found:
                 self._end(f"process {found[0]} of {world_size()} {found[1]}", found[0])
             if self._waits_for_data and (said := self._stuck_worker(own, now)):
                 self._end(said, None)
+
+    def _ended_badly(self, now: float) -> tuple[int, str] | None:
+        """Name a process started from here that has ended, and what of, while this one goes on."""
+        for number, process in enumerate(self._started, rank() + 1):
+            since = self._ended.setdefault(number, now) if process.poll() else now
+            if now - since > 2 * self._interval:  # one that all end of ends this one, too
+                peer = self._peers.get(number)
+                at = f"; it was at {peer.sign.doing}" if peer else ""
+                status = f"has ended with status {process.returncode}"
+                return number, f"{status} (pid {process.pid} on {_HOST}){at}"
+        return None
 
     def _stuck_worker(self, own: Sign, now: float) -> str:
         """Say which worker is stopped, or that no batch comes."""
@@ -311,6 +327,8 @@ class Watchdog(L.Callback):
         if sign is not None and sign.host == _HOST:  # or it stays for ever
             with suppress(OSError):
                 os.kill(sign.pid, getattr(signal, "SIGKILL", signal.SIGTERM))
+        for process in self._started:
+            process.kill()
         # Nobody waits for them: meanwhile PyTorch would raise an error in the main thread.
         for worker in [child for child in multiprocessing.active_children() if child.daemon]:
             worker.kill()
@@ -319,6 +337,21 @@ class Watchdog(L.Callback):
             writer.start()
             writer.join(_PAGE_SECONDS)  # a disk that is gone must not keep the process
         os._exit(LOST)
+
+
+def _take_over(trainer: L.Trainer) -> list[subprocess.Popen[Any]]:
+    """Take the processes that Lightning has started out of its sight, and give them.
+
+    It would look every five seconds if one has ended with another status than 0, and then kill this
+    process without a word. But so do those of a run that was stopped, while this one still writes
+    the run's page.
+    """
+    launcher: Any = trainer.strategy.launcher
+    started = list(getattr(launcher, "procs", []))
+    if started:
+        launcher.procs.clear()
+        launcher.procs = started  # which it kills after a second Ctrl-C
+    return started
 
 
 def how_lost(error: BaseException | None) -> str:
