@@ -2,6 +2,7 @@ import io
 import json
 import re
 import tarfile
+from contextlib import closing
 from dataclasses import asdict
 
 import numpy as np
@@ -96,8 +97,7 @@ def test_a_browser_shows_the_page(shards, tmp_path, look_at):
 
 def test_cards_are_even_and_none_is_empty(shards, tmp_path, chromium):
     inspect_shards(InspectOptions(f"{shards}/*.tar", tmp_path / "out"))
-    browser = Browser(chromium, tmp_path / "profile", 1280, 900)
-    try:
+    with closing(Browser(chromium, tmp_path / "profile", 1280, 900)) as browser:
         browser.show(tmp_path / "out/index.html")
         tiles = "[...document.querySelectorAll('.tiles .card')]"
         assert browser.evaluate(f"new Set({tiles}.map(c => c.offsetHeight)).size") == 1
@@ -106,14 +106,11 @@ def test_cards_are_even_and_none_is_empty(shards, tmp_path, chromium):
         cards = "[...document.querySelectorAll('.charts .card')]"
         shown = "c => c.querySelector('.bars, td')"
         assert browser.evaluate(f"{cards}.length > 3 && {cards}.every({shown})")
-    finally:
-        browser.close()
 
 
 def test_what_is_wrong_can_be_read_on_a_phone(shards, tmp_path, chromium):
     inspect_shards(InspectOptions(f"{shards}/*.tar", tmp_path / "out"))
-    browser = Browser(chromium, tmp_path / "profile", 390, 900)
-    try:
+    with closing(Browser(chromium, tmp_path / "profile", 390, 900)) as browser:
         browser.show(tmp_path / "out/index.html")
         cells = "[...document.querySelectorAll('td:nth-child(3)')]"
         widths = browser.evaluate(f"{cells}.map(c => c.offsetWidth)")
@@ -124,8 +121,6 @@ def test_what_is_wrong_can_be_read_on_a_phone(shards, tmp_path, chromium):
         gap = "document.querySelector('.charts + .scroll').getBoundingClientRect().top"
         gap += " - document.querySelector('.charts:has(+ .scroll)').getBoundingClientRect().bottom"
         assert browser.evaluate(gap) >= 10
-    finally:
-        browser.close()
 
 
 def test_the_page_needs_nothing_else_and_trusts_nothing(shards, tmp_path):

@@ -149,10 +149,10 @@ def _from_open_clip(name: str, pretrained: str, wanted: Wanted) -> Start:
             "time and the projection learn; take video_encoder.visual out of freeze for more"
         ]
     if not is_here(name, pretrained):
-        how = "which fetches them once" if has_network() else (
-            "and there is no network: fetch them elsewhere, and put the file in the place of "
-            f"{pretrained} (--from open_clip:{name}:FILE)"
-        )  # fmt: skip
+        how = "which fetches them once"
+        if not has_network():
+            how = "and there is no network: fetch them elsewhere, and put the file in the place of "
+            how += f"{pretrained} (--from open_clip:{name}:FILE)"
         said.append(f"the weights of {name}:{pretrained} are not here, `vmm fit` needs them, {how}")
     frames = model["video_encoder"]["init_args"]["num_frames"]
     before = f"--model open_clip:{name}:{pretrained} --num-frames {frames}"
