@@ -92,7 +92,7 @@ def test_an_imported_classifier_sees_all_views(classifier, videos, tmp_path, cap
     assert numbers["top_1"] == pytest.approx(100 / 3) and result["data"]["readable"] == 5
     assert [p[2] for p in result["predictions"]] == [0, 0, 0, 0, 0, None]
     found = {f["code"] for f in result["findings"]}
-    assert found == {"base-names", "size", "class-count"}
+    assert found == {"unreadable-samples", "base-names", "size", "class-count"}
     page = (out / "classification.html").read_text()
     assert "Beside published numbers" in page
     assert "http" not in page.replace("http-equiv", "").replace("https://arxiv.org/abs/", "")

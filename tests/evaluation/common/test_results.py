@@ -15,6 +15,7 @@ from vmm.evaluation.common.results import (
     count_problems,
     listed,
     text_table,
+    unreadable,
 )
 
 
@@ -113,3 +114,17 @@ def test_reasons_are_counted_and_nothing_readable_is_refused():
 def test_columns_of_a_table_are_aligned():
     table = text_table([["", "x", "number"], ["a long name", "y", "1.0"]], left=2)
     assert table == "             x  number\na long name  y     1.0"
+
+
+def test_what_media_that_cannot_be_read_do_to_a_number():
+    assert not unreadable({}, 4, "clips", "strict")
+    problems = {"missing": 1, "truncated": 2}
+    (found,) = unreadable(problems, 9, "videos", "strict", (5, 20, "questions"))
+    assert found == Finding(
+        "unreadable-videos",
+        "3 of 9 videos cannot be read (1 missing, 2 truncated), with 5 of 20 questions",
+        "these count as misses: up to 25.0 points",
+    )
+    (found,) = unreadable(problems, 12, "samples", "available")
+    assert found.message == "3 of 12 samples cannot be read (1 missing, 2 truncated)"
+    assert found.effect == "these are left out: the number is of a part of the set"

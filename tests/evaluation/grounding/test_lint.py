@@ -18,7 +18,7 @@ def test_nothing_is_found_in_sound_moments(toys, tmp_path):
     file = read_moments("moments", toys.write(tmp_path))
     assert not lint_file("moments", file, None)
     videos = [curves(4, edges=range(7)), *[curves(3, edges=range(7))] * 3]
-    assert not lint_videos(file.queries, videos)
+    assert not lint_videos(file.queries, videos, "strict")
 
 
 def test_what_is_wrong_in_the_file(toys, tmp_path):
@@ -53,7 +53,7 @@ def test_what_is_wrong_with_the_videos(toys):
     ]
     videos = [curves(1), curves(1, problem="truncated"), curves(2)]
     videos[2].curves[0] = [0.1, 0.1, 0.1]
-    found = lint_videos(queries, videos)
+    found = lint_videos(queries, videos, "strict")
     assert codes(found) == ["unreadable-videos", "shorter-videos", "coarse-frames", "level-curves"]
     assert "1 truncated" in found[0].message and "25.0 points" in found[0].effect
     assert "'a'" in found[1].message

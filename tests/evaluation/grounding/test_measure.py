@@ -68,14 +68,19 @@ def test_unreadable_videos_are_misses_and_lengths_are_apart(toys):
 
 
 def test_the_verdict_says_what_helps():
-    clusters = torch.arange(40)
+    clusters, read = torch.arange(40), [True] * 40
     none = torch.zeros(40).double()
     some = 100.0 * (torch.arange(40) % 2).double()
     controls = {"shuffled": none, "centre": none, "whole": none + 1}
-    said = verdict("curve", "R1@0.5", {"curve": some, **controls}, clusters)
+    said = verdict("curve", "R1@0.5", {"curve": some, **controls}, clusters, read)
     assert said.startswith("The video helps: R1@0.5 of the relevance curve is 50.0 %, 49.0 points")
     assert "(whole video, the longest window, 1.0 %)" in said and "head" not in said
-    said = verdict("curve", "mAP", {"curve": none, **controls, "whole": some}, clusters)
+    said = verdict("curve", "mAP", {"curve": none, **controls, "whole": some}, clusters, read)
     assert said.startswith("Looking at the video is worse")
-    said = verdict("head", "mAP", {"head": none + 1, "curve": none, **controls}, clusters)
+    said = verdict("head", "mAP", {"head": none + 1, "curve": none, **controls}, clusters, read)
     assert said.startswith("No sign") and said.endswith("above the model's own curve.")
+    lost = {name: torch.cat([values, 0 * values]) for name, values in controls.items()}
+    lost["whole"] = torch.cat([none, some + 50])
+    everything = {"curve": torch.cat([some, none]), **lost}
+    said = verdict("curve", "mAP", everything, torch.arange(80), [*read, *[False] * 40])
+    assert said.startswith("The video helps: mAP of the relevance curve is 50.0 % where the video ")

@@ -116,9 +116,19 @@ def test_the_verdict(right, shuffled, said):
     controls = dict.fromkeys(CONTROLS, torch.full((count,), 25.0, dtype=torch.float64))
     controls["blind"] = torch.full((count,), 30.0, dtype=torch.float64)
     controls["shuffled"] = model.clone() if shuffled == right else answers(shuffled)
-    sentence = verdict("mixture", model, controls, torch.arange(count) // 4)
+    sentence = verdict("mixture", model, controls, torch.arange(count) // 4, [True] * count)
     assert re.search(said, sentence), sentence
     assert "blind: question and option alone, 30.0 %" in sentence
+    assert "could be read" not in sentence
+
+
+def test_videos_that_cannot_be_read_do_no_harm(toys):
+    questions, scores = toys.twelve(9)
+    missing = [toys.question(12 + i, i % 4, video=6 + i // 2) for i in range(88)]
+    everything = measure(questions, scores, [4.0] * 50)["verdict"]
+    lost = [toys.scores(None, blind=[0.0, 1, 0, 0])] * len(missing)
+    said = measure([*questions, *missing], [*scores, *lost], [4.0] * 50)["verdict"]
+    assert said == everything.replace("75.0 %", "75.0 % where the video could be read")
 
 
 def test_one_video_gives_no_error(toys):

@@ -81,6 +81,7 @@ def test_windows_and_dropped_videos(ask, encoder, tmp_path, caplog):
     assert strict["accuracy"]["mixture"]["accuracy"] <= 100 * 11 / 12
     assert strict["questions"][2]["problem"] == "unreadable"
     assert strict["data"]["videos"]["problems"] == {"unreadable": 1}
+    assert "unreadable-videos" in [finding["code"] for finding in strict["findings"]]
     assert ask("--fps", "1", "--window", "2", "--coverage", "available") == 0
     dropped = load_qa(tmp_path / "out" / "qa.json")
     assert dropped["data"]["measured"] == 11

@@ -45,9 +45,11 @@ def test_numbers_stand_beside_their_controls(read):
 def test_the_verdict_is_the_lower_end_of_the_gain(read):
     content = contents.open_qa()
     assert read(content).verdict() == (
-        "The video helps: 33.3 % right, +13.3 points (3.3 to 23.3) against the better control, "
-        "most frequent answer."
+        "The video helps: 33.3 % right, and where the video could be read +13.3 points (3.3 to "
+        "23.3) against the better control, most frequent answer."
     )
+    content["data"]["unreadable"] = 0
+    assert "33.3 % right, +13.3 points" in read(content).verdict()
     content["numbers"]["gain"]["interval"][0] = 0.0
     content["numbers"]["control"] = "blank"
     said = read(content).verdict()

@@ -103,6 +103,9 @@ def test_official_files_and_a_video_that_cannot_be_read(
     assert status == 0, said.err
     result = json.loads((trained / "open_qa_msvd-qa" / "open_qa.json").read_text())
     assert result["data"]["questions"] == 6 and result["data"]["unreadable"] == 1
+    assert result["findings"][0]["code"] == "unreadable-videos"
+    assert "with 2 of 6 questions" in result["findings"][0]["message"]
+    assert "33.3 points" in result["findings"][0]["effect"]
     assert result["data"]["split_hash"] == "f3cceca306acace9"  # of published results: never moves
     assert set(result["numbers"]["by_kind"]) == {"what", "who", "how"}
     assert [r["said"] is None for r in result["replies"]] == [False] * 4 + [True] * 2

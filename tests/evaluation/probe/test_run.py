@@ -88,6 +88,7 @@ def test_films_that_cannot_be_read_are_wrong_or_dropped(run, tmp_path):
     shards = {"train": tmp_path / "train.tar", "test": tmp_path / "test.tar"}
     status, said, strict = run("--probe", "knn", "--no-control", **shards)
     assert status == 0, said.err
+    assert "3 of 9 clips cannot be read" in strict["findings"][0]["message"]
     assert strict["data"]["readable"] == 6 and strict["data"]["train_left_out"] == 3
     assert [row[2] is None for row in strict["predictions"]] == [False] * 6 + [True] * 3
     available = run("--probe", "knn", "--no-control", "--coverage", "available", **shards)[2]

@@ -39,7 +39,7 @@ from vmm.evaluation.common.labels import (
     truths_of,
 )
 from vmm.evaluation.common.models import Encoder
-from vmm.evaluation.common.results import clip_card, count_problems, versions
+from vmm.evaluation.common.results import clip_card, count_problems, unreadable, versions
 from vmm.evaluation.common.sources import AnnotatedClips, ShardClips, kind_in
 from vmm.evaluation.common.strips import strips
 from vmm.losses.classification import ProblemType
@@ -90,13 +90,16 @@ def evaluate(options: Options, command: str = f"{__name__}.evaluate(...)") -> Cl
         scored = score_several(options, encoder, truths, seen, views)
     else:
         scored = score_classes(options, encoder, truths, seen, views)
+    data = _describe_data(options, truths, seen)
+    missed = unreadable(data["problems"], data["listed"], "samples", options.coverage)
     result = ClassificationResult(
         name=options.name or encoder.name,
         command=command,
         model=encoder.identity(),
-        data=_describe_data(options, truths, seen) | scored.pop("data"),
+        data=data | scored.pop("data"),
         settings=_describe_settings(options, encoder, views, trained, media.kind),
         versions=versions(),
+        findings=[*missed, *scored.pop("findings")],
         **scored,
     )
     path = result.write(out)

@@ -7,7 +7,7 @@ import json
 import platform
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from importlib.metadata import version
 from pathlib import Path
@@ -202,9 +202,45 @@ def count_problems(problems: Sequence[str | None], what: str) -> Counter[str]:
     return reasons
 
 
-def listed(counts: dict[str, int]) -> str:
+def listed(counts: Mapping[str, int]) -> str:
     """Name reasons and how often each came."""
     return ", ".join(f"{number} {reason}" for reason, number in counts.items())
+
+
+def unreadable(
+    problems: Mapping[str, int],
+    number: int,
+    kind: str,
+    coverage: str,
+    asked: tuple[int, int, str] | None = None,
+) -> list[Finding]:
+    """Say what media that could not be read do to a number.
+
+    Args:
+        problems: Reasons, and how many could not be read for each.
+        number: How many there are.
+        kind: What they are, in the plural.
+        coverage: strict (they count as misses) or available (they are left out).
+        asked: How much was asked about those that could not be read, how much of all, and what
+            that is; None = nothing but what they are.
+    """
+    if not problems:
+        return []
+    lost, total, things = asked or (sum(problems.values()), number, kind)
+    about = f", with {lost} of {total} {things}" if asked else ""
+    effect = (
+        f"these count as misses: up to {100 * lost / total:.1f} points"
+        if coverage == "strict"
+        else "these are left out: the number is of a part of the set"
+    )
+    return [
+        Finding(
+            f"unreadable-{kind}",
+            f"{sum(problems.values())} of {number} {kind} cannot be read "
+            f"({listed(problems)}){about}",
+            effect,
+        )
+    ]
 
 
 def text_table(rows: Sequence[Sequence[str]], left: int) -> str:

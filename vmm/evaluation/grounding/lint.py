@@ -10,6 +10,7 @@ import numpy as np
 from vmm.data.annotations.media import stem
 from vmm.data.annotations.registry import DATASETS
 from vmm.evaluation.common.findings import Finding
+from vmm.evaluation.common.results import unreadable
 from vmm.evaluation.grounding.protocols import (
     ODD,
     OUTSIDE,
@@ -38,10 +39,14 @@ def lint_file(dataset: str, file: MomentFile, training: MomentFile | None) -> li
     ]  # fmt: skip
 
 
-def lint_videos(queries: Sequence[MomentQuery], videos: Sequence[VideoCurves]) -> list[Finding]:
+def lint_videos(
+    queries: Sequence[MomentQuery], videos: Sequence[VideoCurves], coverage: str
+) -> list[Finding]:
     """Look at the videos as they were read, and at what the model made of them."""
-    return [*_missing(queries, videos), *_too_short(queries, videos), *_coarse(queries, videos),
-            *_level(videos)]  # fmt: skip
+    return [
+        *_missing(queries, videos, coverage), *_too_short(queries, videos),
+        *_coarse(queries, videos), *_level(videos),
+    ]  # fmt: skip
 
 
 def _size(dataset: str, file: MomentFile) -> Iterator[Finding]:
@@ -112,17 +117,13 @@ def _shared(file: MomentFile, training: MomentFile | None) -> Iterator[Finding]:
         )
 
 
-def _missing(queries: Sequence[MomentQuery], videos: Sequence[VideoCurves]) -> Iterator[Finding]:
+def _missing(
+    queries: Sequence[MomentQuery], videos: Sequence[VideoCurves], coverage: str
+) -> Iterator[Finding]:
     problems = Counter(video.problem for video in videos if video.problem)
-    if problems:
-        asked = sum(videos[query.video].problem is not None for query in queries)
-        named = ", ".join(f"{number} {reason}" for reason, number in problems.items())
-        yield Finding(
-            "unreadable-videos",
-            f"{problems.total()} of {len(videos)} videos cannot be read ({named}), with "
-            f"{number_of(asked, 'sentence')}",
-            f"up to {100 * asked / len(queries):.1f} points of every recall",
-        )
+    lost = sum(videos[query.video].problem is not None for query in queries)
+    asked = lost, len(queries), "sentences"
+    yield from unreadable(problems, len(videos), "videos", coverage, asked)
 
 
 def _too_short(queries: Sequence[MomentQuery], videos: Sequence[VideoCurves]) -> Iterator[Finding]:

@@ -144,6 +144,7 @@ def measure(
     values = {name: _per_query(queries, answers, name) for name in names}
     headline = names[0]
     compared = {name: values[name][metric] for name in names}
+    read = [headline in own for own in answers]
     leads = {name: compared[headline] - compared[name] for name in names if name not in METHODS}
     gain = compared["head"] - compared["curve"] if "head" in known else None
     return {
@@ -157,7 +158,7 @@ def measure(
         "gain": None if gain is None else _estimate(gain, clusters),
         "by_length": _by_length(queries, answers, names),
         "recall": _recall(queries, answers, names),
-        "verdict": verdict(headline, metric, compared, clusters),
+        "verdict": verdict(headline, metric, compared, clusters, read),
     }
 
 
@@ -213,15 +214,28 @@ def _recall(
     return {"iou": list(CURVE_IOUS), "methods": curves}
 
 
-def verdict(headline: str, metric: str, compared: Mapping[str, Tensor], clusters: Tensor) -> str:
+def verdict(
+    headline: str,
+    metric: str,
+    compared: Mapping[str, Tensor],
+    clusters: Tensor,
+    read: Sequence[bool],
+) -> str:
     """Say in a sentence whether the video helped at all, and its order.
+
+    A video that could not be read neither helps nor harms, so its sentences do not count here.
 
     Args:
         headline: Name of the method.
         metric: Name of the number.
         compared: Method or control -> (Q,) percent.
         clusters: (Q,) the video of each sentence.
+        read: Of each sentence, whether its video could be read; at least one.
     """
+    rows = torch.tensor(read)
+    clusters = clusters[rows]
+    compared = {name: values[rows] for name, values in compared.items()}
+    where = "" if rows.all() else " where the video could be read"
     model = compared[headline]
     best = max((n for n in BLIND if n in compared), key=lambda name: float(compared[name].mean()))
     blind = clustered_mean(model - compared[best], clusters)
@@ -230,7 +244,7 @@ def verdict(headline: str, metric: str, compared: Mapping[str, Tensor], clusters
     if blind.mean < 0 and blind.errors_above_zero < -3:
         what = "Looking at the video is worse than not looking"
     said = (
-        f"{what}: {metric} of the {METHODS[headline]} is {float(model.mean()):.1f} %, "
+        f"{what}: {metric} of the {METHODS[headline]} is {float(model.mean()):.1f} %{where}, "
         f"{blind.apart} the best control that sees none ({BLIND[best]}, "
         f"{float(compared[best].mean()):.1f} %), and {order.apart} the curve of the same frames "
         "in random order"

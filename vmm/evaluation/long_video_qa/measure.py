@@ -147,7 +147,7 @@ def measure(
         "by_type": by_type,
         "by_duration": _broken_down(lengths, model, controls, clusters),
         "mean_over_types": sum(row["accuracy"] for row in by_type.values()) / len(by_type),
-        "verdict": verdict(headline, model, controls, clusters),
+        "verdict": verdict(headline, model, controls, clusters, [bool(s.views) for s in scores]),
     }
 
 
@@ -199,15 +199,28 @@ def _broken_down(
     return rows
 
 
-def verdict(headline: str, model: Tensor, controls: dict[str, Tensor], clusters: Tensor) -> str:
+def verdict(
+    headline: str,
+    model: Tensor,
+    controls: dict[str, Tensor],
+    clusters: Tensor,
+    read: Sequence[bool],
+) -> str:
     """Say in a sentence whether the video helped at all, and its order.
+
+    A video that could not be read neither helps nor harms, so its questions do not count here.
 
     Args:
         headline: Name of the method.
         model: (Q,) percent.
         controls: (Q,) percent each.
         clusters: (Q,) the video of each question.
+        read: Of each question, whether its video could be read; at least one.
     """
+    rows = torch.tensor(read)
+    model, clusters = model[rows], clusters[rows]
+    controls = {name: values[rows] for name, values in controls.items()}
+    where = "" if rows.all() else " where the video could be read"
     best = max(WITHOUT_VIDEO, key=lambda name: float(controls[name].mean()))
     gain = clustered_mean(model - controls[best], clusters)
     order = clustered_mean(model - controls["shuffled"], clusters)
@@ -215,9 +228,9 @@ def verdict(headline: str, model: Tensor, controls: dict[str, Tensor], clusters:
     if gain.mean < 0 and gain.errors_above_zero < -3:
         what = "The video harms"
     return (
-        f"{what}: {headline} answers {float(model.mean()):.1f} %, {gain.apart} the best control "
-        f"that sees none ({WITHOUT_VIDEO[best]}, {float(controls[best].mean()):.1f} %), and "
-        f"{order.apart} the same frames in random order."
+        f"{what}: {headline} answers {float(model.mean()):.1f} %{where}, {gain.apart} the best "
+        f"control that sees none ({WITHOUT_VIDEO[best]}, {float(controls[best].mean()):.1f} %), "
+        f"and {order.apart} the same frames in random order."
     )
 
 

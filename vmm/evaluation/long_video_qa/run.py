@@ -24,7 +24,13 @@ from vmm.evaluation.common.encoding import check_texts
 from vmm.evaluation.common.findings import texts_lost
 from vmm.evaluation.common.journal import Journal
 from vmm.evaluation.common.models import Encoder
-from vmm.evaluation.common.results import clip_card, content_hash, count_problems, versions
+from vmm.evaluation.common.results import (
+    clip_card,
+    content_hash,
+    count_problems,
+    unreadable,
+    versions,
+)
 from vmm.evaluation.common.sources import AnnotatedClips
 from vmm.evaluation.long_video_qa import lint
 from vmm.evaluation.long_video_qa.measure import METHODS, OptionScores, measure, split_scores
@@ -78,6 +84,10 @@ def evaluate(options: Options, command: str = f"{__name__}.evaluate(...)") -> Qa
     videos = score_videos(encoder, file.questions, media, viewing, journal)
     data = _describe_data(options, file, videos)
     scores = split_scores(file.questions, videos, temperature_of(encoder))
+    lost = sum(not score.views for score in scores)
+    asked_of_all = lost, len(scores), "questions"
+    problems = data["videos"]["problems"]
+    findings += unreadable(problems, len(videos), "videos", options.coverage, asked_of_all)
     asked, theirs = _measured(file.questions, scores, options.coverage)
     numbers, headline = None, _best_method(scores)
     if asked:

@@ -27,6 +27,8 @@ class Judged(NamedTuple):
     blank: Tensor
     frequent: Tensor
     """Always the most frequent right answer to questions of this kind, in this very set."""
+    read: Tensor
+    """Whether the video could be read."""
 
 
 def judge(
@@ -49,6 +51,7 @@ def judge(
         column(r is not None and any(listed[a] in known for a in r.answers) for r, known in pairs),
         column(r is not None and listed[r.blank] in known for r, known in pairs),
         column(frequent[q.kind] in known for q, known in zip(questions, right, strict=True)),
+        column(r is not None for r in replies),
     )
 
 
@@ -57,7 +60,8 @@ def measure(questions: Sequence[OpenQuestion], judged: Judged) -> dict[str, Any]
 
     Returns:
         ``accuracy``, ``top_5``, ``blank`` and ``frequent``, each ``value`` and ``interval``;
-        ``gain``, the accuracy less that of the better control, paired by question; ``by_kind``.
+        ``gain``, the accuracy less that of the better control, paired by question, where the video
+        could be read; ``by_kind``.
     """
     videos = torch.tensor([question.video for question in questions])
 
@@ -69,14 +73,16 @@ def measure(questions: Sequence[OpenQuestion], judged: Judged) -> dict[str, Any]
 
     def all_of(rows: Tensor) -> dict[str, Any]:
         names = ("accuracy", "top_5", "blank", "frequent")
-        return {n: described(v, rows) for n, v in zip(names, judged, strict=True)}
+        return {n: described(v, rows) for n, v in zip(names, judged[:4], strict=True)}
 
     everything = torch.ones(len(questions), dtype=torch.bool)
     numbers = all_of(everything)
-    control = max(("blank", "frequent"), key=lambda name: float(numbers[name]["value"]))
-    gain = judged.model - (judged.blank if control == "blank" else judged.frequent)
+    read = judged.read.bool()
+    controls = {"blank": judged.blank, "frequent": judged.frequent}
+    control = max(controls, key=lambda name: float(controls[name][read].mean()))
+    gain = judged.model - controls[control]
     by_kind = {}
     for kind in sorted({question.kind for question in questions}):
         rows = torch.tensor([question.kind == kind for question in questions])
         by_kind[kind] = {"questions": int(rows.sum()), **all_of(rows)}
-    return numbers | {"control": control, "gain": described(gain, everything), "by_kind": by_kind}
+    return numbers | {"control": control, "gain": described(gain, read), "by_kind": by_kind}

@@ -39,9 +39,10 @@ class OpenQaResult(Result):
         numbers = self.numbers
         low, high = numbers["gain"]["interval"]
         control = _ROWS[numbers["control"]]
+        where = "and where the video could be read " if self.data["unreadable"] else ""
         helps = "The video helps" if low > 0 else "Nothing shows that the video helps"
         return (
-            f"{helps}: {numbers['accuracy']['value']:.1f} % right, "
+            f"{helps}: {numbers['accuracy']['value']:.1f} % right, {where}"
             f"{numbers['gain']['value']:+.1f} points ({low:.1f} to {high:.1f}) against "
             f"the better control, {control}."
         )

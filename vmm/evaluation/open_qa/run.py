@@ -23,7 +23,7 @@ from vmm.data.transforms import ClipSettings
 from vmm.evaluation.common.findings import Finding, texts_lost
 from vmm.evaluation.common.journal import Journal
 from vmm.evaluation.common.models import describe_model
-from vmm.evaluation.common.results import clip_card, content_hash, versions
+from vmm.evaluation.common.results import clip_card, content_hash, unreadable, versions
 from vmm.evaluation.common.sources import AnnotatedClips, ShardClips
 from vmm.evaluation.common.strips import strips
 from vmm.evaluation.open_qa.lint import lint_questions
@@ -67,6 +67,9 @@ def evaluate(options: Options, command: str = f"{__name__}.evaluate(...)") -> Op
     replies, problems = ask(
         model, answers, clips, questions, journal, options.batch_size, options.num_workers
     )
+    videos = len({question.video for question in questions})
+    lost = sum(reply is None for reply in replies), len(replies), "questions"
+    missed = unreadable(problems, videos, "videos", options.coverage, lost)
     if options.coverage == "available":
         answered = [number for number, reply in enumerate(replies) if reply is not None]
         questions = [questions[number] for number in answered]
@@ -84,6 +87,7 @@ def evaluate(options: Options, command: str = f"{__name__}.evaluate(...)") -> Op
         settings=_describe_settings(options, run.clip),
         numbers=numbers,
         findings=[
+            *missed,
             *lint_questions(options.dataset, questions, answers, numbers),
             *_lost(model, [question.text for question in questions]),
         ],

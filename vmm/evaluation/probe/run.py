@@ -25,7 +25,7 @@ from vmm.evaluation.common.encoding import encode_clips, feature_store
 from vmm.evaluation.common.features import FeatureStore
 from vmm.evaluation.common.labels import hash_of
 from vmm.evaluation.common.models import ClipEncoder
-from vmm.evaluation.common.results import clip_card, count_problems, versions
+from vmm.evaluation.common.results import clip_card, count_problems, unreadable, versions
 from vmm.evaluation.probe.backbones import Subject, open_subject
 from vmm.evaluation.probe.lint import ProbeSubject, lint_probe
 from vmm.evaluation.probe.measure import Asked, measure, most_frequent, scattered
@@ -77,18 +77,19 @@ def evaluate(options: Options, command: str = f"{__name__}.evaluate(...)") -> Pr
         for found in (readings, others)
     )
     clips = Asked(labelled.test[rows], labelled.test_videos[rows], labelled.names, usual)
+    data = _describe_data(options, parts, labelled, lesson, rows)
+    missed = unreadable(data["problems"], data["listed"], "clips", options.coverage)
+    to_lint = _to_lint(options, subject, parts, labelled, lesson, rows, readings, scores)
     result = ProbeResult(
         name=options.name or subject.encoder.name,
         command=command,
         model=subject.encoder.identity(),
-        data=_describe_data(options, parts, labelled, lesson, rows),
+        data=data,
         settings=_describe_settings(options, subject.encoder, parts, lesson),
         numbers=measure(scores, control, clips),
         chosen={"model": _chosen(readings), "random": _chosen(others)},
         classes=labelled.names,
-        findings=lint_probe(
-            _to_lint(options, subject, parts, labelled, lesson, rows, readings, scores)
-        ),
+        findings=[*missed, *lint_probe(to_lint)],
         predictions=_predictions(parts[1], labelled, rows, scores),
         versions=versions() | {"scikit-learn": version("scikit-learn")},
     )
