@@ -17,7 +17,10 @@ def test_bad_samples_are_logged_now_and_then(caplog):
         for number in range(120):
             bad.add(bad_sample(number))
         bad.add(BadSample("shard", "x\n", "empty"))
-    assert [r.args[0] for r in caplog.records] == ["shard/0", "shard/9", "shard/99", "shard/x\n"]
+        bad.add(BadSample("shard", "", "damaged"))
+        bad.add(BadSample("", "a/b", "missing"))
+    names = ["shard/0", "shard/9", "shard/99", "shard/x\n", "shard", "a/b"]
+    assert [r.args[0] for r in caplog.records] == names
     assert "'shard/x\\n'" in caplog.text  # names come from outside: no line breaks in the log
 
 

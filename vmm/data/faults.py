@@ -42,11 +42,17 @@ class BadSample(NamedTuple):
     """One line of the quarantine file."""
 
     shard: str
+    """Empty for a file of a folder."""
     key: str
     """Of the sample or tar member; empty if the whole shard is meant."""
     reason: str
     """The kind, to count by."""
     detail: str = ""
+
+    @property
+    def place(self) -> str:
+        """Where it is, as one name."""
+        return "/".join(filter(None, (self.shard, self.key)))
 
 
 class BadSamples:
@@ -73,10 +79,9 @@ class BadSamples:
         self._examples.setdefault(sample.reason, sample)
         count = self.counts[sample.reason]
         if count in (1, 10, 100) or count % 1000 == 0:
-            name = f"{sample.shard}/{sample.key}"
             _log.warning(
                 "cannot use %r (%s: %s); %d of this kind so far",
-                *(name, sample.reason, sample.detail, count),
+                *(sample.place, sample.reason, sample.detail, count),
             )
         self.write(sample)
 
@@ -116,8 +121,8 @@ class BadSamples:
         lines = []
         for reason, count in self.counts.most_common():
             example = self._examples[reason]
-            where = f"{example.shard}/{example.key}"
-            lines.append(f"  {count:8d}  {reason:<12}  e.g. {where!r}: {example.detail[:120]}")
+            detail = example.detail[:120]
+            lines.append(f"  {count:8d}  {reason:<12}  e.g. {example.place!r}: {detail}")
         return "\n".join(lines)
 
 

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from vmm.data.annotations.record import Annotation
-from vmm.data.annotations.row import Row
+from vmm.data.annotations.row import OddRow, Row
 from vmm.data.annotations.source import Source
 
 _LENGTHS = "Charades_v1_{}.csv"
@@ -36,7 +36,7 @@ def charades_sta(source: Source) -> Iterator[Annotation]:
             place, mark, sentence = line.partition("##")
             where, cells = f"{source.path}, line {number}", place.split()
             if not mark or len(cells) != 3:
-                raise Row(where, {"line": line}).wrong("VIDEO START END##SENTENCE")
+                raise OddRow(f"{where}: expected VIDEO START END##SENTENCE, not {line[:100]!r}")
             values: dict[str, Any] = dict(zip(("video", "start", "end"), cells, strict=True))
             row = Row(where, values | {"sentence": sentence})
             video = cells[0]
