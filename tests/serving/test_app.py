@@ -295,3 +295,39 @@ def test_a_defect_is_one_sentence_and_a_trace_in_the_log(caplog):
     refused(first, 500, "its log has the details")
     assert then.status_code == 200 and "ZeroDivisionError" in caplog.text
     assert "ZeroDivision" not in json.dumps(first.json())
+
+
+def test_programs_are_told_of_every_answer_as_it_is(backends, film):
+    raw = {"content": film, "headers": {"content-type": "video/mp4"}}
+    paths = ["/text", "/video", "/video", "/score", "/health", "/model"]
+    schema, *found = ask(
+        backends("torch"),
+        ("GET", "/openapi.json", {}),
+        ("POST", "/text", {"json": {"texts": TEXTS}}),
+        ("POST", "/video", raw),
+        ("POST", "/video", {"params": {"per_frame": True}, **raw}),
+        ("POST", "/score", {"params": {"text": TEXTS}, **raw}),
+        ("GET", "/health", {}),
+        ("GET", "/model", {}),
+        ("POST", "/text", {"json": {}}),
+        ("POST", "/video", {"content": b"a", "headers": {"content-type": "a/b"}}),
+        ("POST", "/score", raw),
+    )
+    types = {dict: "object", list: "array", str: "string", bool: "boolean", int: "integer",
+             float: "number"}  # fmt: skip
+
+    def fits(value, told):
+        assert types[type(value)] == told["type"]
+        assert set(told.get("required", ())) <= set(value if isinstance(value, dict) else ())
+        if "properties" in told:
+            assert set(value) <= set(told["properties"])
+            for name, part in value.items():
+                fits(part, told["properties"][name])
+        for part in value if isinstance(value, list) else ():
+            fits(part, told["items"])
+
+    for path, answer in zip([*paths, "/text", "/video", "/score"], found, strict=True):
+        (way,) = schema.json()["paths"][path].values()
+        told = way["responses"][str(answer.status_code)]["content"]["application/json"]["schema"]
+        fits(answer.json(), told)
+    assert "HTTPValidationError" not in schema.text

@@ -35,6 +35,7 @@ from vmm.export.encoder import Floats
 from vmm.ops.similarity import RankBy
 from vmm.serving.backends import Backend, EncodedClip
 from vmm.serving.batching import Batcher
+from vmm.serving.description import FILES, JSON, MULTIPART, TEXT_BODY, VIDEO_BODY, answers
 from vmm.serving.gate import DEFECT, REQUEST, Gate, Limits, Refusal
 from vmm.serving.reading import ClipReader, ReadClip
 from vmm.text_output import visible
@@ -42,27 +43,10 @@ from vmm.version import __version__
 
 By = Literal["cosine", "mixture", "matching"]
 _Result = TypeVar("_Result")
-_FILES = ("application/octet-stream", "application/mp4", "application/ogg")
-_MULTIPART, _JSON = "multipart/form-data", "application/json"
-_FILE: dict[str, Any] = {"schema": {"type": "string", "format": "binary"}}
-_FORM: dict[str, Any] = {
-    "schema": {"type": "object", "properties": {"file": _FILE["schema"]}, "required": ["file"]}
-}
-_VIDEO_BODY = {"requestBody": {"content": {_FILES[0]: _FILE, "video/*": _FILE, _MULTIPART: _FORM}}}
-_TEXTS = {"type": "array", "items": {"type": "string"}}
 _WAYS = {
     "/text": "POST", "/video": "POST", "/score": "POST",
     "/health": "GET", "/model": "GET", "/openapi.json": "GET",
 }  # fmt: skip
-_TEXT_BODY = {
-    "requestBody": {
-        "content": {
-            _JSON: {
-                "schema": {"type": "object", "properties": {"texts": _TEXTS}, "required": ["texts"]}
-            }
-        }
-    }
-}
 
 
 class Service:
@@ -203,14 +187,14 @@ def _add_routes(app: FastAPI, service: Service, gate: Gate) -> None:
     """Add what the module lists."""
     fingerprint = service.backend.fingerprint
 
-    @app.post("/text", openapi_extra=_TEXT_BODY)
+    @app.post("/text", openapi_extra=TEXT_BODY, responses=answers("/text"))
     async def text(request: Request) -> dict[str, Any]:
         """Encode captions."""
         _check_names(request.query_params, (), "parameter")
         vectors = await service.texts(await _texts_of(request, service.limits))
         return {"vectors": vectors.tolist(), "fingerprint": fingerprint}
 
-    @app.post("/video", openapi_extra=_VIDEO_BODY)
+    @app.post("/video", openapi_extra=VIDEO_BODY, responses=answers("/video"))
     async def video(request: Request, per_frame: bool = False) -> dict[str, Any]:
         """Encode a video."""
         _check_names(request.query_params, ("per_frame",), "parameter")
@@ -225,7 +209,7 @@ def _add_routes(app: FastAPI, service: Service, gate: Gate) -> None:
             answer |= {"per_frame": found.per_frame.tolist(), "seconds": seconds}
         return answer
 
-    @app.post("/score", openapi_extra=_VIDEO_BODY)
+    @app.post("/score", openapi_extra=VIDEO_BODY, responses=answers("/score"))
     async def score(
         request: Request, text: Annotated[list[str], Query()], by: By = "cosine"
     ) -> dict[str, Any]:
@@ -242,7 +226,7 @@ def _add_routes(app: FastAPI, service: Service, gate: Gate) -> None:
             scores = await service.match(texts, read, by)
         return {"scores": scores.tolist(), "by": by, "fingerprint": fingerprint}
 
-    @app.get("/health")
+    @app.get("/health", responses=answers("/health"))
     async def health() -> dict[str, Any]:
         """Tell what was answered, by HTTP status, and how much waits."""
         batcher = service.batcher
@@ -250,7 +234,7 @@ def _add_routes(app: FastAPI, service: Service, gate: Gate) -> None:
         batches = {"batches": batcher.batches, "items": batcher.items}
         return {"status": "ok", "waiting": gate.waiting, "answered": answered, **batches}
 
-    @app.get("/model")
+    @app.get("/model", responses=answers("/model"))
     async def model() -> dict[str, Any]:
         """Tell what is served, and within which limits."""
         return {**service.backend.about(), "limits": vars(service.limits), "vmm": __version__}
@@ -263,8 +247,8 @@ def _media_type(request: Request) -> str:
 
 async def _texts_of(request: Request, limits: Limits) -> list[str]:
     """Read the captions of a request."""
-    if _media_type(request) != _JSON:
-        raise Refusal(415, f'send {{"texts": ["..."]}} as content-type {_JSON}')
+    if _media_type(request) != JSON:
+        raise Refusal(415, f'send {{"texts": ["..."]}} as content-type {JSON}')
     try:
         content = json.loads(await request.body())
     except (ValueError, RecursionError) as error:
@@ -290,13 +274,13 @@ def _checked(texts: list[str], limits: Limits) -> list[str]:
 async def _file_of(request: Request) -> bytes:
     """Read the video of a request."""
     kind = _media_type(request)
-    if not kind or kind in _FILES or kind.startswith("video/"):
+    if not kind or kind in FILES or kind.startswith("video/"):
         content: bytes = await request.body()
         return content
-    if kind != _MULTIPART:
+    if kind != MULTIPART:
         raise Refusal(
             415,
-            f"send the video itself, as content-type video/mp4, {_FILES[0]} or {_MULTIPART}, not "
+            f"send the video itself, as content-type video/mp4, {FILES[0]} or {MULTIPART}, not "
             f"as {visible(kind)[:80]}",
         )
     try:
