@@ -76,6 +76,10 @@ def test_what_was_read_before_the_damage_is_answered(searched, videos):
     assert len(answer.spans) == len(answer.cosines) == 3
     end = answer.spans[-1, 1]
     assert answer.problem == f"only the first {end:.1f} s can be read: damaged: on purpose"
+    data = encode_video(moving_picture(60), rate=10, container="matroska")
+    (videos / "half.mkv").write_bytes(data[: len(data) // 2])
+    answer = look_through(searched, VECTOR, videos / "half.mkv", window=0.5)
+    assert len(answer.spans) and "s can be read: cut off: the file says" in answer.problem
 
 
 def test_an_index_of_shots_cuts_at_shots(new_index, tmp_path):

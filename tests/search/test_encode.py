@@ -281,6 +281,16 @@ def test_problems_are_recorded_and_the_rest_is_encoded(videos, new_index, encode
     assert Source(videos / "empty.mp4") not in new_index().problems
 
 
+def test_half_a_download_is_encoded_and_told(videos, new_index, encoder):
+    data = encode_video(moving_picture(60, seed=5), rate=10, container="matroska")
+    (videos / "half.mkv").write_bytes(data[: len(data) // 2])
+    counts = encode_videos(new_index(), encoder, [videos])
+    assert (counts.encoded, counts.failed) == (4, 0)
+    ((source, problem),) = new_index().problems.items()
+    assert source.path.name == "half.mkv" and problem.startswith("cut off: the file says")
+    assert "found up to" in problem and len(contents(new_index())[source][0]) >= 2
+
+
 def test_shares_together_do_everything(videos, new_index, encoder):
     for i in range(12):
         shutil.copy(videos / "b.mkv", videos / f"{i}.mkv")

@@ -139,6 +139,19 @@ def test_what_training_cannot_read_is_not_packed_as_a_success(tmp_path):
     assert "convert it" in reasons["photo"][1] and "ffmpeg -i bare.mjpeg" in reasons["bare"][1]
 
 
+@pytest.mark.parametrize("kind", ["original", "mp4", "frames"])
+def test_half_a_download_is_not_packed_as_a_short_clip(tmp_path, kind):
+    clips.write_clip(tmp_path / "media/a.mkv", range(40))
+    clips.write_clip(tmp_path / "media/b.mkv", range(40))
+    data = (tmp_path / "media/a.mkv").read_bytes()
+    (tmp_path / "media/a.mkv").write_bytes(data[: len(data) * 2 // 3])
+    items = [Annotation("a", "a", ["c"]), Annotation("b", "b", ["c"])]
+    make(items, tmp_path / "media", tmp_path / "out", Layout(kind))
+    assert len(samples(tmp_path / "out")) == 1
+    (failed,) = (tmp_path / "out" / "failures.jsonl").read_text().splitlines()
+    assert json.loads(failed)["reason"] == "cut off"
+
+
 def test_images_are_made_smaller(tmp_path):
     clips.write_picture(tmp_path / "media/a.png", 33, size=(60, 80))
     item = Annotation("a", "a.png", ["c"], kind="image")

@@ -33,6 +33,7 @@ from vmm.data.containers import (
     rational,
 )
 from vmm.data.containers import DecodeError as DecodeError
+from vmm.data.cut_off import refuse_part
 from vmm.data.packets import (
     Marks,
     VideoPacket,
@@ -84,6 +85,7 @@ def decode_video(
         ValueError: If torchcodec is asked for and does not run here.
     """
     with open_video(data, max_pixels) as (container, stream):
+        refuse_part(data)
         with library_errors():
             packets, shown = read_timeline(container, stream, max_frames)
         if shown is not None:
@@ -191,6 +193,7 @@ def read_film(
 
     decoded = decode_parts(video, parts, max_frames=max_frames)
     first = next(decoded)
+    refuse_part(video)
     return Film(seconds, duration, chain([first], decoded))
 
 

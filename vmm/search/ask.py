@@ -10,6 +10,7 @@ from typing import NamedTuple
 import numpy as np
 from torch import Tensor
 
+from vmm.data.cut_off import refuse_part
 from vmm.data.decode import DecodeError, decode_parts
 from vmm.data.times import end_of
 from vmm.search import shots
@@ -97,6 +98,7 @@ def look_through(
             spans += [span for span, _ in batch]
             clips = [clip for _, clip in batch]
             cosines += (searcher.encoder.encode_video(clips) @ vector).tolist()
+        refuse_part(video)
     except (DecodeError, OSError) as error:
         if not spans:
             raise ValueError(f"cannot read {video.name}: {error}; try another file") from error

@@ -14,6 +14,7 @@ import numpy as np
 from tqdm import tqdm
 
 import vmm.export.auto_model  # noqa: F401  else transformers warns of the encoder's config.json
+from vmm.data.cut_off import refuse_part
 from vmm.data.decode import DecodeError
 from vmm.data.isolation import IsolatedDecoder
 from vmm.data.times import end_of
@@ -283,6 +284,7 @@ class _Work:
                     self._writer.add(span, frames)
                     advance(1 / total)
                     left, end = left - 1 / total, span[1]
+                refuse_part(content)
         except (DecodeError, OSError) as error:
             problem = f"{error}; found up to {end:.1f} s" if end else str(error)
         self._writer.finish(seconds, problem)

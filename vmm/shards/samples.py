@@ -15,6 +15,7 @@ from av.video.frame import VideoFrame
 from vmm.data.annotations.media import MediaError, MediaFolder
 from vmm.data.annotations.record import Annotation
 from vmm.data.containers import library_errors
+from vmm.data.cut_off import refuse_part
 from vmm.data.faults import SampleError
 from vmm.data.index import MAX_MEMBER_BYTES
 from vmm.data.schema import CAPTION, Media
@@ -167,6 +168,7 @@ def _original(
     extension = file.suffix[1:].lower()
     if kind == "image":
         return extension, file, read_image(file)[0]
+    refuse_part(file)
     try_video(file, start, end)
     with open_video(file, exact=False) as video:
         return extension, file, video_properties(video)[0]
@@ -184,6 +186,7 @@ def _image(
 def _video(
     file: Path, layout: Layout, start: float | None, end: float | None
 ) -> tuple[str, bytes, Properties]:
+    refuse_part(file)
     with open_video(file) as video:
         return _encode(video, layout, start, end)
 
