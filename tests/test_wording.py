@@ -73,3 +73,10 @@ def test_no_captions_no_faults():
 )
 def test_captions_are_cleaned_as_published(caption, cleaned):
     assert clean_caption(caption) == cleaned
+
+
+def test_a_word_without_an_end_is_shown_by_its_beginning():
+    letters = lambda texts: [[0, *map(ord, t.replace(" ", "")), 0] for t in texts]  # noqa: E731
+    check = check_captions(["x" * 5000], letters, 9)
+    assert all(len(word) < 60 for word in (*check.spelled_examples, *check.lettered_examples))
+    assert check.lettered_examples == ["x" * 40 + "..."]

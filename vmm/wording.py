@@ -15,6 +15,8 @@ Tokenize = Callable[[list[str]], list[list[int]]]
 """Captions to tokens, marks at both ends included, nothing cut."""
 
 _EXAMPLES = 3
+_LONGEST = 40
+"""Characters of a word that are shown."""
 _WORD = re.compile(r"[\u3400-\u9fff]|[^\W_\u3400-\u9fff]+")
 """A run of letters and digits; each Chinese character is a word, as it is to BERT's tokenizers."""
 _OFTEN = 0.1
@@ -133,6 +135,7 @@ def check_captions(
     pieces = _pieces(list(words), tokenize)
     lost = [word for word in words if unknown in pieces[word]]
     spelled = [word for word in words if len(pieces[word]) > 1 and unknown not in pieces[word]]
+    lettered = [word for word in spelled if _in_letters(word, len(pieces[word]))]
     return CaptionCheck(
         captions=len(captions),
         max_words=max_words,
@@ -142,10 +145,10 @@ def check_captions(
         cut_examples=cut[:_EXAMPLES],
         words=words.total(),
         spelled=sum(words[word] for word in spelled),
-        spelled_examples={word: len(pieces[word]) for word in _most(spelled, words)},
+        spelled_examples={_brief(word): len(pieces[word]) for word in _most(spelled, words)},
         unknown=sum(words[word] for word in lost),
-        unknown_examples=_most(lost, words),
-        lettered_examples=_most([w for w in spelled if _in_letters(w, len(pieces[w]))], words),
+        unknown_examples=[*map(_brief, _most(lost, words))],
+        lettered_examples=[*map(_brief, _most(lettered, words))],
     )
 
 
@@ -170,3 +173,7 @@ def _in_letters(word: str, pieces: int) -> bool:
 
 def _most(some: list[str], words: Counter[str]) -> list[str]:
     return sorted(some, key=lambda word: -words[word])[:_EXAMPLES]
+
+
+def _brief(word: str) -> str:
+    return word if len(word) <= _LONGEST else f"{word[:_LONGEST]}..."

@@ -231,10 +231,18 @@ def test_words_that_the_encoder_cannot_read_are_told(page):
     assert "does not know" not in searched(page, text="a red circle of zebras")[-1]
 
 
+def test_a_long_query_is_not_repeated_in_full(page):
+    *_, said = searched(page, text="a white " + "xylophone" * 500)
+    assert "a white xylo" in said and len(said) < 500
+
+
 def test_filters_that_let_nothing_through_are_told(page):
     shown, found, *_, said = searched(page, folder="nowhere")
     assert shown == found.hits == [] and "Nothing was found" in said
+    assert "or look for *nowhere* if that is a part of a name." in said
     assert searched(page, "a xylophone", folder="nowhere")[-1] == said
+    assert "look for" not in searched(page, folder="*nowhere")[-1]
+    assert searched(page, folder="tar")[0] == [] != searched(page, folder="*tar*")[0]
     assert [button["interactive"] for button in page.may_go_on(found)] == [False] * 3
     assert len(searched(page, top=20, folder="b.tar", limits=(2.5, 0, 1, 9))[0]) == 2
 

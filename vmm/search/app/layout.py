@@ -141,7 +141,7 @@ def _filters(page: Page) -> list[gradio.components.Component]:
         )  # fmt: skip
     folder = gradio.Textbox(
         label="Only in the folder, shard or video",
-        info="A path or a part of one; * and ? stand for characters of a name.",
+        info="A path, or whole names from one: 2024/may. * and ? stand for characters: *cat*.",
         elem_id="folder", max_lines=1,
     )  # fmt: skip
     gradio.Markdown("Seconds; 0 sets no limit.")

@@ -15,6 +15,7 @@ from vmm.search.app.api import answered, rows
 from vmm.search.app.favourites import KINDS, Favourites, files_of, kept, lines
 from vmm.search.app.words import caption, named, scores, status
 from vmm.search.ask import Answer
+from vmm.search.find import names_of
 from vmm.search.parts import Floats, Spans
 from vmm.search.query import Hit, timestamp
 from vmm.text_output import number_of, visible
@@ -22,6 +23,8 @@ from vmm.text_output import number_of, visible
 STEP = 12
 """Moments that are added when more are asked for."""
 _LIKE = "like a clip"
+_QUOTED = 80
+"""Characters of what was entered that a sentence repeats."""
 
 _Shown = list[tuple[str, str]]
 """Film and caption of each moment."""
@@ -172,7 +175,9 @@ class Page:
 
 
 def _about(found: Found) -> str:
-    parts = [found.query.text or "", _LIKE if found.query.clip is not None else ""]
+    text = found.query.text or ""
+    text = text if len(text) <= _QUOTED else f"{text[:_QUOTED]}..."
+    parts = [text, _LIKE if found.query.clip is not None else ""]
     return ", ".join(filter(None, parts))
 
 
@@ -180,7 +185,7 @@ def _outcome(found: Found, number: int, lost: list[Hit]) -> str:
     if not number:
         return (
             "Nothing was found: the index is empty, or the filters let nothing through. Open "
-            "Filters and remove one."
+            "Filters and remove one" + _as_a_part(found.query.folder)
         )
     said = f"{number_of(number, 'moment')} for {_about(found)!r}, the best first"
     if found.all:
@@ -188,6 +193,14 @@ def _outcome(found: Found, number: int, lost: list[Hit]) -> str:
     if lost:
         said += f"; {len(lost)} of them cannot be read now, e.g. {named(lost[0])}"
     return said
+
+
+def _as_a_part(folder: str | None) -> str:
+    """Say how a part of a name is found, if that is what was asked for."""
+    names = names_of(folder or "")
+    if len(names) != 1 or "*" in names[0]:
+        return "."
+    return f", or look for *{names[0][:_QUOTED]}* if that is a part of a name."
 
 
 def _sendable(row: dict[str, Any]) -> dict[str, Any]:
