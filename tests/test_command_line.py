@@ -52,6 +52,10 @@ def full_disk():
     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
+def full_disk_of_a_file():
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "/x/y")
+
+
 @pytest.mark.parametrize(
     ("run", "said"),
     [
@@ -63,7 +67,8 @@ def full_disk():
         ),
         (lambda: os.mkdir("/dev/null/x"), "/dev/null/x: Not a directory; a file stands where"),
         (lambda: os.mkdir("/dev/null"), "/dev/null: File exists; name another, or move it away"),
-        (full_disk, "No space left on device"),
+        (full_disk_of_a_file, "/x/y: No space left on device; free some, or name a place on"),
+        (full_disk, "vmm: error: No space left on device; free some, or name a place on another"),
     ],
 )
 def test_a_mistake_is_one_sentence_and_status_2(capsys, run, said):

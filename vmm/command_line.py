@@ -40,6 +40,7 @@ _REMEDIES = {
     errno.EACCES: "ask for the right to it, or name another place",
     errno.EROFS: "name another place",
     errno.ENOSPC: "free some, or name a place on another disk",
+    errno.EDQUOT: "free some, or name a place on another disk",
     errno.ENAMETOOLONG: "give a shorter name",
 }
 """What helps where the system refused a file, by its ``errno``."""
@@ -250,12 +251,15 @@ def sentence(error: ValueError | OSError) -> str:
     built-in function gets the place where it came from.
     """
     for link in _causes(error):
-        if isinstance(link, ValueError | OSError) and _said_by_us(link):
+        named = isinstance(link, OSError) and link.filename is not None
+        if isinstance(link, ValueError | OSError) and not named and _said_by_us(link):
             return str(link)
     if isinstance(error, OSError) and error.filename is not None:
         remedy = _REMEDIES.get(error.errno or 0)
         what = f"{error.filename2 or error.filename}: {error.strerror}"
         return f"{what}; {remedy}" if remedy else what
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return f"{error.strerror}; {_REMEDIES[error.errno]}"  # writing into a file tells no name
     text = " ".join(str(error).split()) or type(error).__name__
     text = text if len(text) <= _LONGEST else text[:_LONGEST] + " ..."
     where = next((f" in {name}, line {line}" for name, line in _our_places(error)), "")

@@ -5,9 +5,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 
-from vmm.models.weight_files import write_tensors
+from vmm.models.weight_files import write_pickle, write_tensors
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="files have no mode there")
@@ -32,7 +33,32 @@ def test_a_drive_without_modes_gets_the_weights(monkeypatch, tmp_path):
     assert torch.equal(load_file(tmp_path / "x.safetensors")["a"], torch.arange(3))
 
 
-def test_vmm_writes_safetensors_in_one_place(root):
+def test_a_full_disk_is_an_error_of_the_system(monkeypatch, tmp_path):
+    said = "Error while serializing: I/O error: No space left on device (os error 28)"
+
+    def full(*_):
+        raise SafetensorError(said)
+
+    monkeypatch.setattr("vmm.models.weight_files.save_file", full)
+    with pytest.raises(OSError, match=r"No space left on device: .*x\.safetensors") as found:
+        write_tensors({"a": torch.arange(3)}, tmp_path / "x.safetensors")
+    assert found.value.errno == 28
+    said = "Error while serializing: a tensor is not what it seems"
+    with pytest.raises(SafetensorError, match="not what it seems"):
+        write_tensors({"a": torch.arange(3)}, tmp_path / "x.safetensors")
+
+
+def test_a_pickle_for_a_full_disk_is_an_error_of_the_system_too(monkeypatch, tmp_path):
+    def full(*_):
+        raise RuntimeError("inline_container.cc: unexpected pos 937216 vs 937104")
+
+    monkeypatch.setattr(torch, "save", full)
+    with pytest.raises(OSError, match=r"No space left on device: .*x\.pth"):
+        write_pickle({"a": torch.zeros(3)}, tmp_path / "x.pth")
+
+
+def test_vmm_writes_weights_in_one_place(root):
     for path in (root / "vmm").rglob("*.py"):
         if path.name != "weight_files.py":
-            assert "save_file(" not in path.read_text("utf-8"), path
+            text = path.read_text("utf-8")
+            assert "save_file(" not in text and "torch.save(" not in text, path

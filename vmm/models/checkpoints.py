@@ -47,7 +47,7 @@ from vmm.models.published_shapes import (
 from vmm.models.text_encoder import BertTextEncoder
 from vmm.models.video_text import VideoTextModel
 from vmm.models.videomamba import VideoMamba
-from vmm.models.weight_files import read_weight_file, write_tensors
+from vmm.models.weight_files import read_weight_file, write_pickle, write_tensors
 from vmm.models.weights import check_finite, load_accounted, usual_types
 from vmm.whole import whole_file
 
@@ -214,8 +214,7 @@ def save_published(
             tensors = {key: value.clone().contiguous() for key, value in published.items()}
             write_tensors(tensors, file, {"config": json.dumps(config)} if config else None)
         else:
-            with file.open("wb") as stream:  # by its name, the file would hold it
-                torch.save({"model": published, "config": config} if config else published, stream)
+            write_pickle({"model": published, "config": config} if config else published, file)
 
 
 def _local_file(path: str) -> Path:

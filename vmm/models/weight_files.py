@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import pickle
@@ -27,6 +28,8 @@ from vmm.models.lora import merge_adapters
 from vmm.models.sharded_files import is_sharded, read_sharded
 
 _WRAPPERS = ("state_dict", "model", "module")
+# What torch's writer says after a write that its file object refused.
+_WRITE_FAILED = "unexpected pos"
 # Where Lightning keeps the weights of a run that also has an average of them.
 _NOT_AVERAGED = "current_model_state"
 # What torch.compile, DeepSpeed and FSDP put into the names of weights.
@@ -55,11 +58,36 @@ def write_tensors(
     Raises:
         OSError: If it cannot be written.
     """
-    save_file(tensors, path, metadata)
+    try:
+        save_file(tensors, path, metadata)
+    except SafetensorError as error:
+        if (number := re.search(r"os error (\d+)", str(error))) is None:
+            raise
+        code = int(number[1])
+        raise OSError(code, os.strerror(code), str(path)) from error
     mask = os.umask(0o077)  # it can be read only by changing it
     os.umask(mask)
     with contextlib.suppress(PermissionError):  # drives without modes
         path.chmod(0o666 & ~mask)
+
+
+def write_pickle(content: dict[str, Any], path: Path) -> None:
+    """Write a file of ``torch.save``.
+
+    Args:
+        content: Tensors, and what else can be loaded with ``weights_only=True``.
+        path: The file.
+
+    Raises:
+        OSError: If it cannot be written.
+    """
+    with path.open("wb") as file:  # by its name, the file would hold it
+        try:
+            torch.save(content, file)
+        except RuntimeError as error:
+            if _WRITE_FAILED not in str(error):
+                raise
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path)) from error
 
 
 class _Inert:

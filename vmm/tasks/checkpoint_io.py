@@ -14,7 +14,7 @@ from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 from lightning.pytorch.callbacks import Checkpoint
 
 from vmm.data.datamodules import run_folder
-from vmm.models.weight_files import load_plain, plain_names, refuse_damaged
+from vmm.models.weight_files import load_plain, plain_names, refuse_damaged, write_pickle
 from vmm.tasks.resume import steps_of
 from vmm.tasks.stopping import Stopped, StopSignals
 from vmm.text_output import number_of
@@ -24,14 +24,6 @@ logger = logging.getLogger(__name__)
 
 # Lightning needs these of every checkpoint.
 _FIELDS = {"state_dict", "epoch", "global_step", "pytorch-lightning_version"}
-
-
-# What torch's writer says after a write that its file object refused.
-_WRITE_FAILED = "unexpected pos"
-
-
-class _DiskFull(Exception):
-    """A file that took less than it was given."""
 
 
 class SafeCheckpointIO(TorchCheckpointIO):
@@ -70,9 +62,9 @@ class SafeCheckpointIO(TorchCheckpointIO):
         try:
             self._write(checkpoint, target)
             self._failures = 0
-        except (OSError, _DiskFull) as error:
+        except OSError as error:
             self._failures += 1
-            said = f"{target} cannot be written ({getattr(error, 'strerror', None) or error})"
+            said = f"{target} cannot be written ({error.strerror or error})"
             if self._failures > self.max_failures:
                 raise ValueError(
                     f"{said}; the checkpoints before it are kept. Make room, then go on with "
@@ -83,13 +75,7 @@ class SafeCheckpointIO(TorchCheckpointIO):
     def _write(self, checkpoint: dict[str, Any], target: Path) -> None:
         target.parent.mkdir(parents=True, exist_ok=True)
         with whole_file(target) as unfinished:
-            with unfinished.open("wb") as file:
-                try:
-                    torch.save(checkpoint, file)
-                except RuntimeError as error:
-                    if _WRITE_FAILED not in str(error):
-                        raise
-                    raise _DiskFull("is the disk full?") from error
+            write_pickle(checkpoint, unfinished)
             torch.load(unfinished, weights_only=True, mmap=True, map_location="meta")
 
     def load_checkpoint(

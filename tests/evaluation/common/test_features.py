@@ -73,6 +73,8 @@ def test_a_full_disk_is_a_clear_message(store, monkeypatch):
     monkeypatch.setattr("os.pwrite", full)
     with pytest.raises(ValueError, match=r"No space left on device.*--no-rerank"):
         store.add([0], CLIPS[:1], vectors(1))
+    with pytest.raises(ValueError, match=r"No space left on device.*with more room$"):
+        store.add([0], CLIPS[:1], vectors(1)._replace(tokens=None))
 
 
 def test_removing_leaves_nothing(store, tmp_path):

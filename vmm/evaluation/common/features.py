@@ -104,9 +104,13 @@ class FeatureStore:
                 for number, clip in zip(numbers, clips, strict=True):
                     file.write(json.dumps([number, *clip]) + "\n")
         except OSError as error:
+            most = (
+                "; most of them are tokens, which --no-rerank (vmm eval retrieval) or a --probe "
+                "other than attentive (vmm eval probe) does without"
+            )
             raise ValueError(
                 f"cannot write features to {self.folder} ({error.strerror}); give --out a folder "
-                "with more room, or evaluate with --no-rerank, which needs little"
+                f"with more room{most * (vectors.tokens is not None)}"
             ) from error
 
     def read(self, name: str) -> Tensor:
