@@ -212,6 +212,7 @@ def test_recipes_and_settings(told, line, said):
         ("--trainer.callbacks+=LearningRateFinder", "with -c recipes/overlays/find_lr.yaml"),
         ("--trainer.callbacks+=BatchSizeFinder", "try sizes with data.init_args.batch_size"),
         ("--trainer.barebones=true", "trainer.barebones switches off the logger"),
+        ("--trainer.default_root_dir=/x/y", "default_root_dir is /x/y, and a run goes where its"),
         ("--trainer.log_every_n_steps=-1", "log_every_n_steps is -1; set it to 0 or more"),
         ("--trainer.num_sanity_val_steps=-2", "num_sanity_val_steps is -2; set it to -1 or more"),
         ("--trainer.min_epochs=-1", "min_epochs is -1; set it to 0 or more"),

@@ -89,8 +89,9 @@ def _keep_words(folder: Path, encoder: TextEncoder) -> None:
         keep_text_files(folder, encoder)
     except ValueError as error:
         complain(
-            f"vmm: the folder has no vocabulary, so captions can only be read where it is found: "
-            f"{error}"
+            "vmm: the folder has no vocabulary, so captions can only be read where it is found; "
+            "import the file again with --tokenizer and the folder of the vocabulary that it was "
+            f"trained with: {error}"
         )
 
 

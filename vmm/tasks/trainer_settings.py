@@ -35,6 +35,11 @@ def check_trainer(command: str, settings: Namespace) -> None:
             "trainer.logger is false, and a run keeps its checkpoints, recipe and embeddings in "
             "the logger's folder; leave the logger on"
         )
+    if settings["default_root_dir"] is not None and settings["logger"] is not False:
+        raise ValueError(
+            f"trainer.default_root_dir is {settings['default_root_dir']}, and a run goes where its "
+            "logger writes; set trainer.logger.init_args.save_dir"
+        )
     check_logger(settings["logger"])
     check_strategy(settings["strategy"])
     check_machines(settings["num_nodes"], settings["plugins"])
