@@ -298,3 +298,25 @@ def test_blank_ids_are_odd(write):
     assert [item.key for item in read_annotations(path)] == ["v_a"]
     path = write("raw-captions.pkl", pickle.dumps({"": [["x"]], "v": [["y"]]}))
     assert [item.key for item in read_annotations(path)] == ["v"]
+
+
+@pytest.mark.parametrize(
+    ("rows", "labels"),
+    [
+        (["a 30 0", "b 45 1", "c 300 2", "d 30 1"], [0, 1, 2, 1]),  # TSN's: frames, then class
+        (["a 0 12", "b 1 3", "c 2 7"], [0, 1, 2]),  # VideoMAE's: class, then seconds
+        (["a 0 0", "b 1 0", "c 1 0"], [0, 1, 1]),  # nobody knows how long
+        (["a 7 1.5", "b 9 0.0"], [7, 9]),
+        (["a 1 0", "b 0 1"], [1, 0]),  # both may be classes: as it is documented
+        (["a 30", "b 45"], [30, 45]),
+    ],
+)
+def test_numbers_of_frames_are_no_classes(write, rows, labels):
+    items = read_annotations(write("val.csv", "\n".join(rows)), "labelled-list")
+    assert [item.metadata["label"] for item in items] == labels
+
+
+def test_the_list_of_labels_is_no_list_of_videos(write):
+    path = write("something-something-v1-labels.csv", "Holding something\nTurning something\n")
+    with pytest.raises(ValueError, match="number of a video, not 'Holding something'; the list of"):
+        read_annotations(path)

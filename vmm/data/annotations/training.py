@@ -12,6 +12,9 @@ from vmm.data.annotations.record import Annotation
 from vmm.data.annotations.row import Row
 from vmm.data.annotations.source import Source
 
+_MOST_CLASSES = 0.95
+"""Share of the classes of a set that a list of it has, at least."""
+
 
 def webvid(source: Source) -> Iterator[Annotation]:
     """WebVid: CSV of ``videoid, name, page_dir, contentUrl, duration``.
@@ -97,6 +100,11 @@ def _something_v1(source: Source) -> Iterator[Annotation]:
         with source.leaving_out():
             row = Row(where, {"id": cells[0], "label": ";".join(cells[1:])})
             video, text = row.text("id"), row.values["label"]
+            if not text and not video.isdecimal():
+                raise row.wrong(
+                    f"the number of a video, not {video!r}; the list of labels belongs beside "
+                    "something-something-v1-train.csv, -validation.csv or -test.csv"
+                )
             if numbers and text and text not in numbers:
                 raise row.wrong(f"a label of {labels and labels.path}, not {text!r}")
             metadata = {"label": numbers[text]} if text and text in numbers else {}
@@ -209,19 +217,42 @@ def labelled_cells(line: str) -> dict[str, str] | None:
 def labelled_list(source: Source) -> Iterator[Annotation]:
     """VideoMAE's and VideoMamba's lists without header: ``path label`` and maybe a duration.
 
-    The caption is the label.
+    Those of TSN and its kind, ``path frames label``, are told by their numbers. The caption is the
+    label.
     """
+    frames_first = _counts_frames(source)
     for number, line in enumerate(source.lines(), 1):
         if not line:
             continue
         with source.leaving_out():
             cells = labelled_cells(line)
+            if frames_first and cells and "duration" in cells:
+                cells = {"path": cells["path"], "label": cells["duration"]}
             row = Row(f"{source.path}, line {number}", cells or _as_cells(line))
             path, label = row.text("path"), row.integer("label")
             metadata: dict[str, Any] = {"label": label}
             if row.has("duration"):
                 metadata["duration"] = row.number("duration")
             yield Annotation(path, path, [str(label)], metadata=metadata)
+
+
+def _counts_frames(source: Source) -> bool:
+    """Tell ``path frames label`` from ``path label duration``.
+
+    Classes are counted from 0 and hardly one is missing; durations and numbers of frames are not.
+    """
+    lines = [labelled_cells(line) or {} for line in source.lines()]
+    pairs = {(cells["label"], cells.get("duration", "")) for cells in lines if cells}
+    first, second = ({pair[place] for pair in pairs} for place in (0, 1))
+    whole = all(cell.isdecimal() for cell in (*first, *second))
+    if not whole or len(second) < 2:  # such as a duration of 0 for all
+        return False
+    return _like_classes(second) and not _like_classes(first)
+
+
+def _like_classes(cells: set[str]) -> bool:
+    numbers = set(map(int, cells))
+    return 0 in numbers and len(numbers) >= _MOST_CLASSES * (max(numbers) + 1)
 
 
 def _as_cells(line: str) -> dict[str, str]:
