@@ -270,6 +270,13 @@ def test_mistakes_are_one_message_and_no_traceback(page, tmp_path, given, messag
     assert told_error.value.print_exception is False
 
 
+def test_half_a_download_is_not_what_to_look_for(page, tmp_path):
+    data = encode_video(np.full((40, 32, 32, 3), 9, np.uint8), rate=10, container="matroska")
+    (tmp_path / "clip").write_bytes(data[:-80])
+    with pytest.raises(ValueError, match="this clip cannot be read: cut off"):
+        searched(page, text=None, clip=str(tmp_path / "clip"))
+
+
 def test_favourites_are_kept_once_and_written_to_files(page):
     found = searched(page)[1]
     favourites, *_ = page.keep_one([], found, 1)

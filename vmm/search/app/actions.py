@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
+from vmm.data.cut_off import refuse_part
 from vmm.data.decode import ChooseParts, DecodeError
 from vmm.data.isolation import IsolatedDecoder
 from vmm.data.times import end_of
@@ -222,6 +223,7 @@ class Actions:
                     clip, lambda times: [(float(times[0]), end_of(times))], frames, decoder.parts
                 )
                 _, tensor = next(whole)
+                refuse_part(clip)
             except (DecodeError, OSError) as error:
                 raise ValueError(f"this clip cannot be read: {error}; try another file") from error
         return tensor
