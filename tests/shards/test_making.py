@@ -70,10 +70,10 @@ def test_captions_stay_with_their_media_and_failures_are_told(tmp_path, mixed, k
     failures = [json.loads(x) for x in (tmp_path / "out/failures.jsonl").read_text().splitlines()]
     assert [(f["id"], f["shard"], f["key"], f["reason"]) for f in failures] == [
         ("k3", "00000", "000000003", "missing"),
-        ("k5", "00001", "000010000", "unreadable"),
+        ("k5", "00001", "000010000", "cut off"),
         ("k7", "00001", "000010002", "unreadable"),
     ]
-    assert summary.failed == {"unreadable": 2, "missing": 1}
+    assert summary.failed == {"cut off": 1, "unreadable": 1, "missing": 1}
     assert (summary.count, summary.successes, summary.without_caption) == (12, 9, 1)
     assert asdict(summary) == json.loads((tmp_path / "out/summary.json").read_text())
     assert summary.bytes == sum(len(x) for x in shard_bytes(tmp_path / "out").values())
