@@ -73,7 +73,7 @@ def count(visible: tuple[int, ...]) -> Counts:
         model = _with_text(_encoder(1))
     text = {}
     for patches in visible:
-        cost = text_side(model, 1, patches, (3, 1), _HALF)
+        cost = text_side(model, 1, patches, True, True, _HALF)
         text[str(patches)] = float(cost.multiply_adds)
     seen = measure(teacher, _see, [_clip(1)])
     encoder_parameters = _size(whole)

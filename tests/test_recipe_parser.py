@@ -1,10 +1,11 @@
 import json
 
 import pytest
+import yaml
 from jsonargparse import Namespace
 
 from vmm.models.clip_vit import FrameViT
-from vmm.recipe_parser import with_model_configs
+from vmm.recipe_parser import RecipeParser, with_model_configs
 
 
 def recipe(name, **arguments):
@@ -38,3 +39,26 @@ def test_other_names_stay(root):
         assert settings == before
     with pytest.raises(ValueError, match=r"no model config nowhere\.json"):
         with_model_configs(recipe("nowhere.json", architecture=None))
+
+
+class Limited:
+    def __init__(self, limit: float | int | None = None):
+        self.limit = limit
+
+
+class Holder:
+    def __init__(self, inner: Limited):
+        self.inner = inner
+
+
+@pytest.mark.parametrize("value", ["1", "1.0", "0.5", "null"])
+def test_whole_numbers_stay_whole_in_whatever_order_a_union_names_its_kinds(value):
+    parser = RecipeParser()
+    parser.add_class_arguments(Limited, "it")
+    parser.add_class_arguments(Holder, "deep")
+    name = f"{__name__}.Limited"
+    node = f"{{class_path: {name}, init_args: {{limit: {value}}}}}"
+    read = parser.parse_args([f"--it.limit={value}", f"--deep.inner={node}"])
+    wanted = yaml.safe_load(value)
+    for found in (read.it.limit, read.deep.inner.init_args.limit):
+        assert found == wanted and type(found) is type(wanted)

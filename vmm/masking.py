@@ -165,6 +165,16 @@ def gather_visible(x: Tensor, dropped: Tensor) -> Tensor:
             f"a mask of shape {tuple(dropped.shape)} does not fit tokens of shape "
             f"{tuple(x.shape)}; draw it for this number of frames and patches"
         )
+    kept = x.flatten(0, 1).index_select(0, visible_rows(dropped))
+    return kept.view(len(x), -1, *x.shape[2:])
+
+
+def visible_rows(dropped: Tensor) -> Tensor:
+    """Number what is not dropped, (B, L) bool, as rows of all B * L: (B * visible,) int64.
+
+    Raises:
+        ValueError: If rows hide unequal numbers.
+    """
     visible = ~dropped
     counts = visible.sum(1)
     if (counts != counts[0]).any():
@@ -172,9 +182,7 @@ def gather_visible(x: Tensor, dropped: Tensor) -> Tensor:
             f"rows of the mask leave {int(counts.min())} to {int(counts.max())} tokens visible; "
             "draw a mask that hides equally many in every row"
         )
-    rows = visible.flatten().nonzero().squeeze(1)
-    kept = x.flatten(0, 1).index_select(0, rows)
-    return kept.view(len(x), -1, *x.shape[2:])
+    return visible.flatten().nonzero().squeeze(1)
 
 
 class MlmDraws(NamedTuple):

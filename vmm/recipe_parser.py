@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
+import operator
 import os
 import re
 from difflib import get_close_matches
 from importlib import import_module
 from pathlib import Path
-from typing import Any, NoReturn, get_args
+from types import UnionType
+from typing import Any, NoReturn, Union, get_args, get_origin
 
 import yaml
 from jsonargparse import Namespace, get_loader, set_loader
@@ -45,11 +48,17 @@ class RecipeParser(LightningArgumentParser):
         super().__init__(*args, allow_abbrev=False, **kwargs)
 
     def add_class_arguments(self, *args: Any, **kwargs: Any) -> list[str]:
-        """Never read a value that may be plain text from a file of that name: it may be a shard."""
+        """Add the settings of a class.
+
+        A value that may be plain text is never read from a file of that name: it may be a shard.
+        """
         added: list[str] = super().add_class_arguments(*args, **kwargs)
         for action in self._actions:
-            if str in get_args(getattr(action, "_typehint", None)):
+            kind = getattr(action, "_typehint", None)
+            if str in get_args(kind):
                 action._enable_path = False  # type: ignore[attr-defined]
+            if get_origin(kind) in (Union, UnionType):
+                action._typehint = _whole_first(kind)  # type: ignore[attr-defined]
         return added
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
@@ -60,6 +69,19 @@ class RecipeParser(LightningArgumentParser):
         hint = f"; did you mean {near!r}?" if near else ""
         complain(f"vmm: error: {one_sentence(message)}{hint}")
         raise SystemExit(MISTAKE)
+
+
+def _whole_first(union: Any) -> Any:
+    """Try a value as a whole number before as another: 1 batch is not 1.0, which means all.
+
+    The kinds of a union of typing are in the order in which any module named the same ones before.
+    """
+    kinds = list(get_args(union))
+    if int not in kinds or float not in kinds[: kinds.index(int)]:
+        return union
+    kinds.remove(int)
+    kinds.insert(kinds.index(float), int)
+    return functools.reduce(operator.or_, kinds)
 
 
 def _load(text: str) -> Any:

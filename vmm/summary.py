@@ -252,8 +252,8 @@ def _activations(task: TrainingTask, batch: int | None, precision: str) -> dict[
     visible = counts.get("visible", counts["all"]) - 1
     costs: tuple[Cost, ...] = ()
     if isinstance(model, VideoTextModel) and (weights.vtm or weights.mlm):
-        looks = 3 * bool(weights.vtm), int(bool(weights.mlm))
-        costs = tuple(text_side(model, n, visible, looks, types) for n in (1, 2))
+        terms = bool(weights.vtm), bool(weights.mlm)
+        costs = tuple(text_side(model, n, visible, *terms, types) for n in (1, 2))
     elif isinstance(model, AnswerModel):
         costs = tuple(answer_side(model, n, visible, types) for n in (1, 2))
     if costs:

@@ -165,8 +165,7 @@ def test_many_captions_share_one_video(encoder, golden):
     text, mask = golden["text.last_hidden_state"], golden["attention_mask"]
     video, padding = golden["encoder_hidden_states"][1:2], golden["encoder_attention_mask"][1:2]
     for some in (None, padding):
-        shared = encoder.project_vision(video, some).repeated(len(text))
-        assert shared.keys[0].stride(0) == 0  # not a copy
+        shared = encoder.project_vision(video, some)
         copies = encoder.project_vision(
             video.repeat(len(text), 1, 1), None if some is None else some.repeat(len(text), 1)
         )

@@ -30,7 +30,7 @@ def test_equals_the_formula(queries, keys, masked):
 
 
 @pytest.mark.parametrize(
-    ("queries", "keys", "expanded", "plain"),
+    ("queries", "keys", "shared", "plain"),
     [
         (15, 15, False, True),
         (256, 256, False, True),
@@ -38,9 +38,7 @@ def test_equals_the_formula(queries, keys, masked):
         (100, 400, True, False),  # the queries of both samples, side by side
     ],
 )
-def test_the_plain_kernel_is_for_short_sequences_on_cpus(
-    monkeypatch, queries, keys, expanded, plain
-):
+def test_the_plain_kernel_is_for_short_sequences_on_cpus(monkeypatch, queries, keys, shared, plain):
     chosen = []
 
     def record(*args):
@@ -49,20 +47,25 @@ def test_the_plain_kernel_is_for_short_sequences_on_cpus(
 
     original = F.scaled_dot_product_attention
     monkeypatch.setattr(module.F, "scaled_dot_product_attention", record)
-    q, k = torch.randn(2, 1, queries, 4), torch.randn(2, 1, keys, 4)
-    if expanded:
-        k = k[:1].expand(2, -1, -1, -1)
+    q, k = torch.randn(2, 1, queries, 4), torch.randn(1 if shared else 2, 1, keys, 4)
     attention(q, k, k, None)
     assert chosen == [not plain]
 
 
 @pytest.mark.parametrize("masked", [False, True])
-def test_samples_that_share_one_sample_give_what_copies_of_it_give(masked):
-    q = torch.randn(5, 2, 6, 8, requires_grad=True)
-    k, v = (torch.randn(1, 2, 9, 8, requires_grad=True) for _ in range(2))
-    mask = (torch.rand(1, 1, 1, 9) < 0.7).expand(5, 1, 1, 9) if masked else None
-    got = attention(q, k.expand(5, -1, -1, -1), v.expand(5, -1, -1, -1), mask)
-    copied = attention(q, k.repeat(5, 1, 1, 1), v.repeat(5, 1, 1, 1), mask)
+@pytest.mark.parametrize(("samples", "turns"), [(1, 5), (3, 2)])
+def test_samples_that_share_others_give_what_copies_of_those_give(samples, turns, masked):
+    heads = torch.randn(samples * turns, 6, 2, 8, requires_grad=True)  # as projections lie
+    q = heads.transpose(1, 2)
+    k, v = (torch.randn(samples, 2, 9, 8, requires_grad=True) for _ in range(2))
+    mask = None
+    if masked:
+        mask = torch.rand(samples, 1, 1, 9) < 0.7
+        mask[..., 0] = True
+    copies = (turns, 1, 1, 1)
+    got = attention(q, k, v, mask)
+    again = None if mask is None else mask.repeat(copies)
+    copied = attention(q, k.repeat(copies), v.repeat(copies), again)
     torch.testing.assert_close(got, copied)
     weight = torch.randn_like(got)
     for a, b in zip(
@@ -71,3 +74,8 @@ def test_samples_that_share_one_sample_give_what_copies_of_it_give(masked):
         strict=True,
     ):
         torch.testing.assert_close(a, b)
+
+
+def test_samples_that_cannot_share_are_refused():
+    with pytest.raises(ValueError, match="5 samples cannot share 2 evenly"):
+        attention(torch.randn(5, 1, 3, 4), *torch.randn(2, 2, 1, 3, 4), None)

@@ -4,6 +4,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+import torch.nn.functional as F
 
 from vmm.losses.contrastive import contrastive_loss
 from vmm.losses.matching import HardNegatives
@@ -170,10 +171,11 @@ def test_words_are_guessed_from_what_is_left_of_their_captions(
 
 def test_matching_scores_true_pairs_against_sampled_ones(make, batch, monkeypatch):
     task = make(loss_weights=LossWeights(vtc=0.0, mlm=0.0))
-    seen = {}
+    seen = []
 
     def record(text, attention_mask, vision):
-        seen["text"], seen["vision"] = text[:, 0], vision.keys[0][:, 0, 0]
+        first = vision.keys[0][:, 0, 0]
+        seen.append((text[:, 0], first.repeat(len(text) // len(first), 1)))
         return text
 
     monkeypatch.setattr(task.model, "fuse", record)
@@ -182,12 +184,37 @@ def test_matching_scores_true_pairs_against_sampled_ones(make, batch, monkeypatc
     states = model.encode_text(*model.text_encoder.tokenize(batch["text"])).pooled
     tokens = model.encode_video(batch["video"]).tokens
     keys = model.text_encoder.project_vision(tokens).keys[0][:, 0, 0]
-    text_row = torch.cdist(seen["text"], states).argmin(1)
-    video_row = torch.cdist(seen["vision"], keys).argmin(1)
+    texts, videos = (torch.cat(x) for x in zip(*seen, strict=True))
+    text_row = torch.cdist(texts, states).argmin(1)
+    video_row = torch.cdist(videos, keys).argmin(1)
     own = [0, 1, 2, 3]
-    assert text_row[:8].tolist() == own + own
-    assert video_row[:4].tolist() == own and video_row[8:].tolist() == own
+    assert video_row[:8].tolist() == own + own
+    assert text_row[:4].tolist() == own and text_row[8:].tolist() == own
     assert (text_row[4:] != video_row[4:]).all()
+
+
+@pytest.mark.parametrize("valid", [[1, 1, 1, 1], [0, 0, 0, 0], [1, 0, 1, 1]])
+@pytest.mark.parametrize("micro_batch", [None, 3])
+def test_matching_is_the_mean_over_pairs_written_out(make, batch, micro_batch, valid):
+    task = make(loss_weights=LossWeights(vtc=0.0, mlm=0.0), micro_batch=micro_batch)
+    videos, texts = torch.tensor([2, 3, 1, 0]), torch.tensor([1, 0, 3, 2])
+    negatives = HardNegatives(videos, texts, torch.tensor(valid).bool())
+    model = task.model
+    ids, mask = model.text_encoder.tokenize(batch["text"])
+    states = model.encode_text(ids, mask).tokens
+    tokens = model.encode_video(batch["video"]).tokens
+    rows = [(i, i, 1) for i in range(4)]
+    rows += [(i, int(texts[i]), 0) for i in range(4) if valid[i]]
+    rows += [(int(videos[i]), i, 0) for i in range(4) if valid[i]]
+    pairs = [
+        F.cross_entropy(
+            model.match_logits(model.fuse(states[j, None], mask[j, None], tokens[i, None])),
+            torch.tensor([right]),
+        )
+        for i, j, right in rows
+    ]
+    found = task.compute_losses(batch, Draws(negatives=negatives)).terms["vtm"]
+    torch.testing.assert_close(found, torch.stack(pairs).mean())
 
 
 def test_the_text_encoder_learns_at_its_own_rate(make, monkeypatch):

@@ -25,7 +25,7 @@ class HardNegatives(NamedTuple):
     """(B,) int64: a text that does not belong to video i."""
     valid: Tensor
     """(B,) bool: False where the batch holds no wrong partner for row i; the two entries above
-    mean nothing there."""
+    are any rows there."""
 
 
 def sample_hard_negatives(

@@ -108,13 +108,13 @@ class AnswerDecoder(nn.Module):
         return VisionKV(keys, values, attention_mask.bool())
 
     def forward(self, input_ids: Tensor, questions: VisionKV) -> Tensor:
-        """Guess each next word of answers, row by row.
+        """Guess each next word of answers: answer i is one to question i modulo B.
 
         Padding after the words changes nothing before it, since no position looks ahead.
 
         Args:
-            input_ids: (M, A) int64, [CLS] first.
-            questions: M questions from ``project_question``.
+            input_ids: (M, A) int64, [CLS] first; M is a multiple of B.
+            questions: B questions from ``project_question``.
 
         Returns:
             (M, A, vocabulary) logits of the word after each position.
@@ -154,10 +154,10 @@ class AnswerModel(nn.Module):
         self.text_encoder.cls.requires_grad_(False)  # the decoder has a head of its own
 
     def read(self, questions: TextTokens, vision: VisionKV) -> VisionKV:
-        """Read questions with their videos in view, row by row.
+        """Read questions with videos in view: question i with video i modulo B.
 
         Args:
-            questions: B questions.
+            questions: M questions, a multiple of B.
             vision: B videos from ``text_encoder.project_vision``.
 
         Returns:
@@ -183,11 +183,11 @@ class AnswerModel(nn.Module):
         return AnswerList(answers, self.text_encoder.tokenize(answers, device))
 
     def log_likelihood(self, tokens: TextTokens, questions: VisionKV) -> Tensor:
-        """Score whole answers, row by row.
+        """Score whole answers: answer i to question i modulo B.
 
         Args:
-            tokens: M answers, [CLS] first.
-            questions: M questions from ``read``.
+            tokens: M answers, [CLS] first; a multiple of B.
+            questions: B questions from ``read``.
 
         Returns:
             (M,) float32, the log-probability of the words and the [SEP] after the [CLS], each
@@ -246,7 +246,7 @@ class AnswerModel(nn.Module):
                 break
             part = order[done : done + at_once]
             tokens = TextTokens(*(x.index_select(0, part) for x in answers.tokens))
-            scores = self.log_likelihood(_trimmed(tokens), question.repeated(len(part)))
+            scores = self.log_likelihood(_trimmed(tokens), question)
             scores, places = torch.cat([best, scores]), torch.cat([places, part])
             # Equal scores in the order of the list, whatever the order of scoring was.
             by_place = places.argsort()

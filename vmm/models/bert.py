@@ -123,7 +123,7 @@ def project_for(layers: Sequence[BertLayer], vision: Tensor, mask: Tensor | None
 def fuse_through(
     layers: Sequence[BertLayer], states: Tensor, attention_mask: Tensor, vision: VisionKV
 ) -> Tensor:
-    """Let captions (M, S, Dt) look at videos in layers; see ``FusionEncoder.fuse``."""
+    """Let captions (M, S, Dt) look at B videos in layers; see ``FusionEncoder.fuse``."""
     mask = expand_mask(attention_mask)
     vision_mask = None if vision.mask is None else expand_mask(vision.mask)
     for layer, key, value in zip(layers, vision.keys, vision.values, strict=True):

@@ -104,7 +104,12 @@ def measure(
 
 
 def text_side(
-    model: VideoTextModel, batch: int, visible: int, looks: tuple[int, int], types: dict[str, Any]
+    model: VideoTextModel,
+    batch: int,
+    visible: int,
+    matching: bool,
+    guessing: bool,
+    types: dict[str, Any],
 ) -> Cost:
     """Measure captions that look at videos.
 
@@ -112,21 +117,24 @@ def text_side(
         model: On any device, in training mode.
         batch: Captions, and videos.
         visible: Tokens of a video.
-        looks: At how many videos each caption looks, plain and with hidden words.
+        matching: Whether there are wrong captions and wrong videos beside the true pairs.
+        guessing: Whether there are captions with hidden words, too.
         types: ``weights`` and ``autocast`` of ``measure``.
     """
     text = model.text_encoder
     tokens = Like((batch, text.max_words), torch.int64)
 
     def step(module: VideoTextModel, words: Tensor, video: Tensor) -> object:
-        mask = torch.ones_like(words)
-        kinds = 1 + bool(looks[1])
+        fuse, mask = module.fusion.fuse, torch.ones_like(words)
+        kinds = 1 + guessing
         read = module.encode_text(words.repeat(kinds, 1), mask.repeat(kinds, 1)).tokens
         plain, *with_gaps = read.chunk(kinds)
-        states = torch.cat([plain] * looks[0] + with_gaps)
-        own = torch.arange(len(words)).repeat(sum(looks))
-        vision = module.fusion.project_vision(video)[own]
-        return module.fusion.fuse(states, mask.repeat(sum(looks), 1), vision)
+        vision = module.fusion.project_vision(video)
+        seen = [fuse(states, mask, vision) for states in with_gaps]
+        if matching:
+            seen.append(fuse(plain.repeat(2, 1, 1), mask.repeat(2, 1), vision))
+            seen.append(fuse(plain, mask, vision[torch.arange(len(words))]))
+        return seen
 
     width = model.video_encoder.embed_dim
     return measure(model, step, [tokens, Like((batch, visible, width))], **types)

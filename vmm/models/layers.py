@@ -52,8 +52,12 @@ class PatchEmbed(nn.Module):
         kernel = (tubelet_size, patch_size, patch_size)
         self.proj = nn.Conv3d(in_channels, embed_dim, kernel_size=kernel, stride=kernel)
 
-    def forward(self, video: Tensor) -> Tensor:
-        """Embed (B, T, C, H, W) as (B, T / t, h, w, D).
+    def forward(self, video: Tensor, rows: Tensor | None = None) -> Tensor:
+        """Embed (B, T, C, H, W) as (B, T / t, h, w, D), or only some of its tubelets.
+
+        Args:
+            video: The clips.
+            rows: (M,) int64, which of all B * T / t * h * w tubelets; the result is (M, D).
 
         Raises:
             ValueError: If T, H or W is not a multiple of the tubelet or patch size.
@@ -66,7 +70,8 @@ class PatchEmbed(nn.Module):
                 f"{k} frames and patches of {p} pixels; resize the clip"
             )
         x = video.reshape(b, t // k, k, c, height // p, p, width // p, p)
-        x = x.permute(0, 1, 4, 6, 3, 2, 5, 7).flatten(4)
+        x = x.permute(0, 1, 4, 6, 3, 2, 5, 7)
+        x = x.flatten(4) if rows is None else x[torch.unravel_index(rows, x.shape[:4])].flatten(1)
         return F.linear(x, self.proj.weight.flatten(1), self.proj.bias)
 
 

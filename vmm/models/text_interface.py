@@ -203,12 +203,12 @@ class FusionEncoder(TextEncoder):
 
     @abstractmethod
     def fuse(self, states: Tensor, attention_mask: Tensor, vision: VisionKV) -> Tensor:
-        """Let captions look at videos, row by row.
+        """Let captions look at videos: caption i at video i modulo B.
 
         Args:
-            states: (M, S, Dt) from ``encode``.
+            states: (M, S, Dt) from ``encode``, M a multiple of B.
             attention_mask: (M, S), 1 = a real token.
-            vision: M videos from ``project_vision``.
+            vision: B videos from ``project_vision``.
 
         Returns:
             (M, S, Dt) states of the last layer; the first tells whether the pair belongs together.
@@ -244,12 +244,3 @@ class VisionKV:
             tuple(value.index_select(0, rows) for value in self.values),
             None if self.mask is None else self.mask.index_select(0, rows),
         )
-
-    def repeated(self, times: int) -> VisionKV:
-        """Show a single video to several captions, without copying its keys and values."""
-
-        def view(x: Tensor) -> Tensor:
-            return x.expand(times, *x.shape[1:])
-
-        mask = None if self.mask is None else view(self.mask)
-        return VisionKV(tuple(map(view, self.keys)), tuple(map(view, self.values)), mask)

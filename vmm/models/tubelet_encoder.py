@@ -5,9 +5,12 @@ Parameter names are those of the published VideoMamba checkpoints. Shape legend:
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor, nn
 
+from vmm.masking import visible_rows
 from vmm.models.layers import (
     PatchEmbed,
     draw_tables,
@@ -88,16 +91,34 @@ class TubeletEncoder(VideoEncoder):
             state["temporal_pos_embedding"] = interpolate_temporal(table, steps)
         return state
 
-    def embed(self, video: Tensor) -> Tensor:
-        """Turn (B, T, C, H, W) into the full sequence (B, 1 + T * N, D), nothing hidden.
+    def embed(self, video: Tensor, dropped: Tensor | None = None) -> Tensor:
+        """Turn clips into sequences: the class token, and the patches that are visible.
 
         The spatial table is added to every frame, the temporal one to patches of clips with more
         than one frame; the class token gets the spatial table's first entry.
+
+        Args:
+            video: (B, T, C, H, W).
+            dropped: (B, 1 + T * N) bool, True = hidden; None = nothing.
+
+        Returns:
+            (B, 1 + visible patches, D).
+
+        Raises:
+            ValueError: If the mask is one of another grid, or hides unequal numbers.
         """
-        patches = self.embed_steps(video, 0, video.shape[1] // self.tubelet_size)
+        clips, steps = video.shape[0], video.shape[1] // self.tubelet_size
         grid = (video.shape[-2] // self.patch_size, video.shape[-1] // self.patch_size)
-        cls = self.embed_class(grid).expand(video.shape[0], -1, -1)
-        return torch.cat([cls, patches.flatten(1, 2)], dim=1)
+        if dropped is None:
+            patches = self.embed_steps(video, 0, steps).flatten(1, 2)
+        else:
+            _refuse_other_grid(dropped, clips, steps, math.prod(grid))
+            rows = visible_rows(dropped[:, 1:])
+            table = self._positions(grid, 0, steps, steps).flatten(0, 1)
+            patches = self.patch_embed(video, rows) + table.index_select(0, rows % len(table))
+            patches = patches.view(clips, -1, self.embed_dim)
+        cls = self.embed_class(grid).expand(clips, -1, -1)
+        return torch.cat([cls, patches], dim=1)
 
     def embed_class(self, grid: tuple[int, int]) -> Tensor:
         """Return the class token (1, 1, D) for frames of (h, w) patches."""
@@ -116,11 +137,24 @@ class TubeletEncoder(VideoEncoder):
             (B, t / tubelet_size, N, D).
         """
         patches: Tensor = self.patch_embed(video)
-        _, t, h, w, _ = patches.shape
-        patches = patches.flatten(2, 3) + interpolate_spatial(self.pos_embed, (h, w))[:, None, 1:]
+        _, steps, *grid, _ = patches.shape
+        return patches.flatten(2, 3) + self._positions((grid[0], grid[1]), first, steps, total)
+
+    def _positions(self, grid: tuple[int, int], first: int, steps: int, total: int) -> Tensor:
+        """Return what some steps of ``total`` get for their place and time, (steps, N, D)."""
+        places = interpolate_spatial(self.pos_embed, grid)[0, 1:]
         if total > 1:
-            table = interpolate_temporal(self.temporal_pos_embedding, total)
-            patches = patches + table[:, first : first + t].unsqueeze(2)
-        elif self.training:  # its gradient is zero then, not missing: processes exchange it
-            patches = patches + 0 * self.temporal_pos_embedding.sum()
-        return patches
+            times = interpolate_temporal(self.temporal_pos_embedding, total)[0]
+            return places + times[first : first + steps, None]
+        if self.training:  # its gradient is zero then, not missing: processes exchange it
+            places = places + 0 * self.temporal_pos_embedding.sum()
+        return places[None]
+
+
+def _refuse_other_grid(dropped: Tensor, clips: int, steps: int, patches: int) -> None:
+    wanted = (clips, 1 + steps * patches)
+    if dropped.shape != wanted:
+        raise ValueError(
+            f"dropped has shape {tuple(dropped.shape)} but the clip makes {wanted} tokens (class "
+            f"token included); draw the mask for {steps} steps of {patches} patches"
+        )

@@ -188,12 +188,12 @@ class VideoTextModel(nn.Module):
     def fuse(
         self, text_tokens: Tensor, attention_mask: Tensor, video_tokens: Tensor | VisionKV
     ) -> Tensor:
-        """Let captions look at videos, row by row.
+        """Let captions look at videos: caption i at video i modulo B.
 
         Args:
-            text_tokens: (M, S, Dt) from ``encode_text``.
+            text_tokens: (M, S, Dt) from ``encode_text``, M a multiple of B.
             attention_mask: (M, S), 1 = a real token.
-            video_tokens: (M, visible patches, D) from ``encode_video``, or what
+            video_tokens: (B, visible patches, D) from ``encode_video``, or what
                 ``fusion.project_vision`` made of them once for many captions.
 
         Returns:

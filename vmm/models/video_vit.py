@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from vmm.masking import gather_visible
+from vmm.masking import visible_rows
 from vmm.models.image_weights import load_image_weights
 from vmm.models.layers import Pooling, drop_path, pool_tokens, tapped_layers
 from vmm.models.tubelet_encoder import TubeletEncoder
@@ -247,11 +247,9 @@ class _VideoViT(TubeletEncoder):
         with_taps: bool = False,
     ) -> VideoFeatures:
         """Encode clips; see ``VideoEncoder.forward``. Taps are outputs of blocks, not normed."""
-        x = self.norm_pre(self.embed(video))
-        grid = _Grid(video.shape[1] // self.tubelet_size, None)
-        if dropped is not None:
-            grid = _visible(grid.steps, x, dropped)
-            x = gather_visible(x, dropped)
+        x = self.norm_pre(self.embed(video, dropped))
+        steps = video.shape[1] // self.tubelet_size
+        grid = _Grid(steps, None if dropped is None else _places(steps, dropped[:, 1:]))
         taps = []
         for i, block in enumerate(self.blocks):
             if i < self.num_checkpointed and torch.is_grad_enabled():
@@ -335,19 +333,8 @@ def _begin_at_zero(module: nn.Module) -> None:
         nn.init.zeros_(module.temporal_fc.weight)
 
 
-def _visible(steps: int, x: Tensor, dropped: Tensor) -> _Grid:
-    """Say where the visible tokens of (B, 1 + T * N, D) lie.
-
-    Raises:
-        ValueError: If the mask is one of another grid.
-    """
-    patches = (x.shape[1] - 1) // steps
-    if dropped.shape != x.shape[:2]:
-        raise ValueError(
-            f"dropped has shape {tuple(dropped.shape)} but the clip makes {tuple(x.shape[:2])} "
-            f"tokens (class token included); draw the mask for {steps} steps of {patches} patches"
-        )
-    numbers = torch.arange(steps * patches, device=x.device)
-    places = torch.stack([numbers // patches, numbers % patches], -1)
-    visible = gather_visible(places.expand(len(x), -1, -1), dropped[:, 1:])
-    return _Grid(steps, visible)
+def _places(steps: int, dropped: Tensor) -> Tensor:
+    """Return step and patch, (B, visible, 2), of the patches that a mask (B, T * N) leaves."""
+    numbers = visible_rows(dropped).view(len(dropped), -1) % dropped.shape[1]
+    patches = dropped.shape[1] // steps
+    return torch.stack([numbers // patches, numbers % patches], -1)

@@ -12,7 +12,6 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from vmm.masking import gather_visible
 from vmm.models.layers import Pooling, drop_path, pool_tokens, rms_norm, tapped_layers
 from vmm.models.mamba import BiMambaBlock, MixerInit
 from vmm.models.pieces import mix_in_pieces
@@ -151,28 +150,21 @@ class VideoMamba(TubeletEncoder):
         """Encode clips; see ``VideoEncoder.forward``."""
         if video.dim() != 5:
             raise ValueError(f"video must be (B, T, C, H, W), got shape {tuple(video.shape)}")
-        x = self.embed(video)
+        x = self.embed(video, dropped)
         steps = video.shape[1] // self.tubelet_size
-        if dropped is not None and dropped.shape != x.shape[:2]:
-            raise ValueError(
-                f"dropped has shape {tuple(dropped.shape)} but the clip makes "
-                f"{tuple(x.shape[:2])} tokens (class token included); draw the mask for "
-                f"{steps} steps of {(x.shape[1] - 1) // steps} patches"
-            )
-        path = self._temporal_path(x, steps, dropped)
-        if dropped is not None:
-            x = gather_visible(x, dropped)
-        tokens, taps = self._blocks(x, with_taps, path)
+        tokens, taps = self._blocks(x, with_taps, self._temporal_path(video, dropped))
         cls, patches = tokens[:, :1], tokens[:, 1:]
         pooled = pool_tokens(cls, patches, self.pooling, steps if keep_temporal else 1)
         pooled = self.pool_norm(pooled)
         return VideoFeatures(patches, pooled, torch.stack(taps) if taps else None, cls)
 
-    def _temporal_path(self, x: Tensor, steps: int, dropped: Tensor | None) -> Permutation | None:
-        """Return the temporal path through (B, 1 + T * N, D), None where no block takes it."""
+    def _temporal_path(self, video: Tensor, dropped: Tensor | None) -> Permutation | None:
+        """Return the temporal path through (B, T, C, H, W), None where no block takes it."""
         if all(order == SPATIAL for order in self.block_orders):
             return None
-        return temporal_path(steps, (x.shape[1] - 1) // steps, x.device, dropped)
+        _, frames, _, height, width = video.shape
+        patches = (height // self.patch_size) * (width // self.patch_size)
+        return temporal_path(frames // self.tubelet_size, patches, video.device, dropped)
 
     def _checkpointed(
         self, layer: nn.Module, residual: Tensor, scans: tuple[PathScan, ...]

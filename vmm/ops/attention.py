@@ -39,18 +39,22 @@ def attention(
     """Scaled dot-product attention (Vaswani et al. 2017, equation 1).
 
     Args:
-        query: (B, h, S, d).
-        key: (B, h, N, d); one sample expanded to all is neither copied nor read more than once.
-        value: (B, h, N, d), expanded where ``key`` is.
-        mask: Bool, broadcast to (B, h, S, N), True = may be looked at; None = all may. With an
-            expanded ``key`` it is the same for all.
+        query: (M, h, S, d), M a multiple of B: sample i looks at i modulo B, of which no copy is
+            made.
+        key: (B, h, N, d).
+        value: (B, h, N, d).
+        mask: Bool, broadcast to (B, h, S, N), True = may be looked at; None = all may. Where M is
+            not B, it is the same for all S.
         dropout: Of the attention weights.
 
     Returns:
-        (B, h, S, d).
+        (M, h, S, d).
+
+    Raises:
+        ValueError: If M is no multiple of B.
     """
-    if key.shape[0] > 1 and key.stride(0) == 0:
-        return _shared_attention(query, key[:1], value[:1], mask, dropout)
+    if query.shape[0] != key.shape[0]:
+        return _shared_attention(query, key, value, mask, dropout)
     with attention_kernel(query.device, query.shape[2], key.shape[2]):
         return F.scaled_dot_product_attention(query, key, value, mask, dropout)
 
@@ -58,9 +62,11 @@ def attention(
 def _shared_attention(
     query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, dropout: float
 ) -> Tensor:
-    """Let all samples look at one: their queries become those of one long sample."""
-    samples, heads, length, width = query.shape
-    together = query.transpose(0, 1).flatten(1, 2)[None]  # (1, h, B * S, d)
-    shared = None if mask is None else mask[:1]
-    out = attention(together, key, value, shared, dropout)
-    return out.reshape(heads, samples, length, width).transpose(0, 1)
+    """Let several samples look at the same one: their queries become those of one long sample."""
+    if query.shape[0] % max(1, key.shape[0]):
+        raise ValueError(
+            f"{query.shape[0]} samples cannot share {key.shape[0]} evenly; give a multiple"
+        )
+    turns = query.view(-1, key.shape[0], *query.shape[1:]).permute(1, 2, 0, 3, 4)
+    out = attention(turns.flatten(2, 3), key, value, mask, dropout)
+    return out.view(turns.shape).permute(2, 0, 1, 3, 4).flatten(0, 1)

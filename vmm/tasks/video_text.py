@@ -269,48 +269,32 @@ class VideoTextTask(PretrainTask):
         parts: Parts,
     ) -> Tensor:
         """Matching loss over true pairs, negative videos and negative captions."""
+        videos, texts, some = negatives
+        wrong = text.index_select(0, texts), mask[texts]
         if isinstance(vision, VisionKV):
-            return self._match(text, mask, vision, negatives)
+            return self._match(text, mask, vision, *wrong, vision[videos], some)
         # Each part gets the videos and captions that its negatives are, which may be of others.
-        some, own = negatives.valid, torch.arange(len(text), device=text.device)
-        videos = negatives.video_for_text.where(some, own)
-        texts = negatives.text_for_video.where(some, own)
         wrong_video = torch.cat(vision).index_select(0, videos)
-        wrong = text.index_select(0, texts), mask[texts], wrong_video
-        means = parts(self._match_part, text, mask, vision, *wrong, some)
+        means = parts(self._match, text, mask, vision, *wrong, wrong_video, some)
         return mean_of_means(torch.stack(means), parts.counts(1 + 2 * some.long()))
 
-    def _match_part(
+    def _match(
         self,
         text: Tensor,
         mask: Tensor,
-        video: Tensor,
+        vision: Tensor | VisionKV,
         wrong_text: Tensor,
         wrong_mask: Tensor,
-        wrong_video: Tensor,
+        wrong_vision: Tensor | VisionKV,
         valid: Tensor,
     ) -> Tensor:
-        """Matching loss of some rows, with their negatives."""
-        vision = self.model.fusion.project_vision(torch.cat([video, wrong_video]))
-        wrong = torch.arange(len(valid), 2 * len(valid), device=valid.device)
-        negatives = HardNegatives(wrong, wrong, valid)
-        return self._match(
-            torch.cat([text, wrong_text]), torch.cat([mask, wrong_mask]), vision, negatives
-        )
-
-    def _match(
-        self, text: Tensor, mask: Tensor, vision: VisionKV, negatives: HardNegatives
-    ) -> Tensor:
-        """Matching loss of the first rows, for which there are negatives among all rows."""
-        some = negatives.valid
-        own = torch.arange(len(some), device=text.device)
-        text_rows = torch.cat([own, own[some], negatives.text_for_video[some]])
-        video_rows = torch.cat([own, negatives.video_for_text[some], own[some]])
-        fused = self.model.fuse(
-            text.index_select(0, text_rows), mask[text_rows], vision[video_rows]
-        )
-        matched = torch.arange(len(text_rows), device=text.device) < len(own)
-        return matching_loss(self.model.match_logits(fused), matched)
+        """Matching loss of rows: true pairs, their videos with wrong captions, and vice versa."""
+        captions = torch.cat([text, wrong_text]), torch.cat([mask, wrong_mask])
+        seen = self.model.fuse(*captions, vision)
+        fused = torch.cat([seen, self.model.fuse(text, mask, wrong_vision)])
+        matched = torch.arange(len(fused), device=fused.device) < len(text)
+        counts = matched | valid.repeat(3)
+        return matching_loss(self.model.match_logits(fused)[counts], matched[counts])
 
     def _mask_words(self, tokens: TextTokens, keys: list[str]) -> MaskedWords:
         """Draw which words stay hidden."""

@@ -23,7 +23,7 @@ class Lamp(torch.nn.Module):
         return VisionKV((video.abs().mean().view(1, 1),), ())
 
     def read(self, tokens, vision):
-        return vision.keys[0][:, 0]
+        return vision.keys[0][:, 0].expand(len(tokens))
 
     def rank(self, light, answers, k):
         return [Ranking((x > 0).long().view(1), torch.zeros(1), 1) for x in light]

@@ -216,7 +216,7 @@ class VmmEncoder:
             padded = pad_sequence([states[i] for i in part], batch_first=True).to(self._device)
             lengths = torch.tensor([len(states[i]) for i in part], device=self._device)
             mask = torch.arange(padded.shape[1], device=self._device) < lengths[:, None]
-            fused = self.model.fuse(padded, mask, vision.repeated(len(part)))
+            fused = self.model.fuse(padded, mask, vision)
             scores[part] = self.model.match_logits(fused).float().cpu()
         return scores
 

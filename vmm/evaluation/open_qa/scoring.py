@@ -97,8 +97,8 @@ def _reply(
 ) -> Iterator[Reply]:
     """Answer some questions about one video, and about a blank one."""
     tokens = model.text_encoder.tokenize(texts, next(model.parameters()).device)
-    right = model.rank(model.read(tokens, seen.repeated(len(texts))), answers, TOP)
-    unseen = model.rank(model.read(tokens, blank.repeated(len(texts))), answers, 1)
+    right = model.rank(model.read(tokens, seen), answers, TOP)
+    unseen = model.rank(model.read(tokens, blank), answers, 1)
     for best, other in zip(right, unseen, strict=True):
         yield Reply(best.answers.tolist(), best.scores.tolist(), int(other.answers[0]))
 
