@@ -60,16 +60,18 @@ def is_cut_off(video: bytes | Path) -> bool:
 
 def _mp4_is_cut_off(file: BinaryIO, size: int) -> bool:
     """Tell whether the last box ends after the file, and would hold what pictures lack."""
-    end = there = needed = 0
-    for kind, start, stop in _boxes(file, 0, size):
+    # What else comes last may be anything.
+    boxes = [box for box in _boxes(file, 0, size) if box[0] in (b"moov", b"moof", b"mdat")]
+    if not boxes or boxes[-1][2] <= size:
+        return False
+    there = needed = 0
+    for kind, start, stop in boxes:
         if kind == b"mdat":
             there += min(stop, size) - start
         if kind == b"moov" and stop <= size and stop - start <= _MOST_MOOV:
             file.seek(start)
             needed += _bytes_of_pictures(file.read(stop - start))
-        if kind in (b"moov", b"moof", b"mdat"):  # what else comes last may be anything
-            end = stop
-    return end > size and not 0 < needed <= there  # some recorders reserve more than they need
+    return not 0 < needed <= there  # some recorders reserve more than they need
 
 
 def _boxes(file: BinaryIO, start: int, end: int) -> Iterator[tuple[bytes, int, int]]:
