@@ -69,7 +69,7 @@ def _alike_everywhere():
 _LONGEST = ("test_commands.py", "test_strategies.py", "test_averaging.py", "test_interrupts.py")
 _MINUTES = float(os.environ.get("TEST_MINUTES", "inf"))
 """CI has an end, and machines differ by three times: no slow test begins after so many minutes, and
-no other one after 1.6 times as many."""
+no other one after 1.5 times as many."""
 _STARTED = time.monotonic()
 
 
@@ -88,7 +88,7 @@ def pytest_collection_modifyitems(items):
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_setup(item):
     slow = item.get_closest_marker("slow") is not None
-    if time.monotonic() - _STARTED > 60 * _MINUTES * (1 if slow else 1.6):
+    if time.monotonic() - _STARTED > 60 * _MINUTES * (1 if slow else 1.5):
         kind = "this one is slow" if slow else "this machine is slow"
         pytest.skip(f"the {_MINUTES:g} minutes of TEST_MINUTES are over, and {kind}")
 
