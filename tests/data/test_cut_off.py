@@ -89,3 +89,11 @@ SILENT = (
 @pytest.mark.parametrize("data", SILENT)
 def test_what_says_nothing_is_not_judged(data):
     assert not is_cut_off(data)
+
+
+def test_boxes_that_claim_to_hold_what_follows_them_are_read_once():
+    inner = (2**31 - 1).to_bytes(4, "big") + b"trak"
+    moov = ((16).to_bytes(4, "big") + b"trak" + inner) * 5000  # 2 to the power of that many, if not
+    boxes = (b"ftypisom\0\0\0\0", b"moov" + moov)
+    data = b"".join((len(box) + 4).to_bytes(4, "big") + box for box in boxes)
+    assert is_cut_off(data + (1000).to_bytes(4, "big") + b"mdat")

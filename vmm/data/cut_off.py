@@ -94,11 +94,15 @@ def _boxes(file: BinaryIO, start: int, end: int) -> Iterator[tuple[bytes, int, i
 
 def _bytes_of_pictures(moov: bytes) -> int:
     """Return how many bytes all pictures and sounds have; 0 = it does not say."""
-    total, parts, file = 0, [(0, len(moov))], io.BytesIO(moov)
+    total, seen, parts, file = 0, 0, [(0, len(moov))], io.BytesIO(moov)
     while parts:
-        for kind, start, stop in _boxes(file, *parts.pop()):
-            if kind in _HOLDERS:
-                parts.append((start, min(stop, len(moov))))
+        part = parts.pop()
+        for kind, start, stop in _boxes(file, *part):
+            seen += 1
+            if seen > _MOST_BOXES:
+                return 0
+            if kind in _HOLDERS:  # none goes beyond its own holder, or all would be read many times
+                parts.append((start, min(stop, part[1])))
             elif kind == b"stsz":
                 each, count = np.frombuffer(moov[start + 4 : start + 12].ljust(8, b"\0"), ">u4")
                 sizes = moov[start + 12 : start + 12 + 4 * int(count)]

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from vmm.evaluation.common.clustered import clustered_mean
+from vmm.evaluation.common.helped import of_readable, said_of
 from vmm.evaluation.grounding.metrics import (
     MARKS,
     RANGES,
@@ -223,8 +224,6 @@ def verdict(
 ) -> str:
     """Say in a sentence whether the video helped at all, and its order.
 
-    A video that could not be read neither helps nor harms, so its sentences do not count here.
-
     Args:
         headline: Name of the method.
         metric: Name of the number.
@@ -232,17 +231,12 @@ def verdict(
         clusters: (Q,) the video of each sentence.
         read: Of each sentence, whether its video could be read; at least one.
     """
-    rows = torch.tensor(read)
-    clusters = clusters[rows]
-    compared = {name: values[rows] for name, values in compared.items()}
-    where = "" if rows.all() else " where the video could be read"
+    compared, clusters, where = of_readable(compared, clusters, read)
     model = compared[headline]
     best = max((n for n in BLIND if n in compared), key=lambda name: float(compared[name].mean()))
     blind = clustered_mean(model - compared[best], clusters)
     order = clustered_mean(model - compared["shuffled"], clusters)
-    what = "The video helps" if blind.errors_above_zero > 3 else "No sign that the video helps"
-    if blind.mean < 0 and blind.errors_above_zero < -3:
-        what = "Looking at the video is worse than not looking"
+    what = said_of(blind, "Looking at the video is worse than not looking")
     said = (
         f"{what}: {metric} of the {METHODS[headline]} is {float(model.mean()):.1f} %{where}, "
         f"{blind.apart} the best control that sees none ({BLIND[best]}, "

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from vmm.evaluation.common.clustered import clustered_mean
+from vmm.evaluation.common.helped import of_readable, said_of
 from vmm.evaluation.long_video_qa.protocols import ChoiceQuestion, length_class
 from vmm.evaluation.long_video_qa.scoring import VIEWS, VideoScores
 from vmm.metrics import choice_probability, multiple_choice_scores
@@ -208,8 +209,6 @@ def verdict(
 ) -> str:
     """Say in a sentence whether the video helped at all, and its order.
 
-    A video that could not be read neither helps nor harms, so its questions do not count here.
-
     Args:
         headline: Name of the method.
         model: (Q,) percent.
@@ -217,19 +216,14 @@ def verdict(
         clusters: (Q,) the video of each question.
         read: Of each question, whether its video could be read; at least one.
     """
-    rows = torch.tensor(read)
-    model, clusters = model[rows], clusters[rows]
-    controls = {name: values[rows] for name, values in controls.items()}
-    where = "" if rows.all() else " where the video could be read"
-    best = max(WITHOUT_VIDEO, key=lambda name: float(controls[name].mean()))
-    gain = clustered_mean(model - controls[best], clusters)
-    order = clustered_mean(model - controls["shuffled"], clusters)
-    what = "The video helps" if gain.errors_above_zero > 3 else "No sign that the video helps"
-    if gain.mean < 0 and gain.errors_above_zero < -3:
-        what = "The video harms"
+    known, clusters, where = of_readable(controls | {"model": model}, clusters, read)
+    model = known["model"]
+    best = max(WITHOUT_VIDEO, key=lambda name: float(known[name].mean()))
+    gain = clustered_mean(model - known[best], clusters)
+    order = clustered_mean(model - known["shuffled"], clusters)
     return (
-        f"{what}: {headline} answers {float(model.mean()):.1f} %{where}, {gain.apart} the best "
-        f"control that sees none ({WITHOUT_VIDEO[best]}, {float(controls[best].mean()):.1f} %), "
+        f"{said_of(gain)}: {headline} answers {float(model.mean()):.1f} %{where}, {gain.apart} the "
+        f"best control that sees none ({WITHOUT_VIDEO[best]}, {float(known[best].mean()):.1f} %), "
         f"and {order.apart} the same frames in random order."
     )
 
