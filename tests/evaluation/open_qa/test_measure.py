@@ -17,6 +17,8 @@ def test_a_video_that_cannot_be_read_is_no_gain_of_a_control(asked):
     numbers = measure([*asked.questions, *many], judged)
     assert numbers["accuracy"]["value"] == pytest.approx(100 * 2 / 45)
     assert numbers["gain"]["value"] == pytest.approx(-25)
+    judged = judged._replace(blank=judged.read, frequent=1 - judged.read)  # better where it is lost
+    assert measure([*asked.questions, *many], judged)["control"] == "blank"
 
 
 def test_numbers_by_kind_and_against_the_better_control(asked):
