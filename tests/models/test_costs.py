@@ -1,14 +1,24 @@
 """The published figures of all variants, and counts against written-out ones."""
 
 import math
+from functools import partial
 
 import pytest
 import torch
 
 from vmm.models.classifier import VideoClassifier
 from vmm.models.clip_vit import FrameViT
-from vmm.models.costs import Like, all_multiply_adds, measure, published_multiply_adds
+from vmm.models.costs import (
+    Like,
+    all_multiply_adds,
+    measure,
+    published_multiply_adds,
+    text_side,
+)
+from vmm.models.text_encoder import BertTextEncoder
 from vmm.models.videomamba import VideoMamba
+from vmm.tasks.loss_terms import LossWeights
+from vmm.tasks.video_text import VideoTextTask
 
 SIZES = {"Ti": (192, 24), "S": (384, 24), "M": (576, 32), "B": (768, 24)}
 
@@ -100,25 +110,49 @@ def test_attention_is_counted(root):
     assert all_multiply_adds(encoder, Like((1, frames, 3, 64, 64))) == frames * frame
 
 
-@pytest.mark.parametrize("checkpointed", [0, 2])
-@pytest.mark.parametrize("autocast", [None, torch.bfloat16])
-def test_kept_is_what_backward_keeps(autocast, checkpointed):
-    encoder = VideoMamba(32, 3, 4, 32, num_checkpointed=checkpointed).train()
-    own = {p.untyped_storage().data_ptr() for p in encoder.parameters()}
+def kept_by(module, step):
+    """Bytes that a real step keeps for its gradient, parameters left out."""
+    own = {p.untyped_storage().data_ptr() for p in module.parameters()}
     kept = {}
 
     def keep(tensor):
         kept[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage()
         return tensor
 
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        result = step()  # held until all is counted
+    assert result
+    return sum(storage.nbytes() for place, storage in kept.items() if place not in own)
+
+
+@pytest.mark.parametrize("checkpointed", [0, 2])
+@pytest.mark.parametrize("autocast", [None, torch.bfloat16])
+def test_kept_is_what_backward_keeps(autocast, checkpointed):
+    encoder = VideoMamba(32, 3, 4, 32, num_checkpointed=checkpointed).train()
     enabled = autocast is not None
-    with (
-        torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor),
-        torch.autocast("cpu", torch.bfloat16, enabled=enabled),
-    ):
-        out = encoder(torch.randn(3, 4, 3, 32, 32), with_taps=True)
-    expected = sum(storage.nbytes() for place, storage in kept.items() if place not in own)
-    assert out.tokens.requires_grad and expected > 3 * math.prod((4, 3, 32, 32))
+    with torch.autocast("cpu", torch.bfloat16, enabled=enabled):
+        expected = kept_by(encoder, lambda: encoder(torch.randn(3, 4, 3, 32, 32), with_taps=True))
+    assert expected > 3 * math.prod((4, 3, 32, 32))
     shapes = [Like((3, 4, 3, 32, 32))]
     counted = measure(encoder, lambda m, x: m(x, with_taps=True), shapes, autocast=autocast)
     assert counted.kept == expected
+
+
+@pytest.mark.parametrize(("matching", "guessing"), [(True, True), (True, False), (False, True)])
+def test_captions_keep_what_a_step_of_stage_2_keeps_beside_its_encoder(root, matching, guessing):
+    name = str(root / "recipes/encoders/bert_demo")
+    text = partial(BertTextEncoder, name=name, fusion_layer=2, pretrained=False, max_words=32)
+    weights = LossWeights(vtc=0, vtm=matching, mlm=guessing)
+    task = VideoTextTask(VideoMamba(32, 2, 4, 64), text, loss_weights=weights).train()
+    batch = {
+        "video": torch.randn(8, 4, 3, 64, 64),
+        "text": ["red " * 40] * 8,
+        "idx": torch.arange(8),
+        "key": [str(i) for i in range(8)],
+        "media": "video",
+    }
+    step = kept_by(task, lambda: task.compute_losses(batch))
+    clips = [Like((8, 4, 3, 64, 64))]
+    encoder = measure(task.video_encoder, lambda module, clip: module(clip), clips).kept
+    counted = text_side(task.model, 8, 64, matching, guessing, {}).kept
+    assert counted < step - encoder < 1.06 * counted  # the heads are the rest
